@@ -1,0 +1,1 @@
+//! Corpora, criterion benches and the corpus benchmark of the agent against pure compression.

@@ -1,0 +1,3 @@
+//! Entry point of `log-generator`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Receives OTLP logs, counts them and proves loss, duplicates and latency from the stamps.

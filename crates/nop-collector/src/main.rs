@@ -1,0 +1,3 @@
+//! Entry point of `nop-collector`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Runs the real binaries as processes on this machine and judges what arrives.

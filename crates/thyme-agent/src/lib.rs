@@ -1,0 +1,1 @@
+//! The node agent: tails container log files and exports OTLP.

@@ -1,0 +1,3 @@
+//! Entry point of `thyme-agent`.
+
+fn main() {}

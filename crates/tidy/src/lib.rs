@@ -1,0 +1,1 @@
+//! Tests for the rules that clippy cannot state.
