@@ -1,1 +1,7 @@
-//! Formats that two of thyme's binaries share: CRI lines, OTLP logs on the wire, and the stamp; no I/O.
+//! Formats that two of thyme's binaries share: CRI lines, OTLP logs on the wire, the stamp and the
+//! manifest. No I/O, no clocks, no threads: bytes in, bytes out.
+
+pub mod cri;
+pub mod manifest;
+pub mod otlp;
+pub mod stamp;

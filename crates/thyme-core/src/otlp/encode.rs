@@ -1,0 +1,1 @@
+//! Writes OTLP log records and the lengths around them.

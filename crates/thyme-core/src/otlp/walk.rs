@@ -1,0 +1,1 @@
+//! Borrowed walker over an encoded `ExportLogsServiceRequest`.
