@@ -1,1 +1,11 @@
-//! The node agent: tails container log files and exports OTLP.
+//! The node agent as a library: `main` only parses arguments and calls [`pipeline`].
+//!
+//! The modules stand in the order of the flow of data.
+
+pub mod config;
+pub mod limits;
+pub mod metrics;
+pub mod queue;
+pub mod export;
+pub mod telemetry;
+pub mod admin;
