@@ -1,6 +1,112 @@
-//! The typed configuration, parsed strictly from the Collector's YAML.
+//! The typed configuration, parsed strictly from the Collector's YAML: nothing is ignored.
+//!
+//! This file owns the types that the stages take. It knows nothing of YAML; its submodules do.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
+
+/// All that the agent is told: one pipeline of logs, and what stands around it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The pipeline's receivers, in its order; at least one.
+    pub receivers: Vec<FilelogConfig>,
+    /// The pipeline's `batch` processor, or its defaults where the pipeline has none.
+    pub batch: BatchConfig,
+    /// The pipeline's exporter.
+    pub exporter: ExporterConfig,
+    /// The `file_storage` extension in service.
+    pub file_storage: Option<FileStorageConfig>,
+    /// The `health_check` extension in service.
+    pub health_check: Option<HealthCheckConfig>,
+    /// The `thyme` extension, or its defaults.
+    pub thyme: ThymeConfig,
+    /// `service.telemetry`.
+    pub telemetry: TelemetryConfig,
+}
+
+/// A `filelog` receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilelogConfig {
+    /// The receiver's name in the configuration, such as `filelog/pods`.
+    pub id: String,
+    /// Globs of the files to read; at least one.
+    pub include: Vec<String>,
+    /// Globs of the files to leave out.
+    pub exclude: Vec<String>,
+    /// Where files begin that exist at the first start without a checkpoint.
+    pub start_at: StartAt,
+    /// A growing file's longest wait for its next read.
+    pub poll_interval: Duration,
+    /// Sets the record attribute `log.file.path`.
+    pub include_file_path: bool,
+    /// Sets the record attribute `log.file.name`.
+    pub include_file_name: bool,
+    /// Longest body; longer ones are split.
+    pub max_log_size_bytes: usize,
+    /// Whether positions are kept in the `file_storage` extension.
+    pub storage: bool,
+    /// What a line of these files is.
+    pub format: LineFormat,
+}
+
+/// `start_at` of a receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// Every byte is read.
+    Beginning,
+    /// Only what is written from now on.
+    End,
+}
+
+/// What a line of a receiver's files is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFormat {
+    /// No operator: a line is a record.
+    Raw,
+    /// The `container` operator.
+    Container {
+        /// Which runtime wrote the lines.
+        format: ContainerFormat,
+        /// Takes the `k8s.*` resource attributes from the file's path.
+        add_metadata_from_filepath: bool,
+    },
+}
+
+/// `format` of the `container` operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerFormat {
+    /// Found line by line.
+    Auto,
+    /// CRI, as containerd writes it.
+    Containerd,
+    /// CRI, as CRI-O writes it (with a zone offset).
+    Crio,
+    /// Docker's `json-file`.
+    Docker,
+}
+
+/// A `batch` processor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// The processor's name in the configuration; `batch` where the pipeline has none.
+    pub id: String,
+    /// Records at which a batch closes.
+    pub send_batch_size: u64,
+    /// Most records of a request; 0 is no limit.
+    pub send_batch_max_size: u64,
+    /// Age at which a batch closes; zero closes it after each read.
+    pub timeout: Duration,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self {
+            id: "batch".into(),
+            send_batch_size: 8192,
+            send_batch_max_size: 0,
+            timeout: Duration::from_millis(200),
+        }
+    }
+}
 
 /// How a request's bytes are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,19 +129,20 @@ pub enum Protocol {
 }
 
 /// An `otlp` or `otlphttp` exporter.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ExporterConfig {
     /// The exporter's name in the configuration, such as `otlp/backend`.
     pub id: String,
     /// Transport.
     pub protocol: Protocol,
-    /// Where to, as written.
+    /// Where to, as written: `host:port` or a URL for gRPC, a URL for HTTP (its path, if any, is
+    /// the base that `/v1/logs` is added to).
     pub endpoint: String,
     /// Compression of the requests.
     pub compression: Compression,
-    /// Its level; 1 for zstd unless said.
+    /// Its level; unless said 1 for zstd, 6 for gzip, 0 for none.
     pub compression_level: i32,
-    /// Headers (gRPC: metadata) of each request.
+    /// Headers (gRPC: metadata) of each request. Their values are secrets: never shown.
     pub headers: Vec<(String, String)>,
     /// Time-out of one attempt.
     pub timeout: Duration,
@@ -45,6 +152,32 @@ pub struct ExporterConfig {
     pub retry: RetryConfig,
     /// Requests waiting and in flight.
     pub queue: QueueConfig,
+}
+
+impl fmt::Debug for ExporterConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExporterConfig")
+            .field("id", &self.id)
+            .field("protocol", &self.protocol)
+            .field("endpoint", &self.endpoint)
+            .field("compression", &self.compression)
+            .field("compression_level", &self.compression_level)
+            .field("headers", &Redacted(&self.headers))
+            .field("timeout", &self.timeout)
+            .field("tls", &self.tls)
+            .field("retry", &self.retry)
+            .field("queue", &self.queue)
+            .finish()
+    }
+}
+
+/// Headers as they may be logged: names, but no values.
+struct Redacted<'a>(&'a [(String, String)]);
+
+impl fmt::Debug for Redacted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().map(|(name, _)| (name, "[redacted]"))).finish()
+    }
 }
 
 /// `tls` of an exporter.
@@ -73,6 +206,19 @@ pub struct RetryConfig {
     pub max_elapsed: Option<Duration>,
 }
 
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            initial_interval: Duration::from_secs(5),
+            max_interval: Duration::from_secs(30),
+            multiplier: 1.5,
+            randomization_factor: 0.5,
+            max_elapsed: None,
+        }
+    }
+}
+
 /// `sending_queue` of an exporter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
@@ -80,4 +226,162 @@ pub struct QueueConfig {
     pub num_consumers: usize,
     /// Requests waiting and in flight at once; the budget of bytes usually closes first.
     pub queue_size: usize,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self { num_consumers: 10, queue_size: 1000 }
+    }
+}
+
+/// A `file_storage` extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileStorageConfig {
+    /// Where the agent keeps its state.
+    pub directory: PathBuf,
+    /// Creates the directory where it is missing.
+    pub create_directory: bool,
+}
+
+/// A `health_check` extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheckConfig {
+    /// `host:port` to listen on; port 0 picks one.
+    pub endpoint: String,
+    /// Path that answers, beside `/healthz`.
+    pub path: String,
+}
+
+/// The `thyme` extension: what the Collector has no key for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThymeConfig {
+    /// Threads that read, parse, encode and compress.
+    pub workers: usize,
+    /// Most bytes of a request before compression; outranks `send_batch_size`.
+    pub request_bytes_max: usize,
+    /// Most bytes of open batches and unsettled requests, all workers together.
+    pub in_flight_bytes_max: usize,
+    /// Most bytes of open partial lines, all workers together.
+    pub partial_bytes_max: usize,
+    /// Longest drain after SIGTERM.
+    pub shutdown_timeout: Duration,
+    /// Most files open at once.
+    pub open_files_max: usize,
+    /// Time between two scans of the directories.
+    pub scan_interval: Duration,
+}
+
+impl Default for ThymeConfig {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            request_bytes_max: 3_670_016, // 3.5 MiB: stock receivers take 4 MiB.
+            in_flight_bytes_max: 24 << 20,
+            partial_bytes_max: 16 << 20,
+            shutdown_timeout: Duration::from_secs(20),
+            open_files_max: 100_000,
+            scan_interval: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `service.telemetry`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TelemetryConfig {
+    /// Lowest level that is logged.
+    pub log_level: LogLevel,
+    /// Shape of the agent's own log.
+    pub log_encoding: LogEncoding,
+    /// Attributes of the agent's own resource, beside those it finds itself. `None` takes one of
+    /// those away, as an empty value does in the Collector.
+    pub resource: Vec<(String, Option<String>)>,
+    /// Where the agent's metrics can be had; empty with `metrics.level: none`.
+    pub readers: Vec<MetricsReader>,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            log_level: LogLevel::Info,
+            log_encoding: LogEncoding::Console,
+            resource: Vec::new(),
+            readers: vec![MetricsReader::Prometheus(PrometheusConfig::default())],
+        }
+    }
+}
+
+/// `service.telemetry.logs.level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything about the agent's own work.
+    Debug,
+    /// Starts, stops, and what an operator wants to know.
+    Info,
+    /// What may need attention.
+    Warn,
+    /// What does.
+    Error,
+}
+
+/// `service.telemetry.logs.encoding`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogEncoding {
+    /// Lines for people.
+    Console,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One of `service.telemetry.metrics.readers`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetricsReader {
+    /// `pull.exporter.prometheus`: others fetch.
+    Prometheus(PrometheusConfig),
+    /// `periodic.exporter.otlp`: the agent sends.
+    Otlp(OtlpReaderConfig),
+}
+
+/// `pull.exporter.prometheus` of a reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrometheusConfig {
+    /// Host to listen on.
+    pub host: String,
+    /// Port to listen on; 0 picks one.
+    pub port: u16,
+}
+
+impl Default for PrometheusConfig {
+    fn default() -> Self {
+        Self { host: "localhost".into(), port: 8888 }
+    }
+}
+
+/// `periodic` of a reader with its `exporter.otlp`.
+#[derive(Clone, PartialEq)]
+pub struct OtlpReaderConfig {
+    /// Time between two exports.
+    pub interval: Duration,
+    /// Time-out of one export.
+    pub timeout: Duration,
+    /// Transport.
+    pub protocol: Protocol,
+    /// A URL; for HTTP used as it is.
+    pub endpoint: String,
+    /// Headers (gRPC: metadata) of each export. Their values are secrets: never shown.
+    pub headers: Vec<(String, String)>,
+    /// No TLS where the endpoint has no scheme.
+    pub insecure: bool,
+}
+
+impl fmt::Debug for OtlpReaderConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OtlpReaderConfig")
+            .field("interval", &self.interval)
+            .field("timeout", &self.timeout)
+            .field("protocol", &self.protocol)
+            .field("endpoint", &self.endpoint)
+            .field("headers", &Redacted(&self.headers))
+            .field("insecure", &self.insecure)
+            .finish()
+    }
 }
