@@ -1,1 +1,596 @@
-//! Borrowed walker over an encoded `ExportLogsServiceRequest`.
+//! Borrowed walker over an encoded `ExportLogsServiceRequest`: request, resources, scopes, records,
+//! attributes, each an iterator over the bytes of the message above it.
+//!
+//! It copies and allocates nothing, skips fields that it doesn't know, and never panics: what is
+//! malformed ends the iteration with a [`WalkError`]. It doesn't check that strings are UTF-8, and
+//! reads only what the caller iterates: use [`LogRecord::check`] for the rest of a record. Where a
+//! field that occurs once by the schema occurs again, the last one counts.
+//!
+//! Field numbers are those of opentelemetry-proto 1.x (`logs/v1/logs.proto`,
+//! `common/v1/common.proto`, `collector/logs/v1/logs_service.proto`).
+
+mod bisect;
+#[cfg(test)]
+mod oracle;
+mod wire;
+
+use std::fmt;
+
+pub use bisect::{count, split};
+use wire::{Fields, Value};
+
+/// How deep values may lie in values (arrays, key-value lists). prost, whose limit is 100 messages
+/// in each other and to which each level is two or three, never goes deeper.
+pub const VALUE_NESTING_MAX: u32 = 48;
+
+/// Why bytes aren't a logs request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalkError {
+    /// A field goes on beyond the end of its message.
+    Truncated,
+    /// A varint has more than 64 bits.
+    Varint,
+    /// A field number is zero or beyond protobuf's maximum.
+    FieldNumber,
+    /// A group, which OTLP never used and protobuf gave up.
+    Group,
+    /// A wire type that protobuf doesn't have.
+    WireType(u8),
+    /// A known field of that message has another type than the schema says.
+    FieldType {
+        /// The message's name.
+        message: &'static str,
+    },
+    /// Values lie deeper in each other than [`VALUE_NESTING_MAX`].
+    Nesting,
+}
+
+impl fmt::Display for WalkError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => out.write_str("a field goes on beyond the end of its message"),
+            Self::Varint => out.write_str("a varint has more than 64 bits"),
+            Self::FieldNumber => out.write_str("a field number is out of range"),
+            Self::Group => out.write_str("groups are not supported"),
+            Self::WireType(wire_type) => write!(out, "wire type {wire_type} does not exist"),
+            Self::FieldType { message } => write!(out, "a field of {message} has the wrong type"),
+            Self::Nesting => write!(out, "values nested deeper than {VALUE_NESTING_MAX}"),
+        }
+    }
+}
+
+impl std::error::Error for WalkError {}
+
+/// The resources of a request, in order.
+///
+/// # Errors
+/// Each item may be the error that ends the iteration.
+#[inline]
+pub fn resource_logs(
+    request: &[u8],
+) -> impl Iterator<Item = Result<ResourceLogs<'_>, WalkError>> + Clone {
+    messages(request, field::RESOURCE_LOGS, "ExportLogsServiceRequest")
+        .map(|message| message.map(|bytes| ResourceLogs { bytes }))
+}
+
+/// Calls `visit` with each record of a request in order; the fast path of a receiver. Returns how
+/// many there were.
+///
+/// # Errors
+/// The first error of the walk; `visit` has then seen the records before it.
+#[inline]
+pub fn for_each_record<'a>(
+    request: &'a [u8],
+    mut visit: impl FnMut(LogRecord<'a>) -> Result<(), WalkError>,
+) -> Result<u64, WalkError> {
+    let mut records = 0;
+    for resource in resource_logs(request) {
+        for scope in resource?.scope_logs() {
+            for record in scope?.log_records() {
+                visit(record?)?;
+                records += 1;
+            }
+        }
+    }
+    Ok(records)
+}
+
+/// One `ResourceLogs`: the records of one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResourceLogs<'a> {
+    /// The encoded message.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> ResourceLogs<'a> {
+    /// Its scopes, in order.
+    #[inline]
+    pub fn scope_logs(
+        &self,
+    ) -> impl Iterator<Item = Result<ScopeLogs<'a>, WalkError>> + Clone + use<'a> {
+        messages(self.bytes, field::SCOPE_LOGS, "ResourceLogs")
+            .map(|message| message.map(|bytes| ScopeLogs { bytes }))
+    }
+
+    /// The resource's own attributes.
+    pub fn attributes(&self) -> impl Iterator<Item = Result<Attribute<'a>, WalkError>> + use<'a> {
+        messages(self.bytes, field::RESOURCE, "ResourceLogs").flat_map(|resource| {
+            let (bytes, error) = match resource {
+                Ok(bytes) => (bytes, None),
+                Err(error) => (&[][..], Some(Err(error))),
+            };
+            attributes(bytes, field::RESOURCE_ATTRIBUTES, "Resource").chain(error)
+        })
+    }
+
+    /// The encoded fields other than the scopes, each with its key: the resource, the schema URL,
+    /// and what this version doesn't know.
+    pub fn other_fields(&self) -> impl Iterator<Item = Result<&'a [u8], WalkError>> + use<'a> {
+        other_fields(self.bytes, field::SCOPE_LOGS)
+    }
+}
+
+/// One `ScopeLogs`: the records of one scope within a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScopeLogs<'a> {
+    /// The encoded message.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> ScopeLogs<'a> {
+    /// Its records, in order.
+    #[inline]
+    pub fn log_records(&self) -> impl Iterator<Item = Result<LogRecord<'a>, WalkError>> + use<'a> {
+        self.raw_log_records().map(|message| LogRecord::parse(message?))
+    }
+
+    /// Its encoded records, in order, unread.
+    #[inline]
+    pub fn raw_log_records(
+        &self,
+    ) -> impl Iterator<Item = Result<&'a [u8], WalkError>> + Clone + use<'a> {
+        messages(self.bytes, field::LOG_RECORDS, "ScopeLogs")
+    }
+
+    /// The encoded fields other than the records, each with its key: the scope, the schema URL,
+    /// and what this version doesn't know.
+    pub fn other_fields(&self) -> impl Iterator<Item = Result<&'a [u8], WalkError>> + use<'a> {
+        other_fields(self.bytes, field::LOG_RECORDS)
+    }
+}
+
+/// One record, borrowed from the request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogRecord<'a> {
+    /// The encoded message.
+    pub bytes: &'a [u8],
+    /// When it happened, nanoseconds since the Unix epoch; 0 when unknown.
+    pub time_unix_nano: u64,
+    /// When it was collected, nanoseconds since the Unix epoch; 0 when unknown.
+    pub observed_time_unix_nano: u64,
+    /// Its body.
+    pub body: AnyValue<'a>,
+}
+
+impl<'a> LogRecord<'a> {
+    /// Reads an encoded record; its attributes are skipped until [`Self::attributes`] is called.
+    ///
+    /// # Errors
+    /// When the record itself, or the outermost level of its body, is malformed.
+    #[inline]
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, WalkError> {
+        const MESSAGE: &str = "LogRecord";
+        let mut record =
+            Self { bytes, time_unix_nano: 0, observed_time_unix_nano: 0, body: AnyValue::Empty };
+        for field in Fields::new(bytes) {
+            let field = field?;
+            match field.number {
+                field::TIME => record.time_unix_nano = field.value.fixed64(MESSAGE)?,
+                field::OBSERVED_TIME => {
+                    record.observed_time_unix_nano = field.value.fixed64(MESSAGE)?;
+                }
+                field::BODY => record.body = AnyValue::parse(field.value.bytes(MESSAGE)?)?,
+                _ => {}
+            }
+        }
+        Ok(record)
+    }
+
+    /// Its attributes, read as they are asked for.
+    #[inline]
+    pub fn attributes(&self) -> impl Iterator<Item = Result<Attribute<'a>, WalkError>> + use<'a> {
+        attributes(self.bytes, field::RECORD_ATTRIBUTES, "LogRecord")
+    }
+
+    /// Reads the rest of the record, down to every value of its body and attributes.
+    ///
+    /// # Errors
+    /// When any of it is malformed or nested too deeply.
+    #[inline]
+    pub fn check(&self) -> Result<(), WalkError> {
+        self.body.check()?;
+        for attribute in self.attributes() {
+            attribute?.value.check()?;
+        }
+        Ok(())
+    }
+}
+
+/// One `KeyValue`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attribute<'a> {
+    /// Its key, as sent.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: AnyValue<'a>,
+}
+
+impl<'a> Attribute<'a> {
+    /// Reads an encoded `KeyValue`.
+    #[inline]
+    fn parse(bytes: &'a [u8]) -> Result<Self, WalkError> {
+        const MESSAGE: &str = "KeyValue";
+        let mut attribute = Self { key: &[], value: AnyValue::Empty };
+        for field in Fields::new(bytes) {
+            let field = field?;
+            match field.number {
+                field::KEY => attribute.key = field.value.bytes(MESSAGE)?,
+                field::KEY_VALUE => {
+                    attribute.value = AnyValue::parse(field.value.bytes(MESSAGE)?)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(attribute)
+    }
+}
+
+/// One `AnyValue`. Arrays and lists stay encoded until they are iterated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum AnyValue<'a> {
+    /// No value at all.
+    Empty,
+    /// Text, as sent: not checked to be UTF-8.
+    String(&'a [u8]),
+    /// A truth value.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A number.
+    Double(f64),
+    /// The encoded `ArrayValue`; see [`AnyValue::children`].
+    Array(&'a [u8]),
+    /// The encoded `KeyValueList`; see [`AnyValue::children`].
+    KeyValueList(&'a [u8]),
+    /// Bytes.
+    Bytes(&'a [u8]),
+}
+
+impl<'a> AnyValue<'a> {
+    /// Reads the outermost level of an encoded `AnyValue`.
+    ///
+    /// # Errors
+    /// When that level is malformed.
+    #[inline]
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, WalkError> {
+        const MESSAGE: &str = "AnyValue";
+        let mut value = Self::Empty;
+        for field in Fields::new(bytes) {
+            let field = field?;
+            value = match field.number {
+                field::STRING_VALUE => Self::String(field.value.bytes(MESSAGE)?),
+                field::BOOL_VALUE => Self::Bool(field.value.varint(MESSAGE)? != 0),
+                field::INT_VALUE => Self::Int(field.value.varint(MESSAGE)?.cast_signed()),
+                field::DOUBLE_VALUE => Self::Double(f64::from_bits(field.value.fixed64(MESSAGE)?)),
+                field::ARRAY_VALUE => Self::Array(field.value.bytes(MESSAGE)?),
+                field::KVLIST_VALUE => Self::KeyValueList(field.value.bytes(MESSAGE)?),
+                field::BYTES_VALUE => Self::Bytes(field.value.bytes(MESSAGE)?),
+                _ => value,
+            };
+        }
+        Ok(value)
+    }
+
+    /// The values directly inside an array or a list, without their keys; nothing for the others.
+    pub fn children(&self) -> impl Iterator<Item = Result<AnyValue<'a>, WalkError>> + use<'a> {
+        let (array, list) = match *self {
+            Self::Array(bytes) => (bytes, &[][..]),
+            Self::KeyValueList(bytes) => (&[][..], bytes),
+            _ => (&[][..], &[][..]),
+        };
+        let values = messages(array, field::VALUES, "ArrayValue").map(|value| Self::parse(value?));
+        let pairs = attributes(list, field::VALUES, "KeyValueList")
+            .map(|attribute| attribute.map(|attribute| attribute.value));
+        values.chain(pairs)
+    }
+
+    /// Calls `visit` with each string and each run of bytes in this value, at any depth.
+    ///
+    /// # Errors
+    /// When the value is malformed or nested deeper than [`VALUE_NESTING_MAX`].
+    pub fn for_each_text(&self, visit: &mut dyn FnMut(&'a [u8])) -> Result<(), WalkError> {
+        self.descend(visit, VALUE_NESTING_MAX)
+    }
+
+    /// Reads the value at every depth.
+    ///
+    /// # Errors
+    /// As [`Self::for_each_text`].
+    #[inline]
+    pub fn check(&self) -> Result<(), WalkError> {
+        match self {
+            Self::Array(_) | Self::KeyValueList(_) => self.for_each_text(&mut |_| {}),
+            _ => Ok(()),
+        }
+    }
+
+    fn descend(&self, visit: &mut dyn FnMut(&'a [u8]), levels_left: u32) -> Result<(), WalkError> {
+        match self {
+            Self::String(text) | Self::Bytes(text) => visit(text),
+            Self::Array(_) | Self::KeyValueList(_) => {
+                let levels_left = levels_left.checked_sub(1).ok_or(WalkError::Nesting)?;
+                for child in self.children() {
+                    child?.descend(visit, levels_left)?;
+                }
+            }
+            Self::Empty | Self::Bool(_) | Self::Int(_) | Self::Double(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Numbers of the fields that the walker reads.
+mod field {
+    pub(super) const RESOURCE_LOGS: u32 = 1;
+    pub(super) const RESOURCE: u32 = 1;
+    pub(super) const SCOPE_LOGS: u32 = 2;
+    pub(super) const RESOURCE_ATTRIBUTES: u32 = 1;
+    pub(super) const LOG_RECORDS: u32 = 2;
+    pub(super) const TIME: u32 = 1;
+    pub(super) const BODY: u32 = 5;
+    pub(super) const RECORD_ATTRIBUTES: u32 = 6;
+    pub(super) const OBSERVED_TIME: u32 = 11;
+    pub(super) const KEY: u32 = 1;
+    pub(super) const KEY_VALUE: u32 = 2;
+    pub(super) const STRING_VALUE: u32 = 1;
+    pub(super) const BOOL_VALUE: u32 = 2;
+    pub(super) const INT_VALUE: u32 = 3;
+    pub(super) const DOUBLE_VALUE: u32 = 4;
+    pub(super) const ARRAY_VALUE: u32 = 5;
+    pub(super) const KVLIST_VALUE: u32 = 6;
+    pub(super) const BYTES_VALUE: u32 = 7;
+    pub(super) const VALUES: u32 = 1;
+}
+
+/// The bytes of each occurrence of one length-delimited field.
+#[inline]
+fn messages<'a>(
+    message: &'a [u8],
+    number: u32,
+    name: &'static str,
+) -> impl Iterator<Item = Result<&'a [u8], WalkError>> + Clone + use<'a> {
+    Fields::new(message).filter_map(move |field| match field {
+        Ok(field) if field.number == number => Some(match field.value {
+            Value::Bytes(bytes) => Ok(bytes),
+            _ => Err(WalkError::FieldType { message: name }),
+        }),
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    })
+}
+
+#[inline]
+fn attributes<'a>(
+    message: &'a [u8],
+    number: u32,
+    name: &'static str,
+) -> impl Iterator<Item = Result<Attribute<'a>, WalkError>> + use<'a> {
+    messages(message, number, name).map(|attribute| Attribute::parse(attribute?))
+}
+
+fn other_fields<'a>(
+    message: &'a [u8],
+    number: u32,
+) -> impl Iterator<Item = Result<&'a [u8], WalkError>> + use<'a> {
+    Fields::new(message).filter_map(move |field| match field {
+        Ok(field) if field.number == number => None,
+        Ok(field) => Some(Ok(field.raw)),
+        Err(error) => Some(Err(error)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::oracle::{self, any_value};
+    use super::*;
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::common::v1 as common;
+    use opentelemetry_proto::tonic::logs::v1 as logs;
+    use proptest::prelude::*;
+    use prost::Message;
+
+    /// Walks everything that can be walked, and returns the number of records.
+    fn walk_all(request: &[u8]) -> Result<u64, WalkError> {
+        for resource in resource_logs(request) {
+            for attribute in resource?.attributes() {
+                attribute?.value.check()?;
+            }
+        }
+        for_each_record(request, |record| record.check())
+    }
+
+    fn assert_same_value(value: AnyValue<'_>, oracle: Option<&common::AnyValue>) {
+        use common::any_value::Value as Oracle;
+        let children = value.children().collect::<Result<Vec<_>, _>>().unwrap();
+        let same_children = |oracles: Vec<Option<&common::AnyValue>>| {
+            assert_eq!(children.len(), oracles.len());
+            for (child, oracle) in children.iter().zip(oracles) {
+                assert_same_value(*child, oracle);
+            }
+        };
+        match (value, oracle.and_then(|oracle| oracle.value.as_ref())) {
+            (AnyValue::Empty, None) => {}
+            (AnyValue::String(ours), Some(Oracle::StringValue(theirs))) => {
+                assert_eq!(ours, theirs.as_bytes());
+            }
+            (AnyValue::Bytes(ours), Some(Oracle::BytesValue(theirs))) => assert_eq!(ours, theirs),
+            (AnyValue::Bool(ours), Some(Oracle::BoolValue(theirs))) => assert_eq!(ours, *theirs),
+            (AnyValue::Int(ours), Some(Oracle::IntValue(theirs))) => assert_eq!(ours, *theirs),
+            (AnyValue::Double(ours), Some(Oracle::DoubleValue(theirs))) => {
+                assert_eq!(ours.to_bits(), theirs.to_bits());
+            }
+            (AnyValue::Array(_), Some(Oracle::ArrayValue(theirs))) => {
+                same_children(theirs.values.iter().map(Some).collect());
+            }
+            (AnyValue::KeyValueList(_), Some(Oracle::KvlistValue(theirs))) => {
+                same_children(theirs.values.iter().map(|pair| pair.value.as_ref()).collect());
+            }
+            (ours, theirs) => panic!("{ours:?} is not {theirs:?}"),
+        }
+    }
+
+    fn assert_same_attributes<'a>(
+        attributes: impl Iterator<Item = Result<Attribute<'a>, WalkError>>,
+        oracle: &[common::KeyValue],
+    ) {
+        let attributes = attributes.collect::<Result<Vec<_>, _>>().unwrap();
+        assert_eq!(attributes.len(), oracle.len());
+        for (ours, theirs) in attributes.iter().zip(oracle) {
+            assert_eq!(ours.key, theirs.key.as_bytes());
+            assert_same_value(ours.value, theirs.value.as_ref());
+        }
+    }
+
+    fn assert_same_record(record: LogRecord<'_>, oracle: &logs::LogRecord) {
+        assert_eq!(record.bytes, oracle.encode_to_vec());
+        assert_eq!(record.time_unix_nano, oracle.time_unix_nano);
+        assert_eq!(record.observed_time_unix_nano, oracle.observed_time_unix_nano);
+        assert_same_value(record.body, oracle.body.as_ref());
+        assert_same_attributes(record.attributes(), &oracle.attributes);
+        assert_eq!(record.check(), Ok(()));
+    }
+
+    proptest! {
+        /// Scenario: any request, encoded by prost.
+        /// Guarantees: the walk meets the same resources, scopes, records, bodies and attributes,
+        /// in the same order, as the generated types (the oracle) hold.
+        #[test]
+        fn the_walk_meets_what_prost_encoded(request in oracle::request()) {
+            let bytes = request.encode_to_vec();
+            let resources = resource_logs(&bytes).collect::<Result<Vec<_>, _>>().unwrap();
+            prop_assert_eq!(resources.len(), request.resource_logs.len());
+            for (ours, theirs) in resources.iter().zip(&request.resource_logs) {
+                let attributes = theirs.resource.as_ref().map_or(&[][..], |one| &one.attributes);
+                assert_same_attributes(ours.attributes(), attributes);
+                let scopes = ours.scope_logs().collect::<Result<Vec<_>, _>>().unwrap();
+                prop_assert_eq!(scopes.len(), theirs.scope_logs.len());
+                for (ours, theirs) in scopes.iter().zip(&theirs.scope_logs) {
+                    let records = ours.log_records().collect::<Result<Vec<_>, _>>().unwrap();
+                    prop_assert_eq!(records.len(), theirs.log_records.len());
+                    for (ours, theirs) in records.iter().zip(&theirs.log_records) {
+                        assert_same_record(*ours, theirs);
+                    }
+                }
+            }
+            let records = oracle::records(&request).len() as u64;
+            prop_assert_eq!(walk_all(&bytes), Ok(records));
+            prop_assert_eq!(count(&bytes), Ok(records));
+        }
+
+        /// Scenario: a request with bytes changed, cut off or inserted, and arbitrary bytes.
+        /// Guarantees: nothing panics; the walk refuses nothing that prost accepts, groups apart,
+        /// and finds as many records.
+        #[test]
+        fn damage_is_refused_or_read_as_prost_reads_it(
+            request in oracle::request(),
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3), 0..4),
+            arbitrary: Vec<u8>,
+        ) {
+            let mut bytes = request.encode_to_vec();
+            for (at, byte, kind) in edits {
+                if bytes.is_empty() {
+                    break;
+                }
+                let at = at.index(bytes.len());
+                match kind {
+                    0 => bytes[at] = byte,
+                    1 => bytes.truncate(at),
+                    _ => bytes.insert(at, byte),
+                }
+            }
+            for bytes in [bytes, arbitrary] {
+                let _halves = split(&bytes);
+                let oracle = ExportLogsServiceRequest::decode(&bytes[..]);
+                match (walk_all(&bytes), oracle) {
+                    (Err(WalkError::Group), _) | (_, Err(_)) => {}
+                    (ours, Ok(oracle)) => {
+                        prop_assert_eq!(ours, Ok(oracle::records(&oracle).len() as u64));
+                    }
+                }
+            }
+        }
+
+        /// Scenario: a value of any shape.
+        /// Guarantees: every string and every run of bytes in it is visited, in order.
+        #[test]
+        fn texts_are_found_at_any_depth(value in any_value()) {
+            let bytes = value.encode_to_vec();
+            let mut seen = Vec::new();
+            let walked = AnyValue::parse(&bytes).unwrap();
+            walked.for_each_text(&mut |text| seen.push(text.to_vec())).unwrap();
+            let mut expected = Vec::new();
+            oracle::texts(&value, &mut expected);
+            prop_assert_eq!(seen, expected);
+        }
+    }
+
+    fn nested(levels: u32, inside: common::AnyValue) -> common::AnyValue {
+        (0..levels).fold(inside, |value, _| common::AnyValue {
+            value: Some(common::any_value::Value::ArrayValue(common::ArrayValue {
+                values: vec![value],
+            })),
+        })
+    }
+
+    /// Scenario: arrays in arrays, up to the limit and one beyond it, and 100,000 of them.
+    /// Guarantees: the first is read, the others are refused without exhausting the stack.
+    #[test]
+    fn nesting_is_bounded() {
+        let text = common::AnyValue {
+            value: Some(common::any_value::Value::StringValue("deep".to_owned())),
+        };
+        let check = |bytes: &[u8]| AnyValue::parse(bytes).unwrap().check();
+        assert_eq!(check(&nested(VALUE_NESTING_MAX, text.clone()).encode_to_vec()), Ok(()));
+        let deeper = nested(VALUE_NESTING_MAX + 1, text).encode_to_vec();
+        assert_eq!(check(&deeper), Err(WalkError::Nesting));
+
+        // Built from the inside by hand, since prost's encoder recurses.
+        let mut bytes: Vec<u8> = Vec::new();
+        for _ in 0..2_000 {
+            for number in [field::VALUES, field::ARRAY_VALUE] {
+                let inside = std::mem::take(&mut bytes);
+                wire::write_varint(u64::from(number) << 3 | 2, &mut bytes);
+                wire::write_varint(inside.len() as u64, &mut bytes);
+                bytes.extend_from_slice(&inside);
+            }
+        }
+        assert_eq!(check(&bytes), Err(WalkError::Nesting));
+    }
+
+    /// Scenario: known fields with another wire type than the schema's, and unknown ones.
+    /// Guarantees: the former are refused naming the message, the latter are skipped.
+    #[test]
+    fn wrong_types_are_refused_and_unknown_fields_skipped() {
+        let wrong = |message| Err(WalkError::FieldType { message });
+        assert_eq!(walk_all(&[0x08, 1]), wrong("ExportLogsServiceRequest"));
+        assert_eq!(walk_all(&[0x0a, 2, 0x10, 1]), wrong("ResourceLogs"));
+        assert_eq!(walk_all(&[0x0a, 4, 0x12, 2, 0x10, 1]), wrong("ScopeLogs"));
+        assert_eq!(LogRecord::parse(&[0x08, 1]).map(|_| 0), wrong("LogRecord"));
+        assert_eq!(AnyValue::parse(&[0x08, 1]).map(|_| 0), wrong("AnyValue"));
+        // Fields 100 to 103, one of each wire type, beside an empty request.
+        let unknown =
+            [0xa0, 6, 1, 0xa9, 6, 1, 2, 3, 4, 5, 6, 7, 8, 0xb2, 6, 1, 9, 0xbd, 6, 1, 2, 3, 4];
+        assert_eq!(walk_all(&unknown), Ok(0));
+        assert_eq!(LogRecord::parse(&unknown).unwrap().body, AnyValue::Empty);
+    }
+}
