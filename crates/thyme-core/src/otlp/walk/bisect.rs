@@ -1,8 +1,9 @@
 //! Halves an encoded request by its records, for a sink that finds it too large. Copies encoded
 //! fields; never re-encodes a record, a resource or a scope.
 
-use super::wire::{Fields, write_varint};
+use super::wire::Fields;
 use super::{WalkError, field, resource_logs};
+use crate::otlp::encode::put_varint;
 
 /// How many records a request holds. The records themselves aren't read.
 ///
@@ -120,8 +121,8 @@ impl Half {
 
 /// Appends a length-delimited field.
 fn write_message(number: u32, message: &[u8], out: &mut Vec<u8>) {
-    write_varint(u64::from(number) << 3 | 2, out);
-    write_varint(message.len() as u64, out);
+    put_varint(out, u64::from(number) << 3 | 2);
+    put_varint(out, message.len() as u64);
     out.extend_from_slice(message);
 }
 

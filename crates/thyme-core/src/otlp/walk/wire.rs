@@ -157,32 +157,21 @@ fn read_long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WalkError> {
     Err(if bytes.len() < 10 { WalkError::Truncated } else { WalkError::Varint })
 }
 
-/// Appends a varint.
-pub(super) fn write_varint(mut number: u64, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::otlp::encode::put_varint;
     use proptest::prelude::*;
     use prost::encoding;
 
     proptest! {
         /// Scenario: any number, followed by other bytes; and any bytes at all.
-        /// Guarantees: varints are written and read as prost (the oracle) does, errors included.
+        /// Guarantees: varints are read as prost (the oracle) reads them, errors included.
         #[test]
         fn varints_are_prosts(number: u64, shift in 0..64_u32, mut bytes: Vec<u8>) {
             let number = number >> shift;
             let mut written = Vec::new();
-            write_varint(number, &mut written);
-            let mut oracle = Vec::new();
-            encoding::encode_varint(number, &mut oracle);
-            prop_assert_eq!(&written, &oracle);
+            put_varint(&mut written, number);
             written.push(0xff);
             prop_assert_eq!(read_varint(&written), Ok((number, &[0xff][..])));
 
