@@ -5,7 +5,13 @@
 pub mod config;
 pub mod limits;
 pub mod metrics;
-pub mod queue;
+
+pub mod batch;
+pub mod encode;
+pub mod enrich;
 pub mod export;
-pub mod telemetry;
+pub mod parse;
+pub mod queue;
+
 pub mod admin;
+pub mod telemetry;

@@ -8,7 +8,14 @@ pub use crate::metrics::DropReason;
 
 /// What a worker needs back to move its checkpoints; the exporter only carries it.
 #[derive(Debug, Default)]
-pub struct Token(pub Box<[FileRange]>);
+pub struct Token {
+    /// What the records cover; their order is the order of reading.
+    pub ranges: Box<[FileRange]>,
+    /// The memory behind the body, to be used again.
+    pub buffer: Bytes,
+    /// What the request takes from the budget of bytes in flight.
+    pub charged_bytes: usize,
+}
 
 /// Bytes `start..end` of a file that a request covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,197 @@
+//! The open batch: encoded records in the order in which they were read, in one buffer, with marks
+//! that say which container each segment belongs to. It must not know files' contents or the sink.
+//!
+//! One buffer a batch bounds memory by arithmetic, whatever the number of containers is; segments
+//! are put together by container only when the batch closes, without moving a byte.
+
+use std::{ops::Range, time::Instant};
+
+use crate::queue::FileRange;
+
+/// Number of a container within its worker.
+pub type ContainerIndex = u32;
+
+/// Records of one container that follow each other in the batch's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Whose records.
+    pub container: ContainerIndex,
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl Segment {
+    /// Where its records lie in [`Batch::records`].
+    pub fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// When a batch is full.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Encoded bytes, resources included; outranks the count.
+    pub bytes_max: usize,
+    /// Records.
+    pub records_max: u64,
+}
+
+/// Records on their way to becoming one request.
+#[derive(Debug)]
+pub struct Batch {
+    /// `ScopeLogs.log_records` entries. Never longer than `limits.bytes_max`, unless one record is.
+    pub records: Vec<u8>,
+    /// Parts of `records`, in order, without gaps, each belonging to one container.
+    pub segments: Vec<Segment>,
+    /// What the records cover; those of a file are disjoint.
+    pub ranges: Vec<FileRange>,
+    /// Count of records.
+    pub record_count: u64,
+    /// Sum of the lengths of what the records cover.
+    pub source_bytes: u64,
+    /// When the first record came; `None` while empty.
+    pub opened_at: Option<Instant>,
+    /// Bytes that the prefixes of the containers may add, an upper bound.
+    prefix_bytes: usize,
+    limits: BatchLimits,
+}
+
+/// Bytes that the nested lengths and tags of one `ResourceLogs` add to its resource, at most.
+const PREFIX_BYTES_MAX: usize = 24;
+
+impl Batch {
+    /// An empty batch.
+    pub fn new(limits: BatchLimits) -> Self {
+        Self {
+            records: Vec::new(),
+            segments: Vec::new(),
+            ranges: Vec::new(),
+            record_count: 0,
+            source_bytes: 0,
+            opened_at: None,
+            prefix_bytes: 0,
+            limits,
+        }
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.record_count == 0
+    }
+
+    /// Makes the records to come belong to `container`, whose resource has that many bytes.
+    pub fn begin_segment(&mut self, container: ContainerIndex, resource_bytes: usize) {
+        let at = self.records.len() as u32;
+        if let Some(last) = self.segments.last_mut() {
+            if last.container == container {
+                return;
+            }
+            if last.start == last.end {
+                // Nothing was added to it: the next container takes its place.
+                *last = Segment { container, start: at, end: at };
+                self.prefix_bytes += resource_bytes + PREFIX_BYTES_MAX;
+                return;
+            }
+        }
+        self.segments.push(Segment { container, start: at, end: at });
+        self.prefix_bytes += resource_bytes + PREFIX_BYTES_MAX;
+    }
+
+    /// Takes the bytes appended to `records` since into the segment that was begun last.
+    pub fn end_segment(&mut self) {
+        let end = self.records.len() as u32;
+        if let Some(last) = self.segments.last_mut() {
+            last.end = end;
+        }
+    }
+
+    /// Whether a record of so many encoded bytes must wait for the next batch. An empty batch
+    /// takes every record, so that a record larger than the limit still leaves, alone.
+    #[inline]
+    pub fn is_full_for(&self, record_bytes: usize) -> bool {
+        self.record_count >= self.limits.records_max
+            || (self.records.len() + self.prefix_bytes + record_bytes > self.limits.bytes_max
+                && self.record_count > 0)
+    }
+
+    /// Notes that the records cover these bytes of a file.
+    pub fn cover(&mut self, range: FileRange) {
+        if range.start == range.end {
+            return;
+        }
+        self.source_bytes += range.end - range.start;
+        if let Some(last) = self.ranges.last_mut()
+            && last.file == range.file
+            && last.end == range.start
+        {
+            last.end = range.end;
+            return;
+        }
+        self.ranges.push(range);
+    }
+
+    /// Empties it; keeps the marks' memory, and takes `records` as the next buffer.
+    pub fn reset(&mut self, mut records: Vec<u8>) -> Vec<u8> {
+        records.clear();
+        self.segments.clear();
+        self.ranges.clear();
+        self.record_count = 0;
+        self.source_bytes = 0;
+        self.opened_at = None;
+        self.prefix_bytes = 0;
+        std::mem::replace(&mut self.records, records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: BatchLimits = BatchLimits { bytes_max: 1_000, records_max: 3 };
+
+    /// Scenario: containers take turns, one of them without adding a record.
+    /// Guarantees: segments follow each other without gaps, and none is empty but the last.
+    #[test]
+    fn segments_have_no_gaps() {
+        let mut batch = Batch::new(LIMITS);
+        for (container, bytes) in [(1, 10), (1, 5), (2, 0), (3, 7), (1, 1)] {
+            batch.begin_segment(container, 20);
+            batch.records.extend(std::iter::repeat_n(0, bytes));
+            batch.end_segment();
+        }
+        let segments: Vec<_> =
+            batch.segments.iter().map(|one| (one.container, one.range())).collect();
+        assert_eq!(segments, [(1, 0..15), (3, 15..22), (1, 22..23)]);
+    }
+
+    /// Scenario: a batch near its limits of bytes and records.
+    /// Guarantees: it is full before it would exceed one, but an empty one takes any record.
+    #[test]
+    fn limits_hold() {
+        let mut batch = Batch::new(LIMITS);
+        batch.begin_segment(1, 20);
+        assert!(!batch.is_full_for(5_000));
+        batch.records.extend([0; 900]);
+        batch.record_count = 1;
+        assert!(!batch.is_full_for(56));
+        assert!(batch.is_full_for(57));
+        batch.record_count = 3;
+        assert!(batch.is_full_for(0));
+    }
+
+    /// Scenario: ranges of two files, some of them adjacent.
+    /// Guarantees: neighbours are joined, the source bytes are their sum.
+    #[test]
+    fn adjacent_ranges_join() {
+        let mut batch = Batch::new(LIMITS);
+        for (file, start, end) in [(1, 0, 5), (1, 5, 9), (2, 9, 10), (1, 9, 12), (1, 12, 12)] {
+            batch.cover(FileRange { file, start, end });
+        }
+        let ranges: Vec<_> =
+            batch.ranges.iter().map(|one| (one.file, one.start, one.end)).collect();
+        assert_eq!(ranges, [(1, 0, 9), (2, 9, 10), (1, 9, 12)]);
+        assert_eq!(batch.source_bytes, 13);
+    }
+}

@@ -1,0 +1,426 @@
+//! Lines of a file become encoded records of the open batch. Parsing never fails: a line that
+//! isn't understood is passed on raw, marked and counted. It must not read, wait or allocate per
+//! line.
+
+mod docker;
+pub mod partial;
+pub mod suffix;
+
+use memchr::memchr_iter;
+use thyme_core::{
+    cri::{CriLine, CriParser, Stream},
+    otlp::encode::{Body, RecordSuffix, log_record_bytes, put_log_record},
+};
+
+use self::{
+    partial::Partials,
+    suffix::{Marker, Suffixes},
+};
+use crate::{
+    batch::Batch,
+    config::{ContainerFormat, LineFormat},
+    queue::FileRange,
+};
+
+/// What the lines of one container need besides their bytes; made once a container.
+#[derive(Debug)]
+pub struct LineState {
+    /// Parser of CRI times.
+    pub cri: CriParser,
+    /// What follows each kind of body.
+    pub suffixes: Suffixes,
+    /// Open partial lines by stream.
+    pub partials: Partials,
+    /// How lines are read.
+    pub format: LineFormat,
+    /// A record's body never grows beyond this; longer lines are split into several records.
+    pub body_bytes_max: usize,
+}
+
+/// What a call counted; the caller adds it to the metrics once a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParseCounts {
+    /// Records begun: whole ones, first fragments, and pieces of split lines.
+    pub records: u64,
+    /// Lines passed on raw.
+    pub malformed: u64,
+    /// Bodies that are not UTF-8.
+    pub invalid_utf8: u64,
+    /// Records that are a piece of a longer line.
+    pub split: u64,
+}
+
+/// Why parsing stopped before the end of its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// What is left has no newline.
+    NoNewline,
+    /// The next record belongs into the next batch.
+    BatchFull,
+}
+
+/// A piece of a file's bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// The bytes, beginning at the start of a line.
+    pub bytes: &'a [u8],
+    /// The worker's number of the file.
+    pub file: u32,
+    /// Where `bytes` begins in it.
+    pub offset: u64,
+    /// Whether the bytes up to the last newline are known to be UTF-8.
+    pub utf8: bool,
+}
+
+impl Chunk<'_> {
+    fn range(&self, start: usize, end: usize) -> FileRange {
+        FileRange {
+            file: self.file,
+            start: self.offset + start as u64,
+            end: self.offset + end as u64,
+        }
+    }
+}
+
+/// Appends the records of the complete lines of `chunk` to `batch` and returns how many bytes it
+/// consumed, and why it stopped. The batch's segment must have been begun.
+pub fn parse_lines(
+    chunk: Chunk<'_>,
+    state: &mut LineState,
+    batch: &mut Batch,
+    counts: &mut ParseCounts,
+) -> (usize, Stop) {
+    let mut line_start = 0;
+    // Bytes from here to `line_start` belong to records of this batch, and are not yet covered.
+    let mut covered_from = 0;
+    let mut stop = Stop::NoNewline;
+    for newline in memchr_iter(b'\n', chunk.bytes) {
+        let line = &chunk.bytes[line_start..newline];
+        if batch.is_full_for(state.suffixes.record_bytes_max(line.len())) {
+            stop = Stop::BatchFull;
+            break;
+        }
+        if let Some(cri) = parse_cri(line, state)
+            && let [b'F'] = cri.tags
+            && !state.partials.is_midway(cri.stream)
+            && cri.body.len() <= state.body_bytes_max
+        {
+            let body = classify(cri.body, chunk.utf8, counts);
+            let suffix = state.suffixes.full(cri.stream);
+            put_log_record(&mut batch.records, cri.time_unix_nano, body, suffix);
+            batch.record_count += 1;
+            counts.records += 1;
+        } else {
+            let span = LineSpan { start: line_start, end: newline + 1 };
+            match parse_unusual(chunk, span, state, batch, counts) {
+                Taken::IntoBatch => {}
+                Taken::IntoPartial => {
+                    batch.cover(chunk.range(covered_from, line_start));
+                    covered_from = newline + 1;
+                }
+                Taken::NotYet => {
+                    stop = Stop::BatchFull;
+                    break;
+                }
+            }
+        }
+        line_start = newline + 1;
+    }
+    batch.cover(chunk.range(covered_from, line_start));
+    (line_start, stop)
+}
+
+#[inline]
+fn parse_cri<'a>(line: &'a [u8], state: &mut LineState) -> Option<CriLine<'a>> {
+    match state.format {
+        LineFormat::Container { format: ContainerFormat::Docker, .. } | LineFormat::Raw => None,
+        LineFormat::Container { .. } => state.cri.parse(line),
+    }
+}
+
+/// Text where that is allowed, bytes otherwise.
+#[inline]
+fn classify<'a>(body: &'a [u8], known_utf8: bool, counts: &mut ParseCounts) -> Body<'a> {
+    if known_utf8 || simdutf8::basic::from_utf8(body).is_ok() {
+        return Body::Text(body);
+    }
+    counts.invalid_utf8 += 1;
+    Body::Bytes(body)
+}
+
+/// A line within its chunk, newline included.
+#[derive(Clone, Copy)]
+struct LineSpan {
+    start: usize,
+    end: usize,
+}
+
+/// Where a line went.
+enum Taken {
+    IntoBatch,
+    IntoPartial,
+    /// Nowhere: its record needs an empty batch.
+    NotYet,
+}
+
+/// Everything but a complete CRI line: fragments, other formats, malformed and over-long lines.
+#[inline(never)]
+fn parse_unusual(
+    chunk: Chunk<'_>,
+    span: LineSpan,
+    state: &mut LineState,
+    batch: &mut Batch,
+    counts: &mut ParseCounts,
+) -> Taken {
+    let line = &chunk.bytes[span.start..span.end - 1];
+    let range = chunk.range(span.start, span.end);
+    match state.format {
+        LineFormat::Raw => {
+            let suffix = state.suffixes.raw().clone();
+            put_pieces(line, 0, &suffix, chunk.utf8, state, batch, counts);
+            Taken::IntoBatch
+        }
+        LineFormat::Container { format, .. } => {
+            let docker = match format {
+                ContainerFormat::Auto => line.first() == Some(&b'{'),
+                ContainerFormat::Docker => true,
+                ContainerFormat::Containerd | ContainerFormat::Crio => false,
+            };
+            if docker {
+                if let Some(parsed) = docker::parse(line, &mut state.cri) {
+                    let fragment = Fragment {
+                        time_unix_nano: parsed.time_unix_nano,
+                        stream: parsed.stream,
+                        marker: Marker::Docker,
+                        last: parsed.complete,
+                        body: parsed.body.as_bytes(),
+                    };
+                    return take_fragment(fragment, range, state, batch, counts);
+                }
+            } else if let Some(cri) = state.cri.parse(line) {
+                let fragment = Fragment {
+                    time_unix_nano: cri.time_unix_nano,
+                    stream: cri.stream,
+                    marker: Marker::Tags(cri.tags),
+                    last: !cri.is_partial(),
+                    body: cri.body,
+                };
+                return take_fragment(fragment, range, state, batch, counts);
+            }
+            counts.malformed += 1;
+            let suffix = state.suffixes.malformed().clone();
+            put_pieces(line, 0, &suffix, chunk.utf8, state, batch, counts);
+            Taken::IntoBatch
+        }
+    }
+}
+
+/// One physical line of a record, whatever its format is.
+struct Fragment<'a> {
+    time_unix_nano: u64,
+    stream: Stream,
+    marker: Marker<'a>,
+    last: bool,
+    body: &'a [u8],
+}
+
+/// Adds a fragment to its stream's open record, and sends the record when it is complete.
+fn take_fragment(
+    fragment: Fragment<'_>,
+    range: FileRange,
+    state: &mut LineState,
+    batch: &mut Batch,
+    counts: &mut ParseCounts,
+) -> Taken {
+    let open_bytes = state.partials.open_bytes(fragment.stream);
+    let whole_bytes = open_bytes + fragment.body.len();
+    if fragment.last && !state.partials.is_midway(fragment.stream) {
+        let suffix = state.suffixes.of(fragment.stream, fragment.marker);
+        let time = fragment.time_unix_nano;
+        put_pieces(fragment.body, time, &suffix, false, state, batch, counts);
+        return Taken::IntoBatch;
+    }
+    let too_long = whole_bytes > state.body_bytes_max && open_bytes > 0;
+    if (fragment.last || too_long)
+        && batch.is_full_for(state.suffixes.record_bytes_max(whole_bytes))
+    {
+        return Taken::NotYet;
+    }
+    if too_long {
+        // The limit on a record outranks its unity: what is there leaves as a piece.
+        flush_partial(fragment.stream, state, batch, counts, Flush::Piece);
+    }
+    if !state.partials.is_open(fragment.stream) {
+        counts.records += 1;
+    }
+    state.partials.append(
+        fragment.stream,
+        fragment.time_unix_nano,
+        fragment.marker,
+        fragment.body,
+        range,
+    );
+    if fragment.last {
+        flush_partial(fragment.stream, state, batch, counts, Flush::Complete);
+    }
+    Taken::IntoPartial
+}
+
+/// Why an open record leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// Its last fragment came.
+    Complete,
+    /// Its last fragment will never come, or is not waited for any longer.
+    Ended,
+    /// It is longer than a record may be; more of it follows.
+    Piece,
+}
+
+/// Moves the open record of a stream, if there is one, into the batch. The caller has made sure
+/// that the batch has room, or that it is empty.
+pub fn flush_partial(
+    stream: Stream,
+    state: &mut LineState,
+    batch: &mut Batch,
+    counts: &mut ParseCounts,
+    flush: Flush,
+) {
+    let Some(open) = state.partials.take(stream) else { return };
+    let mut suffix = state.suffixes.of(stream, open.marker());
+    let is_piece = flush == Flush::Piece || open.emitted_bytes > 0;
+    if is_piece {
+        suffix = state.suffixes.with_chunk_offset(&suffix, open.emitted_bytes);
+        counts.split += 1;
+    }
+    if flush == Flush::Ended {
+        suffix = state.suffixes.with_partial(&suffix);
+    }
+    let body = classify(&open.body, false, counts);
+    put_log_record(&mut batch.records, open.time_unix_nano, body, &suffix);
+    batch.record_count += 1;
+    for range in &open.ranges {
+        batch.cover(*range);
+    }
+    state.partials.put_back(stream, open, flush == Flush::Piece);
+}
+
+/// Appends a body, in several records when it is longer than one may be.
+fn put_pieces(
+    mut body: &[u8],
+    time_unix_nano: u64,
+    suffix: &RecordSuffix,
+    known_utf8: bool,
+    state: &LineState,
+    batch: &mut Batch,
+    counts: &mut ParseCounts,
+) {
+    let whole_bytes = body.len();
+    let is_split = whole_bytes > state.body_bytes_max;
+    loop {
+        let (piece, rest) = body.split_at(piece_end(body, state.body_bytes_max));
+        let content = classify(piece, known_utf8, counts);
+        if is_split {
+            let offset = (whole_bytes - body.len()) as u64;
+            let marked = state.suffixes.with_chunk_offset(suffix, offset);
+            put_log_record(&mut batch.records, time_unix_nano, content, &marked);
+            counts.split += 1;
+        } else {
+            put_log_record(&mut batch.records, time_unix_nano, content, suffix);
+        }
+        batch.record_count += 1;
+        counts.records += 1;
+        body = rest;
+        if body.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Where to cut a body that may have `bytes_max` bytes: not inside a UTF-8 sequence, if it is one.
+fn piece_end(body: &[u8], bytes_max: usize) -> usize {
+    if body.len() <= bytes_max {
+        return body.len();
+    }
+    let is_continuation = |at: usize| body[at] & 0b1100_0000 == 0b1000_0000;
+    let lowest = bytes_max.saturating_sub(3).max(1);
+    (lowest..=bytes_max).rev().find(|&at| !is_continuation(at)).unwrap_or(bytes_max)
+}
+
+/// A line whose newline hasn't been seen yet, of which a part already left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Continuation {
+    /// Time of the line, nanoseconds since the Unix epoch.
+    pub time_unix_nano: u64,
+    /// Its stream, if it has one.
+    pub stream: Option<Stream>,
+    /// Whether it is a CRI line tagged `P`.
+    pub partial: bool,
+    /// Bytes of its body that have left.
+    pub emitted_bytes: u64,
+}
+
+/// Appends a piece of a line that is longer than may be waited for: `bytes` has no newline, or is
+/// the end of a line that was begun that way, up to and without its newline.
+///
+/// Returns the bytes consumed and how the line goes on.
+pub fn parse_piece(
+    chunk: Chunk<'_>,
+    begun: Option<Continuation>,
+    state: &mut LineState,
+    batch: &mut Batch,
+    counts: &mut ParseCounts,
+) -> (usize, Continuation) {
+    let (mut line, body) = match begun {
+        Some(begun) => (begun, chunk.bytes),
+        None => begin_line(chunk.bytes, state, counts),
+    };
+    let header_bytes = chunk.bytes.len() - body.len();
+    let piece = &body[..piece_end(body, state.body_bytes_max)];
+    let base = match line.stream {
+        Some(stream) => state.suffixes.of(stream, Marker::partial_or_full(line.partial)),
+        None if matches!(state.format, LineFormat::Raw) => state.suffixes.raw().clone(),
+        None => state.suffixes.malformed().clone(),
+    };
+    let suffix = state.suffixes.with_chunk_offset(&base, line.emitted_bytes);
+    let content = classify(piece, false, counts);
+    put_log_record(&mut batch.records, line.time_unix_nano, content, &suffix);
+    batch.record_count += 1;
+    counts.records += 1;
+    counts.split += 1;
+    line.emitted_bytes += piece.len() as u64;
+    let consumed = header_bytes + piece.len();
+    batch.cover(chunk.range(0, consumed));
+    (consumed, line)
+}
+
+/// Reads the head of a line that has no end yet.
+fn begin_line<'a>(
+    bytes: &'a [u8],
+    state: &mut LineState,
+    counts: &mut ParseCounts,
+) -> (Continuation, &'a [u8]) {
+    if let Some(cri) = parse_cri(bytes, state) {
+        let line = Continuation {
+            time_unix_nano: cri.time_unix_nano,
+            stream: Some(cri.stream),
+            partial: cri.is_partial(),
+            emitted_bytes: 0,
+        };
+        return (line, cri.body);
+    }
+    if !matches!(state.format, LineFormat::Raw) {
+        counts.malformed += 1;
+    }
+    let line = Continuation { time_unix_nano: 0, stream: None, partial: false, emitted_bytes: 0 };
+    (line, bytes)
+}
+
+/// Room that [`parse_piece`] may need in a batch for a body of `body_bytes`.
+pub fn piece_record_bytes_max(state: &LineState, body_bytes: usize) -> usize {
+    log_record_bytes(body_bytes.min(state.body_bytes_max), state.suffixes.raw())
+        + suffix::MARKS_BYTES_MAX
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Open partial lines: the fragments of a record whose end hasn't been read. They belong to no
+//! batch, so a checkpoint never passes them.
+
+use thyme_core::cri::Stream;
+
+use super::suffix::Marker;
+use crate::queue::FileRange;
+
+/// A record that is being put together.
+#[derive(Debug, Default)]
+pub struct Partial {
+    /// Time of its first fragment, as in the Collector.
+    pub time_unix_nano: u64,
+    /// Tags of its first fragment, as in the Collector; empty for docker's.
+    tags: Vec<u8>,
+    docker: bool,
+    /// Its fragments so far, joined.
+    pub body: Vec<u8>,
+    /// What `body` covers, over one or more files; not empty.
+    pub ranges: Vec<FileRange>,
+    /// Bytes of the record that already left as pieces.
+    pub emitted_bytes: u64,
+}
+
+impl Partial {
+    /// How its record is marked.
+    pub fn marker(&self) -> Marker<'_> {
+        if self.docker { Marker::Docker } else { Marker::Tags(&self.tags) }
+    }
+
+    fn begin(&mut self, time_unix_nano: u64, marker: Marker<'_>, emitted_bytes: u64) {
+        self.time_unix_nano = time_unix_nano;
+        self.emitted_bytes = emitted_bytes;
+        self.docker = marker == Marker::Docker;
+        self.tags.clear();
+        if let Marker::Tags(tags) = marker {
+            self.tags.extend_from_slice(tags);
+        }
+    }
+
+    /// Bytes of the files that it holds back.
+    pub fn source_bytes(&self) -> u64 {
+        self.ranges.iter().map(|range| range.end - range.start).sum()
+    }
+}
+
+/// The open records of one container, at most one a stream.
+#[derive(Debug, Default)]
+pub struct Partials {
+    open: [Option<Partial>; 2],
+    /// Bytes of each stream's record that left as pieces, while more of it may follow.
+    emitted_bytes: [u64; 2],
+    /// A buffer to use again.
+    spare: Option<Partial>,
+}
+
+/// A spare buffer larger than this is given back to the allocator.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+impl Partials {
+    /// Whether the stream's next line goes on with a record, be it open or partly gone.
+    #[inline]
+    pub fn is_midway(&self, stream: Stream) -> bool {
+        self.open[stream.index()].is_some() || self.emitted_bytes[stream.index()] > 0
+    }
+
+    /// Whether the stream has an open record.
+    pub fn is_open(&self, stream: Stream) -> bool {
+        self.open[stream.index()].is_some()
+    }
+
+    /// Bytes of its body so far.
+    pub fn open_bytes(&self, stream: Stream) -> usize {
+        self.open[stream.index()].as_ref().map_or(0, |open| open.body.len())
+    }
+
+    /// Memory that the open records hold, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.open.iter().flatten().map(|open| open.body.capacity()).sum()
+    }
+
+    /// Open records and the bytes of the files that they hold back.
+    pub fn queued(&self) -> (i64, i64) {
+        let open = self.open.iter().flatten();
+        open.fold((0, 0), |(records, bytes), one| (records + 1, bytes + one.source_bytes() as i64))
+    }
+
+    pub(super) fn append(
+        &mut self,
+        stream: Stream,
+        time_unix_nano: u64,
+        marker: Marker<'_>,
+        body: &[u8],
+        range: FileRange,
+    ) {
+        let emitted_bytes = std::mem::take(&mut self.emitted_bytes[stream.index()]);
+        let spare = &mut self.spare;
+        let open = self.open[stream.index()].get_or_insert_with(|| {
+            let mut fresh = spare.take().unwrap_or_default();
+            fresh.begin(time_unix_nano, marker, emitted_bytes);
+            fresh
+        });
+        open.body.extend_from_slice(body);
+        match open.ranges.last_mut() {
+            Some(last) if last.file == range.file && last.end == range.start => {
+                last.end = range.end;
+            }
+            _ => open.ranges.push(range),
+        }
+    }
+
+    pub(super) fn take(&mut self, stream: Stream) -> Option<Partial> {
+        self.open[stream.index()].take()
+    }
+
+    /// Keeps the buffer of a record that left; when it left as a piece, remembers how far it got.
+    pub(super) fn put_back(&mut self, stream: Stream, mut left: Partial, more_follows: bool) {
+        let emitted = left.emitted_bytes + left.body.len() as u64;
+        self.emitted_bytes[stream.index()] = if more_follows { emitted } else { 0 };
+        if left.body.capacity() <= SPARE_BYTES_MAX {
+            left.body.clear();
+            left.ranges.clear();
+            self.spare = Some(left);
+        }
+    }
+}

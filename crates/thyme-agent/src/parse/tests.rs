@@ -1,0 +1,288 @@
+//! Tests of the parser: a naive model of one container's lines is the oracle.
+
+use opentelemetry_proto::tonic::{
+    common::v1::any_value::Value as AnyValue,
+    logs::v1::{LogRecord, ScopeLogs},
+};
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+use crate::batch::BatchLimits;
+
+const AUTO: LineFormat =
+    LineFormat::Container { format: ContainerFormat::Auto, add_metadata_from_filepath: true };
+
+fn state(format: LineFormat, body_bytes_max: usize) -> LineState {
+    LineState {
+        cri: CriParser::default(),
+        suffixes: Suffixes::new(&[]),
+        partials: Partials::default(),
+        format,
+        body_bytes_max,
+    }
+}
+
+fn batch() -> Batch {
+    let mut batch = Batch::new(BatchLimits { bytes_max: 1 << 24, records_max: 1 << 20 });
+    batch.begin_segment(0, 0);
+    batch
+}
+
+fn records(batch: &Batch) -> Vec<LogRecord> {
+    ScopeLogs::decode(&batch.records[..]).unwrap().log_records
+}
+
+fn body(record: &LogRecord) -> Vec<u8> {
+    match record.body.as_ref().unwrap().value.as_ref().unwrap() {
+        AnyValue::StringValue(text) => text.clone().into_bytes(),
+        AnyValue::BytesValue(bytes) => bytes.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn attribute(record: &LogRecord, key: &str) -> Option<String> {
+    let found = record.attributes.iter().find(|attribute| attribute.key == key)?;
+    Some(match found.value.as_ref()?.value.as_ref()? {
+        AnyValue::StringValue(text) => text.clone(),
+        AnyValue::IntValue(int) => int.to_string(),
+        AnyValue::BoolValue(truth) => truth.to_string(),
+        other => panic!("{other:?}"),
+    })
+}
+
+fn parse_all(text: &[u8], state: &mut LineState, batch: &mut Batch) -> (usize, ParseCounts) {
+    let mut counts = ParseCounts::default();
+    let chunk = Chunk { bytes: text, file: 1, offset: 0, utf8: std::str::from_utf8(text).is_ok() };
+    let (consumed, stop) = parse_lines(chunk, state, batch, &mut counts);
+    assert_eq!(stop, Stop::NoNewline);
+    (consumed, counts)
+}
+
+/// What one line of a container says.
+#[derive(Clone, Debug)]
+enum Line {
+    Cri { stderr: bool, partial: bool, body: Vec<u8> },
+    Docker { stderr: bool, partial: bool, body: String },
+    Junk(Vec<u8>),
+}
+
+fn any_line() -> impl Strategy<Value = Line> {
+    let bytes =
+        prop::collection::vec(any::<u8>().prop_map(|b| if b == b'\n' { 0 } else { b }), 0..40);
+    prop_oneof![
+        4 => (any::<bool>(), any::<bool>(), bytes.clone())
+            .prop_map(|(stderr, partial, body)| Line::Cri { stderr, partial, body }),
+        1 => (any::<bool>(), any::<bool>(), "\\PC{0,20}")
+            .prop_map(|(stderr, partial, body)| Line::Docker { stderr, partial, body }),
+        1 => bytes.prop_filter("must not parse", |junk| {
+            CriParser::default().parse(junk).is_none() && junk.first() != Some(&b'{')
+        }).prop_map(Line::Junk),
+    ]
+}
+
+fn write_line(line: &Line, out: &mut Vec<u8>) {
+    const TIME: &str = "2024-02-29T23:59:59.5Z";
+    let name = |stderr: bool| if stderr { "stderr" } else { "stdout" };
+    match line {
+        Line::Cri { stderr, partial, body } => {
+            let tag = if *partial { 'P' } else { 'F' };
+            out.extend_from_slice(format!("{TIME} {} {tag} ", name(*stderr)).as_bytes());
+            out.extend_from_slice(body);
+        }
+        Line::Docker { stderr, partial, body } => {
+            let log = if *partial { body.clone() } else { format!("{body}\n") };
+            let object = serde_json::json!({"log": log, "stream": name(*stderr), "time": TIME});
+            out.extend_from_slice(object.to_string().as_bytes());
+        }
+        Line::Junk(bytes) => out.extend_from_slice(bytes),
+    }
+    out.push(b'\n');
+}
+
+/// The oracle: bodies in the order in which their records end.
+fn model(lines: &[Line]) -> Vec<Vec<u8>> {
+    let mut open: [Option<Vec<u8>>; 2] = [None, None];
+    let mut out = Vec::new();
+    for line in lines {
+        let (stderr, partial, body) = match line {
+            Line::Cri { stderr, partial, body } => (*stderr, *partial, body.clone()),
+            Line::Docker { stderr, partial, body } => {
+                (*stderr, *partial, body.clone().into_bytes())
+            }
+            Line::Junk(bytes) => {
+                out.push(bytes.clone());
+                continue;
+            }
+        };
+        let mut whole = open[usize::from(stderr)].take().unwrap_or_default();
+        whole.extend_from_slice(&body);
+        if partial {
+            open[usize::from(stderr)] = Some(whole);
+        } else {
+            out.push(whole);
+        }
+    }
+    out
+}
+
+proptest! {
+    /// Scenario: CRI and docker lines of two streams, whole and in fragments, between malformed
+    /// ones, with any bytes in them; read at once, or cut anywhere.
+    /// Guarantees: the bodies are the model's, byte by byte; each byte of the source is covered by
+    /// the batch or held back by an open record, once; all records are counted.
+    #[test]
+    fn lines_join_as_in_the_model(
+        lines in prop::collection::vec(any_line(), 0..30), cut in any::<prop::sample::Index>(),
+    ) {
+        let mut text = Vec::new();
+        for line in &lines {
+            write_line(line, &mut text);
+        }
+        let mut state = state(AUTO, 1 << 20);
+        let mut batch = batch();
+        let mut counts = ParseCounts::default();
+        let mut offset = 0;
+        for end in [cut.index(text.len() + 1), text.len()] {
+            let bytes = &text[offset..end];
+            let utf8 = std::str::from_utf8(bytes).is_ok();
+            let chunk = Chunk { bytes, file: 1, offset: offset as u64, utf8 };
+            let (consumed, stop) = parse_lines(chunk, &mut state, &mut batch, &mut counts);
+            prop_assert_eq!(stop, Stop::NoNewline);
+            offset += consumed;
+        }
+        prop_assert_eq!(offset, text.len());
+        let found = records(&batch);
+        prop_assert_eq!(found.iter().map(body).collect::<Vec<_>>(), model(&lines));
+        for record in &found {
+            let is_text = std::str::from_utf8(&body(record)).is_ok();
+            let sent = record.body.as_ref().unwrap().value.as_ref().unwrap();
+            prop_assert_eq!(is_text, matches!(sent, AnyValue::StringValue(_)));
+        }
+        let (open, held) = state.partials.queued();
+        prop_assert_eq!(counts.records, batch.record_count + open as u64);
+        prop_assert_eq!(text.len() as u64, batch.source_bytes + held as u64);
+    }
+}
+
+/// Scenario: a chain of fragments longer than a record may be (row 11).
+/// Guarantees: it leaves in pieces that carry their offsets and together are the whole body.
+#[test]
+fn long_chains_leave_in_pieces() {
+    let mut state = state(AUTO, 100);
+    let mut batch = batch();
+    let mut text = Vec::new();
+    for number in 0..10_u8 {
+        let tag = if number == 9 { 'F' } else { 'P' };
+        text.extend_from_slice(format!("2024-02-29T23:59:59.5Z stdout {tag} ").as_bytes());
+        text.extend([b'a' + number; 40]);
+        text.push(b'\n');
+    }
+    let (consumed, counts) = parse_all(&text, &mut state, &mut batch);
+    assert_eq!(consumed, text.len());
+    let found = records(&batch);
+    let offsets: Vec<_> =
+        found.iter().map(|record| attribute(record, "thyme.chunk.offset").unwrap()).collect();
+    assert_eq!(offsets, ["0", "80", "160", "240", "320"]);
+    let whole: Vec<u8> = found.iter().flat_map(body).collect();
+    assert_eq!(whole.len(), 400);
+    assert!(whole.is_sorted());
+    assert_eq!((counts.records, counts.split), (5, 5));
+    assert_eq!(batch.source_bytes, text.len() as u64);
+}
+
+/// Scenario: one complete line, then a malformed one, each longer than a record may be; the limit
+/// falls inside a two-byte character.
+/// Guarantees: pieces are cut between characters, stay text, and are together the whole body.
+#[test]
+fn long_lines_are_cut_between_characters() {
+    for head in ["2024-02-29T23:59:59.5Z stdout F ", "junk "] {
+        let mut state = state(AUTO, 101);
+        let mut batch = batch();
+        let content = "é".repeat(200);
+        let text = format!("{head}{content}\n");
+        parse_all(text.as_bytes(), &mut state, &mut batch);
+        let found = records(&batch);
+        assert!(found.len() >= 4);
+        let whole: Vec<u8> = found
+            .iter()
+            .flat_map(|record| {
+                let sent = record.body.as_ref().unwrap().value.as_ref().unwrap();
+                assert!(matches!(sent, AnyValue::StringValue(_)));
+                body(record)
+            })
+            .collect();
+        assert!(String::from_utf8(whole).unwrap().ends_with(&content));
+    }
+}
+
+/// Scenario: the batch fills up in the middle of a chunk.
+/// Guarantees: parsing stops before the line that doesn't fit, and goes on with it afterwards.
+#[test]
+fn a_full_batch_stops_at_a_line() {
+    let mut state = state(AUTO, 1 << 20);
+    let mut batch = Batch::new(BatchLimits { bytes_max: 1 << 20, records_max: 3 });
+    batch.begin_segment(0, 0);
+    let line = b"2024-02-29T23:59:59.5Z stdout F x\n";
+    let text = line.repeat(5);
+    let mut counts = ParseCounts::default();
+    let chunk = Chunk { bytes: &text, file: 1, offset: 10, utf8: true };
+    let (consumed, stop) = parse_lines(chunk, &mut state, &mut batch, &mut counts);
+    assert_eq!((consumed, stop), (3 * line.len(), Stop::BatchFull));
+    assert_eq!(batch.ranges, [FileRange { file: 1, start: 10, end: 10 + consumed as u64 }]);
+}
+
+/// Scenario: a line of 1 MiB without a newline arrives in pieces (row 12), then its end.
+/// Guarantees: every byte leaves, under the line's own time and stream, marked with its offset.
+#[test]
+fn endless_lines_leave_in_pieces() {
+    let mut state = state(AUTO, 1_000);
+    let mut batch = batch();
+    let mut counts = ParseCounts::default();
+    let text = [b"2024-02-29T23:59:59.5Z stderr F ".to_vec(), vec![b'x'; 2_500]].concat();
+    let mut at = 0;
+    let mut line = None;
+    while at < text.len() {
+        let chunk = Chunk { bytes: &text[at..], file: 1, offset: at as u64, utf8: false };
+        let (consumed, next) = parse_piece(chunk, line, &mut state, &mut batch, &mut counts);
+        at += consumed;
+        line = Some(next);
+    }
+    let found = records(&batch);
+    assert_eq!(
+        found.iter().map(|record| body(record).len()).collect::<Vec<_>>(),
+        [1000, 1000, 500]
+    );
+    for record in &found {
+        assert_eq!(attribute(record, "log.iostream").as_deref(), Some("stderr"));
+        assert_eq!(record.time_unix_nano, 1_709_251_199_500_000_000);
+    }
+    assert_eq!(batch.source_bytes, text.len() as u64);
+}
+
+/// Scenario: a container ends after a fragment (row 10).
+/// Guarantees: the fragment leaves, marked as partial.
+#[test]
+fn an_ended_partial_leaves_marked() {
+    let mut state = state(AUTO, 1_000);
+    let mut batch = batch();
+    parse_all(b"2024-02-29T23:59:59.5Z stdout P tail\n", &mut state, &mut batch);
+    assert!(batch.is_empty());
+    let mut counts = ParseCounts::default();
+    flush_partial(Stream::Stdout, &mut state, &mut batch, &mut counts, Flush::Ended);
+    let found = records(&batch);
+    assert_eq!(body(&found[0]), b"tail");
+    assert_eq!(attribute(&found[0], "logtag").as_deref(), Some("P"));
+    assert_eq!(attribute(&found[0], "thyme.partial").as_deref(), Some("true"));
+}
+
+/// Scenario: the same lines read as plain text, without the container operator.
+/// Guarantees: each line is a record as it is.
+#[test]
+fn raw_lines_are_left_alone() {
+    let mut state = state(LineFormat::Raw, 1_000);
+    let mut batch = batch();
+    parse_all(b"2024-02-29T23:59:59.5Z stdout P tail\n {\r\n\n", &mut state, &mut batch);
+    let bodies: Vec<_> = records(&batch).iter().map(body).collect();
+    assert_eq!(bodies, [&b"2024-02-29T23:59:59.5Z stdout P tail"[..], b" {\r", b""]);
+}
