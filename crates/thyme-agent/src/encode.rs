@@ -126,9 +126,12 @@ impl Encoder {
         if held >= self.spare_bytes_max || !buffer.is_unique() {
             return;
         }
-        // Emptied first, so that nothing is moved to the buffer's front.
-        buffer.truncate(0);
-        self.spare.push(Vec::from(buffer));
+        // All but emptied first, so that nothing is moved to the buffer's front; cut to zero,
+        // `Bytes` would give the memory away.
+        buffer.truncate(1);
+        let mut spare = Vec::from(buffer);
+        spare.clear();
+        self.spare.push(spare);
     }
 
     /// Orders the segments by container and writes what stands before each one's records.
