@@ -1,3 +1,85 @@
-//! Entry point of `rig`.
+//! Entry point of `rig`: parses the command line, runs a scenario, prints its verdict, and turns it
+//! into an exit status. 0 is a pass, 1 a failed verdict, 2 no verdict; a signal's own from 128 on.
 
-fn main() {}
+use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches};
+use rig::{
+    cli::{Cli, LoadOptions, Scenario},
+    error::Error,
+    interrupt::Interrupt,
+    kill::kill,
+    outage::outage,
+    run::run,
+    verdict::Verdict,
+};
+use serde::Serialize;
+use std::{
+    env,
+    io::{Write, stderr, stdout},
+    process::ExitCode,
+};
+
+const FAILED: u8 = 1;
+const NO_VERDICT: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::from_arg_matches(&command().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match scenario(&cli.scenario) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(error) => {
+            // A closed standard error leaves the exit status to tell.
+            let _result = writeln!(stderr().lock(), "rig: {error:#}");
+            match error.downcast_ref() {
+                Some(Error::Interrupted(stop)) => ExitCode::from(stop.exit_code()),
+                _ => ExitCode::from(NO_VERDICT),
+            }
+        }
+    }
+}
+
+/// The command line, without the environment's `LINES` when that is a terminal's height.
+fn command() -> clap::Command {
+    let is_height = |value: String| value.parse::<u32>().is_ok();
+    let mut command = Cli::command();
+    if env::var("LINES").is_ok_and(is_height) {
+        let names: Vec<String> =
+            command.get_subcommands().map(|scenario| scenario.get_name().to_owned()).collect();
+        for name in names {
+            command = command.mut_subcommand(name, |scenario| {
+                scenario.mut_arg("lines", |lines| lines.env(None::<&str>))
+            });
+        }
+    }
+    command
+}
+
+fn scenario(scenario: &Scenario) -> anyhow::Result<bool> {
+    let interrupt = Interrupt::install().context("taking over signals")?;
+    match scenario {
+        Scenario::Run(options) => report(&options.load, &run(options, &interrupt)?, &[]),
+        Scenario::Kill(options) => {
+            let verdict = kill(options, &interrupt)?;
+            report(&options.load, &verdict, &verdict.details.rows())
+        }
+        Scenario::Outage(options) => {
+            let verdict = outage(options, &interrupt)?;
+            report(&options.load, &verdict, &verdict.details.rows())
+        }
+    }
+}
+
+fn report<D: Serialize>(
+    load: &LoadOptions,
+    verdict: &Verdict<D>,
+    rows: &[(&str, String)],
+) -> anyhow::Result<bool> {
+    stdout().lock().write_all(verdict.table(rows).as_bytes()).context("printing the table")?;
+    if let Some(path) = &load.json {
+        verdict.write_json(path)?;
+    }
+    Ok(verdict.passed())
+}

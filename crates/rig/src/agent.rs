@@ -1,0 +1,231 @@
+//! The agent under test as a process: how it is started, what it uses over all of its lives, and
+//! how it is stopped or killed. thyme-agent is one agent among others here.
+
+use crate::{
+    cli::{LoadOptions, Protocol},
+    collector::Addresses,
+    error::{Error, Result, io_error},
+    http,
+    process::{Ended, Process},
+    template::{Places, mentions_health, split_words},
+    tree::Tree,
+    usage::Usage,
+};
+use rustix::process::Signal;
+use std::{
+    ffi::OsString,
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+/// The configuration that thyme-agent gets unless the user gives one; the exporter is added.
+const CONFIG: &str = "\
+extensions:
+  file_storage:
+    directory: '{state}'
+    create_directory: true
+  health_check:
+    endpoint: {health}
+    path: /healthz
+
+receivers:
+  filelog:
+    include:
+      - '{logs}/*/*/*.log'
+    start_at: beginning
+    include_file_path: true
+    storage: file_storage
+    operators:
+      - type: container
+
+processors:
+  batch:
+    timeout: 200ms
+    send_batch_size: 8192
+
+";
+
+/// The end of that configuration.
+const SERVICE: &str = "
+service:
+  extensions: [file_storage, health_check]
+  telemetry:
+    metrics:
+      readers:
+        - pull:
+            exporter:
+              prometheus:
+                host: 127.0.0.1
+                port: {metrics_port}
+  pipelines:
+    logs:
+      receivers: [filelog]
+      processors: [batch]
+";
+
+/// How to start the agent, again and again.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    /// Directory of the child's outputs.
+    outputs: PathBuf,
+    /// Where health is served, where the agent was asked to serve it.
+    health: Option<SocketAddr>,
+    /// What to call it in the table.
+    pub title: String,
+}
+
+impl Recipe {
+    /// Decides on the command, and writes the configuration into the tree. `thyme_agent` is taken
+    /// unless the options name another command.
+    pub fn new(
+        load: &LoadOptions,
+        tree: &Tree,
+        collector: &Addresses,
+        thyme_agent: &Path,
+    ) -> Result<Self> {
+        let places = places(tree, collector)?;
+        let template = match &load.agent_config {
+            Some(path) => {
+                fs::read_to_string(path).map_err(io_error(format!("reading {}", path.display())))?
+            }
+            None => generated(load),
+        };
+        let config = tree.agent_config();
+        fs::write(&config, places.fill(&template))
+            .map_err(io_error(format!("writing {}", config.display())))?;
+
+        let (program, arguments, serves_health) = match load.other_agent() {
+            None => {
+                let arguments = vec!["--config".into(), config.into_os_string()];
+                (thyme_agent.to_owned(), arguments, mentions_health(&template))
+            }
+            Some(command) => {
+                let words = split_words(command)
+                    .map_err(|reason| Error::Usage(format!("AGENT={command}: {reason}")))?;
+                let mut words = words.iter().map(|word| places.fill(word));
+                // A command that is not blank has a word.
+                let program = words.next().unwrap_or_default().into();
+                let configured = load.agent_config.is_some() && mentions_health(&template);
+                let serves_health = configured || mentions_health(command);
+                (program, words.map(OsString::from).collect(), serves_health)
+            }
+        };
+        let title = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into();
+        let health = serves_health.then_some(places.health);
+        Ok(Self { program, arguments, outputs: tree.children(), health, title })
+    }
+
+    fn spawn(&self) -> Result<Process> {
+        Process::spawn("agent", &self.program, &self.arguments, &self.outputs)
+    }
+}
+
+/// The agent, over all of its lives.
+#[derive(Debug)]
+pub struct Agent {
+    recipe: Recipe,
+    process: Process,
+    /// Processor time of the lives that have ended, in seconds.
+    past_cpu_seconds: f64,
+    /// Largest peak of any life, in bytes.
+    rss_peak_bytes: u64,
+}
+
+impl Agent {
+    /// Starts the first life.
+    pub fn spawn(recipe: Recipe) -> Result<Self> {
+        let process = recipe.spawn()?;
+        Ok(Self { recipe, process, past_cpu_seconds: 0.0, rss_peak_bytes: 0 })
+    }
+
+    /// Whether it answers on its health endpoint; `None` when it was not asked to have one.
+    pub fn is_up(&self) -> Option<bool> {
+        // Any answer will do: what health means is the agent's affair, being there is ours.
+        self.recipe.health.map(|health| http::request(health, "GET", "/healthz", &[]).is_ok())
+    }
+
+    /// What it has used so far: processor time over all lives, memory of the present one, and the
+    /// largest peak of all.
+    pub fn usage(&mut self) -> Usage {
+        let mut usage = self.process.usage();
+        self.rss_peak_bytes = self.rss_peak_bytes.max(usage.rss_peak_bytes);
+        usage.cpu_seconds += self.past_cpu_seconds;
+        usage.rss_peak_bytes = self.rss_peak_bytes;
+        usage
+    }
+
+    /// Kills it with SIGKILL and starts it again at once, with the same state.
+    pub fn kill_and_restart(&mut self) -> Result<()> {
+        self.usage();
+        let ended = self.process.kill()?;
+        self.past_cpu_seconds += ended.cpu_seconds;
+        self.process = self.recipe.spawn()?;
+        Ok(())
+    }
+
+    /// Asks it to end.
+    pub fn stop(&self) -> Result<()> {
+        self.process.signal(Signal::TERM)
+    }
+
+    /// Takes the figures of a life that ended for good.
+    pub fn bury(&mut self, ended: &Ended) {
+        self.past_cpu_seconds += ended.cpu_seconds;
+    }
+
+    /// What to call it.
+    pub fn title(&self) -> &str {
+        &self.recipe.title
+    }
+
+    /// The process of the present life.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+/// The generated configuration, with its placeholders.
+fn generated(load: &LoadOptions) -> String {
+    let compression = load.compression.name();
+    let (exporter, rest) = match load.protocol {
+        Protocol::Grpc => ("otlp_grpc", "{grpc}\n    tls:\n      insecure: true"),
+        Protocol::Http => ("otlp_http", "http://{http}"),
+    };
+    let exporters = format!(
+        "exporters:\n  {exporter}:\n    compression: {compression}\n    endpoint: {rest}\n"
+    );
+    format!("{CONFIG}{exporters}{SERVICE}      exporters: [{exporter}]\n")
+}
+
+fn places(tree: &Tree, collector: &Addresses) -> Result<Places> {
+    // Both are held until both are known, so that they differ.
+    let (metrics, health) = (free_port()?, free_port()?);
+    Ok(Places {
+        logs: text(&tree.pods())?,
+        state: text(&tree.state())?,
+        config: text(&tree.agent_config())?,
+        grpc: collector.grpc,
+        http: collector.http,
+        metrics: metrics.1,
+        health: health.1,
+    })
+}
+
+/// A port that nobody uses, for as long as the listener is held.
+fn free_port() -> Result<(TcpListener, SocketAddr)> {
+    let bind = || -> io::Result<_> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bind().map_err(io_error("looking for a free port"))
+}
+
+fn text(path: &Path) -> Result<String> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Error::Usage(format!("{} is not UTF-8", path.display())))
+}

@@ -1,0 +1,383 @@
+//! All processes of one run, watched together: whatever a scenario waits for, it waits here, where
+//! signals and early ends are noticed at once. Dropping the bench leaves nothing behind.
+
+use crate::{
+    agent::{Agent, Recipe},
+    cli::LoadOptions,
+    collector::{Addresses, Collector, Report},
+    error::{Error, Result, io_error},
+    generator::{self, Generator, Written},
+    interrupt::Interrupt,
+    limits::{
+        AGENT_STOP_MAX, BLIND_START, GENERATOR_STOP_MAX, SAMPLE_INTERVAL, START_MAX, WATCH_INTERVAL,
+    },
+    process::Process,
+    progress::{Progress, Sample},
+    tree::{Tree, check_space},
+    usage::Usage,
+};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
+
+/// The binaries of this workspace that a run needs.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    collector: PathBuf,
+    generator: PathBuf,
+    agent: PathBuf,
+}
+
+impl Binaries {
+    /// Finds them beside this executable; thyme-agent only has to be there when it is needed.
+    pub fn beside_this(load: &LoadOptions) -> Result<Self> {
+        let own = env::current_exe().map_err(io_error("looking for this executable"))?;
+        let directory = own.parent().unwrap_or(Path::new("/"));
+        let found = Self {
+            collector: directory.join("nop-collector"),
+            generator: directory.join("log-generator"),
+            agent: directory.join("thyme-agent"),
+        };
+        let mut needed = vec![&found.collector, &found.generator];
+        if load.other_agent().is_none() {
+            needed.push(&found.agent);
+        }
+        if let Some(path) = needed.into_iter().find(|path| !path.is_file()) {
+            return Err(Error::NotBuilt { path: path.clone() });
+        }
+        Ok(found)
+    }
+}
+
+/// Length and cost of the time in which lines were written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Wall time.
+    pub seconds: f64,
+    /// The agent's processor time.
+    pub agent_cpu_seconds: f64,
+    /// The collector's processor time.
+    pub collector_cpu_seconds: f64,
+    /// The generator's processor time.
+    pub generator_cpu_seconds: f64,
+}
+
+/// A moment, and what had been used by then.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Instant,
+    agent_cpu_seconds: f64,
+    collector_cpu_seconds: f64,
+}
+
+/// Everything that is known when all is over.
+#[derive(Debug)]
+pub struct Finish {
+    /// What to call the agent.
+    pub agent_title: String,
+    /// By the manifest.
+    pub written: Written,
+    /// By the collector, after the agent's end.
+    pub report: Report,
+    /// The writing phase.
+    pub load: Load,
+    /// From the end of writing until everything had come, or until patience ended, in seconds.
+    pub drain_seconds: f64,
+    /// The agent's whole processor time and peak memory.
+    pub agent: Usage,
+    /// How the agent ended on SIGTERM; `None` when it had to be killed.
+    pub agent_status: Option<ExitStatus>,
+}
+
+/// The processes and their tree. Fields are dropped in this order: the tree goes last, when nobody
+/// writes to it any more.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    progress: Progress,
+    agent: Agent,
+    generator: Option<Generator>,
+    collector: Collector,
+    addresses: Addresses,
+    binaries: Binaries,
+    tree: Tree,
+    load_options: &'a LoadOptions,
+    interrupt: &'a Interrupt,
+    /// What was used when writing began, and when.
+    load_start: Option<Mark>,
+    /// The last sample, for when the generator or the collector cannot be asked.
+    last: Option<Sample>,
+    next_sample: Instant,
+    /// The sink is stopped on purpose: it is not asked for figures.
+    frozen: bool,
+}
+
+impl<'a> Bench<'a> {
+    /// Checks the disk, makes the tree, starts collector and agent, and waits until both are up.
+    /// `duration` is the longest time for which lines will be written.
+    pub fn start(
+        load_options: &'a LoadOptions,
+        duration: Duration,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self> {
+        let base = load_options.base();
+        let binaries = Binaries::beside_this(load_options)?;
+        check_space(&base, load_options.volume(duration).disk_bytes_max())?;
+        let tree = Tree::create(&base, load_options.keep)?;
+        let mut progress = Progress::start();
+        if load_options.keep {
+            progress.note(format_args!("everything is kept in {}", tree.root().display()));
+        }
+        let (collector, addresses) = start_collector(&binaries, &tree, interrupt)?;
+        let recipe = Recipe::new(load_options, &tree, &addresses, &binaries.agent)?;
+        let agent = start_agent(recipe, interrupt)?;
+        Ok(Self {
+            progress,
+            agent,
+            generator: None,
+            collector,
+            addresses,
+            binaries,
+            tree,
+            load_options,
+            interrupt,
+            load_start: None,
+            last: None,
+            next_sample: Instant::now(),
+            frozen: false,
+        })
+    }
+
+    /// Has the generator begin, for `duration` or until [`Bench::stop_load`].
+    pub fn start_load(&mut self, duration: Option<Duration>) -> Result<()> {
+        self.load_start = Some(self.mark());
+        let program = &self.binaries.generator;
+        let mut generator = Generator::spawn(program, &self.tree, self.load_options, duration)?;
+        // A short load may already be over when it is looked at.
+        let up = wait_until(START_MAX, self.interrupt, || {
+            Ok(generator.is_up()? || generator.poll()?.is_some())
+        })?;
+        if !up {
+            return Err(too_slow(generator.process(), "said no address", START_MAX));
+        }
+        self.generator = Some(generator);
+        Ok(())
+    }
+
+    /// Waits, watching and showing everything, until `done` or for at most `limit`; says whether it
+    /// was `done`.
+    pub fn watch(
+        &mut self,
+        phase: &str,
+        limit: Duration,
+        mut done: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.collector.process().expect_running()?;
+            self.agent.process().expect_running()?;
+            if let Some(generator) = &mut self.generator {
+                generator.poll()?;
+            }
+            if done(self)? {
+                return Ok(true);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(false);
+            }
+            if now >= self.next_sample {
+                let sample = self.sample()?;
+                self.progress.show(sample, phase);
+                self.next_sample = now + SAMPLE_INTERVAL;
+            }
+            self.interrupt.pause(WATCH_INTERVAL.min(deadline - now))?;
+        }
+    }
+
+    /// Waits until the generator has ended by itself, `duration` after its start.
+    pub fn watch_load(&mut self, duration: Duration) -> Result<Load> {
+        let limit = duration + GENERATOR_STOP_MAX;
+        self.wait_for_generator(limit)
+    }
+
+    /// Ends the load now.
+    pub fn stop_load(&mut self) -> Result<Load> {
+        if let Some(generator) = &self.generator {
+            generator.stop()?;
+        }
+        self.wait_for_generator(GENERATOR_STOP_MAX)
+    }
+
+    /// The collector's present report.
+    pub fn report(&self) -> Result<Report> {
+        self.collector.report(self.addresses.admin)
+    }
+
+    /// Kills the agent and starts it again at once.
+    pub fn kill_agent(&mut self) -> Result<()> {
+        self.agent.kill_and_restart()
+    }
+
+    /// Stops the sink where it stands, or lets it go on.
+    pub fn freeze(&mut self, frozen: bool) -> Result<()> {
+        self.frozen = frozen;
+        if frozen { self.collector.freeze() } else { self.collector.thaw() }
+    }
+
+    /// The agent's present and largest memory, and its processor time.
+    pub fn agent_usage(&mut self) -> Usage {
+        self.agent.usage()
+    }
+
+    /// Says something between the live lines.
+    pub fn note(&mut self, text: std::fmt::Arguments<'_>) {
+        self.progress.note(text);
+    }
+
+    /// Hands the manifest over, waits for the last lines, stops the agent, and takes the figures.
+    pub fn finish(mut self, load: Load) -> Result<Finish> {
+        let manifest = generator::read_manifest(&self.tree)?;
+        let written = Written::from_manifest(&manifest)?;
+        let admin = self.addresses.admin;
+        self.collector.post_manifest(admin, &manifest)?;
+
+        let started = Instant::now();
+        self.watch("drain", self.load_options.drain, |bench| {
+            Ok(bench.report()?.received >= written.lines)
+        })?;
+        let drain_seconds = started.elapsed().as_secs_f64();
+
+        let agent_status = self.stop_agent()?;
+        self.progress.clear();
+        Ok(Finish {
+            agent_title: self.agent.title().to_owned(),
+            written,
+            report: self.report()?,
+            load,
+            drain_seconds,
+            agent: self.agent.usage(),
+            agent_status,
+        })
+    }
+
+    /// Stops the agent by SIGTERM, or kills it when it does not end.
+    fn stop_agent(&mut self) -> Result<Option<ExitStatus>> {
+        self.agent.usage();
+        self.agent.stop()?;
+        let agent = &mut self.agent;
+        let mut ended = None;
+        wait_until(AGENT_STOP_MAX, self.interrupt, || {
+            agent.usage();
+            ended = agent.process().poll()?;
+            Ok(ended.is_some())
+        })?;
+        let status = ended.map(|ended| ended.status);
+        let ended = match ended {
+            Some(ended) => ended,
+            None => self.agent.process().kill()?,
+        };
+        self.agent.bury(&ended);
+        Ok(status)
+    }
+
+    fn wait_for_generator(&mut self, limit: Duration) -> Result<Load> {
+        let mut ended = None;
+        self.watch("load", limit, |bench| {
+            if let Some(generator) = &mut bench.generator {
+                ended = generator.poll()?;
+            }
+            Ok(ended.is_some())
+        })?;
+        let now = self.mark();
+        match (ended, self.load_start, &mut self.generator) {
+            (Some(ended), Some(start), _) => Ok(Load {
+                seconds: (now.at - start.at).as_secs_f64(),
+                agent_cpu_seconds: now.agent_cpu_seconds - start.agent_cpu_seconds,
+                collector_cpu_seconds: now.collector_cpu_seconds - start.collector_cpu_seconds,
+                generator_cpu_seconds: ended.cpu_seconds,
+            }),
+            (_, _, Some(generator)) => Err(too_slow(generator.process(), "did not end", limit)),
+            (_, _, None) => unreachable!("the load was never started"),
+        }
+    }
+
+    /// The time, and what agent and collector have used by then.
+    fn mark(&mut self) -> Mark {
+        Mark {
+            at: Instant::now(),
+            agent_cpu_seconds: self.agent.usage().cpu_seconds,
+            collector_cpu_seconds: self.collector.usage().cpu_seconds,
+        }
+    }
+
+    /// Looks at everything; what cannot be asked keeps its last figure.
+    fn sample(&mut self) -> Result<Sample> {
+        let last = self.last;
+        let written = match &self.generator {
+            Some(generator) => generator.written()?,
+            None => None,
+        };
+        let received = if self.frozen { None } else { Some(self.report()?.received) };
+        let sample = Sample {
+            at: Instant::now(),
+            written: written.or(last.map(|last| last.written)).unwrap_or_default(),
+            received: received.or(last.map(|last| last.received)).unwrap_or_default(),
+            agent: self.agent.usage(),
+        };
+        self.last = Some(sample);
+        Ok(sample)
+    }
+}
+
+fn start_collector(
+    binaries: &Binaries,
+    tree: &Tree,
+    interrupt: &Interrupt,
+) -> Result<(Collector, Addresses)> {
+    let mut collector = Collector::spawn(&binaries.collector, &tree.children())?;
+    let mut addresses = None;
+    wait_until(START_MAX, interrupt, || {
+        collector.process().expect_running()?;
+        addresses = collector.addresses()?;
+        Ok(addresses.is_some())
+    })?;
+    match addresses {
+        Some(addresses) => Ok((collector, addresses)),
+        None => Err(too_slow(collector.process(), "said no address", START_MAX)),
+    }
+}
+
+fn start_agent(recipe: Recipe, interrupt: &Interrupt) -> Result<Agent> {
+    let mut agent = Agent::spawn(recipe)?;
+    let blind_until = Instant::now() + BLIND_START;
+    let up = wait_until(START_MAX, interrupt, || {
+        agent.process().expect_running()?;
+        Ok(agent.is_up().unwrap_or_else(|| Instant::now() >= blind_until))
+    })?;
+    if up { Ok(agent) } else { Err(too_slow(agent.process(), "did not answer", START_MAX)) }
+}
+
+/// Asks again and again, for at most `limit`; says whether it became true.
+fn wait_until(
+    limit: Duration,
+    interrupt: &Interrupt,
+    mut done: impl FnMut() -> Result<bool>,
+) -> Result<bool> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if done()? {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        interrupt.pause(WATCH_INTERVAL)?;
+    }
+}
+
+fn too_slow(process: &Process, what: &'static str, limit: Duration) -> Error {
+    Error::TooSlow { name: process.name(), what, limit, log: process.log_tail() }
+}

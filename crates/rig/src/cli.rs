@@ -1,0 +1,285 @@
+//! The command line of `rig`, and the environment variables that `make` passes on. Values are
+//! parsed here into what the scenarios use; nothing below parses again.
+
+use crate::{limits, tree::Volume};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{path::PathBuf, time::Duration};
+
+/// Runs log-generator, an agent and nop-collector as processes on this machine, and proves by the
+/// generator's manifest what arrived.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub scenario: Scenario,
+}
+
+/// A scenario: a load, what happens to it, and what must hold at the end.
+#[derive(Debug, Subcommand)]
+pub enum Scenario {
+    /// A steady load; nothing may be lost or come twice.
+    Run(RunOptions),
+    /// The agent is killed again and again (SIGKILL) and restarted; nothing may be lost, and only
+    /// what was unacknowledged may come twice.
+    Kill(KillOptions),
+    /// The sink stops for a while; nothing may be lost, and memory must stay flat.
+    Outage(OutageOptions),
+}
+
+/// `rig run`.
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// How long lines are written (`15` is 15 s).
+    #[arg(long, env = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// The load.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// `rig kill`.
+#[derive(Debug, Args)]
+pub struct KillOptions {
+    /// How often the agent is killed.
+    #[arg(long, env = "KILLS", default_value_t = 20)]
+    pub kills: u32,
+    /// Shortest time between two kills.
+    #[arg(long, default_value = "300ms", value_parser = parse_duration)]
+    pub gap_min: Duration,
+    /// Longest time between two kills.
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    pub gap_max: Duration,
+    /// The load.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// `rig outage`.
+#[derive(Debug, Args)]
+pub struct OutageOptions {
+    /// How long the sink is away.
+    #[arg(long, env = "OUTAGE", default_value = "120s", value_parser = parse_duration)]
+    pub outage: Duration,
+    /// Load before the outage, and again after it.
+    #[arg(long, default_value = "15s", value_parser = parse_duration)]
+    pub around: Duration,
+    /// The load.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// What is common to all scenarios.
+#[derive(Clone, Debug, Args)]
+pub struct LoadOptions {
+    /// Lines per second, all pods together.
+    #[arg(long, env = "RATE", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: u64,
+    /// Containers that write.
+    #[arg(long, env = "PODS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub pods: u32,
+    /// What the lines look like. (A number in the environment's LINES is a terminal's height, and
+    /// is ignored.)
+    #[arg(long, env = "LINES", default_value = "mixed")]
+    pub lines: LineKind,
+    /// How thyme-agent sends.
+    #[arg(long, env = "PROTOCOL", default_value = "grpc")]
+    pub protocol: Protocol,
+    /// How thyme-agent compresses.
+    #[arg(long, env = "COMPRESSION", default_value = "zstd")]
+    pub compression: Compression,
+    /// A configuration for the agent instead of the generated one. {logs} {state} {grpc} {http}
+    /// {metrics} {health} are filled in, as are {grpc_port} and so on; other braces stay.
+    #[arg(long, env = "AGENT_CONFIG", value_name = "FILE")]
+    pub agent_config: Option<PathBuf>,
+    /// Another agent's command instead of thyme-agent. It is split into words as by a shell, but no
+    /// shell runs it; the same placeholders are filled in, and {config} with --agent-config.
+    #[arg(long, env = "AGENT", value_name = "COMMAND")]
+    pub agent: Option<String>,
+    /// Size at which a log file is rotated, such as 10MiB; log-generator's default unless given.
+    #[arg(long, value_parser = parse_bytes)]
+    pub rotate_size: Option<u64>,
+    /// Files kept for each container, the live one included; log-generator's default unless given.
+    #[arg(long)]
+    pub rotate_files: Option<u32>,
+    /// How often sizes are looked at; log-generator's default unless given.
+    #[arg(long, value_parser = parse_duration)]
+    pub rotate_interval: Option<Duration>,
+    /// Seed of the lines, and of the moments of kills; random unless given.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Longest wait for the last lines once writing has ended.
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub drain: Duration,
+    /// Directory for the run's tree; the system's temporary directory unless given.
+    #[arg(long, value_name = "DIR")]
+    pub tmp: Option<PathBuf>,
+    /// Keep the tree (logs, state, what the processes printed) and say where it is.
+    #[arg(long)]
+    pub keep: bool,
+    /// Write the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl LoadOptions {
+    /// Where the tree is made.
+    pub fn base(&self) -> PathBuf {
+        self.tmp.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
+    /// Another agent's command; a blank one, such as an empty variable, is none.
+    pub fn other_agent(&self) -> Option<&str> {
+        self.agent.as_deref().filter(|command| !command.trim().is_empty())
+    }
+
+    /// What decides how much is written in `duration`.
+    pub fn volume(&self, duration: Duration) -> Volume {
+        Volume {
+            rate: self.rate,
+            pods: self.pods.into(),
+            seconds: duration.as_secs_f64(),
+            line_bytes: self.lines.mean_bytes(),
+            files: self.rotate_files.unwrap_or(limits::ROTATE_FILES).into(),
+            file_bytes: self.rotate_size.unwrap_or(limits::ROTATE_BYTES),
+            check_seconds: self.rotate_interval.unwrap_or(limits::ROTATE_INTERVAL).as_secs_f64(),
+        }
+    }
+}
+
+/// What lines look like; log-generator's `--kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LineKind {
+    /// Text, JSON and access lines of about 220 bytes.
+    Mixed,
+    /// Random text of 100 to 1000 bytes, which hardly compresses.
+    Random,
+    /// JSON objects.
+    Json,
+    /// A web server's access log.
+    Access,
+}
+
+impl LineKind {
+    /// As log-generator spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mixed => "mixed",
+            Self::Random => "random",
+            Self::Json => "json",
+            Self::Access => "access",
+        }
+    }
+
+    /// Mean length in a CRI file, rounded up: for the estimate of disk space only.
+    fn mean_bytes(self) -> u64 {
+        match self {
+            Self::Mixed | Self::Access => 300,
+            Self::Json => 400,
+            Self::Random => 620,
+        }
+    }
+}
+
+/// OTLP's transports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// OTLP/gRPC.
+    Grpc,
+    /// OTLP/HTTP with protobuf bodies.
+    Http,
+}
+
+impl Protocol {
+    /// As the table spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// Compression of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compression {
+    /// RFC 8878.
+    Zstd,
+    /// RFC 1952.
+    Gzip,
+    /// As they are.
+    None,
+}
+
+impl Compression {
+    /// As the Collector's configuration spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Parses `15` (seconds) or what humantime reads, such as `1m 30s`; nothing shorter than 1 ms.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = match text.parse::<u32>() {
+        Ok(seconds) => Duration::from_secs(seconds.into()),
+        Err(_not_a_number) => humantime::parse_duration(text).map_err(|error| error.to_string())?,
+    };
+    if duration < Duration::from_millis(1) {
+        return Err("shorter than a millisecond".into());
+    }
+    Ok(duration)
+}
+
+/// Parses `4096`, `64KiB`, `10MiB` or `1GiB`.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = [("KiB", 10), ("MiB", 20), ("GiB", 30)]
+        .into_iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))
+        .unwrap_or((text, 0));
+    let number: u64 = digits.trim().parse().map_err(|error| format!("{error}"))?;
+    number
+        .checked_mul(1 << shift)
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| "not between 1 byte and 16 EiB".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Scenario: clap's own check of the definitions.
+    /// Guarantees: no option collides with another.
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    /// Scenario: durations as people write them.
+    /// Guarantees: a bare number is seconds; nonsense and nothing are refused.
+    #[test]
+    fn a_bare_number_is_seconds() {
+        assert_eq!(parse_duration("15"), Ok(Duration::from_secs(15)));
+        assert_eq!(parse_duration("15s"), Ok(Duration::from_secs(15)));
+        assert_eq!(parse_duration("1m 30s"), Ok(Duration::from_secs(90)));
+        for text in ["", "0", "-1", "1.5", "15 parsecs", "1us"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    /// Scenario: sizes with and without units.
+    /// Guarantees: binary units; nothing overflows.
+    #[test]
+    fn sizes_have_binary_units() {
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert_eq!(parse_bytes("64KiB"), Ok(64 << 10));
+        assert_eq!(parse_bytes("10MiB"), Ok(10 << 20));
+        for text in ["", "0", "MiB", "-1", "10MB", "99999999999GiB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `rig kill`: the agent is killed by SIGKILL at random moments under load, and started again at
+//! once with the same state. Nothing may be lost; only what was unacknowledged may come twice.
+
+use crate::{
+    bench::Bench,
+    cli::KillOptions,
+    error::Result,
+    interrupt::Interrupt,
+    progress::grouped,
+    verdict::{Figures, Verdict},
+};
+use serde::Serialize;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What one kill may bring twice, at up to [`DUPLICATES_RATE`] lines/s; more in proportion above.
+const DUPLICATES_PER_KILL_MAX: u64 = 150_000;
+
+/// See [`DUPLICATES_PER_KILL_MAX`], in lines/s.
+const DUPLICATES_RATE: u64 = 50_000;
+
+/// What this scenario adds to the figures.
+#[derive(Debug, Serialize)]
+pub struct Details {
+    /// Seed of the moments.
+    pub seed: u64,
+    /// Each kill.
+    pub kills: Vec<Kill>,
+    /// How many duplicates are allowed in all.
+    pub duplicates_max: u64,
+}
+
+/// One kill.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Kill {
+    /// When, in seconds since the load's start.
+    pub at_seconds: f64,
+    /// Duplicates counted between this kill and the next, or the end.
+    pub duplicated: u64,
+}
+
+impl Details {
+    /// This scenario's rows of the table.
+    pub fn rows(&self) -> Vec<(&'static str, String)> {
+        let each: Vec<String> = self.kills.iter().map(|kill| grouped(kill.duplicated)).collect();
+        let most = self.kills.iter().map(|kill| kill.duplicated).max().unwrap_or(0);
+        vec![
+            ("kills", format!("{}, seed {}", self.kills.len(), self.seed)),
+            ("duplicates a kill", each.join(" ")),
+            (
+                "duplicates",
+                format!(
+                    "at most {} a kill, {} allowed in all",
+                    grouped(most),
+                    grouped(self.duplicates_max)
+                ),
+            ),
+        ]
+    }
+}
+
+/// Runs the scenario.
+pub fn kill(options: &KillOptions, interrupt: &Interrupt) -> Result<Verdict<Details>> {
+    let seed = options.load.seed.unwrap_or_else(random_seed);
+    let mut moments = Moments { state: seed, min: options.gap_min, max: options.gap_max };
+    let gaps: Vec<Duration> = (0..options.kills).map(|_| moments.next_gap()).collect();
+    // The last life gets a gap too, so that the last kill's duplicates come under load.
+    let duration = gaps.iter().sum::<Duration>() + options.gap_max;
+
+    let mut bench = Bench::start(&options.load, duration, interrupt)?;
+    bench.start_load(None)?;
+    let started = Instant::now();
+    let mut kills: Vec<Kill> = Vec::new();
+    let mut seen = 0;
+    for gap in gaps {
+        bench.watch("load", gap, |_| Ok(false))?;
+        let duplicated = bench.report()?.duplicated;
+        attribute(&mut kills, &mut seen, duplicated);
+        bench.kill_agent()?;
+        kills.push(Kill { at_seconds: started.elapsed().as_secs_f64(), duplicated: 0 });
+        let count = kills.len();
+        bench.note(format_args!("kill {count} of {}", options.kills));
+    }
+    bench.watch("load", options.gap_max, |_| Ok(false))?;
+    let load = bench.stop_load()?;
+    let finish = bench.finish(load)?;
+
+    let figures = Figures::new("kill", &options.load, &finish);
+    attribute(&mut kills, &mut seen, figures.lines_duplicated);
+    let duplicates_max = duplicates_max(options.kills, options.load.rate);
+    let failures = figures.judge(Some(duplicates_max));
+    Ok(Verdict { figures, details: Details { seed, kills, duplicates_max }, failures })
+}
+
+/// Puts what has come twice since the last look down to the last kill.
+fn attribute(kills: &mut [Kill], seen: &mut u64, duplicated: u64) {
+    if let Some(last) = kills.last_mut() {
+        last.duplicated = duplicated.saturating_sub(*seen);
+    }
+    *seen = duplicated;
+}
+
+fn duplicates_max(kills: u32, rate: u64) -> u64 {
+    let per_kill = DUPLICATES_PER_KILL_MAX.max(DUPLICATES_PER_KILL_MAX * rate / DUPLICATES_RATE);
+    u64::from(kills) * per_kill
+}
+
+fn random_seed() -> u64 {
+    // Below 2^63 nanoseconds until the year 2262.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// Seeded gaps between kills: splitmix64, uniform between two bounds.
+struct Moments {
+    state: u64,
+    min: Duration,
+    max: Duration,
+}
+
+impl Moments {
+    fn next_gap(&mut self) -> Duration {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        let share = (mixed >> 11) as f64 / (1_u64 << 53) as f64;
+        self.min + self.max.saturating_sub(self.min).mul_f64(share)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: many gaps from one seed, twice, and from another seed.
+    /// Guarantees: within bounds, spread over them, the same for the same seed only.
+    #[test]
+    fn moments_are_random_and_repeatable() {
+        let (min, max) = (Duration::from_millis(300), Duration::from_secs(3));
+        let gaps = |state| {
+            let mut moments = Moments { state, min, max };
+            (0..1000).map(|_| moments.next_gap()).collect::<Vec<_>>()
+        };
+        let first = gaps(1);
+        assert_eq!(first, gaps(1));
+        assert_ne!(first, gaps(2));
+        assert!(first.iter().all(|gap| (min..=max).contains(gap)));
+        let mean = first.iter().sum::<Duration>() / 1000;
+        assert!((1.5..1.8).contains(&mean.as_secs_f64()), "{mean:?}");
+    }
+
+    /// Scenario: duplicates seen before the first kill, between two and after the last.
+    /// Guarantees: each kill gets what came after it; the first look belongs to none.
+    #[test]
+    fn duplicates_belong_to_the_kill_before_them() {
+        let mut kills = Vec::new();
+        let mut seen = 0;
+        attribute(&mut kills, &mut seen, 5);
+        kills.push(Kill { at_seconds: 1.0, duplicated: 0 });
+        attribute(&mut kills, &mut seen, 12);
+        kills.push(Kill { at_seconds: 2.0, duplicated: 0 });
+        attribute(&mut kills, &mut seen, 32);
+        let each: Vec<u64> = kills.iter().map(|kill| kill.duplicated).collect();
+        assert_eq!(each, [7, 20]);
+    }
+
+    /// Scenario: the usual rate, a lower and a higher one.
+    /// Guarantees: the bound is per kill, and grows with the rate only above the usual one.
+    #[test]
+    fn the_bound_follows_the_rate() {
+        assert_eq!(duplicates_max(20, 50_000), 3_000_000);
+        assert_eq!(duplicates_max(20, 1), 3_000_000);
+        assert_eq!(duplicates_max(2, 150_000), 900_000);
+    }
+}

@@ -1,0 +1,51 @@
+//! Every limit and interval of the driver, in one place.
+
+use std::time::Duration;
+
+/// How long a child may take until it answers; debug builds on a busy machine included.
+pub const START_MAX: Duration = Duration::from_secs(30);
+
+/// How long an agent without a health endpoint is given before the load starts.
+pub const BLIND_START: Duration = Duration::from_secs(1);
+
+/// How long an agent may take to end after SIGTERM; thyme-agent's own deadline is 20 s.
+pub const AGENT_STOP_MAX: Duration = Duration::from_secs(30);
+
+/// How long the generator may take to end after its duration or after SIGTERM.
+pub const GENERATOR_STOP_MAX: Duration = Duration::from_secs(30);
+
+/// How often children, signals and conditions are looked at.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often figures are asked for, and the live line is rewritten.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often a line appears where no terminal can rewrite it.
+pub const PLAIN_LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long one step of an HTTP exchange with an admin port may take.
+pub const HTTP_STEP_MAX: Duration = Duration::from_secs(5);
+
+/// Largest answer of an admin port.
+pub const HTTP_RESPONSE_BYTES_MAX: usize = 256 << 20;
+
+/// How much of a dead child's log is shown.
+pub const LOG_TAIL_LINES_MAX: usize = 20;
+
+/// How much of a child's log is read to find those lines.
+pub const LOG_TAIL_BYTES_MAX: u64 = 16 << 10;
+
+/// Disk space that a run takes beside the log files: state, children's logs, the manifest.
+pub const DISK_OVERHEAD_BYTES: u64 = 64 << 20;
+
+/// The kubelet's `containerLogMaxSize`, which log-generator takes unless told.
+pub const ROTATE_BYTES: u64 = 10 << 20;
+
+/// The kubelet's `containerLogMaxFiles`, the live file included.
+pub const ROTATE_FILES: u32 = 5;
+
+/// How often log-generator looks at sizes unless told.
+pub const ROTATE_INTERVAL: Duration = Duration::from_secs(10);
+
+const _: () = assert!(WATCH_INTERVAL.as_millis() < SAMPLE_INTERVAL.as_millis());
+const _: () = assert!(SAMPLE_INTERVAL.as_millis() < PLAIN_LINE_INTERVAL.as_millis());

@@ -1,0 +1,149 @@
+//! `rig outage`: the sink stops where it stands (SIGSTOP) while lines are written and rotated, and
+//! goes on later. Nothing may be lost, and the agent's memory must stay flat meanwhile: the files
+//! are the buffer. What was in flight may come twice.
+
+use crate::{
+    bench::Bench,
+    cli::OutageOptions,
+    error::{Error, Result},
+    interrupt::Interrupt,
+    limits::SAMPLE_INTERVAL,
+    verdict::{Figures, Verdict, mebibytes},
+};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Enough archives for any outage that fits the disk, unless the options say otherwise.
+const ROTATE_FILES: u32 = 10_000;
+
+/// The requests in flight may fill up after the sink has stopped: the agent's budget of 24 MiB, as
+/// much again for what is read and compressed, and slack.
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
+
+/// By then everything that may fill up is full; from then on memory must not grow.
+const FILL_SHARE: f64 = 0.5;
+
+/// Growth from the first to the second half of the outage that still counts as flat.
+const FLAT_BYTES_MAX: u64 = 8 << 20;
+
+/// What this scenario adds to the figures.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Details {
+    /// Length of the outage.
+    pub outage_seconds: f64,
+    /// Largest memory before the outage.
+    pub rss_before_bytes: u64,
+    /// Largest memory in the outage's first half.
+    pub rss_first_half_bytes: u64,
+    /// Largest memory in its second half.
+    pub rss_second_half_bytes: u64,
+    /// Largest memory while catching up, and after.
+    pub rss_after_bytes: u64,
+}
+
+impl Details {
+    /// This scenario's rows of the table.
+    pub fn rows(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("outage", format!("{:.1} s", self.outage_seconds)),
+            (
+                "agent RSS",
+                format!(
+                    "before {}, in the outage {} then {}, after {}",
+                    mebibytes(self.rss_before_bytes),
+                    mebibytes(self.rss_first_half_bytes),
+                    mebibytes(self.rss_second_half_bytes),
+                    mebibytes(self.rss_after_bytes)
+                ),
+            ),
+        ]
+    }
+
+    fn judge(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        let in_outage = self.rss_first_half_bytes.max(self.rss_second_half_bytes);
+        let growth = in_outage.saturating_sub(self.rss_before_bytes);
+        if growth > GROWTH_BYTES_MAX {
+            failures.push(format!("memory grew by {} in the outage", mebibytes(growth)));
+        }
+        let slope = self.rss_second_half_bytes.saturating_sub(self.rss_first_half_bytes);
+        if slope > FLAT_BYTES_MAX {
+            let slope = mebibytes(slope);
+            failures.push(format!("memory still grew by {slope} in the outage's second half"));
+        }
+        failures
+    }
+}
+
+/// Runs the scenario.
+pub fn outage(options: &OutageOptions, interrupt: &Interrupt) -> Result<Verdict<Details>> {
+    let mut load = options.load.clone();
+    load.rotate_files.get_or_insert(ROTATE_FILES);
+    let duration = options.outage + options.around * 2;
+    let mut bench = Bench::start(&load, duration, interrupt)?;
+    bench.start_load(None)?;
+
+    let rss_before_bytes = watch_rss(&mut bench, "before the outage", options.around)?;
+    bench.note(format_args!("the sink stops for {:?}", options.outage));
+    let stopped = Instant::now();
+    bench.freeze(true)?;
+    let first_half = options.outage.mul_f64(FILL_SHARE);
+    let rss_first_half_bytes = watch_rss(&mut bench, "outage", first_half)?;
+    let rss_second_half_bytes = watch_rss(&mut bench, "outage", options.outage - first_half)?;
+    bench.freeze(false)?;
+    let outage_seconds = stopped.elapsed().as_secs_f64();
+    bench.note(format_args!("the sink goes on"));
+    let rss_after_bytes = watch_rss(&mut bench, "after the outage", options.around)?;
+
+    let phase = bench.stop_load()?;
+    let finish = bench.finish(phase)?;
+    let figures = Figures::new("outage", &load, &finish);
+    let details = Details {
+        outage_seconds,
+        rss_before_bytes,
+        rss_first_half_bytes,
+        rss_second_half_bytes,
+        rss_after_bytes,
+    };
+    let mut failures = figures.judge(None);
+    failures.extend(details.judge());
+    Ok(Verdict { figures, details, failures })
+}
+
+/// Watches for a while; returns the agent's largest memory meanwhile.
+fn watch_rss(bench: &mut Bench<'_>, phase: &str, duration: Duration) -> Result<u64> {
+    let mut largest = 0;
+    let mut next = Instant::now();
+    bench.watch(phase, duration, |bench| {
+        if Instant::now() >= next {
+            largest = largest.max(bench.agent_usage().rss_bytes);
+            next += SAMPLE_INTERVAL;
+        }
+        Ok::<bool, Error>(false)
+    })?;
+    Ok(largest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: memory that fills its budget and stays, that leaps, and that creeps.
+    /// Guarantees: only the first counts as flat.
+    #[test]
+    fn only_flat_memory_passes() {
+        let flat = Details {
+            outage_seconds: 120.0,
+            rss_before_bytes: 20 << 20,
+            rss_first_half_bytes: 50 << 20,
+            rss_second_half_bytes: 51 << 20,
+            rss_after_bytes: 52 << 20,
+        };
+        assert!(flat.judge().is_empty());
+        let leaps =
+            Details { rss_first_half_bytes: 200 << 20, rss_second_half_bytes: 200 << 20, ..flat };
+        assert!(leaps.judge()[0].contains("grew by 180.0 MiB"), "{:?}", leaps.judge());
+        let creeps = Details { rss_second_half_bytes: 70 << 20, ..flat };
+        assert!(creeps.judge()[0].contains("still grew"), "{:?}", creeps.judge());
+    }
+}

@@ -1,0 +1,114 @@
+//! Processor time and memory of a process group, from `/proc`. Only numbers are taken here; what
+//! they mean for a run is decided elsewhere.
+
+use rustix::process::Pid;
+use std::fs;
+
+/// Unit of times in `/proc/PID/stat`: Linux shows user space 100 ticks a second, whatever the kernel
+/// counts in.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What a process group has used so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// User and system time, in seconds: of all threads, and of all children that were waited for.
+    pub cpu_seconds: f64,
+    /// Resident memory now, in bytes, summed over the processes; shared pages count once for each.
+    pub rss_bytes: u64,
+    /// Largest resident memory of each process so far, summed, in bytes. Exact for one process, an
+    /// upper bound for several. A process that has ended no longer says it.
+    pub rss_peak_bytes: u64,
+}
+
+/// Adds up the processes of a group, zombies included: an ended leader that nobody waited for yet
+/// still says its time.
+///
+/// Processes that come or go meanwhile are counted or not; nothing fails. One that left the group
+/// (a daemon) is not seen.
+pub fn group_usage(group: Pid) -> Usage {
+    let mut total = Usage::default();
+    let Ok(entries) = fs::read_dir("/proc") else { return total };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().filter(|name| name.starts_with(|c: char| c.is_ascii_digit()))
+        else {
+            continue;
+        };
+        let Some(stat) = fs::read_to_string(format!("/proc/{pid}/stat"))
+            .ok()
+            .and_then(|text| parse_stat(&text))
+            .filter(|stat| stat.group == group.as_raw_nonzero().get())
+        else {
+            continue;
+        };
+        total.cpu_seconds += stat.cpu_ticks as f64 / TICKS_PER_SECOND;
+        if let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) {
+            total.rss_bytes += parse_status_kib(&status, "VmRSS:") << 10;
+            total.rss_peak_bytes += parse_status_kib(&status, "VmHWM:") << 10;
+        }
+    }
+    total
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    group: i32,
+    cpu_ticks: u64,
+}
+
+/// Fields of `/proc/PID/stat` as proc(5) numbers them, from one: 5 is the process group; 14 to 17
+/// are user and system time, own and of waited-for children.
+fn parse_stat(text: &str) -> Option<Stat> {
+    const FIRST_AFTER_NAME: usize = 3;
+    // The second field is the name in brackets, and the name may hold anything.
+    let (_, after_name) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - FIRST_AFTER_NAME);
+    let mut cpu_ticks = 0_u64;
+    for number in 14..=17 {
+        cpu_ticks += field(number)?.parse::<u64>().ok()?;
+    }
+    Some(Stat { group: field(5)?.parse().ok()?, cpu_ticks })
+}
+
+/// A line such as `VmRSS: 1234 kB`; a zombie has none, and counts as nothing.
+fn parse_status_kib(status: &str, key: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .and_then(|rest| rest.split_ascii_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a process whose name holds blanks and brackets.
+    /// Guarantees: the fields after the name are found; the four times are added.
+    #[test]
+    fn stat_is_read_behind_a_hostile_name() {
+        let text = "42 (a) b (c) S 1 77 77 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 1 0 5 6 7";
+        assert_eq!(parse_stat(text), Some(Stat { group: 77, cpu_ticks: 127 }));
+        assert_eq!(parse_stat("42 (cut"), None);
+        assert_eq!(parse_stat("42 (cut) S 1"), None);
+    }
+
+    /// Scenario: the status of a living process and of a zombie.
+    /// Guarantees: kibibytes are read; what is missing counts as nothing.
+    #[test]
+    fn status_lines_are_optional() {
+        assert_eq!(parse_status_kib("Name:\tx\nVmRSS:\t    1234 kB\n", "VmRSS:"), 1234);
+        assert_eq!(parse_status_kib("Name:\tx\n", "VmRSS:"), 0);
+    }
+
+    /// Scenario: this test's own process group.
+    /// Guarantees: it uses memory, and its peak is not below its present use.
+    #[test]
+    fn the_own_group_is_seen() {
+        let usage = group_usage(rustix::process::getpgrp());
+        assert!(usage.rss_bytes > 0);
+        assert!(usage.rss_peak_bytes >= usage.rss_bytes);
+    }
+}

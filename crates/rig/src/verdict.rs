@@ -1,0 +1,333 @@
+//! The figures of a run and whether they pass: the table for people, the JSON for programs. It
+//! computes and judges; it measures nothing.
+
+use crate::{
+    bench::Finish,
+    cli::LoadOptions,
+    collector::Latency,
+    error::{Error, Result, io_error},
+    progress::grouped,
+};
+use serde::Serialize;
+use std::{fmt::Write, fs, path::Path};
+
+/// What every scenario reports.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// `run`, `kill` or `outage`.
+    pub scenario: &'static str,
+    /// The agent's program.
+    pub agent: String,
+    /// Lines per second that were asked for.
+    pub rate: u64,
+    /// Containers.
+    pub pods: u32,
+    /// Kind of the lines.
+    pub lines: &'static str,
+    /// thyme-agent's protocol; another agent has its own.
+    pub protocol: &'static str,
+    /// thyme-agent's compression.
+    pub compression: &'static str,
+    /// Length of the writing phase.
+    pub load_seconds: f64,
+    /// From the end of writing until everything had come.
+    pub drain_seconds: f64,
+    /// By the manifest.
+    pub lines_written: u64,
+    /// Distinct.
+    pub lines_received: u64,
+    /// Written and not received.
+    pub lines_lost: u64,
+    /// Received again.
+    pub lines_duplicated: u64,
+    /// Received after a later line of the same writer.
+    pub lines_reordered: u64,
+    /// Records that no generator wrote.
+    pub records_unstamped: u64,
+    /// Written, over the writing phase.
+    pub lines_per_second: f64,
+    /// Bodies written, over the writing phase, in 10^6 bytes.
+    pub megabytes_per_second: f64,
+    /// Bytes of all requests as they came, over bytes of the bodies written.
+    pub wire_share: f64,
+    /// Requests received.
+    pub requests: u64,
+    /// The agent's processor time over the writing phase.
+    pub agent_cores: f64,
+    /// The agent's whole processor time, from start to end.
+    pub agent_cpu_seconds: f64,
+    /// The same, over lines written.
+    pub agent_cpu_seconds_per_million_lines: f64,
+    /// The agent's largest resident memory.
+    pub agent_rss_peak_bytes: u64,
+    /// How the agent ended on SIGTERM.
+    pub agent_end: String,
+    /// The generator's processor time over the writing phase.
+    pub generator_cores: f64,
+    /// The collector's processor time over the writing phase.
+    pub collector_cores: f64,
+    /// From write to receipt.
+    pub latency_ms: Option<Latency>,
+}
+
+impl Figures {
+    /// Takes the figures of a finished run.
+    pub fn new(scenario: &'static str, options: &LoadOptions, finish: &Finish) -> Self {
+        let Finish { written, report, load, .. } = finish;
+        let over = |amount: f64, by: f64| if by > 0.0 { amount / by } else { 0.0 };
+        Self {
+            scenario,
+            agent: finish.agent_title.clone(),
+            rate: options.rate,
+            pods: options.pods,
+            lines: options.lines.name(),
+            protocol: options.protocol.name(),
+            compression: options.compression.name(),
+            load_seconds: load.seconds,
+            drain_seconds: finish.drain_seconds,
+            lines_written: written.lines,
+            lines_received: report.received,
+            lines_lost: report.lost,
+            lines_duplicated: report.duplicated,
+            lines_reordered: report.reordered,
+            records_unstamped: report.unstamped,
+            lines_per_second: over(written.lines as f64, load.seconds),
+            megabytes_per_second: over(written.bytes as f64 / 1e6, load.seconds),
+            wire_share: over(report.wire_bytes as f64, written.bytes as f64),
+            requests: report.requests,
+            agent_cores: over(load.agent_cpu_seconds, load.seconds),
+            agent_cpu_seconds: finish.agent.cpu_seconds,
+            agent_cpu_seconds_per_million_lines: over(
+                finish.agent.cpu_seconds * 1e6,
+                written.lines as f64,
+            ),
+            agent_rss_peak_bytes: finish.agent.rss_peak_bytes,
+            agent_end: finish
+                .agent_status
+                .map_or("had to be killed".into(), |status| status.to_string()),
+            generator_cores: over(load.generator_cpu_seconds, load.seconds),
+            collector_cores: over(load.collector_cpu_seconds, load.seconds),
+            latency_ms: report.latency_ms,
+        }
+    }
+
+    /// What must hold in every scenario: something was written, all of it came, and the collector's
+    /// count of the lost agrees with the manifest.
+    pub fn judge(&self, duplicates_max: Option<u64>) -> Vec<String> {
+        let mut failures = Vec::new();
+        if self.lines_written == 0 {
+            failures.push("nothing was written".to_owned());
+        }
+        if self.lines_lost > 0 {
+            failures.push(format!("{} lines were lost", grouped(self.lines_lost)));
+        }
+        // The collector is part of what is under test: its own arithmetic is checked here.
+        if self.lines_received.checked_add(self.lines_lost) != Some(self.lines_written) {
+            failures.push(format!(
+                "received {} and lost {} do not add up to the {} of the manifest",
+                grouped(self.lines_received),
+                grouped(self.lines_lost),
+                grouped(self.lines_written)
+            ));
+        }
+        if let Some(max) = duplicates_max.filter(|&max| self.lines_duplicated > max) {
+            let duplicated = grouped(self.lines_duplicated);
+            failures.push(format!(
+                "{duplicated} lines came more than once, {} are allowed",
+                grouped(max)
+            ));
+        }
+        failures
+    }
+}
+
+/// A verdict: figures, what a scenario adds to them, and what speaks against passing.
+#[derive(Debug, Serialize)]
+pub struct Verdict<D> {
+    /// What every scenario reports.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// What this scenario adds.
+    #[serde(flatten)]
+    pub details: D,
+    /// Empty when the run passed.
+    pub failures: Vec<String>,
+}
+
+impl<D: Serialize> Verdict<D> {
+    /// Whether the run passed.
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// Writes the JSON.
+    pub fn write_json(&self, path: &Path) -> Result<()> {
+        let mut json = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::Usage(format!("figures do not fit JSON: {error}")))?;
+        json.push('\n');
+        fs::write(path, json).map_err(io_error(format!("writing {}", path.display())))
+    }
+
+    /// The table, with the scenario's own rows after the common ones.
+    pub fn table(&self, rows: &[(&str, String)]) -> String {
+        let mut out = String::new();
+        let all = common_rows(&self.figures);
+        for (name, value) in all.iter().chain(rows) {
+            // Writing to a string cannot fail.
+            let _result = writeln!(out, "{name:<18} {value}");
+        }
+        let verdict = if self.passed() { "passed".into() } else { self.failures.join("; ") };
+        let name = if self.passed() { "verdict" } else { "FAILED" };
+        let _result = writeln!(out, "{name:<18} {verdict}");
+        out
+    }
+}
+
+fn common_rows(figures: &Figures) -> Vec<(&'static str, String)> {
+    let latency = figures.latency_ms.map_or("nothing was received".into(), |latency| {
+        format!(
+            "p50 {:.1}  p90 {:.1}  p99 {:.1}  max {:.1} ms",
+            latency.p50, latency.p90, latency.p99, latency.max
+        )
+    });
+    vec![
+        (
+            "load",
+            format!(
+                "{} lines/s, {} pods, {} lines, {} {}, {:.1} s, then {:.1} s of drain",
+                grouped(figures.rate),
+                figures.pods,
+                figures.lines,
+                figures.protocol,
+                figures.compression,
+                figures.load_seconds,
+                figures.drain_seconds
+            ),
+        ),
+        ("lines written", grouped(figures.lines_written)),
+        ("lines received", grouped(figures.lines_received)),
+        ("lines lost", grouped(figures.lines_lost)),
+        ("lines duplicated", grouped(figures.lines_duplicated)),
+        (
+            "throughput",
+            format!(
+                "{} lines/s, {:.1} MB/s; on the wire {:.1} % of it in {} requests",
+                grouped(figures.lines_per_second as u64),
+                figures.megabytes_per_second,
+                figures.wire_share * 100.0,
+                grouped(figures.requests)
+            ),
+        ),
+        (
+            "agent CPU",
+            format!(
+                "{:.3} cores, {:.3} CPU-seconds per million lines",
+                figures.agent_cores, figures.agent_cpu_seconds_per_million_lines
+            ),
+        ),
+        ("agent peak RSS", mebibytes(figures.agent_rss_peak_bytes)),
+        ("latency", latency),
+        (
+            "others' CPU",
+            format!(
+                "generator {:.3}, collector {:.3} cores",
+                figures.generator_cores, figures.collector_cores
+            ),
+        ),
+        ("agent's end", format!("{}, {}", figures.agent, figures.agent_end)),
+    ]
+}
+
+/// Bytes as mebibytes.
+pub fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures() -> Figures {
+        Figures {
+            scenario: "run",
+            agent: "thyme-agent".into(),
+            rate: 1000,
+            pods: 2,
+            lines: "mixed",
+            protocol: "grpc",
+            compression: "zstd",
+            load_seconds: 10.0,
+            drain_seconds: 0.2,
+            lines_written: 10_000,
+            lines_received: 10_000,
+            lines_lost: 0,
+            lines_duplicated: 0,
+            lines_reordered: 0,
+            records_unstamped: 0,
+            lines_per_second: 1000.0,
+            megabytes_per_second: 0.2,
+            wire_share: 0.1,
+            requests: 50,
+            agent_cores: 0.1,
+            agent_cpu_seconds: 1.0,
+            agent_cpu_seconds_per_million_lines: 100.0,
+            agent_rss_peak_bytes: 20 << 20,
+            agent_end: "exit status: 0".into(),
+            generator_cores: 0.1,
+            collector_cores: 0.1,
+            latency_ms: Some(Latency { p50: 1.0, p90: 2.0, p99: 3.0, max: 4.0 }),
+        }
+    }
+
+    /// Scenario: a clean run, then one with each thing that can be wrong.
+    /// Guarantees: only the clean one passes, and each failure is named.
+    #[test]
+    fn every_shortcoming_fails_the_run() {
+        let clean = figures();
+        assert!(clean.judge(Some(0)).is_empty());
+        let cases: [(Figures, &str); 4] = [
+            (Figures { lines_written: 0, lines_received: 0, ..clean.clone() }, "nothing"),
+            (
+                Figures { lines_received: 9_999, lines_lost: 1, ..clean.clone() },
+                "1 lines were lost",
+            ),
+            (Figures { lines_received: 9_999, ..clean.clone() }, "do not add up"),
+            (Figures { lines_duplicated: 1, ..clean.clone() }, "more than once"),
+        ];
+        for (figures, expected) in cases {
+            let failures = figures.judge(Some(0));
+            assert_eq!(failures.len(), 1, "{failures:?}");
+            assert!(failures[0].contains(expected), "{failures:?}");
+        }
+        assert!(Figures { lines_duplicated: 7, ..clean }.judge(None).is_empty());
+    }
+
+    /// Scenario: the table and the JSON of a failed run with a scenario's own rows.
+    /// Guarantees: both hold the common figures, the scenario's and the failure.
+    #[test]
+    fn table_and_json_say_the_same() {
+        #[derive(Serialize)]
+        struct Details {
+            kills: u32,
+        }
+        let failures = vec!["3 lines were lost".to_owned()];
+        let verdict = Verdict { figures: figures(), details: Details { kills: 20 }, failures };
+        let table = verdict.table(&[("kills", "20".into())]);
+        for line in [
+            "lines written      10,000\n",
+            "agent peak RSS     20.0 MiB\n",
+            "kills              20\n",
+            "FAILED             3 lines were lost\n",
+        ] {
+            assert!(table.contains(line), "{table}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("figures.json");
+        verdict.write_json(&path).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(json["lines_written"], 10_000);
+        assert_eq!(json["kills"], 20);
+        assert_eq!(json["latency_ms"]["p99"], 3.0);
+        assert_eq!(json["failures"][0], "3 lines were lost");
+    }
+}
