@@ -1,0 +1,87 @@
+//! The rules for documents: a command that a reader is told to type must exist.
+
+use crate::rules::Finding;
+use std::collections::BTreeSet;
+
+/// Targets of a Makefile.
+pub fn make_targets(makefile: &str) -> BTreeSet<&str> {
+    makefile
+        .lines()
+        .filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()))
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(_, after)| !after.starts_with('='))
+        .flat_map(|(names, _)| names.split_ascii_whitespace())
+        .collect()
+}
+
+/// `make TARGET` in code, fenced or in backticks, whose target does not exist.
+pub fn make_commands_exist(path: &str, text: &str, targets: &BTreeSet<&str>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut fenced = false;
+    for (number, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+            continue;
+        }
+        let commands: Vec<&str> =
+            if fenced { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
+        for command in commands {
+            for target in mentioned_targets(command) {
+                if !targets.contains(target) {
+                    let message = format!("`make {target}` is no target of the Makefile");
+                    findings.push(Finding::new(path, number, message));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// Targets in a command line such as `cd x && make run RATE=1  # a comment`.
+fn mentioned_targets(line: &str) -> Vec<&str> {
+    let is_target = |word: &&str| {
+        word.starts_with(|first: char| first.is_ascii_lowercase())
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    let line = line.split('#').next().unwrap_or_default();
+    let mut targets = Vec::new();
+    for command in line.split([';', '&', '|', '(', ')']) {
+        let mut words = command.split_ascii_whitespace().skip_while(|word| *word != "make");
+        if words.next().is_some() {
+            targets.extend(words.take_while(is_target));
+        }
+    }
+    targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a Makefile with variables, patterns, phony targets and recipes.
+    /// Guarantees: its targets and nothing else.
+    #[test]
+    fn targets_are_read_from_the_makefile() {
+        let makefile = ".PHONY: run\nname := x\nrun: build ## Run\n\tcmd: not\na b: c\n# x: y\n";
+        assert_eq!(make_targets(makefile), BTreeSet::from(["run", "a", "b"]));
+    }
+
+    /// Scenario: prose, inline code and fenced code that mention make.
+    /// Guarantees: only commands in code are checked, variables are no targets.
+    #[test]
+    fn unknown_commands_are_found() {
+        let targets = BTreeSet::from(["run", "test"]);
+        let text = "make sure that `make run RATE=1` works\n```sh\nmake test && make nope # make it\n```\n`make gone`";
+        let found: Vec<String> = make_commands_exist("README.md", text, &targets)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "README.md:3: `make nope` is no target of the Makefile",
+                "README.md:5: `make gone` is no target of the Makefile",
+            ]
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! Applies the rules to this workspace.
+
+use tidy::{
+    documents::{make_commands_exist, make_targets},
+    rules::{self, Finding},
+    source::Source,
+    workspace,
+};
+
+fn assert_none(findings: &[Finding]) {
+    let shown: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    assert!(shown.is_empty(), "\n{}\n", shown.join("\n"));
+}
+
+fn check(rule: impl Fn(&Source) -> Vec<Finding>) {
+    let sources = workspace::rust_files(&workspace::root());
+    assert!(!sources.is_empty(), "no Rust files found");
+    let findings: Vec<Finding> = sources.iter().flat_map(rule).collect();
+    assert_none(&findings);
+}
+
+/// Scenario: every Rust file of the workspace.
+/// Guarantees: it opens with `//!` and says what it owns.
+#[test]
+fn files_open_with_documentation() {
+    check(rules::opens_with_documentation);
+}
+
+/// Scenario: every Rust file of the workspace.
+/// Guarantees: it has at most 700 lines that are not tests.
+#[test]
+fn files_are_short() {
+    let sources = workspace::rust_files(&workspace::root());
+    let test_files = rules::test_files(&sources);
+    check(|source| rules::file_is_short(source, &test_files));
+}
+
+/// Scenario: every function of the workspace, tests included.
+/// Guarantees: it has at most 70 lines.
+#[test]
+fn functions_are_short() {
+    check(rules::functions_are_short);
+}
+
+/// Scenario: every Rust file of the workspace.
+/// Guarantees: its name says what is in it.
+#[test]
+fn names_say_something() {
+    check(rules::name_says_something);
+}
+
+/// Scenario: every Rust file of the workspace.
+/// Guarantees: `unsafe` is in listed files only, and the list holds no others.
+#[test]
+fn unsafe_code_is_listed() {
+    check(rules::unsafe_is_listed);
+    assert_none(&rules::unsafe_list_is_current(&workspace::rust_files(&workspace::root())));
+}
+
+/// Scenario: every test of the workspace.
+/// Guarantees: its documentation says Scenario and Guarantees.
+#[test]
+fn tests_say_scenario_and_guarantees() {
+    check(rules::tests_say_scenario_and_guarantees);
+}
+
+/// Scenario: every Rust file of the workspace.
+/// Guarantees: nothing in it is marked as unfinished.
+#[test]
+fn nothing_is_unfinished() {
+    check(rules::nothing_is_unfinished);
+}
+
+/// Scenario: every `make` command in the documents.
+/// Guarantees: the Makefile has its target.
+#[test]
+fn documented_commands_exist() {
+    let root = workspace::root();
+    let makefile = workspace::read(&root.join("Makefile"));
+    let targets = make_targets(&makefile);
+    assert!(targets.contains("run"), "the Makefile has targets");
+    let findings: Vec<Finding> = workspace::documents(&root)
+        .iter()
+        .flat_map(|(path, text)| make_commands_exist(path, text, &targets))
+        .collect();
+    assert_none(&findings);
+}
