@@ -2,7 +2,26 @@
 //!
 //! This file owns the types that the stages take. It knows nothing of YAML; its submodules do.
 
-use std::{fmt, path::PathBuf, time::Duration};
+mod component;
+mod document;
+mod error;
+mod expand;
+mod exporter;
+mod extension;
+mod processor;
+mod read;
+mod receiver;
+mod service;
+mod telemetry;
+mod units;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use error::{ConfigError, Problem};
 
 /// All that the agent is told: one pipeline of logs, and what stands around it.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +40,61 @@ pub struct Config {
     pub thyme: ThymeConfig,
     /// `service.telemetry`.
     pub telemetry: TelemetryConfig,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// The file can't be read, or its text is no configuration: see [`Config::parse`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &file),
+            Err(source) => Err(ConfigError::Read { file, source }),
+        }
+    }
+
+    /// Reads a text; `file` is its name in messages. Variables come from the environment.
+    ///
+    /// # Errors
+    /// All that is wrong with the text, each with its line and key: a fault of the YAML, an unknown
+    /// key, a value of the wrong type or out of its range, a variable that is not set, a reference
+    /// to what is not defined, or something that thyme does not support.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        parse_with(text, file, &|name| std::env::var(name).ok())
+    }
+}
+
+fn parse_with(text: &str, file: &str, lookup: expand::Lookup<'_>) -> Result<Config, ConfigError> {
+    let problems = read::Problems::default();
+    let config = read_document(text, lookup, &problems);
+    let problems = problems.into_list(file);
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => {
+            assert!(!problems.is_empty(), "what makes no configuration has a problem");
+            Err(ConfigError::Invalid(problems))
+        }
+    }
+}
+
+/// `None` only after noting why.
+fn read_document(
+    text: &str,
+    lookup: expand::Lookup<'_>,
+    problems: &read::Problems,
+) -> Option<Config> {
+    let mut root = match document::parse(text) {
+        Ok(root) => root,
+        Err(error) => {
+            problems.add(error.line, "", error.message);
+            return None;
+        }
+    };
+    expand::expand(&mut root, lookup, problems);
+    // A value that could not be expanded would only be refused once more.
+    problems.is_empty().then(|| service::read(&read::Field::root(&root, problems), problems))?
 }
 
 /// A `filelog` receiver.
@@ -348,11 +422,23 @@ pub struct PrometheusConfig {
     pub host: String,
     /// Port to listen on; 0 picks one.
     pub port: u16,
+    /// Leaves out the labels `otel_scope_*`.
+    pub without_scope_info: bool,
+    /// Leaves out the suffix `_total` of counters.
+    pub without_type_suffix: bool,
+    /// Leaves out the units in names.
+    pub without_units: bool,
 }
 
 impl Default for PrometheusConfig {
     fn default() -> Self {
-        Self { host: "localhost".into(), port: 8888 }
+        Self {
+            host: "localhost".into(),
+            port: 8888,
+            without_scope_info: true,
+            without_type_suffix: true,
+            without_units: true,
+        }
     }
 }
 
@@ -365,12 +451,23 @@ pub struct OtlpReaderConfig {
     pub timeout: Duration,
     /// Transport.
     pub protocol: Protocol,
-    /// A URL; for HTTP used as it is.
+    /// A URL with its scheme; for HTTP used as it is.
     pub endpoint: String,
     /// Headers (gRPC: metadata) of each export. Their values are secrets: never shown.
     pub headers: Vec<(String, String)>,
-    /// No TLS where the endpoint has no scheme.
-    pub insecure: bool,
+    /// What a sum counts from.
+    pub temporality: Temporality,
+}
+
+/// `temporality_preference` of a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temporality {
+    /// From the start of the agent.
+    Cumulative,
+    /// From the last export, gauges and up-down counters aside.
+    Delta,
+    /// As `Delta` for what is counted at once, as `Cumulative` for what is observed.
+    LowMemory,
 }
 
 impl fmt::Debug for OtlpReaderConfig {
@@ -381,7 +478,10 @@ impl fmt::Debug for OtlpReaderConfig {
             .field("protocol", &self.protocol)
             .field("endpoint", &self.endpoint)
             .field("headers", &Redacted(&self.headers))
-            .field("insecure", &self.insecure)
+            .field("temporality", &self.temporality)
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

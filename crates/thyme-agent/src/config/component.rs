@@ -1,0 +1,85 @@
+//! Groups of components, such as `receivers`: their types, their names, and references to them.
+//!
+//! A component's key is `type` or `type/name`. This file knows no type.
+
+use super::read::{Field, Problems, Section, unknown};
+
+/// A type of component that the agent has.
+pub(super) struct Type<T> {
+    /// Its name, and what else it may be called.
+    pub(super) names: &'static [&'static str],
+    /// Keys of the Collector that it does not take yet.
+    pub(super) later: &'static [&'static str],
+    /// Reads the body of the component of that key.
+    pub(super) read: fn(id: &str, body: &Section<'_>) -> Option<T>,
+}
+
+/// The components of one group as they are defined.
+pub(super) struct Components<T> {
+    group: &'static str,
+    defined: Vec<Component<T>>,
+}
+
+/// One defined component.
+pub(super) struct Component<T> {
+    /// Its key, such as `filelog/pods`.
+    pub(super) id: String,
+    /// Line of its key, from 1.
+    line: u64,
+    group: &'static str,
+    /// What it says; `None` where that is wrong, which is noted already.
+    pub(super) value: Option<T>,
+}
+
+impl<T> Component<T> {
+    /// Notes that the component won't do.
+    pub(super) fn refuse(&self, problems: &Problems, message: impl Into<String>) {
+        problems.add(self.line, &format!("{}::{}", self.group, self.id), message);
+    }
+}
+
+impl<T> Components<T> {
+    /// Reads all of a group, used or not.
+    pub(super) fn read(root: &Section<'_>, group: &'static str, types: &[Type<T>]) -> Self {
+        let entries = root.field(group).and_then(|field| field.entries()).unwrap_or_default();
+        let component = |(id, body): (&str, Field<'_>)| Component {
+            id: id.to_owned(),
+            line: body.line(),
+            group,
+            value: read_one(id, &body, group, types),
+        };
+        Self { group, defined: entries.into_iter().map(component).collect() }
+    }
+
+    /// Every defined component.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Component<T>> {
+        self.defined.iter()
+    }
+
+    /// The component that a reference names; noted where there is none.
+    pub(super) fn resolve(&self, reference: &Field<'_>) -> Option<&Component<T>> {
+        let id = reference.text()?;
+        let found = self.defined.iter().find(|component| component.id == id);
+        if found.is_none() {
+            let known = self.defined.iter().map(|component| component.id.as_str());
+            let message = unknown("reference", &id, known);
+            reference.refuse(format!("`{id}` is not defined in `{}`: {message}", self.group));
+        }
+        found
+    }
+}
+
+fn read_one<T>(id: &str, body: &Field<'_>, group: &str, types: &[Type<T>]) -> Option<T> {
+    let (kind, name) = id.split_once('/').unwrap_or((id, "-"));
+    let Some(found) = types.iter().find(|known| known.names.contains(&kind)) else {
+        let names: Vec<_> = types.iter().filter_map(|known| known.names.first().copied()).collect();
+        let message = unknown("type", kind, names.iter().copied());
+        body.refuse(format!("{message}; thyme's {group} are {}", names.join(", ")));
+        return None;
+    };
+    if name.is_empty() {
+        body.refuse("the name after `/` is missing");
+        return None;
+    }
+    body.section(found.later, |section| (found.read)(id, section))
+}

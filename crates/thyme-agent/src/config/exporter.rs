@@ -1,0 +1,267 @@
+//! The keys of the `otlp` and `otlphttp` exporters.
+
+use std::{path::PathBuf, time::Duration};
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::{
+    Compression, ExporterConfig, Protocol, QueueConfig, RetryConfig, TlsConfig,
+    component::Type,
+    read::{Field, Section, all},
+};
+
+const GRPC_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+const HTTP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
+const INTERVAL_MAX: Duration = Duration::from_secs(24 * 3600);
+const MULTIPLIER_MAX: f64 = 100.0;
+const CONSUMERS_MAX: i64 = 1000;
+const QUEUE_REQUESTS_MAX: i64 = 1_000_000;
+
+const ZSTD_LEVEL_DEFAULT: i64 = 1;
+const ZSTD_LEVEL_MAX: i64 = 22;
+const GZIP_LEVEL_DEFAULT: i64 = 6;
+const GZIP_LEVEL_MAX: i64 = 9;
+
+pub(super) const TYPES: &[Type<ExporterConfig>] = &[
+    Type {
+        names: &["otlp", "otlp_grpc"],
+        later: &[
+            "auth",
+            "authority",
+            "balancer_name",
+            "keepalive",
+            "middlewares",
+            "read_buffer_size",
+            "user_agent",
+            "wait_for_ready",
+            "write_buffer_size",
+        ],
+        read: |id, body| read(id, body, Protocol::Grpc),
+    },
+    Type {
+        names: &["otlphttp", "otlp_http"],
+        later: &[
+            "auth",
+            "cookies",
+            "disable_keep_alives",
+            "encoding",
+            "force_attempt_http2",
+            "http2_ping_timeout",
+            "http2_read_idle_timeout",
+            "idle_conn_timeout",
+            "keepalive",
+            "logs_endpoint",
+            "max_conns_per_host",
+            "max_idle_conns",
+            "max_idle_conns_per_host",
+            "metrics_endpoint",
+            "middlewares",
+            "profiles_endpoint",
+            "proxy_url",
+            "read_buffer_size",
+            "traces_endpoint",
+            "write_buffer_size",
+        ],
+        read: |id, body| read(id, body, Protocol::Http),
+    },
+];
+
+fn read(id: &str, body: &Section<'_>, protocol: Protocol) -> Option<ExporterConfig> {
+    let timeout_default = match protocol {
+        Protocol::Grpc => GRPC_TIMEOUT_DEFAULT,
+        Protocol::Http => HTTP_TIMEOUT_DEFAULT,
+    };
+    let endpoint = body.required("endpoint").and_then(|field| endpoint(&field, protocol));
+    let compression = body.one_of(
+        "compression",
+        &[
+            ("none", Compression::None),
+            ("gzip", Compression::Gzip),
+            ("zstd", Compression::Zstd),
+            ("", Compression::None),
+        ],
+        Compression::Gzip,
+    );
+    let tls = body.field("tls").and_then(|field| field.section(TLS_LATER, tls));
+    let retry = body.field("retry_on_failure").and_then(|field| field.section(&[], retry));
+    let queue = body.field("sending_queue").and_then(|field| field.section(QUEUE_LATER, queue));
+    Some(ExporterConfig {
+        id: id.to_owned(),
+        protocol,
+        compression,
+        compression_level: compression_level(body, compression),
+        headers: body.field("headers").and_then(|field| headers(&field)).unwrap_or_default(),
+        timeout: body.duration("timeout", INTERVAL_MIN..=INTERVAL_MAX, timeout_default),
+        tls: tls.unwrap_or_default(),
+        retry: retry.unwrap_or_default(),
+        queue: queue.unwrap_or_default(),
+        endpoint: endpoint?,
+    })
+}
+
+/// gRPC: `host:port`, with `http://`, `https://` or `dns:///` before it. HTTP: a URL.
+fn endpoint(field: &Field<'_>, protocol: Protocol) -> Option<String> {
+    let text = field.text()?;
+    let (text, expected) = match protocol {
+        Protocol::Grpc => (
+            // Every address of a name is used, as gRPC's `dns` resolver would.
+            text.strip_prefix("dns:///").unwrap_or(&text).to_owned(),
+            "expected host:port, such as collector:4317 or https://collector:4317",
+        ),
+        Protocol::Http => (text, "expected a URL, such as http://collector:4318"),
+    };
+    if is_endpoint(&text, protocol) {
+        return Some(text);
+    }
+    field.refuse(expected);
+    None
+}
+
+fn is_endpoint(text: &str, protocol: Protocol) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    let scheme_fits = matches!(
+        (uri.scheme_str(), protocol),
+        (Some("http" | "https"), _) | (None, Protocol::Grpc)
+    );
+    // Without a scheme there is no default port; gRPC's methods are the whole path.
+    let grpc_fits = uri.port_u16().is_some() && matches!(uri.path(), "" | "/");
+    let has_host = uri.host().is_some_and(|host| !host.is_empty());
+    scheme_fits && has_host && uri.query().is_none() && (protocol == Protocol::Http || grpc_fits)
+}
+
+/// The level for the library that compresses; 0 is the default, as in the Collector.
+fn compression_level(body: &Section<'_>, compression: Compression) -> i32 {
+    let (most, default) = match compression {
+        Compression::None => (0, 0),
+        Compression::Gzip => (GZIP_LEVEL_MAX, GZIP_LEVEL_DEFAULT),
+        Compression::Zstd => (ZSTD_LEVEL_MAX, ZSTD_LEVEL_DEFAULT),
+    };
+    let params = body.field("compression_params");
+    let level = params
+        .and_then(|field| field.section(&[], |params| Some(params.integer("level", 0..=most, 0))));
+    let level = level.filter(|&level| level != 0).unwrap_or(default);
+    i32::try_from(level).expect("the range of levels is within 0..=22")
+}
+
+/// A mapping of names to values, or a list of `{name, value}`. No message shows a value.
+pub(super) fn headers(field: &Field<'_>) -> Option<Vec<(String, String)>> {
+    let Some(items) = field.is_list().then(|| field.items()).flatten() else {
+        let header = |(name, value): (&str, Field<'_>)| header(&value, name, &value);
+        return all(field.entries()?.into_iter().map(header));
+    };
+    let pair = |item: Field<'_>| {
+        item.section(&[], |pair| {
+            let (name, value) = (pair.required("name")?, pair.required("value")?);
+            header(&name, &name.text()?, &value)
+        })
+    };
+    all(items.into_iter().map(pair))
+}
+
+fn header(place: &Field<'_>, name: &str, value: &Field<'_>) -> Option<(String, String)> {
+    let text = value.text_or_empty()?;
+    if HeaderName::from_bytes(name.as_bytes()).is_err() {
+        place.refuse(format!("`{name}` can't be the name of a header"));
+        return None;
+    }
+    if HeaderValue::from_str(&text).is_err() {
+        value.refuse("a header can't hold this value");
+        return None;
+    }
+    Some((name.to_owned(), text))
+}
+
+const TLS_LATER: &[&str] = &[
+    "ca_pem",
+    "cert_file",
+    "cert_pem",
+    "cipher_suites",
+    "curve_preferences",
+    "include_insecure_cipher_suites",
+    "include_system_ca_certs_pool",
+    "insecure_skip_verify",
+    "key_file",
+    "key_pem",
+    "max_version",
+    "min_version",
+    "reload_interval",
+    "server_name_override",
+    "tpm",
+];
+
+fn tls(body: &Section<'_>) -> Option<TlsConfig> {
+    Some(TlsConfig {
+        insecure: body.flag("insecure", false),
+        ca_file: body.field("ca_file").and_then(|field| field.text()).map(PathBuf::from),
+    })
+}
+
+fn retry(body: &Section<'_>) -> Option<RetryConfig> {
+    let default = RetryConfig::default();
+    let number = |key, range, default| {
+        body.field(key).and_then(|field| field.number(range)).unwrap_or(default)
+    };
+    let config = RetryConfig {
+        enabled: body.flag("enabled", default.enabled),
+        initial_interval: body.duration(
+            "initial_interval",
+            INTERVAL_MIN..=INTERVAL_MAX,
+            default.initial_interval,
+        ),
+        max_interval: body.duration(
+            "max_interval",
+            INTERVAL_MIN..=INTERVAL_MAX,
+            default.max_interval,
+        ),
+        multiplier: number("multiplier", 1.0..=MULTIPLIER_MAX, default.multiplier),
+        randomization_factor: number(
+            "randomization_factor",
+            0.0..=1.0,
+            default.randomization_factor,
+        ),
+        max_elapsed: Some(body.duration(
+            "max_elapsed_time",
+            Duration::ZERO..=Duration::MAX,
+            Duration::ZERO,
+        ))
+        .filter(|elapsed| !elapsed.is_zero()),
+    };
+    if config.initial_interval > config.max_interval {
+        body.refuse("`initial_interval` must not be more than `max_interval`");
+    }
+    if config.max_elapsed.is_some_and(|elapsed| elapsed < config.max_interval) {
+        body.refuse("`max_elapsed_time` must not be less than `max_interval`");
+    }
+    Some(config)
+}
+
+const QUEUE_LATER: &[&str] = &["batch", "wait_for_result"];
+
+fn queue(body: &Section<'_>) -> Option<QueueConfig> {
+    let default = QueueConfig::default();
+    let count = |key, most, default: usize| {
+        let default = i64::try_from(default).expect("the defaults are small");
+        usize::try_from(body.integer(key, 1..=most, default)).expect("the range is positive")
+    };
+    let config = QueueConfig {
+        num_consumers: count("num_consumers", CONSUMERS_MAX, default.num_consumers),
+        queue_size: count("queue_size", QUEUE_REQUESTS_MAX, default.queue_size),
+    };
+    if let Some(storage) = body.field("storage") {
+        storage.refuse(
+            "a queue on disk does not exist yet; what is not acknowledged stays in the log files",
+        );
+    }
+    if let Some(sizer) = body.field("sizer") {
+        sizer.one_of(&[("requests", ())]);
+    }
+    if let Some(block) = body.field("block_on_overflow")
+        && block.flag() == Some(false)
+    {
+        block.refuse("thyme never drops at a full queue: reading stops until there is room");
+    }
+    // Without a queue the Collector's pipeline waits for each request.
+    let direct = QueueConfig { num_consumers: 1, queue_size: 1 };
+    Some(if body.flag("enabled", true) { config } else { direct })
+}

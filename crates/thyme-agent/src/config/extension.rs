@@ -1,0 +1,144 @@
+//! The keys of the extensions, `thyme` among them.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    FileStorageConfig, HealthCheckConfig, ThymeConfig,
+    component::Type,
+    read::{Field, Section},
+    units::format_bytes,
+};
+
+const WORKERS_MAX: i64 = 64;
+const REQUEST_BYTES_MIN: usize = 64 << 10;
+const REQUEST_BYTES_MAX: usize = 64 << 20;
+const IN_FLIGHT_BYTES_MAX: usize = 64 << 30;
+const PARTIAL_BYTES_MIN: usize = 1 << 20;
+const PARTIAL_BYTES_MAX: usize = 16 << 30;
+const SHUTDOWN_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+const OPEN_FILES_MIN: i64 = 16;
+const OPEN_FILES_MAX: i64 = 1_000_000;
+const SCAN_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const SCAN_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+/// What an extension says.
+#[derive(Clone, Debug)]
+pub(super) enum Extension {
+    FileStorage(FileStorageConfig),
+    HealthCheck(HealthCheckConfig),
+    Thyme(ThymeConfig),
+}
+
+pub(super) const TYPES: &[Type<Extension>] = &[
+    Type {
+        names: &["file_storage"],
+        later: &["compaction", "directory_permissions", "fsync", "max_size", "recreate", "timeout"],
+        read: |_, body| Some(Extension::FileStorage(file_storage(body))),
+    },
+    Type {
+        names: &["health_check"],
+        later: &[
+            "auth",
+            "check_collector_pipeline",
+            "compression_algorithms",
+            "cors",
+            "include_metadata",
+            "max_request_body_size",
+            "response_body",
+            "response_headers",
+            "tls",
+        ],
+        read: |_, body| Some(Extension::HealthCheck(health_check(body))),
+    },
+    Type { names: &["thyme"], later: &[], read: |_, body| Some(Extension::Thyme(thyme(body))) },
+];
+
+fn file_storage(body: &Section<'_>) -> FileStorageConfig {
+    let directory = body.field("directory").and_then(|field| field.text());
+    FileStorageConfig {
+        directory: directory
+            .map_or_else(|| PathBuf::from("/var/lib/otelcol/file_storage"), PathBuf::from),
+        create_directory: body.flag("create_directory", false),
+    }
+}
+
+fn health_check(body: &Section<'_>) -> HealthCheckConfig {
+    let endpoint = body.field("endpoint").and_then(|field| host_and_port(&field));
+    let path = body.field("path").and_then(|field| {
+        let path = field.text()?;
+        if !path.starts_with('/') {
+            field.refuse("must begin with `/`");
+        }
+        Some(path)
+    });
+    HealthCheckConfig {
+        endpoint: endpoint.unwrap_or_else(|| "localhost:13133".into()),
+        path: path.unwrap_or_else(|| "/".into()),
+    }
+}
+
+/// An address to listen on. No host at all is every address of the machine, as Go has it.
+fn host_and_port(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    match text.rsplit_once(':') {
+        Some(("", port)) if port.parse::<u16>().is_ok() => Some(format!("0.0.0.0:{port}")),
+        Some((_, port)) if port.parse::<u16>().is_ok() => Some(text),
+        _ => {
+            field.refuse("expected host:port, such as localhost:13133");
+            None
+        }
+    }
+}
+
+fn thyme(body: &Section<'_>) -> ThymeConfig {
+    let default = ThymeConfig::default();
+    let count = |key, range, default: usize| {
+        let default = i64::try_from(default).expect("the defaults are small");
+        usize::try_from(body.integer(key, range, default)).expect("the ranges are positive")
+    };
+    let workers = count("workers", 1..=WORKERS_MAX, default.workers);
+    let request_bytes_max = body.bytes(
+        "request_bytes_max",
+        REQUEST_BYTES_MIN..=REQUEST_BYTES_MAX,
+        default.request_bytes_max,
+    );
+    // Each worker fills one request while another one is under way.
+    let in_flight_bytes_min = 2 * request_bytes_max * workers;
+    let in_flight = body.field("in_flight_bytes_max");
+    let in_flight_bytes_max = in_flight.and_then(|field| {
+        let bytes = field.bytes(REQUEST_BYTES_MIN..=IN_FLIGHT_BYTES_MAX)?;
+        if bytes < in_flight_bytes_min {
+            field.refuse(format!(
+                "must be at least 2 x request_bytes_max x workers = {}",
+                format_bytes(in_flight_bytes_min as u64)
+            ));
+        }
+        Some(bytes)
+    });
+    ThymeConfig {
+        workers,
+        request_bytes_max,
+        in_flight_bytes_max: in_flight_bytes_max
+            .unwrap_or(default.in_flight_bytes_max.max(in_flight_bytes_min)),
+        partial_bytes_max: body.bytes(
+            "partial_bytes_max",
+            PARTIAL_BYTES_MIN..=PARTIAL_BYTES_MAX,
+            default.partial_bytes_max,
+        ),
+        shutdown_timeout: body.duration(
+            "shutdown_timeout",
+            Duration::ZERO..=SHUTDOWN_TIMEOUT_MAX,
+            default.shutdown_timeout,
+        ),
+        open_files_max: count(
+            "open_files_max",
+            OPEN_FILES_MIN..=OPEN_FILES_MAX,
+            default.open_files_max,
+        ),
+        scan_interval: body.duration(
+            "scan_interval",
+            SCAN_INTERVAL_MIN..=SCAN_INTERVAL_MAX,
+            default.scan_interval,
+        ),
+    }
+}

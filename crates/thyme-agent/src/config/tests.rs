@@ -1,0 +1,623 @@
+//! Whole configurations: the Collector's defaults, every key, and what is refused with which words.
+
+use std::time::Duration;
+
+use super::*;
+
+/// The shortest configuration there is.
+const MINIMAL: &str = "\
+receivers:
+  filelog:
+    include: [/var/log/pods/*/*/*.log]
+exporters:
+  otlp:
+    endpoint: collector:4317
+service:
+  pipelines:
+    logs:
+      receivers: [filelog]
+      exporters: [otlp]
+";
+
+/// Every key that there is.
+const COMPLETE: &str = "\
+receivers:
+  file_log/pods:
+    include: [/var/log/pods/*/*/*.log, /var/log/other.log]
+    exclude:
+      - /var/log/pods/kube-system_*/*/*.log
+    start_at: beginning
+    poll_interval: 10ms
+    include_file_path: true
+    include_file_name: false
+    max_log_size: 2MiB
+    storage: file_storage/state
+    operators:
+      - type: container
+        id: container-parser
+        format: containerd
+        add_metadata_from_filepath: false
+        max_log_size: 1MiB
+processors:
+  batch/small:
+    send_batch_size: 1000
+    send_batch_max_size: 2000
+    timeout: 1s
+exporters:
+  otlp_http/backend:
+    endpoint: https://collector.example:4318/base
+    compression: zstd
+    compression_params:
+      level: 3
+    headers:
+      authorization: ${env:TOKEN}
+    timeout: 10s
+    tls:
+      insecure: false
+      ca_file: /etc/ca.pem
+    retry_on_failure:
+      enabled: true
+      initial_interval: 1s
+      max_interval: 10s
+      max_elapsed_time: 5m
+      multiplier: 2
+      randomization_factor: 0.1
+    sending_queue:
+      enabled: true
+      num_consumers: 4
+      queue_size: 100
+      sizer: requests
+      block_on_overflow: true
+extensions:
+  file_storage/state:
+    directory: /var/lib/thyme
+    create_directory: true
+  health_check:
+    endpoint: 0.0.0.0:13133
+    path: /health
+  thyme:
+    workers: 2
+    request_bytes_max: 3MiB
+    in_flight_bytes_max: 32MiB
+    partial_bytes_max: 8MiB
+    shutdown_timeout: 25s
+    open_files_max: 1000
+    scan_interval: 10s
+service:
+  extensions: [file_storage/state, health_check, thyme]
+  pipelines:
+    logs/all:
+      receivers: [file_log/pods]
+      processors: [batch/small]
+      exporters: [otlp_http/backend]
+  telemetry:
+    logs:
+      level: debug
+      encoding: json
+    resource:
+      service.name: my-agent
+      service.instance.id:
+    metrics:
+      level: detailed
+      readers:
+        - pull:
+            exporter:
+              prometheus:
+                host: 0.0.0.0
+                port: 0
+                without_scope_info: false
+                without_type_suffix: false
+                without_units: false
+        - periodic:
+            interval: 10000
+            timeout: 3000
+            exporter:
+              otlp:
+                protocol: http/protobuf
+                endpoint: collector.example:4318/v1/metrics
+                insecure: true
+                timeout: 5000
+                temporality_preference: delta
+                headers:
+                  - name: x-tenant
+                    value: ${env:TENANT}
+";
+
+fn variables(name: &str) -> Option<String> {
+    match name {
+        "TOKEN" => Some("Bearer geheim".into()),
+        "TENANT" => Some("42".into()),
+        "SIZE" => Some("512".into()),
+        _ => None,
+    }
+}
+
+fn parse(text: &str) -> Result<Config, String> {
+    parse_with(text, "agent.yaml", &variables).map_err(|error| error.to_string())
+}
+
+/// The problems of `MINIMAL` with `from` replaced.
+fn problems(from: &str, to: &str) -> String {
+    refused(MINIMAL, from, to)
+}
+
+fn refused(text: &str, from: &str, to: &str) -> String {
+    assert_eq!(text.matches(from).count(), 1, "{from:?} is not there once");
+    parse(&text.replace(from, to)).expect_err("a configuration that should be refused")
+}
+
+/// Scenario: a configuration that says nothing beyond what is needed.
+/// Guarantees: every default is the Collector's, but for those that the documentation lists.
+#[test]
+fn defaults_are_the_collectors() {
+    let second = Duration::from_secs(1);
+    let expected = Config {
+        receivers: vec![FilelogConfig {
+            id: "filelog".into(),
+            include: vec!["/var/log/pods/*/*/*.log".into()],
+            exclude: Vec::new(),
+            start_at: StartAt::End,
+            poll_interval: Duration::from_millis(50), // The Collector: 200ms.
+            include_file_path: false,
+            include_file_name: true,
+            max_log_size_bytes: 1_048_576,
+            storage: false,
+            format: LineFormat::Raw,
+        }],
+        batch: BatchConfig {
+            id: "batch".into(),
+            send_batch_size: 8192,
+            send_batch_max_size: 0,
+            timeout: Duration::from_millis(200),
+        },
+        exporter: ExporterConfig {
+            id: "otlp".into(),
+            protocol: Protocol::Grpc,
+            endpoint: "collector:4317".into(),
+            compression: Compression::Gzip,
+            compression_level: 6,
+            headers: Vec::new(),
+            timeout: 5 * second,
+            tls: TlsConfig { insecure: false, ca_file: None },
+            retry: RetryConfig {
+                enabled: true,
+                initial_interval: 5 * second,
+                max_interval: 30 * second,
+                multiplier: 1.5,
+                randomization_factor: 0.5,
+                max_elapsed: None, // The Collector: 300s.
+            },
+            queue: QueueConfig { num_consumers: 10, queue_size: 1000 },
+        },
+        file_storage: None,
+        health_check: None,
+        thyme: ThymeConfig {
+            workers: 1,
+            request_bytes_max: 3_670_016,
+            in_flight_bytes_max: 25_165_824,
+            partial_bytes_max: 16_777_216,
+            shutdown_timeout: 20 * second,
+            open_files_max: 100_000,
+            scan_interval: 5 * second,
+        },
+        telemetry: TelemetryConfig {
+            log_level: LogLevel::Info,
+            log_encoding: LogEncoding::Console,
+            resource: Vec::new(),
+            readers: vec![MetricsReader::Prometheus(PrometheusConfig {
+                host: "localhost".into(),
+                port: 8888,
+                without_scope_info: true,
+                without_type_suffix: true,
+                without_units: true,
+            })],
+        },
+    };
+    assert_eq!(parse(MINIMAL).unwrap(), expected);
+}
+
+/// Scenario: components whose body is empty, and sections without content.
+/// Guarantees: nothing means the defaults, also where the Collector has a default of its own.
+#[test]
+fn nothing_means_the_defaults() {
+    let text = "\
+receivers: {filelog: {include: [/a.log], exclude: , operators: [{type: container}]}}
+processors: {batch: }
+exporters: {otlphttp: {endpoint: 'http://c:4318', tls: , headers: , sending_queue: }}
+extensions: {file_storage: , health_check: , thyme: }
+service:
+  extensions: [file_storage, health_check, thyme]
+  telemetry: {logs: , metrics: , resource: }
+  pipelines: {logs: {receivers: [filelog], processors: [batch], exporters: [otlphttp]}}
+";
+    let config = parse(text).unwrap();
+    let container =
+        LineFormat::Container { format: ContainerFormat::Auto, add_metadata_from_filepath: true };
+    assert_eq!(config.receivers[0].format, container);
+    assert_eq!(config.batch, BatchConfig::default());
+    assert_eq!(config.thyme, ThymeConfig::default());
+    assert_eq!(config.telemetry, TelemetryConfig::default());
+    assert_eq!(config.exporter.timeout, Duration::from_secs(30));
+    let storage = config.file_storage.unwrap();
+    assert_eq!(storage.directory, Path::new("/var/lib/otelcol/file_storage"));
+    assert!(!storage.create_directory);
+    let health = config.health_check.unwrap();
+    assert_eq!((health.endpoint.as_str(), health.path.as_str()), ("localhost:13133", "/"));
+}
+
+/// Scenario: a configuration with every key, each with another value than its default.
+/// Guarantees: each of them arrives.
+#[test]
+fn every_key_arrives() {
+    let config = parse(COMPLETE).unwrap();
+    let receiver = &config.receivers[0];
+    assert_eq!(receiver.id, "file_log/pods");
+    assert_eq!(receiver.include.len(), 2);
+    assert_eq!(receiver.exclude, ["/var/log/pods/kube-system_*/*/*.log"]);
+    assert_eq!(receiver.start_at, StartAt::Beginning);
+    assert_eq!(receiver.poll_interval, Duration::from_millis(10));
+    assert!(receiver.include_file_path && !receiver.include_file_name && receiver.storage);
+    assert_eq!(receiver.max_log_size_bytes, 1 << 20, "the operator's counts for the body");
+    let format = ContainerFormat::Containerd;
+    assert_eq!(
+        receiver.format,
+        LineFormat::Container { format, add_metadata_from_filepath: false }
+    );
+    let batch = &config.batch;
+    assert_eq!((batch.send_batch_size, batch.send_batch_max_size), (1000, 2000));
+    assert_eq!((batch.id.as_str(), batch.timeout), ("batch/small", Duration::from_secs(1)));
+    exporter_arrived(&config.exporter);
+    let storage = config.file_storage.as_ref().unwrap();
+    assert!(storage.directory == Path::new("/var/lib/thyme") && storage.create_directory);
+    let health = config.health_check.as_ref().unwrap();
+    assert_eq!((health.endpoint.as_str(), health.path.as_str()), ("0.0.0.0:13133", "/health"));
+    let expected = ThymeConfig {
+        workers: 2,
+        request_bytes_max: 3 << 20,
+        in_flight_bytes_max: 32 << 20,
+        partial_bytes_max: 8 << 20,
+        shutdown_timeout: Duration::from_secs(25),
+        open_files_max: 1000,
+        scan_interval: Duration::from_secs(10),
+    };
+    assert_eq!(config.thyme, expected);
+    telemetry_arrived(&config.telemetry);
+}
+
+fn exporter_arrived(exporter: &ExporterConfig) {
+    assert_eq!((exporter.id.as_str(), exporter.protocol), ("otlp_http/backend", Protocol::Http));
+    assert_eq!(exporter.endpoint, "https://collector.example:4318/base");
+    assert_eq!((exporter.compression, exporter.compression_level), (Compression::Zstd, 3));
+    assert_eq!(exporter.headers, [("authorization".into(), "Bearer geheim".into())]);
+    assert_eq!(exporter.timeout, Duration::from_secs(10));
+    assert_eq!(exporter.tls.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
+    let retry = &exporter.retry;
+    assert_eq!((retry.multiplier, retry.randomization_factor), (2.0, 0.1));
+    assert_eq!(retry.max_elapsed, Some(Duration::from_secs(300)));
+    assert_eq!(retry.initial_interval, Duration::from_secs(1));
+    assert_eq!(retry.max_interval, Duration::from_secs(10));
+    assert_eq!(exporter.queue, QueueConfig { num_consumers: 4, queue_size: 100 });
+}
+
+fn telemetry_arrived(telemetry: &TelemetryConfig) {
+    let expected = TelemetryConfig {
+        log_level: LogLevel::Debug,
+        log_encoding: LogEncoding::Json,
+        resource: vec![
+            ("service.name".into(), Some("my-agent".into())),
+            ("service.instance.id".into(), None),
+        ],
+        readers: vec![
+            MetricsReader::Prometheus(PrometheusConfig {
+                host: "0.0.0.0".into(),
+                port: 0,
+                without_scope_info: false,
+                without_type_suffix: false,
+                without_units: false,
+            }),
+            MetricsReader::Otlp(OtlpReaderConfig {
+                interval: Duration::from_secs(10),
+                timeout: Duration::from_secs(3),
+                protocol: Protocol::Http,
+                endpoint: "http://collector.example:4318/v1/metrics".into(),
+                headers: vec![("x-tenant".into(), "42".into())],
+                temporality: Temporality::Delta,
+            }),
+        ],
+    };
+    assert_eq!(*telemetry, expected);
+}
+
+/// Scenario: headers with a secret.
+/// Guarantees: neither `Debug` nor an error message shows it.
+#[test]
+fn secrets_are_never_shown() {
+    let shown = format!("{:?}", parse(COMPLETE).unwrap());
+    assert!(shown.contains("authorization") && shown.contains("[redacted]"), "{shown}");
+    assert!(!shown.contains("geheim"), "{shown}");
+    let endpoint = "endpoint: collector:4317\n    headers: {a: \"geheim\\n\", 'b c': geheim}";
+    assert_eq!(
+        problems("endpoint: collector:4317", endpoint),
+        "agent.yaml:7: exporters::otlp::headers::a: a header can't hold this value\n\
+         agent.yaml:7: exporters::otlp::headers::b c: `b c` can't be the name of a header"
+    );
+}
+
+/// Scenario: an unknown key at each level of the document.
+/// Guarantees: file, line, key and the nearest known key are named; the Collector's own keys are
+/// told apart.
+#[test]
+fn unknown_keys_name_the_nearest() {
+    assert_eq!(
+        problems("include:", "inclde:"),
+        "agent.yaml:2: receivers::filelog: the key `include` is missing\n\
+         agent.yaml:3: receivers::filelog::inclde: unknown key, the nearest known one is `include`"
+    );
+    assert_eq!(
+        problems("exporters:\n  otlp", "procesors: {}\nexporters:\n  otlp"),
+        "agent.yaml:4: procesors: unknown key, the nearest known one is `processors`"
+    );
+    assert_eq!(
+        problems("service:", "service:\n  extension: []"),
+        "agent.yaml:8: service::extension: unknown key, the nearest known one is `extensions`"
+    );
+    let endpoint = "endpoint: collector:4317\n    tls:\n      insecur: true\n      cert_file: x";
+    assert_eq!(
+        problems("endpoint: collector:4317", endpoint),
+        "agent.yaml:8: exporters::otlp::tls::insecur: unknown key, the nearest known one is \
+         `insecure`\n\
+         agent.yaml:9: exporters::otlp::tls::cert_file: the Collector knows this key, but thyme \
+         does not support it yet"
+    );
+    assert_eq!(
+        refused(COMPLETE, "workers: 2", "worker: 2"),
+        "agent.yaml:56: extensions::thyme::worker: unknown key, the nearest known one is `workers`"
+    );
+    assert_eq!(
+        refused(COMPLETE, "port: 0", "prot: 0"),
+        "agent.yaml:84: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::prot: \
+         unknown key, the nearest known one is `port`"
+    );
+}
+
+/// Scenario: components of types that thyme doesn't have, without a name, or not defined.
+/// Guarantees: the supported types and the nearest definition are named.
+#[test]
+fn components_must_exist() {
+    assert_eq!(
+        problems("receivers:\n", "receivers:\n  journald:\n"),
+        "agent.yaml:2: receivers::journald: unknown type, the nearest known one is `filelog`; \
+         thyme's receivers are filelog"
+    );
+    assert_eq!(
+        problems("exporters:\n", "exporters:\n  otlp/: {endpoint: 'c:1'}\n"),
+        "agent.yaml:5: exporters::otlp/: the name after `/` is missing"
+    );
+    assert_eq!(
+        problems("receivers: [filelog]", "receivers: [filelog/pods]"),
+        "agent.yaml:10: service::pipelines::logs::receivers[0]: `filelog/pods` is not defined in \
+         `receivers`: unknown reference, the nearest known one is `filelog`"
+    );
+    assert_eq!(
+        problems("receivers: [filelog]", "receivers: [filelog]\n      processors: [batch]"),
+        "agent.yaml:11: service::pipelines::logs::processors[0]: `batch` is not defined in \
+         `processors`: unknown reference, there are none here"
+    );
+    assert_eq!(
+        problems("receivers: [filelog]", "receivers: [filelog, filelog]"),
+        "agent.yaml:10: service::pipelines::logs::receivers[1]: `filelog` is named twice"
+    );
+}
+
+/// Scenario: pipelines that the Collector could run.
+/// Guarantees: what thyme can't do yet is refused in so many words, not ignored.
+#[test]
+fn what_comes_later_is_refused() {
+    assert_eq!(
+        problems("exporters: [otlp]", "exporters: [otlp, otlp/b]")
+            .lines()
+            .next_back()
+            .map(str::to_owned),
+        Some(
+            "agent.yaml:11: service::pipelines::logs::exporters[1]: `otlp/b` is not defined in \
+             `exporters`: unknown reference, the nearest known one is `otlp`"
+                .to_owned()
+        )
+    );
+    let text = MINIMAL.replace("exporters:\n", "exporters:\n  otlp/b: {endpoint: 'c:1'}\n");
+    assert_eq!(
+        refused(&text, "exporters: [otlp]", "exporters: [otlp, otlp/b]"),
+        "agent.yaml:10: service::pipelines::logs: several exporters in a pipeline are not supported \
+         yet: name one"
+    );
+    assert_eq!(
+        problems("    logs:", "    traces: {}\n    logs:"),
+        "agent.yaml:9: service::pipelines::traces: thyme's pipelines are `logs` and `logs/name`"
+    );
+    assert_eq!(
+        problems("    logs:", "    logs/b: {receivers: [filelog], exporters: [otlp]}\n    logs:"),
+        "agent.yaml:10: service::pipelines::logs: one pipeline is all that thyme supports yet"
+    );
+    let queue = "endpoint: collector:4317\n    sending_queue: {storage: file_storage}";
+    assert_eq!(
+        problems("endpoint: collector:4317", queue),
+        "agent.yaml:7: exporters::otlp::sending_queue::storage: a queue on disk does not exist \
+         yet; what is not acknowledged stays in the log files"
+    );
+    let queue = "endpoint: collector:4317\n    sending_queue: {block_on_overflow: false}";
+    assert_eq!(
+        problems("endpoint: collector:4317", queue),
+        "agent.yaml:7: exporters::otlp::sending_queue::block_on_overflow: thyme never drops at a \
+         full queue: reading stops until there is room"
+    );
+    let operators = "include: [/a]\n    operators: [{type: container}, {type: json_parser}]";
+    assert_eq!(
+        problems("include: [/var/log/pods/*/*/*.log]", operators),
+        "agent.yaml:4: receivers::filelog::operators[1]: one operator is all that thyme supports \
+         yet"
+    );
+    let operators = "include: [/a]\n    operators: [{type: regex_parser}]";
+    assert_eq!(
+        problems("include: [/var/log/pods/*/*/*.log]", operators),
+        "agent.yaml:4: receivers::filelog::operators[0]::type: expected container, found \
+         `regex_parser`"
+    );
+    assert_eq!(
+        problems("service:", "service:\n  telemetry: {traces: {level: none}}"),
+        "agent.yaml:8: service::telemetry::traces: thyme makes no traces of its own yet"
+    );
+}
+
+/// Scenario: extensions that are defined, in service, and used, or only some of that.
+/// Guarantees: `storage` needs one in service, `thyme` may not lie idle, others may.
+#[test]
+fn extensions_must_be_in_service_to_be_used() {
+    let storage = "include: [/a]\n    storage: file_storage";
+    let idle = problems("include: [/var/log/pods/*/*/*.log]", storage);
+    let expected = "agent.yaml:2: receivers::filelog: `storage: file_storage` is no `file_storage` \
+                    in service::extensions";
+    assert_eq!(idle, expected);
+    assert_eq!(
+        problems("service:", "extensions: {thyme: {workers: 2}}\nservice:"),
+        "agent.yaml:7: extensions::thyme: defined, but not listed in service::extensions"
+    );
+    let unused = MINIMAL.replace("service:", "extensions: {health_check: }\nservice:");
+    assert_eq!(parse(&unused).unwrap().health_check, None);
+    assert_eq!(
+        problems("service:", "extensions: {file_storage: {directory: 1}}\nservice:"),
+        "agent.yaml:7: extensions::file_storage::directory: expected text, found a whole number: \
+         put it in quotes",
+        "what is not in service is checked all the same"
+    );
+    let twice = "extensions: {file_storage: , file_storage/b: }\nservice:\n  extensions: \
+                 [file_storage, file_storage/b]";
+    assert_eq!(
+        problems("service:", twice),
+        "agent.yaml:9: service::extensions[1]: only one extension of this type can be in service"
+    );
+}
+
+/// Scenario: limits that contradict each other or their range.
+/// Guarantees: each is refused with the limit that it breaks.
+#[test]
+fn limits_must_fit_together() {
+    assert_eq!(
+        refused(COMPLETE, "in_flight_bytes_max: 32MiB", "in_flight_bytes_max: 8MiB"),
+        "agent.yaml:58: extensions::thyme::in_flight_bytes_max: must be at least 2 x \
+         request_bytes_max x workers = 12MiB"
+    );
+    assert_eq!(
+        refused(COMPLETE, "workers: 2", "workers: 65"),
+        "agent.yaml:56: extensions::thyme::workers: must be from 1 to 64, found 65"
+    );
+    assert_eq!(
+        refused(COMPLETE, "send_batch_max_size: 2000", "send_batch_max_size: 999"),
+        "agent.yaml:19: processors::batch/small: send_batch_max_size (999) must not be less than \
+         send_batch_size (1000)"
+    );
+    assert_eq!(
+        refused(COMPLETE, "max_elapsed_time: 5m", "max_elapsed_time: 5s"),
+        "agent.yaml:35: exporters::otlp_http/backend::retry_on_failure: `max_elapsed_time` must \
+         not be less than `max_interval`"
+    );
+    let large = refused(COMPLETE, "        max_log_size: 1MiB", "        max_log_size: 4MiB");
+    assert!(
+        large.starts_with("agent.yaml:2: receivers::file_log/pods: `max_log_size` must"),
+        "{large}"
+    );
+    assert_eq!(
+        refused(COMPLETE, "level: 3", "level: 23"),
+        "agent.yaml:28: exporters::otlp_http/backend::compression_params::level: must be from 0 to \
+         22, found 23"
+    );
+    let many = MINIMAL
+        .replace("service:", "extensions: {thyme: {workers: 8}}\nservice:\n  extensions: [thyme]");
+    assert_eq!(parse(&many).unwrap().thyme.in_flight_bytes_max, 2 * 8 * 3_670_016);
+}
+
+/// Scenario: endpoints as people write them.
+/// Guarantees: those of the Collector's documentation are taken; one that can't be reached is not.
+#[test]
+fn endpoints_must_be_reachable() {
+    let endpoint = |kind: &str, text: &str| {
+        let text = MINIMAL
+            .replace("otlp:\n", &format!("{kind}:\n"))
+            .replace("[otlp]", &format!("[{kind}]"))
+            .replace("collector:4317", &format!("'{text}'"));
+        parse(&text).map(|config| config.exporter.endpoint).ok()
+    };
+    for good in ["c:4317", "127.0.0.1:1", "[::1]:4317", "http://c:4317", "https://c:4317/"] {
+        assert_eq!(endpoint("otlp", good).as_deref(), Some(good));
+    }
+    assert_eq!(endpoint("otlp", "dns:///c:4317").as_deref(), Some("c:4317"));
+    for good in ["http://c", "https://c:4318/base/", "http://[::1]:4318"] {
+        assert_eq!(endpoint("otlphttp", good).as_deref(), Some(good));
+    }
+    for bad in ["c", "http://c", "unix:///socket", "http://c:4317/path", "", "c:port", ":4317"] {
+        assert_eq!(endpoint("otlp", bad), None, "{bad}");
+    }
+    for bad in ["c:4318", "ftp://c", "", "http://", "http://c?x=1"] {
+        assert_eq!(endpoint("otlphttp", bad), None, "{bad}");
+    }
+}
+
+/// Scenario: values from the environment, and one variable that is not set.
+/// Guarantees: types are found anew, and only the missing variable is complained about.
+#[test]
+fn the_environment_fills_values() {
+    let batch = "processors: {batch: {send_batch_size: '${env:SIZE}', timeout: '${env:NONE:-2s}'}}";
+    let text = MINIMAL.replace("service:", &format!("{batch}\nservice:"));
+    let text =
+        text.replace("receivers: [filelog]", "receivers: [filelog]\n      processors: [batch]");
+    let config = parse(&text).unwrap();
+    assert_eq!(config.batch.send_batch_size, 512);
+    assert_eq!(config.batch.timeout, Duration::from_secs(2));
+    assert_eq!(
+        problems("collector:4317", "${env:COLLECTOR}"),
+        "agent.yaml:6: exporters::otlp::endpoint: the environment variable `COLLECTOR` is not set; \
+         `${env:COLLECTOR:-}` would be empty without it"
+    );
+}
+
+/// Scenario: texts that are no configuration at all.
+/// Guarantees: an error with a line, never a panic.
+#[test]
+fn what_is_no_configuration_is_refused() {
+    assert_eq!(parse("").unwrap_err(), "agent.yaml:1: the key `service` is missing");
+    assert_eq!(parse("- a\n").unwrap_err(), "agent.yaml:1: expected a mapping, found a list");
+    assert_eq!(
+        parse("receivers:\n  filelog:\n  filelog:\n").unwrap_err(),
+        "agent.yaml:3: duplicate mapping key `filelog` is not allowed here"
+    );
+    assert_eq!(
+        parse("service:\n  pipelines:\n").unwrap_err(),
+        "agent.yaml:1: service: the key `pipelines` is missing"
+    );
+    assert_eq!(
+        parse("service:\n  pipelines: {}\n").unwrap_err(),
+        "agent.yaml:2: service::pipelines: the pipeline `logs` is missing"
+    );
+    let missing = Config::load(Path::new("/nonexistent/agent.yaml")).unwrap_err().to_string();
+    assert!(missing.starts_with("/nonexistent/agent.yaml: "), "{missing}");
+}
+
+/// Scenario: a batch size of 0, a queue that is switched off, metrics that are switched off.
+/// Guarantees: they mean what they mean in the Collector.
+#[test]
+fn switches_mean_what_the_collector_means() {
+    let zero = COMPLETE.replace("send_batch_size: 1000", "send_batch_size: 0");
+    let batch = parse(&zero).unwrap().batch;
+    assert_eq!((batch.send_batch_size, batch.timeout), (2000, Duration::ZERO));
+    let off = COMPLETE.replace("      enabled: true\n      num", "      enabled: false\n      num");
+    let queue = parse(&off).unwrap().exporter.queue;
+    assert_eq!(queue, QueueConfig { num_consumers: 1, queue_size: 1 });
+    let none = COMPLETE.replace("level: detailed", "level: none");
+    assert_eq!(parse(&none).unwrap().telemetry.readers, []);
+    let forever = COMPLETE.replace("max_elapsed_time: 5m", "max_elapsed_time: 0");
+    assert_eq!(parse(&forever).unwrap().exporter.retry.max_elapsed, None);
+    assert_eq!(
+        problems("service:", "service:\n  telemetry: {metrics: {readers: []}}"),
+        "agent.yaml:8: service::telemetry::metrics: `readers` must not be empty unless `level` is \
+         none"
+    );
+}
