@@ -1,1 +1,164 @@
-//! Sends requests to the sink.
+//! Sends requests to the sink: OTLP over gRPC or HTTP, until each of them is settled.
+//!
+//! ```text
+//! workers --mpsc(queue_size + num_consumers)--> num_consumers x [ delivery <-> client <-> pool ] --> sink
+//!    ^                                                                |
+//!    '----------------------------- Settled --------------------------'
+//! ```
+//!
+//! Each consumer takes a request, brings it to its end ([`delivery`]) and takes the next; so there
+//! are `num_consumers` requests in flight at most, and with one consumer their order is kept. A
+//! request's bytes are never copied or compressed again, unless the sink finds it too large.
+//!
+//! What this stage must not do: count records (the worker does, from [`Settled`]), read files, or
+//! drop what could be kept. Where OTLP would drop a request that a later attempt may save (refused
+//! credentials, wrong endpoints, RESOURCE_EXHAUSTED without RetryInfo, internal errors), it is kept
+//! and the log says so; `retry_on_failure.max_elapsed_time` sets a limit for those who want one.
+//! The tables are in [`grpc`] and [`http`].
+
+mod balance;
+mod bisect;
+mod chance;
+mod client;
+mod connect;
+mod delivery;
+mod endpoint;
+mod grpc;
+mod http;
+mod limits;
+mod message;
+mod outcome;
+mod pool;
+mod reply;
+mod retry;
+#[cfg(test)]
+mod scenarios;
+mod tls;
+mod warnings;
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use tokio::sync::{Mutex, mpsc};
+
+use self::{
+    bisect::Bisector,
+    client::Client,
+    connect::Connector,
+    delivery::{Delivery, Sink},
+    endpoint::Endpoint,
+    pool::Pool,
+    warnings::Warnings,
+};
+use crate::{
+    config::{ExporterConfig, Protocol},
+    metrics::Metrics,
+    queue::Request,
+};
+
+pub use self::{
+    connect::{Resolver, Resolving, SystemResolver},
+    limits::Timing,
+};
+
+/// Why an exporter can't start. What fails later is not an error but tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The endpoint is not one.
+    #[error("endpoint {endpoint:?}: {reason}")]
+    Endpoint {
+        /// As configured.
+        endpoint: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A header can't be sent. Its value, perhaps a secret, is not told.
+    #[error("header {name:?}: {reason}")]
+    Header {
+        /// As configured.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The authority file is of no use.
+    #[error("tls.ca_file {path:?}: {source}")]
+    CaFile {
+        /// As configured.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The system trusts nobody.
+    #[error("the system has no certificate authorities ({errors}); name some with tls.ca_file")]
+    SystemAuthorities {
+        /// What went wrong while looking for them.
+        errors: String,
+    },
+    /// rustls refuses its configuration.
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
+}
+
+/// Starts an exporter on `runtime` and returns where its requests go in. Dropping the sender ends
+/// it once all requests are settled; every request is settled exactly once. A receiver of
+/// settlements that is gone is ignored.
+///
+/// # Errors
+/// When the endpoint, a header or the TLS configuration is of no use. That the sink can't be
+/// reached is no error.
+pub fn spawn(
+    runtime: &tokio::runtime::Handle,
+    config: &ExporterConfig,
+    metrics: Arc<Metrics>,
+) -> Result<mpsc::Sender<Request>, ExportError> {
+    spawn_with(runtime, config, metrics, Arc::new(SystemResolver), Timing::default())
+}
+
+/// [`spawn`] with another resolver and other timing: for tests and simulations.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_with(
+    runtime: &tokio::runtime::Handle,
+    config: &ExporterConfig,
+    metrics: Arc<Metrics>,
+    resolver: Arc<dyn Resolver>,
+    timing: Timing,
+) -> Result<mpsc::Sender<Request>, ExportError> {
+    let endpoint = match config.protocol {
+        Protocol::Grpc => Endpoint::grpc(&config.endpoint, config.tls.insecure)?,
+        Protocol::Http => Endpoint::http(&config.endpoint)?,
+    };
+    let warnings = Arc::new(Warnings::default());
+    let connector = Connector::new(config.protocol, &endpoint, &config.tls, timing.clone())?;
+    let pool =
+        Arc::new(Pool::new(endpoint.clone(), connector, resolver, timing, Arc::clone(&warnings)));
+    let client = Client::new(config, &endpoint, pool, Arc::clone(&metrics))?;
+    let bisector = Bisector::new(config.compression_level);
+    let delivery =
+        Delivery::new(client, &config.id, config.retry.clone(), bisector, warnings, metrics);
+
+    let consumers = config.queue.num_consumers.max(1);
+    let capacity = config.queue.queue_size.saturating_add(consumers);
+    let (sender, receiver) = mpsc::channel(capacity.min(tokio::sync::Semaphore::MAX_PERMITS));
+    let (receiver, delivery) = (Arc::new(Mutex::new(receiver)), Arc::new(delivery));
+    for _ in 0..consumers {
+        runtime.spawn(consume(Arc::clone(&receiver), Arc::clone(&delivery)));
+    }
+    Ok(sender)
+}
+
+/// One consumer: a request after the other, until no more can come.
+async fn consume<S: Sink>(
+    requests: Arc<Mutex<mpsc::Receiver<Request>>>,
+    delivery: Arc<Delivery<S>>,
+) {
+    loop {
+        // The lock is free while a request is delivered: `let` ends the statement.
+        let request = requests.lock().await.recv().await;
+        let Some(request) = request else { return };
+        let reply = request.reply.clone();
+        let settled = delivery.deliver(request).await;
+        // A worker that is gone has nothing to account for any more.
+        reply.send(settled).ok();
+    }
+}

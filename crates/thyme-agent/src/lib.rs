@@ -5,13 +5,18 @@
 pub mod config;
 pub mod limits;
 pub mod metrics;
+pub mod pipeline;
 
+pub mod discover;
+pub mod worker;
+pub mod tail;
+pub mod parse;
+pub mod enrich;
 pub mod batch;
 pub mod encode;
-pub mod enrich;
-pub mod export;
-pub mod parse;
 pub mod queue;
+pub mod export;
+pub mod checkpoint;
 
 pub mod admin;
 pub mod telemetry;

@@ -1,4 +1,58 @@
 //! Every limit of the agent that is not a key of its configuration, with its unit in its name.
 
+use std::time::Duration;
+
 /// Bytes that one read asks for; a line that doesn't fit grows the buffer up to its own limit.
 pub const READ_BYTES: usize = 256 * 1024;
+
+/// Room in the read buffer beyond `max_log_size` for what stands before a body.
+pub const LINE_HEADER_BYTES: usize = 4 * 1024;
+
+/// Events about directories that may wait for discovery; more are made good by a scan.
+pub const DIRECTORY_EVENTS_MAX: usize = 16 * 1024;
+
+/// How long discovery gathers events before it looks.
+pub const EVENT_SETTLE_TIME: Duration = Duration::from_millis(2);
+
+/// How often a root that doesn't exist yet is looked for.
+pub const MISSING_ROOT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Shortest wait between two reads of a growing file.
+pub const POLL_INTERVAL_MIN: Duration = Duration::from_millis(5);
+
+/// Bytes that a read of a growing file should find; its wait adapts to that.
+pub const READ_BYTES_WANTED: u64 = 48 * 1024;
+
+/// A file that has not grown for so long is idle: it is watched instead of polled.
+pub const IDLE_AFTER: Duration = Duration::from_secs(10);
+
+/// How often idle files are looked at all the same, in case an event was lost.
+pub const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often idle files are looked at that can't be watched.
+pub const UNWATCHED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a line without its newline is waited for before it leaves as it is.
+pub const UNTERMINATED_LINE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a partial line's next fragment is waited for before it leaves as it is.
+pub const PARTIAL_LINE_WAIT: Duration = Duration::from_secs(5);
+
+/// How long the end of a rotated file must stay its end before its successor is read: the runtime
+/// may write to it until it has reopened its log.
+pub const ROTATION_GRACE: Duration = Duration::from_millis(30);
+
+/// How long a finished file is kept open, in case its writer was late.
+pub const LINGER_TIME: Duration = Duration::from_secs(5);
+
+/// How often a worker looks after what isn't urgent: partial lines, lingering files, idle ones.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Longest a worker sleeps: it proves that it is alive at least that often.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A thread that hasn't proved to be alive for so long makes the agent unhealthy.
+pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(15);
+
+/// Buffers that an encoder keeps, in requests.
+pub const SPARE_REQUESTS: usize = 2;

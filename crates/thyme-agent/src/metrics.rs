@@ -49,6 +49,11 @@ impl Count {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Moves it up or down: for gauges, which never fall below zero.
+    pub fn add_gauge(&self, change: i64) {
+        self.0.fetch_add(change as u64, Ordering::Relaxed);
+    }
+
     /// Sets it: for gauges.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);

@@ -1,0 +1,305 @@
+//! How far each file has been acknowledged, kept on disk by a thread of its own. It must never
+//! hold a worker up, and never be ahead of the sink's acknowledgements.
+//!
+//! A write is a new file renamed over the old one, within [`WRITE_INTERVAL`] of the
+//! acknowledgement; each second a write is synced and kept as a second generation, so that a power
+//! loss falls back to it.
+
+mod format;
+mod lock;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+pub use self::format::{FileCheckpoint, FormatError};
+use crate::metrics::Metrics;
+
+/// Shortest time between two writes; an acknowledgement is on disk within twice that.
+const WRITE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Longest time between two synced writes while there is something to sync.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Least time between two log lines about failing writes.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+const CURRENT_NAME: &str = "checkpoints";
+const SYNCED_NAME: &str = "checkpoints.synced";
+
+/// Why the state directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// An operation on a file failed.
+    #[error("{path}: {action}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was attempted.
+        action: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another agent uses the directory.
+    #[error("{path}: the state directory is in use by {holder}; each agent needs its own")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// Process that holds it.
+        holder: String,
+    },
+}
+
+impl CheckpointError {
+    fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, action, source }
+    }
+}
+
+/// Number of a file within this process, over all workers.
+pub type FileKey = u64;
+
+/// What a worker says about a file: its new checkpoint, or that it is gone for good.
+pub type Change = (FileKey, Option<FileCheckpoint>);
+
+/// What the state directory held at start.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Whether no checkpoint was ever written there: `start_at` holds only then.
+    pub is_first_start: bool,
+    /// What was read.
+    pub files: Vec<FileCheckpoint>,
+}
+
+/// Opens the state directory: makes it if asked to, locks it and reads what is there.
+pub fn open(directory: &Path, create: bool) -> Result<(State, Restored), CheckpointError> {
+    if create {
+        create_private(directory).map_err(CheckpointError::io(directory, "cannot create"))?;
+    }
+    let lock = lock::acquire(directory)?;
+    let restored = restore(directory)?;
+    Ok((State { directory: directory.to_owned(), _lock: lock }, restored))
+}
+
+fn create_private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// The state directory, held by this process as long as this lives.
+#[derive(Debug)]
+pub struct State {
+    directory: PathBuf,
+    _lock: File,
+}
+
+/// Reads the newest generation that is whole; a damaged one is set aside, never deleted.
+fn restore(directory: &Path) -> Result<Restored, CheckpointError> {
+    let mut is_first_start = true;
+    for name in [CURRENT_NAME, SYNCED_NAME] {
+        let path = directory.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(CheckpointError::io(&path, "cannot read")(error)),
+        };
+        is_first_start = false;
+        match format::decode(&bytes) {
+            Ok(files) => return Ok(Restored { is_first_start, files }),
+            Err(error) => {
+                let aside = directory.join(format!("{name}.corrupt"));
+                tracing::error!(
+                    path = %path.display(), %error, kept_as = %aside.display(),
+                    "a checkpoint is damaged; the older generation is used, and records may come twice"
+                );
+                fs::rename(&path, &aside)
+                    .map_err(CheckpointError::io(&path, "cannot set aside"))?;
+            }
+        }
+    }
+    Ok(Restored { is_first_start, files: Vec::new() })
+}
+
+/// Where workers leave what changed. Newer changes of a file replace older ones, so this is
+/// bounded by the number of files, however slow the disk is.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    pending: Arc<Mutex<HashMap<FileKey, Option<FileCheckpoint>>>>,
+    wake: Sender<()>,
+}
+
+impl Publisher {
+    /// Leaves changes that belong together: they reach the disk in the same write.
+    pub fn publish(&self, changes: impl IntoIterator<Item = Change>) {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
+        // A full channel means that the writer has been woken already.
+        let _already_awake = self.wake.try_send(());
+    }
+}
+
+/// The writer's thread.
+#[derive(Debug)]
+pub struct Writer {
+    publisher: Publisher,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Starts it. `resumed` are the checkpoints of files that no worker has taken over yet, so
+    /// that the first write doesn't forget them.
+    pub fn spawn(
+        state: State,
+        resumed: Vec<Change>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, CheckpointError> {
+        let (wake, woken) = bounded(1);
+        let publisher = Publisher { pending: Arc::default(), wake };
+        let pending = Arc::clone(&publisher.pending);
+        let directory = state.directory.clone();
+        let mut table = Table {
+            state,
+            files: BTreeMap::new(),
+            metrics,
+            last_sync: None,
+            unsynced: true,
+            complained: None,
+        };
+        table.apply(resumed.into_iter().collect());
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || table.run(&woken, &pending))
+            .map_err(CheckpointError::io(&directory, "cannot start the checkpoint thread"))?;
+        Ok(Self { publisher, thread })
+    }
+
+    /// A way to leave changes.
+    pub fn publisher(&self) -> Publisher {
+        self.publisher.clone()
+    }
+
+    /// Writes and syncs what is left, and ends. All other publishers must be gone.
+    pub fn finish(self) {
+        drop(self.publisher);
+        if self.thread.join().is_err() {
+            tracing::error!("the checkpoint thread panicked");
+        }
+    }
+}
+
+/// All checkpoints, as they are to be on disk.
+struct Table {
+    state: State,
+    files: BTreeMap<FileKey, FileCheckpoint>,
+    metrics: Arc<Metrics>,
+    last_sync: Option<Instant>,
+    unsynced: bool,
+    complained: Option<Instant>,
+}
+
+impl Table {
+    fn run(
+        mut self,
+        woken: &Receiver<()>,
+        pending: &Mutex<HashMap<FileKey, Option<FileCheckpoint>>>,
+    ) {
+        // At once, so that a restart is never taken for the first start.
+        self.write(true);
+        loop {
+            let wait = if self.unsynced { SYNC_INTERVAL } else { Duration::MAX };
+            let ended = match woken.recv_timeout(wait) {
+                Ok(()) => {
+                    std::thread::sleep(WRITE_INTERVAL);
+                    false
+                }
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            let changes =
+                std::mem::take(&mut *pending.lock().unwrap_or_else(PoisonError::into_inner));
+            let changed = self.apply(changes);
+            let sync_due =
+                self.unsynced && self.last_sync.is_none_or(|last| last.elapsed() >= SYNC_INTERVAL);
+            if changed || sync_due || ended {
+                self.write(sync_due || ended);
+            }
+            if ended {
+                return;
+            }
+        }
+    }
+
+    fn apply(&mut self, changes: HashMap<FileKey, Option<FileCheckpoint>>) -> bool {
+        let changed = !changes.is_empty();
+        for (key, change) in changes {
+            match change {
+                Some(checkpoint) => self.files.insert(key, checkpoint),
+                None => self.files.remove(&key),
+            };
+        }
+        self.unsynced |= changed;
+        changed
+    }
+
+    fn write(&mut self, sync: bool) {
+        match self.try_write(sync) {
+            Ok(()) => {
+                self.metrics.checkpoints_written.increment();
+                if sync {
+                    self.last_sync = Some(Instant::now());
+                    self.unsynced = false;
+                }
+            }
+            Err(error) => {
+                self.metrics.checkpoint_errors.increment();
+                if self.complained.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
+                    self.complained = Some(Instant::now());
+                    tracing::error!(%error, "a checkpoint can't be written; records may come twice after a restart");
+                }
+                // Tried again with the next change, or after a second.
+                self.unsynced = true;
+                self.last_sync = Some(Instant::now());
+            }
+        }
+    }
+
+    fn try_write(&self, sync: bool) -> Result<(), CheckpointError> {
+        let directory = &self.state.directory;
+        let fresh = directory.join("checkpoints.new");
+        let current = directory.join(CURRENT_NAME);
+        let bytes = format::encode(self.files.values());
+        let mut file =
+            File::create(&fresh).map_err(CheckpointError::io(&fresh, "cannot create"))?;
+        file.write_all(&bytes).map_err(CheckpointError::io(&fresh, "cannot write"))?;
+        if sync {
+            file.sync_all().map_err(CheckpointError::io(&fresh, "cannot sync"))?;
+            let synced = directory.join(SYNCED_NAME);
+            let link = directory.join("checkpoints.synced.new");
+            if let Err(error) = fs::remove_file(&link)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(CheckpointError::io(&link, "cannot remove")(error));
+            }
+            fs::hard_link(&fresh, &link).map_err(CheckpointError::io(&link, "cannot link"))?;
+            fs::rename(&link, &synced).map_err(CheckpointError::io(&synced, "cannot rename to"))?;
+        }
+        fs::rename(&fresh, &current).map_err(CheckpointError::io(&current, "cannot rename to"))?;
+        if sync {
+            File::open(directory)
+                .and_then(|opened| opened.sync_all())
+                .map_err(CheckpointError::io(directory, "cannot sync"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+//! One agent a state directory: an advisory lock that dies with its process.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Seek, Write},
+    path::Path,
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::CheckpointError;
+
+/// Locks the directory, or says which process holds it.
+pub(super) fn acquire(directory: &Path) -> Result<File, CheckpointError> {
+    let path = directory.join("lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(CheckpointError::io(&path, "cannot open"))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        let _unnamed = file.read_to_string(&mut holder);
+        let holder = match holder.trim() {
+            "" => "another process".to_owned(),
+            pid => format!("process {pid}"),
+        };
+        return Err(CheckpointError::Locked { path, holder });
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| write!(file, "{}", std::process::id()))
+        .map_err(CheckpointError::io(&path, "cannot write"))?;
+    Ok(file)
+}

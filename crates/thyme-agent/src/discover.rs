@@ -1,0 +1,297 @@
+//! Which files exist, and whose they are: watches on directories, and scans as the safety net.
+//! Every new file is opened at once, so that it can't be deleted before it is read. It must not
+//! read a byte of them, and never waits for a worker.
+
+pub mod open;
+pub mod pattern;
+mod scan;
+mod watch;
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use globset::GlobMatcher;
+
+use self::{
+    open::Opened,
+    pattern::{Pattern, PatternError},
+    scan::{Directory, Scanner},
+    watch::{DirectoryEvent, DirectoryWatch},
+};
+use crate::{
+    checkpoint::{Change, FileCheckpoint, FileKey, Publisher},
+    config::{FilelogConfig, StartAt},
+    limits::{DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, MISSING_ROOT_INTERVAL},
+    metrics::Metrics,
+    tail::identity::Inode,
+    worker::{WorkerHandle, WorkerMessage},
+};
+
+/// One container's log: a live file and what it was rotated to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupKey {
+    /// Which receiver includes it, by its place in the configuration.
+    pub receiver: usize,
+    /// The directory.
+    pub directory: PathBuf,
+    /// Name of the live file, whether it exists at present or not.
+    pub live: OsString,
+}
+
+/// A file of a group, as its directory shows it.
+#[derive(Debug)]
+pub struct FoundFile {
+    /// Its name.
+    pub name: OsString,
+    /// Which file it is.
+    pub inode: Inode,
+    /// Open, where this name is new for this inode; its length then.
+    pub opened: Option<Opened>,
+}
+
+/// All files of a group that exist now; none when it is gone.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Whose they are.
+    pub key: Arc<GroupKey>,
+    /// In no order.
+    pub files: Vec<FoundFile>,
+    /// On the first snapshot of a group: what its checkpoints say.
+    pub resume: Vec<(FileKey, FileCheckpoint)>,
+    /// Where new files begin that no checkpoint knows.
+    pub start_at: StartAt,
+}
+
+/// A receiver as discovery sees it.
+#[derive(Debug)]
+pub struct Source {
+    patterns: Vec<Pattern>,
+    exclude: Vec<GlobMatcher>,
+    start_at: StartAt,
+}
+
+impl Source {
+    /// Parses the patterns of a receiver.
+    pub fn new(config: &FilelogConfig) -> Result<Self, PatternError> {
+        Ok(Self {
+            patterns: config
+                .include
+                .iter()
+                .map(|one| Pattern::new(one))
+                .collect::<Result<_, _>>()?,
+            exclude: config
+                .exclude
+                .iter()
+                .map(|one| pattern::path_matcher(one))
+                .collect::<Result<_, _>>()?,
+            start_at: config.start_at,
+        })
+    }
+
+    fn excludes(&self, path: &Path) -> bool {
+        self.exclude.iter().any(|glob| glob.is_match(path))
+    }
+}
+
+/// What discovery starts from.
+pub struct DiscoveryStart {
+    /// Receivers, in the configuration's order.
+    pub sources: Vec<Source>,
+    /// What the checkpoints say.
+    pub resume: Vec<(FileKey, FileCheckpoint)>,
+    /// Whether `start_at` holds for what the first scan finds.
+    pub is_first_start: bool,
+    /// Time between two scans of everything.
+    pub scan_interval: Duration,
+    /// Where the groups go.
+    pub workers: Vec<WorkerHandle>,
+    /// Where checkpoints of vanished files are withdrawn.
+    pub checkpoints: Option<Publisher>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The discovery thread's state.
+pub struct Discovery {
+    scanner: Scanner,
+    watch: DirectoryWatch,
+    events: Receiver<DirectoryEvent>,
+    stop: Receiver<()>,
+    resume: HashMap<(PathBuf, OsString), Vec<(FileKey, FileCheckpoint)>>,
+    workers: Vec<WorkerHandle>,
+    /// Which worker a group belongs to; it never moves.
+    assigned: HashMap<Arc<GroupKey>, usize>,
+    checkpoints: Option<Publisher>,
+    scan_interval: Duration,
+    is_first_start: bool,
+    is_first_scan: bool,
+    metrics: Arc<Metrics>,
+}
+
+impl Discovery {
+    /// Prepares it; the returned sender, dropped, ends [`Discovery::run`].
+    pub fn new(start: DiscoveryStart) -> (Self, Sender<()>) {
+        let (stopper, stop) = bounded(0);
+        let (sender, events) = bounded(DIRECTORY_EVENTS_MAX);
+        let mut resume: HashMap<_, Vec<_>> = HashMap::new();
+        for (key, file) in start.resume {
+            let group = (file.directory.clone(), file.live.clone());
+            resume.entry(group).or_default().push((key, file));
+        }
+        let discovery = Self {
+            scanner: Scanner::new(start.sources, Arc::clone(&start.metrics)),
+            watch: DirectoryWatch::new(sender, Arc::clone(&start.metrics)),
+            events,
+            stop,
+            resume,
+            workers: start.workers,
+            assigned: HashMap::new(),
+            checkpoints: start.checkpoints,
+            scan_interval: start.scan_interval,
+            is_first_start: start.is_first_start,
+            is_first_scan: true,
+            metrics: start.metrics,
+        };
+        (discovery, stopper)
+    }
+
+    /// Scans, then follows events until it is stopped.
+    pub fn run(mut self) {
+        self.scan_everything();
+        self.is_first_scan = false;
+        self.withdraw_vanished();
+        let mut next_scan = Instant::now() + self.next_scan_wait();
+        loop {
+            crossbeam_channel::select! {
+                recv(self.stop) -> _ => return,
+                recv(self.events) -> event => {
+                    let Ok(event) = event else { return };
+                    if self.follow(event) {
+                        next_scan = Instant::now();
+                    }
+                }
+                default(next_scan.saturating_duration_since(Instant::now())) => {}
+            }
+            if Instant::now() >= next_scan {
+                self.scan_everything();
+                next_scan = Instant::now() + self.next_scan_wait();
+            }
+        }
+    }
+
+    fn next_scan_wait(&self) -> Duration {
+        if self.scanner.has_missing_root() { MISSING_ROOT_INTERVAL } else { self.scan_interval }
+    }
+
+    /// Looks again at the directories that events name; `true` when events were lost and
+    /// everything must be looked at.
+    fn follow(&mut self, first: DirectoryEvent) -> bool {
+        // A directory that is being filled raises many events: a moment later, one look is enough.
+        let deadline = Instant::now() + EVENT_SETTLE_TIME;
+        let mut dirty = vec![first];
+        loop {
+            match self.events.recv_deadline(deadline) {
+                Ok(event) if !dirty.contains(&event) => dirty.push(event),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if dirty.contains(&DirectoryEvent::Lost) {
+            self.metrics.event_overflows.increment();
+            self.scanner.distrust();
+            return true;
+        }
+        for event in dirty {
+            if let DirectoryEvent::Changed(directory) = event {
+                self.scan_directory(&directory);
+            }
+        }
+        false
+    }
+
+    fn scan_everything(&mut self) {
+        for directory in self.scanner.roots() {
+            self.scan_tree(directory);
+        }
+        for known in self.scanner.known_directories() {
+            self.scan_directory(&known);
+        }
+    }
+
+    /// Looks at a directory that is known already.
+    fn scan_directory(&mut self, path: &Path) {
+        if let Some(directory) = self.scanner.known(path) {
+            self.scan_tree(directory);
+        }
+    }
+
+    /// Looks at a directory, and below it at those that are new.
+    fn scan_tree(&mut self, directory: Directory) {
+        let mut pending = vec![directory];
+        while let Some(directory) = pending.pop() {
+            if self.scanner.is_new(&directory) {
+                // The watch comes first: what is made after it raises an event, and the scan sees
+                // what was made before.
+                self.watch.add(&directory.path);
+            }
+            let found = self.scanner.scan(&directory);
+            if found.is_gone {
+                self.watch.remove(&directory.path);
+            }
+            for (key, files) in found.groups {
+                self.report(key, files);
+            }
+            pending.extend(found.new_directories);
+        }
+    }
+
+    fn report(&mut self, key: Arc<GroupKey>, files: Vec<FoundFile>) {
+        let resume =
+            self.resume.remove(&(key.directory.clone(), key.live.clone())).unwrap_or_default();
+        let is_old = self.is_first_start && self.is_first_scan;
+        let start_at =
+            if is_old { self.scanner.start_at(key.receiver) } else { StartAt::Beginning };
+        let bytes: u64 = files.iter().filter_map(|file| Some(file.opened.as_ref()?.bytes)).sum();
+        let worker = self.worker_of(&key);
+        if files.is_empty() {
+            self.assigned.remove(&key);
+        }
+        self.workers[worker].assigned(bytes);
+        // A worker that has ended takes no more files; the pipeline reports why it ended.
+        let snapshot = Snapshot { key, files, resume, start_at };
+        let _ended = self.workers[worker].messages.send(WorkerMessage::Snapshot(snapshot));
+    }
+
+    /// The group's worker; a new group goes to the one with the fewest unread bytes.
+    fn worker_of(&mut self, key: &Arc<GroupKey>) -> usize {
+        if let Some(worker) = self.assigned.get(key) {
+            return *worker;
+        }
+        let loads = self.workers.iter().map(WorkerHandle::load).enumerate();
+        let worker = loads.min_by_key(|(_, load)| *load).map_or(0, |(worker, _)| worker);
+        self.workers[worker].adopted();
+        self.assigned.insert(Arc::clone(key), worker);
+        worker
+    }
+
+    /// Withdraws the checkpoints of groups that no longer exist. What they had not acknowledged
+    /// was deleted while no agent ran; nobody can read it any more.
+    fn withdraw_vanished(&mut self) {
+        if self.scanner.has_missing_root() {
+            return;
+        }
+        let vanished: Vec<Change> =
+            self.resume.drain().flat_map(|(_, files)| files).map(|(key, _)| (key, None)).collect();
+        if let Some(checkpoints) = &self.checkpoints
+            && !vanished.is_empty()
+        {
+            checkpoints.publish(vanished);
+        }
+    }
+}

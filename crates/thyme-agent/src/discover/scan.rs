@@ -1,0 +1,322 @@
+//! Looks into directories: which of their entries are log files, which directories lead to more,
+//! and what has changed since the last look.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ffi::{OsStr, OsString},
+    fs::{DirEntry, File, Metadata},
+    io,
+    os::unix::fs::{DirEntryExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    FoundFile, GroupKey, Source,
+    open::{Opened, open_beneath, open_root},
+    pattern::{Level, LogName},
+};
+use crate::{config::StartAt, metrics::Metrics, tail::identity::Inode};
+
+/// A directory whose time of change lies further back than this has shown all its changes.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
+
+/// Where in which pattern a directory stands: receiver, pattern, level of its entries.
+type Place = (usize, usize, usize);
+
+/// A directory to look into.
+#[derive(Clone, Debug)]
+pub(super) struct Directory {
+    pub(super) path: PathBuf,
+    places: BTreeSet<Place>,
+}
+
+/// What a look found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Groups whose files have changed.
+    pub(super) groups: Vec<(Arc<GroupKey>, Vec<FoundFile>)>,
+    /// Directories that were never looked into.
+    pub(super) new_directories: Vec<Directory>,
+    /// The directory itself doesn't exist any more.
+    pub(super) is_gone: bool,
+}
+
+/// What the last look at a directory saw.
+#[derive(Debug, Default)]
+struct Known {
+    places: BTreeSet<Place>,
+    /// Time of change at the last look; `None` when it must be looked at again in any case.
+    changed_at: Option<SystemTime>,
+    groups: HashMap<Arc<GroupKey>, BTreeMap<OsString, Inode>>,
+    refused: HashSet<OsString>,
+}
+
+/// The memory of discovery.
+pub(super) struct Scanner {
+    sources: Vec<Source>,
+    known: HashMap<PathBuf, Known>,
+    roots: HashMap<PathBuf, File>,
+    metrics: Arc<Metrics>,
+}
+
+impl Scanner {
+    pub(super) fn new(sources: Vec<Source>, metrics: Arc<Metrics>) -> Self {
+        Self { sources, known: HashMap::new(), roots: HashMap::new(), metrics }
+    }
+
+    pub(super) fn start_at(&self, receiver: usize) -> StartAt {
+        self.sources[receiver].start_at
+    }
+
+    /// The directories that patterns are rooted in, as far as they have not been looked into.
+    pub(super) fn roots(&self) -> Vec<Directory> {
+        let mut roots: BTreeMap<&Path, BTreeSet<Place>> = BTreeMap::new();
+        for (receiver, source) in self.sources.iter().enumerate() {
+            for (pattern, one) in source.patterns.iter().enumerate() {
+                roots.entry(&one.root).or_default().insert((receiver, pattern, 0));
+            }
+        }
+        roots
+            .into_iter()
+            .filter(|(path, places)| {
+                self.known.get(*path).is_none_or(|known| !known.places.is_superset(places))
+            })
+            .map(|(path, places)| Directory { path: path.to_owned(), places })
+            .collect()
+    }
+
+    /// Whether a root doesn't exist yet.
+    pub(super) fn has_missing_root(&self) -> bool {
+        !self.roots().is_empty()
+    }
+
+    pub(super) fn known_directories(&self) -> Vec<PathBuf> {
+        self.known.keys().cloned().collect()
+    }
+
+    pub(super) fn known(&self, path: &Path) -> Option<Directory> {
+        let known = self.known.get(path)?;
+        Some(Directory { path: path.to_owned(), places: known.places.clone() })
+    }
+
+    pub(super) fn is_new(&self, directory: &Directory) -> bool {
+        !self.known.contains_key(&directory.path)
+    }
+
+    /// Makes the next look at each directory a thorough one.
+    pub(super) fn distrust(&mut self) {
+        for known in self.known.values_mut() {
+            known.changed_at = None;
+        }
+    }
+
+    /// Looks into a directory.
+    pub(super) fn scan(&mut self, directory: &Directory) -> Found {
+        let mut known = self.known.remove(&directory.path).unwrap_or_default();
+        let had_all_places = known.places.is_superset(&directory.places);
+        known.places.extend(&directory.places);
+        let metadata = match std::fs::metadata(&directory.path) {
+            Ok(metadata) if metadata.is_dir() => metadata,
+            _ => {
+                self.roots.remove(&directory.path);
+                return gone(known);
+            }
+        };
+        let changed_at = metadata.modified().ok();
+        if had_all_places && changed_at.is_some() && known.changed_at == changed_at {
+            self.known.insert(directory.path.clone(), known);
+            return Found::default();
+        }
+        let Ok(entries) = std::fs::read_dir(&directory.path) else { return gone(known) };
+        let mut look = Look {
+            directory: &directory.path,
+            metadata: &metadata,
+            scanner: self,
+            known: &mut known,
+            groups: HashMap::new(),
+            new_directories: BTreeMap::new(),
+            must_look_again: false,
+        };
+        for entry in entries.flatten() {
+            look.at_entry(&entry);
+        }
+        let must_look_again = look.must_look_again;
+        let found = look.finish();
+        // A change within the clock's granularity of this look might not show in the time.
+        let settled = changed_at.filter(|at| at.elapsed().is_ok_and(|age| age > SETTLED_AFTER));
+        known.changed_at = if must_look_again { None } else { settled };
+        self.known.insert(directory.path.clone(), known);
+        found
+    }
+
+    /// The root directory that leads to `directory`, open, and the way from there.
+    fn root_of<'a>(&mut self, directory: &'a Path, place: Place) -> io::Result<(&File, &'a Path)> {
+        let root = &self.sources[place.0].patterns[place.1].root;
+        if !self.roots.contains_key(root) {
+            self.roots.insert(root.clone(), open_root(root)?);
+        }
+        let relative = directory.strip_prefix(root).unwrap_or(Path::new(""));
+        Ok((&self.roots[root], relative))
+    }
+}
+
+/// All groups of a directory that is gone are empty.
+fn gone(known: Known) -> Found {
+    let groups = known.groups.into_keys().map(|key| (key, Vec::new())).collect();
+    Found { groups, new_directories: Vec::new(), is_gone: true }
+}
+
+/// One look into one directory.
+struct Look<'a> {
+    directory: &'a Path,
+    metadata: &'a Metadata,
+    scanner: &'a mut Scanner,
+    known: &'a mut Known,
+    groups: HashMap<Arc<GroupKey>, Vec<(OsString, u64, Place)>>,
+    new_directories: BTreeMap<PathBuf, BTreeSet<Place>>,
+    must_look_again: bool,
+}
+
+impl Look<'_> {
+    fn at_entry(&mut self, entry: &DirEntry) {
+        let Ok(kind) = entry.file_type() else { return };
+        let name = entry.file_name();
+        let places: Vec<Place> = self.known.places.iter().copied().collect();
+        for place in places {
+            if kind.is_dir() {
+                self.at_directory(&name, place);
+            } else if kind.is_file() {
+                if let Some(key) = self.group_of(&name, place) {
+                    let files = self.groups.entry(Arc::new(key)).or_default();
+                    if files.iter().all(|(other, ..)| *other != name) {
+                        files.push((name.clone(), entry.ino(), place));
+                    }
+                }
+            } else if self.group_of(&name, place).is_some()
+                && self.known.refused.insert(name.clone())
+            {
+                self.scanner.metrics.refused_files.increment();
+                tracing::warn!(path = ?entry.path(), "not a regular file: it is not followed");
+            }
+        }
+    }
+
+    fn at_directory(&mut self, name: &OsStr, (receiver, pattern, level): Place) {
+        let levels = &self.scanner.sources[receiver].patterns[pattern].levels;
+        let below = match &levels[level] {
+            Level::AnyDepth => level,
+            Level::Name(glob) if level + 1 < levels.len() && glob.is_match(name) => level + 1,
+            Level::Name(_) => return,
+        };
+        let mut places = BTreeSet::from([(receiver, pattern, below)]);
+        if let Level::AnyDepth = levels[below] {
+            // `**` may also stand for no directory at all.
+            places.insert((receiver, pattern, below + 1));
+        }
+        let path = self.directory.join(name);
+        let is_known =
+            self.scanner.known.get(&path).is_some_and(|known| known.places.is_superset(&places));
+        if !is_known {
+            self.new_directories.entry(path).or_default().extend(places);
+        }
+    }
+
+    /// The group that a name belongs to, if the pattern ends here and includes its live name.
+    fn group_of(&self, name: &OsStr, (receiver, pattern, level): Place) -> Option<GroupKey> {
+        let source = &self.scanner.sources[receiver];
+        let levels = &source.patterns[pattern].levels;
+        let level = match &levels[level] {
+            Level::AnyDepth => level + 1,
+            Level::Name(_) => level,
+        };
+        let (Level::Name(glob), true) = (&levels[level], level + 1 == levels.len()) else {
+            return None;
+        };
+        let parsed = LogName::parse(name)?;
+        let path = self.directory.join(name);
+        let included = glob.is_match(parsed.live)
+            && !source.excludes(&path)
+            && !source.excludes(&self.directory.join(parsed.live));
+        let (directory, live) = (self.directory.to_owned(), parsed.live.to_owned());
+        included.then_some(GroupKey { receiver, directory, live })
+    }
+
+    /// Compares with the last look, and opens what is new.
+    fn finish(mut self) -> Found {
+        let mut found = Found::default();
+        let new_directories = std::mem::take(&mut self.new_directories);
+        found.new_directories =
+            new_directories.into_iter().map(|(path, places)| Directory { path, places }).collect();
+        let mut before = std::mem::take(&mut self.known.groups);
+        for (key, entries) in std::mem::take(&mut self.groups) {
+            let (key, known) = before.remove_entry(&key).unwrap_or((key, BTreeMap::new()));
+            let mut now = BTreeMap::new();
+            let mut files = Vec::new();
+            let mut changed = known.len() != entries.len();
+            for (name, inode, place) in entries {
+                changed |= known.get(&name).is_none_or(|seen| seen.inode != inode);
+                let Some(file) = self.resolve(&key, &known, name, inode, place) else { continue };
+                now.insert(file.name.clone(), file.inode);
+                files.push(file);
+            }
+            if changed && (!files.is_empty() || !known.is_empty()) {
+                found.groups.push((Arc::clone(&key), files));
+            }
+            if !now.is_empty() {
+                self.known.groups.insert(key, now);
+            }
+        }
+        found.groups.extend(before.into_keys().map(|key| (key, Vec::new())));
+        found
+    }
+
+    /// A file that is known under this name, or was live and has been rotated, stays as it is; any
+    /// other is opened, since an inode's number may have been used again.
+    fn resolve(
+        &mut self,
+        key: &GroupKey,
+        known: &BTreeMap<OsString, Inode>,
+        name: OsString,
+        number: u64,
+        place: Place,
+    ) -> Option<FoundFile> {
+        let device = self.metadata.dev();
+        let same = |seen: &&Inode| seen.inode == number && seen.device == device;
+        let is_rotated = name != key.live && !name.as_encoded_bytes().ends_with(b".gz");
+        let as_live = || known.get(&key.live).filter(|_| is_rotated);
+        if let Some(inode) = known.get(&name).filter(same).or_else(|| as_live().filter(same)) {
+            return Some(FoundFile { name, inode: *inode, opened: None });
+        }
+        let opened = self.open(&name, place)?;
+        Some(FoundFile { name, inode: opened.inode, opened: Some(opened) })
+    }
+
+    fn open(&mut self, name: &OsStr, place: Place) -> Option<Opened> {
+        let opened = self
+            .scanner
+            .root_of(self.directory, place)
+            .and_then(|(root, relative)| open_beneath(root, &relative.join(name)));
+        match opened {
+            Ok(Some(opened)) => Some(opened),
+            Ok(None) => {
+                if self.known.refused.insert(name.to_owned()) {
+                    self.scanner.metrics.refused_files.increment();
+                }
+                None
+            }
+            // It was deleted, moved or compressed since the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.must_look_again = true;
+                None
+            }
+            Err(error) => {
+                self.must_look_again = true;
+                self.scanner.metrics.file_errors.increment();
+                tracing::warn!(path = ?self.directory.join(name), %error, "cannot open a log file");
+                None
+            }
+        }
+    }
+}

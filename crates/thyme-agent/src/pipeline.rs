@@ -1,0 +1,222 @@
+//! Wires the stages, from the last to the first, and takes them down in the order of the flow.
+//!
+//! ```text
+//! discovery --snapshots--> workers --requests--> exporter --> sink
+//!                             |  ^                  |
+//!               checkpoints <-'  '---settlements----'
+//! ```
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use crossbeam_channel::{Sender, unbounded};
+
+use crate::{
+    checkpoint::{self, CheckpointError, Restored, Writer},
+    config::Config,
+    discover::{Discovery, DiscoveryStart, Source, pattern::PatternError},
+    encode::EncodeError,
+    export::{self, ExportError},
+    limits::HEARTBEAT_AGE_MAX,
+    metrics::Metrics,
+    worker::{
+        KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage, WorkerState,
+    },
+};
+
+/// Why the pipeline can't be started.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// A pattern of a receiver.
+    #[error("receiver {receiver}: {source}")]
+    Pattern {
+        /// The receiver's name in the configuration.
+        receiver: String,
+        /// What is wrong with it.
+        source: PatternError,
+    },
+    /// The state directory.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The exporter.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The compressor.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// Positions of some receivers are kept, of others not.
+    #[error("receivers: `storage` must be set on all of them or on none")]
+    MixedStorage,
+    /// A thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What was left when the pipeline ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Requests that the sink had not acknowledged; the checkpoints stand before them.
+    pub unsettled_requests: u64,
+    /// Records in them.
+    pub unsettled_records: i64,
+}
+
+struct RunningWorker {
+    handle: WorkerHandle,
+    thread: JoinHandle<Result<(), EncodeError>>,
+}
+
+/// The running pipeline.
+pub struct Pipeline {
+    discovery: (Sender<()>, JoinHandle<()>),
+    workers: Vec<RunningWorker>,
+    checkpoints: Option<Writer>,
+    metrics: Arc<Metrics>,
+}
+
+impl Pipeline {
+    /// Starts everything.
+    pub fn start(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self, PipelineError> {
+        let config = Arc::new(config.clone());
+        let sources = sources(&config)?;
+        let requests = export::spawn(runtime, &config.exporter, Arc::clone(&metrics))?;
+        let keys = Arc::new(KeySource::default());
+        let (checkpoints, restored) = start_checkpoints(&config, &keys, &metrics)?;
+        let publisher = checkpoints.as_ref().map(Writer::publisher);
+        let mut workers = Vec::new();
+        for number in 0..config.thyme.workers {
+            let (messages, inbox) = unbounded();
+            let channels = WorkerChannels {
+                messages: inbox,
+                requests: requests.clone(),
+                checkpoints: publisher.clone(),
+            };
+            let now = Instant::now();
+            let state = Arc::new(WorkerState::new(now));
+            let worker = Worker::new(
+                WorkerConfig::new(&config),
+                channels,
+                Arc::clone(&keys),
+                Arc::clone(&state),
+                Arc::clone(&metrics),
+                now,
+            )?;
+            let thread = spawn(format!("worker-{number}"), move || worker.run())?;
+            workers.push(RunningWorker { handle: WorkerHandle { messages, state }, thread });
+        }
+        let (discovery, stopper) = Discovery::new(DiscoveryStart {
+            sources,
+            resume: restored.files,
+            is_first_start: restored.is_first_start,
+            scan_interval: config.thyme.scan_interval,
+            workers: workers.iter().map(|worker| worker.handle.clone()).collect(),
+            checkpoints: publisher,
+            metrics: Arc::clone(&metrics),
+        });
+        let thread = spawn("discovery".to_owned(), move || discovery.run())?;
+        Ok(Self { discovery: (stopper, thread), workers, checkpoints, metrics })
+    }
+
+    /// A check that the pipeline makes progress: every worker has given a sign of life, and none
+    /// has failed. It stays valid after the pipeline has ended.
+    pub fn health(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let states: Vec<Arc<WorkerState>> =
+            self.workers.iter().map(|worker| Arc::clone(&worker.handle.state)).collect();
+        move || {
+            for (number, state) in states.iter().enumerate() {
+                if let Some(failure) = state.failure() {
+                    return Err(format!("worker {number}: {failure}"));
+                }
+                let age = state.beat_age();
+                if age > HEARTBEAT_AGE_MAX {
+                    return Err(format!("worker {number} has stood still for {} s", age.as_secs()));
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// Stops reading, sends what was read, waits for it to settle within `shutdown_timeout`, and
+    /// writes the last checkpoint.
+    pub fn stop(self) -> DrainReport {
+        let (stopper, discovery) = self.discovery;
+        drop(stopper);
+        join(discovery, "discovery");
+        for worker in &self.workers {
+            // A worker that has ended by itself has said why.
+            let _ended = worker.handle.messages.send(WorkerMessage::Stop);
+        }
+        let mut report = DrainReport::default();
+        for worker in self.workers {
+            if let Some(Err(error)) = join(worker.thread, "worker") {
+                tracing::error!(%error, "a worker has failed");
+            }
+            report.unsettled_requests +=
+                worker.handle.state.unsettled_requests.load(Ordering::Relaxed);
+        }
+        report.unsettled_records = self.metrics.queued_request.get().0;
+        if let Some(checkpoints) = self.checkpoints {
+            checkpoints.finish();
+        }
+        report
+    }
+}
+
+fn sources(config: &Config) -> Result<Vec<Source>, PipelineError> {
+    let receivers = config.receivers.iter();
+    receivers
+        .map(|receiver| {
+            Source::new(receiver)
+                .map_err(|source| PipelineError::Pattern { receiver: receiver.id.clone(), source })
+        })
+        .collect()
+}
+
+/// Opens the state directory, if positions are kept, and numbers what it held.
+fn start_checkpoints(
+    config: &Config,
+    keys: &KeySource,
+    metrics: &Arc<Metrics>,
+) -> Result<(Option<Writer>, Numbered), PipelineError> {
+    let kept = config.receivers.iter().filter(|receiver| receiver.storage).count();
+    if kept != 0 && kept != config.receivers.len() {
+        return Err(PipelineError::MixedStorage);
+    }
+    let Some(storage) = config.file_storage.as_ref().filter(|_| kept > 0) else {
+        return Ok((None, Numbered { is_first_start: true, files: Vec::new() }));
+    };
+    let (state, Restored { is_first_start, files }) =
+        checkpoint::open(&storage.directory, storage.create_directory)?;
+    let files: Vec<_> = files.into_iter().map(|file| (keys.next(), file)).collect();
+    let resumed = files.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
+    let writer = Writer::spawn(state, resumed, Arc::clone(metrics))?;
+    Ok((Some(writer), Numbered { is_first_start, files }))
+}
+
+/// What the state directory held, with the numbers that its files keep.
+struct Numbered {
+    is_first_start: bool,
+    files: Vec<(checkpoint::FileKey, checkpoint::FileCheckpoint)>,
+}
+
+fn spawn<T: Send + 'static>(
+    name: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, PipelineError> {
+    std::thread::Builder::new().name(name).spawn(body).map_err(PipelineError::Thread)
+}
+
+fn join<T>(thread: JoinHandle<T>, name: &str) -> Option<T> {
+    let result = thread.join();
+    if result.is_err() {
+        tracing::error!(thread = name, "a thread panicked");
+    }
+    result.ok()
+}

@@ -1,0 +1,7 @@
+//! Reading files: where their bytes come from, which file is which, and what of it has been
+//! acknowledged.
+
+pub mod acknowledge;
+pub mod identity;
+pub mod idle_watch;
+pub mod source;

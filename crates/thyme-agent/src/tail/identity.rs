@@ -1,0 +1,84 @@
+//! Which file a file is: device, inode and the hash of its head. The path's directory is part of
+//! the identity too, since identities are compared only within one container's directory, so files
+//! with equal heads in two directories are never taken for one.
+
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+/// Bytes of the head that the hash covers; fewer while the file is shorter.
+pub const HEAD_BYTES_MAX: usize = 1024;
+
+/// Number of a file on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Inode {
+    /// `st_dev`.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+}
+
+/// Hash of a file's first bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// How many bytes it covers, at most [`HEAD_BYTES_MAX`].
+    pub bytes: u32,
+    /// Their CRC-32 (ISO-HDLC).
+    pub crc32: u32,
+}
+
+impl Head {
+    /// The head that these first bytes of a file have.
+    pub fn of(first: &[u8]) -> Self {
+        let covered = &first[..first.len().min(HEAD_BYTES_MAX)];
+        Self { bytes: covered.len() as u32, crc32: crc32fast::hash(covered) }
+    }
+
+    /// Reads the head of a file of at least `bytes` bytes; shorter when the file is.
+    pub fn read(file: &File, bytes: usize) -> io::Result<Self> {
+        let mut buffer = [0; HEAD_BYTES_MAX];
+        let mut filled = 0;
+        let wanted = bytes.min(HEAD_BYTES_MAX);
+        while filled < wanted {
+            match file.read_at(&mut buffer[filled..wanted], filled as u64)? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        Ok(Self::of(&buffer[..filled]))
+    }
+
+    /// Whether `file` begins with the bytes that this is the hash of. An empty head says nothing,
+    /// so every file begins with it.
+    pub fn matches(self, file: &File) -> io::Result<bool> {
+        Ok(Self::read(file, self.bytes as usize)? == self)
+    }
+
+    /// Whether it covers all that a head can.
+    pub fn is_complete(self) -> bool {
+        self.bytes as usize >= HEAD_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Scenario: a file grows behind a head that was taken while it was short; another file begins
+    /// differently; a third is shorter than the head.
+    /// Guarantees: only the first matches.
+    #[test]
+    fn a_head_survives_growth() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"short").unwrap();
+        let head = Head::read(&file, HEAD_BYTES_MAX).unwrap();
+        assert_eq!(head.bytes, 5);
+        file.write_all(&[b'x'; 5000]).unwrap();
+        assert!(head.matches(&file).unwrap());
+        assert!(Head::read(&file, HEAD_BYTES_MAX).unwrap().is_complete());
+        for other in [&b"shirt and long"[..], b"shor"] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(other).unwrap();
+            assert!(!head.matches(&file).unwrap());
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Bytes of one log file from an offset on: a plain file, or a `.gz` archive in its decompressed
+//! offsets. It must not know what the bytes mean.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+};
+
+use flate2::read::MultiGzDecoder;
+
+use super::identity::{HEAD_BYTES_MAX, Head};
+
+/// Where a file's bytes come from.
+pub enum Source {
+    /// Read at any offset, again if need be.
+    Plain(File),
+    /// Read once, forwards.
+    Archive(Box<Archive>),
+}
+
+impl Source {
+    /// Fills `buffer` from `offset` on as far as there are bytes; `kept` bytes at its front are
+    /// already those from `offset` on. Returns how many bytes are in it then.
+    pub fn fill(&mut self, buffer: &mut [u8], kept: usize, offset: u64) -> io::Result<usize> {
+        match self {
+            Self::Plain(file) => {
+                let read = retry(|| file.read_at(&mut buffer[kept..], offset + kept as u64))?;
+                Ok(kept + read)
+            }
+            Self::Archive(archive) => archive.fill(buffer, offset),
+        }
+    }
+
+    /// Whether what [`Source::fill`] returned is lost to the next call unless given back.
+    pub fn give_back(&mut self, rest: &[u8]) {
+        if let Self::Archive(archive) = self {
+            archive.carry.clear();
+            archive.carry.extend_from_slice(rest);
+        }
+    }
+}
+
+/// A `.gz` archive, read from its start to its end.
+pub struct Archive {
+    decoder: MultiGzDecoder<File>,
+    /// Decompressed offset of what the decoder gives next.
+    decoded: u64,
+    /// The unfinished line that was given back, which precedes `decoded`.
+    carry: Vec<u8>,
+    /// Set once the decoder has said that there is no more.
+    ended: bool,
+}
+
+impl Archive {
+    /// Opens it at the start.
+    pub fn new(file: File) -> Self {
+        Self { decoder: MultiGzDecoder::new(file), decoded: 0, carry: Vec::new(), ended: false }
+    }
+
+    /// The head of what it holds.
+    pub fn head(file: &File, bytes: usize) -> io::Result<Head> {
+        let mut first = Vec::with_capacity(HEAD_BYTES_MAX);
+        let decoder = MultiGzDecoder::new(ReadAt { file, offset: 0 });
+        decoder.take(bytes.min(HEAD_BYTES_MAX) as u64).read_to_end(&mut first)?;
+        Ok(Head::of(&first))
+    }
+
+    fn fill(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let carried = self.carry.len();
+        buffer[..carried].copy_from_slice(&self.carry);
+        self.skip_to(offset + carried as u64, &mut buffer[carried..])?;
+        let mut filled = carried;
+        while filled < buffer.len() && !self.ended {
+            match retry(|| self.decoder.read(&mut buffer[filled..]))? {
+                0 => self.ended = true,
+                read => {
+                    filled += read;
+                    self.decoded += read as u64;
+                }
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Decompresses and forgets up to `offset`, with `scratch` as the place for it.
+    fn skip_to(&mut self, offset: u64, scratch: &mut [u8]) -> io::Result<()> {
+        while self.decoded < offset && !self.ended {
+            let wanted = scratch.len().min((offset - self.decoded) as usize);
+            match retry(|| self.decoder.read(&mut scratch[..wanted]))? {
+                0 => self.ended = true,
+                read => self.decoded += read as u64,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a file from its start without moving its position, which a decoder of it needs later.
+struct ReadAt<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for ReadAt<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+fn retry(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    fn archive(content: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(content).unwrap();
+        file.write_all(&encoder.finish().unwrap()).unwrap();
+        file.rewind().unwrap();
+        file
+    }
+
+    /// Scenario: an archive is resumed in its middle and read in small pieces, of which the ends
+    /// are given back each time.
+    /// Guarantees: every byte from the offset on comes once, in order.
+    #[test]
+    fn archives_resume_at_an_offset() {
+        let content: Vec<u8> = (0..50_000_u32).flat_map(u32::to_le_bytes).collect();
+        let file = archive(&content);
+        let head = Archive::head(&file, HEAD_BYTES_MAX).unwrap();
+        assert_eq!(head, Head::of(&content));
+        let mut source = Source::Archive(Box::new(Archive::new(file)));
+        let mut offset = 70_001_usize;
+        let mut buffer = [0; 4096];
+        loop {
+            let filled = source.fill(&mut buffer, 0, offset as u64).unwrap();
+            assert_eq!(buffer[..filled], content[offset..offset + filled]);
+            if filled == 0 {
+                break;
+            }
+            let consumed = filled.min(4000);
+            source.give_back(&buffer[consumed..filled]);
+            offset += consumed;
+        }
+        assert_eq!(offset, content.len());
+    }
+}

@@ -1,0 +1,363 @@
+//! One worker: a thread with its own containers, read buffer, batch and compressor. It reads,
+//! parses, encodes, compresses and hands over; nothing on that path is shared with other workers.
+//!
+//! It must not wait for the network or the disk's writes: requests leave through a channel with
+//! room for all that may be outstanding, and a budget of bytes, taken before reading, decides
+//! whether to read at all.
+
+mod group;
+mod handle;
+mod settle;
+mod snapshot;
+mod turn;
+mod upkeep;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
+
+pub use self::handle::{KeySource, WorkerHandle, WorkerMessage, WorkerState};
+use self::{
+    group::{Group, TailedFile},
+    turn::Progress,
+};
+use crate::{
+    batch::{Batch, BatchLimits},
+    checkpoint::Publisher,
+    config::{Compression, Config},
+    discover::GroupKey,
+    encode::{EncodeError, Encoder},
+    limits::{HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, UPKEEP_INTERVAL},
+    metrics::Metrics,
+    queue::{Request, Settled, Token},
+    tail::idle_watch::{IdleWatch, Woken},
+};
+
+/// What a worker takes from the configuration, its share of the budgets included.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// The whole configuration.
+    pub config: Arc<Config>,
+    /// Bytes that unsettled requests and the open batch may hold.
+    pub in_flight_bytes_max: usize,
+    /// Requests that may be unsettled.
+    pub requests_max: usize,
+    /// Memory that open partial lines may hold.
+    pub partial_bytes_max: usize,
+}
+
+impl WorkerConfig {
+    /// Shares the budgets among the workers.
+    pub fn new(config: &Arc<Config>) -> Self {
+        let workers = config.thyme.workers;
+        Self {
+            config: Arc::clone(config),
+            in_flight_bytes_max: config.thyme.in_flight_bytes_max / workers,
+            requests_max: (config.exporter.queue.queue_size / workers).max(1),
+            partial_bytes_max: config.thyme.partial_bytes_max / workers,
+        }
+    }
+}
+
+/// The thread's state.
+pub struct Worker {
+    config: WorkerConfig,
+    messages: Receiver<WorkerMessage>,
+    woken: Receiver<Woken>,
+    settled: Receiver<Settled>,
+    reply: Sender<Settled>,
+    requests: tokio::sync::mpsc::Sender<Request>,
+    checkpoints: Option<Publisher>,
+    keys: Arc<KeySource>,
+    state: Arc<WorkerState>,
+    metrics: Arc<Metrics>,
+
+    /// Containers by number; a number is never used again.
+    groups: HashMap<u32, Group>,
+    numbers: HashMap<Arc<GroupKey>, u32>,
+    /// Groups that are polled, in turn.
+    active: Vec<u32>,
+    /// Files by number; a number is never used again, so that a late settlement can't hit another.
+    files: HashMap<u32, TailedFile>,
+    next_number: u32,
+    idle: IdleWatch,
+
+    /// Holds what was read last; as long as the longest line so far, within its limit.
+    buffer: Vec<u8>,
+    batch: Batch,
+    encoder: Encoder,
+    /// Requests that are not settled, and what they take from the budget.
+    outstanding_requests: usize,
+    outstanding_bytes: usize,
+    last_upkeep: Instant,
+    last_idle_check: Instant,
+    is_stopping: bool,
+}
+
+/// The ends of a worker's channels that it is given.
+pub struct WorkerChannels {
+    /// From discovery and the pipeline.
+    pub messages: Receiver<WorkerMessage>,
+    /// To the exporter.
+    pub requests: tokio::sync::mpsc::Sender<Request>,
+    /// To the checkpoint thread, where positions are kept.
+    pub checkpoints: Option<Publisher>,
+}
+
+impl Worker {
+    /// Prepares a worker; `now` is the time of the start.
+    pub fn new(
+        config: WorkerConfig,
+        channels: WorkerChannels,
+        keys: Arc<KeySource>,
+        state: Arc<WorkerState>,
+        metrics: Arc<Metrics>,
+        now: Instant,
+    ) -> Result<Self, EncodeError> {
+        let WorkerChannels { messages, requests, checkpoints } = channels;
+        let (thyme, exporter) = (&config.config.thyme, &config.config.exporter);
+        let batch_config = &config.config.batch;
+        let records_max = match batch_config.send_batch_max_size {
+            0 => batch_config.send_batch_size,
+            max => max.min(batch_config.send_batch_size),
+        };
+        let limits = BatchLimits {
+            bytes_max: thyme.request_bytes_max,
+            records_max: if records_max == 0 { u64::MAX } else { records_max },
+        };
+        let spare_bytes_max = SPARE_REQUESTS * thyme.request_bytes_max;
+        let encoder =
+            Encoder::new(exporter.compression, exporter.compression_level, spare_bytes_max)?;
+        let (reply, settled) = unbounded();
+        let (wake, woken) = unbounded();
+        let idle = IdleWatch::new(wake, Arc::clone(&metrics));
+        Ok(Self {
+            messages,
+            woken,
+            settled,
+            reply,
+            requests,
+            checkpoints,
+            keys,
+            state,
+            groups: HashMap::new(),
+            numbers: HashMap::new(),
+            active: Vec::new(),
+            files: HashMap::new(),
+            next_number: 0,
+            idle,
+            buffer: vec![0; READ_BYTES],
+            batch: Batch::new(limits),
+            encoder,
+            outstanding_requests: 0,
+            outstanding_bytes: 0,
+            last_upkeep: now,
+            last_idle_check: now,
+            is_stopping: false,
+            metrics,
+            config,
+        })
+    }
+
+    /// Works until it is told to stop and everything is settled, or the deadline is over.
+    pub fn run(mut self) -> Result<(), EncodeError> {
+        loop {
+            self.state.beat();
+            self.take_settlements();
+            if let Some(deadline) = self.take_messages() {
+                return self.drain(deadline);
+            }
+            let now = Instant::now();
+            let next_poll = self.poll_files(now)?;
+            self.close_if_due(Instant::now())?;
+            if now.duration_since(self.last_upkeep) >= UPKEEP_INTERVAL {
+                self.last_upkeep = now;
+                self.upkeep(now)?;
+            }
+            let now = Instant::now();
+            let wait = [next_poll, self.batch_deadline(), Some(self.last_upkeep + UPKEEP_INTERVAL)]
+                .into_iter()
+                .flatten()
+                .min()
+                .map_or(HEARTBEAT_INTERVAL, |at| at.saturating_duration_since(now));
+            if !wait.is_zero() {
+                self.wait(wait.min(HEARTBEAT_INTERVAL));
+            }
+        }
+    }
+
+    /// Reads every group that is due, in turn, and returns when the next one will be; `None` while
+    /// there is none or the budget is used up.
+    fn poll_files(&mut self, now: Instant) -> Result<Option<Instant>, EncodeError> {
+        let mut next_poll: Option<Instant> = None;
+        let mut at = 0;
+        while at < self.active.len() {
+            if self.is_budget_used() {
+                return Ok(None);
+            }
+            let number = self.active[at];
+            let Some(group) = self.groups.get(&number) else {
+                self.active.swap_remove(at);
+                continue;
+            };
+            let mut due = group.next_poll;
+            if due <= now + group.poll_slack() {
+                match self.read_turn(number, now)? {
+                    Progress::Again => due = now,
+                    Progress::At(next) => due = next,
+                    Progress::Idle => {
+                        self.active.swap_remove(at);
+                        continue;
+                    }
+                }
+            }
+            next_poll = Some(next_poll.map_or(due, |other| other.min(due)));
+            at += 1;
+        }
+        // The order of turns moves on, so that a budget that is used up half-way favours nobody.
+        if !self.active.is_empty() {
+            self.active.rotate_left(1);
+        }
+        Ok(next_poll)
+    }
+
+    fn is_budget_used(&self) -> bool {
+        self.outstanding_requests >= self.config.requests_max
+            || self.outstanding_bytes + self.batch.records.len() >= self.config.in_flight_bytes_max
+    }
+
+    /// When the open batch is to leave; `None` while it is empty, or while so many requests are on
+    /// their way that waiting makes larger ones.
+    fn batch_deadline(&self) -> Option<Instant> {
+        let is_congested = self.outstanding_requests
+            >= self.config.config.exporter.queue.num_consumers
+            || self.is_budget_used();
+        let opened_at = self.batch.opened_at.filter(|_| !is_congested)?;
+        Some(opened_at + self.config.config.batch.timeout)
+    }
+
+    fn close_if_due(&mut self, now: Instant) -> Result<(), EncodeError> {
+        match self.batch_deadline() {
+            Some(deadline) if deadline <= now => self.close_batch(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Encodes the open batch and hands it over.
+    fn close_batch(&mut self) -> Result<(), EncodeError> {
+        let (records, source_bytes) = (self.batch.record_count, self.batch.source_bytes);
+        let ranges: Box<[_]> = self.batch.ranges.as_slice().into();
+        if records == 0 {
+            // Bytes without a record, such as a newline whose line has left: nothing to send.
+            let own = std::mem::take(&mut self.batch.records);
+            self.batch.reset(own);
+            self.metrics.queued_batch.add(0, -(source_bytes as i64));
+            self.metrics.acknowledged.add(0, source_bytes as i64);
+            self.acknowledge(&ranges);
+            return Ok(());
+        }
+        let groups = &self.groups;
+        let encoded = self.encoder.encode(&mut self.batch, |number| {
+            groups.get(&number).map_or(&[][..], |group| &group.resource)
+        })?;
+        self.metrics.requests.increment();
+        self.metrics.queued_batch.add(-(records as i64), -(source_bytes as i64));
+        self.metrics.queued_request.add(records as i64, source_bytes as i64);
+        self.outstanding_requests += 1;
+        self.outstanding_bytes += encoded.buffer_bytes;
+        self.metrics.queue_requests.add_gauge(1);
+        let request = Request {
+            body: encoded.body,
+            body_bytes: encoded.body_bytes,
+            uncompressed_bytes: encoded.uncompressed_bytes,
+            records,
+            source_bytes,
+            compression: self.compression(),
+            reply: self.reply.clone(),
+            token: Token { ranges, buffer: encoded.buffer, charged_bytes: encoded.buffer_bytes },
+        };
+        // The channel has room for every request that may be outstanding. It is closed only when
+        // the exporter has ended, and then nothing can be settled any more.
+        if self.requests.blocking_send(request).is_err() {
+            self.state.fail("the exporter has ended");
+        }
+        Ok(())
+    }
+
+    fn compression(&self) -> Compression {
+        self.config.config.exporter.compression
+    }
+
+    /// Sleeps until something comes or the time is over.
+    fn wait(&mut self, wait: Duration) {
+        select_biased! {
+            recv(self.settled) -> settled => {
+                if let Ok(settled) = settled {
+                    self.settle(settled);
+                }
+            }
+            recv(self.messages) -> message => {
+                if let Ok(message) = message {
+                    self.take_message(message);
+                }
+            }
+            recv(self.woken) -> woken => {
+                if let Ok(woken) = woken {
+                    self.wake(woken);
+                }
+            }
+            default(wait) => {}
+        }
+    }
+
+    fn take_settlements(&mut self) {
+        while let Ok(settled) = self.settled.try_recv() {
+            self.settle(settled);
+        }
+    }
+
+    /// Takes all messages that wait; the deadline of a stop, if there was one.
+    fn take_messages(&mut self) -> Option<Instant> {
+        while let Ok(message) = self.messages.try_recv() {
+            self.take_message(message);
+        }
+        while let Ok(woken) = self.woken.try_recv() {
+            self.wake(woken);
+        }
+        self.is_stopping.then(|| Instant::now() + self.config.config.thyme.shutdown_timeout)
+    }
+
+    fn take_message(&mut self, message: WorkerMessage) {
+        match message {
+            WorkerMessage::Snapshot(snapshot) => self.apply_snapshot(snapshot),
+            WorkerMessage::Stop => self.is_stopping = true,
+        }
+    }
+
+    /// Sends what was read and waits for it to settle. Open partial lines stay unread for the next
+    /// start, unless there is no checkpoint to say so.
+    fn drain(mut self, deadline: Instant) -> Result<(), EncodeError> {
+        if self.checkpoints.is_none() {
+            self.flush_all_partials()?;
+        }
+        if self.batch.opened_at.is_some() {
+            self.close_batch()?;
+        }
+        while self.outstanding_requests > 0 {
+            self.state.beat();
+            match self.settled.recv_deadline(deadline) {
+                Ok(settled) => self.settle(settled),
+                Err(_) => break,
+            }
+        }
+        self.state.unsettled_requests.store(self.outstanding_requests as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! A container's log within a worker: its files in the order in which they are read, and what its
+//! lines need.
+
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    checkpoint::{FileCheckpoint, FileKey},
+    config::FilelogConfig,
+    config::LineFormat,
+    discover::{GroupKey, pattern::LogName},
+    enrich::PathMetadata,
+    limits::POLL_INTERVAL_MIN,
+    parse::{Continuation, LineState, partial::Partials, suffix::Suffixes},
+    tail::{
+        acknowledge::Acknowledged,
+        identity::{Head, Inode},
+        source::Source,
+    },
+};
+use thyme_core::{
+    cri::CriParser,
+    otlp::encode::{Value, put_record_attribute},
+};
+
+/// One log file, plain or compressed, for as long as its directory or a checkpoint knows it.
+pub(super) struct TailedFile {
+    pub(super) key: FileKey,
+    pub(super) group: u32,
+    /// Its present name, without `.gz`.
+    pub(super) name: OsString,
+    pub(super) inode: Inode,
+    pub(super) head: Head,
+    /// Where its bytes come from; `None` once it is finished and has lingered.
+    pub(super) source: Option<Source>,
+    /// Where the next read begins: the start of a line, or the middle of a split one.
+    pub(super) offset: u64,
+    pub(super) acknowledged: Acknowledged,
+    /// Set while the line at `offset` has left in part.
+    pub(super) continuation: Option<Continuation>,
+    /// Whether its directory shows it, plain or compressed.
+    pub(super) is_present: bool,
+    /// Since when its end has been its end.
+    pub(super) end_since: Option<Instant>,
+    /// When it was read to its end and its successor was turned to.
+    pub(super) finished_at: Option<Instant>,
+}
+
+impl TailedFile {
+    /// Whether there may be more to read.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished_at.is_some()
+    }
+
+    /// Whether every byte that was read has been settled.
+    pub(super) fn is_settled(&self) -> bool {
+        self.acknowledged.prefix() >= self.offset
+    }
+
+    /// Its checkpoint now.
+    pub(super) fn checkpoint(&self, key: &GroupKey) -> FileCheckpoint {
+        FileCheckpoint {
+            directory: key.directory.clone(),
+            live: key.live.clone(),
+            name: self.name.clone(),
+            device: self.inode.device,
+            inode: self.inode.inode,
+            head_bytes: self.head.bytes,
+            head_crc32: self.head.crc32,
+            offset: self.acknowledged.prefix(),
+            beyond: self.acknowledged.beyond().to_vec(),
+            finished: self.is_finished() && self.is_settled(),
+        }
+    }
+}
+
+/// A container's log.
+pub(super) struct Group {
+    pub(super) key: Arc<GroupKey>,
+    /// Content of its `Resource`.
+    pub(super) resource: Vec<u8>,
+    pub(super) lines: LineState,
+    /// Its files, oldest first, the live one last.
+    pub(super) files: Vec<u32>,
+    pub(super) next_poll: Instant,
+    pub(super) poll_interval: Duration,
+    /// Longest `poll_interval`.
+    pub(super) poll_interval_max: Duration,
+    pub(super) last_growth: Instant,
+    /// Whether it is in the worker's list of active groups.
+    pub(super) is_active: bool,
+    /// Whether a watch will say when its live file grows.
+    pub(super) is_watched: bool,
+}
+
+impl Group {
+    pub(super) fn new(key: Arc<GroupKey>, receiver: &FilelogConfig, now: Instant) -> Self {
+        let path = key.directory.join(&key.live);
+        let wants_metadata = matches!(
+            receiver.format,
+            LineFormat::Container { add_metadata_from_filepath: true, .. }
+        );
+        let metadata = PathMetadata::from_path(&path).filter(|_| wants_metadata);
+        let mut attributes = Vec::new();
+        if receiver.include_file_path {
+            let path = path.to_string_lossy();
+            put_record_attribute(&mut attributes, "log.file.path", Value::Text(&path));
+        }
+        if receiver.include_file_name {
+            let name = key.live.to_string_lossy();
+            put_record_attribute(&mut attributes, "log.file.name", Value::Text(&name));
+        }
+        Self {
+            resource: metadata.map_or_else(Vec::new, |found| found.encode_resource()),
+            lines: LineState {
+                cri: CriParser::default(),
+                suffixes: Suffixes::new(&attributes),
+                partials: Partials::default(),
+                format: receiver.format,
+                body_bytes_max: receiver.max_log_size_bytes,
+            },
+            files: Vec::new(),
+            next_poll: now,
+            poll_interval: POLL_INTERVAL_MIN,
+            poll_interval_max: receiver.poll_interval.max(POLL_INTERVAL_MIN),
+            last_growth: now,
+            is_active: false,
+            is_watched: false,
+            key,
+        }
+    }
+
+    /// Path of the live file.
+    pub(super) fn path(&self) -> PathBuf {
+        self.key.directory.join(&self.key.live)
+    }
+
+    /// How much earlier than due it may be read, so that neighbours are read in one go.
+    pub(super) fn poll_slack(&self) -> Duration {
+        self.poll_interval / 4
+    }
+}
+
+/// Order of reading: rotated files by their time, the live file last.
+pub(super) fn reading_order(name: &OsString) -> (bool, OsString) {
+    let rotated_at =
+        LogName::parse(name).and_then(|parsed| parsed.rotated_at.map(ToOwned::to_owned));
+    (rotated_at.is_none(), rotated_at.unwrap_or_default())
+}

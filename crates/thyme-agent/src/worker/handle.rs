@@ -1,0 +1,114 @@
+//! How others see a worker: where messages go, how much it has to read, whether it is alive.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use crate::{checkpoint::FileKey, discover::Snapshot};
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum WorkerMessage {
+    /// The files of a group, as they are now.
+    Snapshot(Snapshot),
+    /// Stop reading, send what was read, and end.
+    Stop,
+}
+
+/// Gives each file a number for its checkpoint, over all workers.
+#[derive(Debug, Default)]
+pub struct KeySource(AtomicU64);
+
+impl KeySource {
+    /// A number that was never given before.
+    pub fn next(&self) -> FileKey {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// What a worker shows of itself.
+#[derive(Debug)]
+pub struct WorkerState {
+    started: Instant,
+    /// Milliseconds between `started` and the last sign of life.
+    last_beat_ms: AtomicU64,
+    /// Why it can't go on.
+    failure: Mutex<Option<&'static str>>,
+    /// Bytes of files that it was given, and that it has read.
+    assigned_bytes: AtomicU64,
+    /// Bytes that it has read.
+    pub read_bytes: AtomicU64,
+    /// Groups that it was given.
+    groups: AtomicU64,
+    /// Requests that were not settled when it ended.
+    pub unsettled_requests: AtomicU64,
+}
+
+impl WorkerState {
+    /// A worker that starts now.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            started: now,
+            last_beat_ms: AtomicU64::new(0),
+            failure: Mutex::new(None),
+            assigned_bytes: AtomicU64::new(0),
+            read_bytes: AtomicU64::new(0),
+            groups: AtomicU64::new(0),
+            unsettled_requests: AtomicU64::new(0),
+        }
+    }
+
+    /// A sign of life.
+    pub fn beat(&self) {
+        let age = self.started.elapsed().as_millis();
+        self.last_beat_ms.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Time since the last sign of life.
+    pub fn beat_age(&self) -> Duration {
+        let last = Duration::from_millis(self.last_beat_ms.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(last)
+    }
+
+    /// Says for good that it can't go on.
+    pub fn fail(&self, why: &'static str) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    /// Why it can't go on, if it can't.
+    pub fn failure(&self) -> Option<&'static str> {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A worker as discovery sees it.
+#[derive(Clone, Debug)]
+pub struct WorkerHandle {
+    /// Where its messages go; never full.
+    pub messages: Sender<WorkerMessage>,
+    /// What it shows of itself.
+    pub state: Arc<WorkerState>,
+}
+
+impl WorkerHandle {
+    /// Bytes that it has yet to read, and groups that it has.
+    pub fn load(&self) -> (u64, u64) {
+        let assigned = self.state.assigned_bytes.load(Ordering::Relaxed);
+        let read = self.state.read_bytes.load(Ordering::Relaxed);
+        (assigned.saturating_sub(read), self.state.groups.load(Ordering::Relaxed))
+    }
+
+    /// Notes that it was given files of so many bytes.
+    pub fn assigned(&self, bytes: u64) {
+        self.state.assigned_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that it was given a group.
+    pub fn adopted(&self) {
+        self.state.groups.fetch_add(1, Ordering::Relaxed);
+    }
+}

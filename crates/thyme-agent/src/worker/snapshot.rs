@@ -1,0 +1,277 @@
+//! What discovery found becomes files to read: known ones are recognised, new ones are resumed
+//! from their checkpoint or begun.
+
+use std::{ffi::OsString, fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Instant};
+
+use super::{
+    Worker,
+    group::{Group, TailedFile, reading_order},
+};
+use crate::{
+    checkpoint::{FileCheckpoint, FileKey},
+    config::StartAt,
+    discover::{FoundFile, Snapshot, open::Opened, pattern::LogName},
+    limits::READ_BYTES,
+    tail::{
+        acknowledge::Acknowledged,
+        identity::{HEAD_BYTES_MAX, Head},
+        source::{Archive, Source},
+    },
+};
+
+/// What a checkpoint said, until its file is found.
+type Resume = Vec<(FileKey, FileCheckpoint)>;
+
+impl Worker {
+    /// Brings a group up to date with its directory.
+    pub(super) fn apply_snapshot(&mut self, snapshot: Snapshot) {
+        let now = Instant::now();
+        let number = self.group_number(&snapshot, now);
+        let mut resume = snapshot.resume;
+        for file in self.group_files(number) {
+            if let Some(file) = self.files.get_mut(&file) {
+                file.is_present = false;
+            }
+        }
+        // Plain files come first, so that a `.gz` beside its plain original is recognised.
+        let mut found = snapshot.files;
+        found.sort_by_key(|file| LogName::parse(&file.name).is_none_or(|name| name.compressed));
+        for file in found {
+            self.take_file(number, file, snapshot.start_at, &mut resume, now);
+        }
+        self.withdraw(resume);
+        self.forget_vanished(number);
+        self.activate(number, now);
+    }
+
+    fn group_number(&mut self, snapshot: &Snapshot, now: Instant) -> u32 {
+        if let Some(number) = self.numbers.get(&snapshot.key) {
+            return *number;
+        }
+        let number = self.new_number();
+        let receiver = &self.config.config.receivers[snapshot.key.receiver];
+        self.groups.insert(number, Group::new(Arc::clone(&snapshot.key), receiver, now));
+        self.numbers.insert(Arc::clone(&snapshot.key), number);
+        number
+    }
+
+    fn new_number(&mut self) -> u32 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    pub(super) fn group_files(&self, number: u32) -> Vec<u32> {
+        self.groups.get(&number).map_or_else(Vec::new, |group| group.files.clone())
+    }
+
+    /// Recognises a file of the directory, or begins it.
+    fn take_file(
+        &mut self,
+        number: u32,
+        found: FoundFile,
+        start_at: StartAt,
+        resume: &mut Resume,
+        now: Instant,
+    ) {
+        let Some(name) = LogName::parse(&found.name) else { return };
+        let (plain, compressed) = (name.plain.to_owned(), name.compressed);
+        if self.recognise(number, &found, &plain, compressed) {
+            return;
+        }
+        let Some(opened) = found.opened else { return };
+        let head = match head_of(&opened.file, compressed) {
+            Ok(head) => head,
+            Err(error) => {
+                self.metrics.file_errors.increment();
+                tracing::warn!(file = ?found.name, %error, "cannot read the head of a log file");
+                return;
+            }
+        };
+        let resumed = take_checkpoint(resume, &opened, &plain, compressed);
+        let is_live = name.rotated_at.is_none();
+        let file = match resumed {
+            Some((key, checkpoint)) => self.resume_file(number, opened, plain, key, &checkpoint),
+            None => self.begin_file(number, opened, plain, is_live, start_at),
+        };
+        let mut file = TailedFile { head, ..file };
+        if compressed {
+            file.source = file.source.map(into_archive);
+        }
+        if file.is_finished() {
+            file.source = None;
+        }
+        self.metrics.open_files.add_gauge(i64::from(file.source.is_some()));
+        self.insert_file(number, file, now);
+    }
+
+    /// Whether it is a file that the group has: the same inode, or the archive of a known name.
+    fn recognise(
+        &mut self,
+        number: u32,
+        found: &FoundFile,
+        plain: &OsString,
+        compressed: bool,
+    ) -> bool {
+        for file in self.group_files(number) {
+            let Some(file) = self.files.get_mut(&file) else { continue };
+            // An open file keeps its inode; one that was closed may have lost it to another file,
+            // which discovery has opened as new.
+            let is_same = file.inode == found.inode
+                && (file.source.is_some() || found.opened.is_none() || file.name == *plain);
+            if is_same || (compressed && file.name == *plain) {
+                file.is_present = true;
+                file.name.clone_from(plain);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn resume_file(
+        &mut self,
+        number: u32,
+        opened: Opened,
+        name: OsString,
+        key: FileKey,
+        checkpoint: &FileCheckpoint,
+    ) -> TailedFile {
+        let mut file = new_file(key, number, opened, name);
+        file.offset = checkpoint.offset;
+        file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
+        if checkpoint.finished {
+            file.finished_at = Some(Instant::now());
+        }
+        file
+    }
+
+    fn begin_file(
+        &mut self,
+        number: u32,
+        opened: Opened,
+        name: OsString,
+        is_live: bool,
+        start_at: StartAt,
+    ) -> TailedFile {
+        let offset = match start_at {
+            StartAt::Beginning => 0,
+            StartAt::End if is_live => last_line_end(&opened.file, opened.bytes).unwrap_or(0),
+            StartAt::End => 0,
+        };
+        let mut file = new_file(self.keys.next(), number, opened, name);
+        file.offset = offset;
+        file.acknowledged = Acknowledged::new(offset, &[]);
+        if start_at == StartAt::End && !is_live {
+            file.finished_at = Some(Instant::now());
+        }
+        file
+    }
+
+    fn insert_file(&mut self, number: u32, file: TailedFile, now: Instant) {
+        let id = self.new_number();
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        group.files.push(id);
+        let checkpoint = (file.key, Some(file.checkpoint(&group.key)));
+        self.files.insert(id, file);
+        let files = &self.files;
+        group.files.sort_by_cached_key(|id| files.get(id).map(|file| reading_order(&file.name)));
+        group.last_growth = now;
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.publish([checkpoint]);
+        }
+    }
+
+    /// Checkpoints whose files are gone: what they had not acknowledged can't be read any more.
+    fn withdraw(&mut self, resume: Resume) {
+        for (key, checkpoint) in resume {
+            if !checkpoint.finished {
+                self.metrics.lost_files.increment();
+                tracing::warn!(
+                    directory = ?checkpoint.directory, name = ?checkpoint.name,
+                    "a log file was deleted while no agent ran; its unread rest is lost"
+                );
+            }
+            if let Some(checkpoints) = &self.checkpoints {
+                checkpoints.publish([(key, None)]);
+            }
+        }
+    }
+
+    /// Makes the group be polled from now on.
+    pub(super) fn activate(&mut self, number: u32, now: Instant) {
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        if std::mem::take(&mut group.is_watched) {
+            self.idle.disarm(&group.path());
+        }
+        group.next_poll = now;
+        if !group.is_active && !group.files.is_empty() {
+            group.is_active = true;
+            self.active.push(number);
+        }
+    }
+}
+
+fn new_file(key: FileKey, group: u32, opened: Opened, name: OsString) -> TailedFile {
+    TailedFile {
+        key,
+        group,
+        name,
+        inode: opened.inode,
+        head: Head::default(),
+        source: Some(Source::Plain(opened.file)),
+        offset: 0,
+        acknowledged: Acknowledged::default(),
+        continuation: None,
+        is_present: true,
+        end_since: None,
+        finished_at: None,
+    }
+}
+
+fn into_archive(source: Source) -> Source {
+    match source {
+        Source::Plain(file) => Source::Archive(Box::new(Archive::new(file))),
+        archive @ Source::Archive(_) => archive,
+    }
+}
+
+fn head_of(file: &File, compressed: bool) -> io::Result<Head> {
+    if compressed { Archive::head(file, HEAD_BYTES_MAX) } else { Head::read(file, HEAD_BYTES_MAX) }
+}
+
+/// The checkpoint of a file that was found: by inode and head, or, of an archive, by name and head,
+/// or by head alone when it was still live at the last checkpoint.
+fn take_checkpoint(
+    resume: &mut Resume,
+    opened: &Opened,
+    plain: &OsString,
+    compressed: bool,
+) -> Option<(FileKey, FileCheckpoint)> {
+    let has_head = |checkpoint: &FileCheckpoint| {
+        let head = checkpoint.head();
+        if compressed {
+            Archive::head(&opened.file, head.bytes as usize).is_ok_and(|found| found == head)
+        } else {
+            head.matches(&opened.file).unwrap_or(false)
+        }
+    };
+    let position = if compressed {
+        let by_name = resume.iter().position(|(_, one)| one.name == *plain && has_head(one));
+        by_name.or_else(|| {
+            resume
+                .iter()
+                .position(|(_, one)| one.name == one.live && one.head_bytes > 0 && has_head(one))
+        })
+    } else {
+        resume.iter().position(|(_, one)| one.inode() == opened.inode && has_head(one))
+    };
+    Some(resume.swap_remove(position?))
+}
+
+/// Where the last complete line of a file ends: what `start_at: end` begins with.
+fn last_line_end(file: &File, bytes: u64) -> io::Result<u64> {
+    let mut buffer = vec![0; READ_BYTES];
+    let start = bytes.saturating_sub(READ_BYTES as u64);
+    let read = file.read_at(&mut buffer, start)?;
+    let end = memchr::memrchr(b'\n', &buffer[..read]);
+    Ok(end.map_or(bytes, |newline| start + newline as u64 + 1))
+}

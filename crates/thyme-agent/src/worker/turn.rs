@@ -1,0 +1,407 @@
+//! A group's turn: one read of its oldest unfinished file, parsed into the open batch.
+
+use std::{
+    io,
+    sync::atomic::Ordering,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    Worker,
+    group::{Group, TailedFile},
+};
+use crate::{
+    batch::Batch,
+    encode::EncodeError,
+    limits::{
+        IDLE_AFTER, LINE_HEADER_BYTES, POLL_INTERVAL_MIN, READ_BYTES, READ_BYTES_WANTED,
+        ROTATION_GRACE, UNTERMINATED_LINE_WAIT,
+    },
+    metrics::Metrics,
+    parse::{self, Chunk, ParseCounts, Stop, parse_lines, parse_piece},
+    queue::FileRange,
+    tail::{
+        identity::{HEAD_BYTES_MAX, Head},
+        source::Source,
+    },
+};
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// There is more to read now.
+    Again,
+    /// The next turn is then.
+    At(Instant),
+    /// A watch, or the upkeep, will say when there is more.
+    Idle,
+}
+
+/// What a read gave.
+enum Read {
+    /// So many bytes were taken into records or open partial lines.
+    Taken(u64),
+    /// There are no bytes, or only the beginning of a line.
+    End,
+    /// The file can't be read, now or ever.
+    Failed,
+}
+
+impl Worker {
+    /// Reads once from the group's oldest file that isn't finished.
+    pub(super) fn read_turn(&mut self, number: u32, now: Instant) -> Result<Progress, EncodeError> {
+        let Some(id) = self.oldest_unfinished(number) else {
+            return Ok(self.rest(number, now));
+        };
+        let read = match self.read_file(number, id)? {
+            // A truncated file begins anew: what it holds now is read at once.
+            Read::End if self.was_truncated(id) => return Ok(Progress::Again),
+            read => read,
+        };
+        match read {
+            Read::Taken(bytes) => Ok(self.pace(number, id, bytes, now)),
+            Read::End => self.at_end(number, id, now),
+            Read::Failed => Ok(self.rest(number, now)),
+        }
+    }
+
+    fn oldest_unfinished(&self, number: u32) -> Option<u32> {
+        let files = &self.groups.get(&number)?.files;
+        files.iter().copied().find(|id| self.files.get(id).is_some_and(|file| !file.is_finished()))
+    }
+
+    /// When the group is read next, after a read that found `bytes`.
+    fn pace(&mut self, number: u32, id: u32, bytes: u64, now: Instant) -> Progress {
+        let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
+        else {
+            return Progress::Idle;
+        };
+        group.last_growth = now;
+        file.end_since = None;
+        if bytes >= READ_BYTES as u64 / 2 || matches!(file.source, Some(Source::Archive(_))) {
+            group.next_poll = now;
+            return Progress::Again;
+        }
+        // Twice as long or half as long, until a read finds about what it should.
+        let interval = if bytes < READ_BYTES_WANTED / 2 {
+            group.poll_interval * 2
+        } else if bytes > READ_BYTES_WANTED * 2 {
+            group.poll_interval / 2
+        } else {
+            group.poll_interval
+        };
+        group.poll_interval = interval.clamp(POLL_INTERVAL_MIN, group.poll_interval_max);
+        group.next_poll = now + group.poll_interval;
+        Progress::At(group.next_poll)
+    }
+
+    /// At the end of a file: turn to its successor, let an unfinished line go, or wait.
+    fn at_end(&mut self, number: u32, id: u32, now: Instant) -> Result<Progress, EncodeError> {
+        let Some(group) = self.groups.get_mut(&number) else { return Ok(Progress::Idle) };
+        let Some(file) = self.files.get_mut(&id) else { return Ok(Progress::Idle) };
+        let end_since = *file.end_since.get_or_insert(now);
+        let at_end_for = now.duration_since(end_since);
+        let has_ended = group.files.last() != Some(&id) || !file.is_present;
+        let is_archive = matches!(file.source, Some(Source::Archive(_)));
+        if is_archive || (has_ended && at_end_for >= ROTATION_GRACE) {
+            self.finish_file(number, id, now)?;
+            return Ok(Progress::Again);
+        }
+        if has_ended {
+            group.next_poll = now + ROTATION_GRACE;
+            return Ok(Progress::At(group.next_poll));
+        }
+        if at_end_for >= UNTERMINATED_LINE_WAIT {
+            self.take_unterminated(number, id)?;
+        }
+        Ok(self.rest(number, now))
+    }
+
+    /// Waits longer for the next growth, and in the end for a watch.
+    fn rest(&mut self, number: u32, now: Instant) -> Progress {
+        let Some(group) = self.groups.get_mut(&number) else { return Progress::Idle };
+        let has_open_line = group.lines.partials.queued().0 > 0;
+        if now.duration_since(group.last_growth) < IDLE_AFTER || has_open_line {
+            group.poll_interval = (group.poll_interval * 2).min(group.poll_interval_max);
+            group.next_poll = now + group.poll_interval;
+            return Progress::At(group.next_poll);
+        }
+        if !group.is_watched {
+            group.is_watched = self.idle.arm(&group.path(), number);
+            if group.is_watched {
+                // What was written before the watch raises no event: one more look.
+                group.next_poll = now;
+                return Progress::At(now);
+            }
+        }
+        group.is_active = false;
+        Progress::Idle
+    }
+
+    /// The file was read to its end, and nothing more will be written to it.
+    fn finish_file(&mut self, number: u32, id: u32, now: Instant) -> Result<(), EncodeError> {
+        self.take_unterminated(number, id)?;
+        if let Some(file) = self.files.get_mut(&id) {
+            file.finished_at = Some(now);
+            file.continuation = None;
+        }
+        self.publish(&[id]);
+        Ok(())
+    }
+
+    /// Reads what is there and parses its complete lines.
+    fn read_file(&mut self, number: u32, id: u32) -> Result<Read, EncodeError> {
+        let Some(filled) = self.fill(number, id) else { return Ok(Read::Failed) };
+        let mut at = 0;
+        loop {
+            let (consumed, stop) = self.parse(number, id, at, filled);
+            at += consumed;
+            if stop == Stop::NoNewline {
+                break;
+            }
+            self.close_batch()?;
+        }
+        if at == 0 && filled >= self.line_bytes_max(number) {
+            // A line that is longer than may be waited for leaves in pieces.
+            at = self.parse_unterminated(number, id, filled)?;
+        }
+        self.give_back(id, at, filled);
+        Ok(if at == 0 { Read::End } else { Read::Taken(at as u64) })
+    }
+
+    fn line_bytes_max(&self, number: u32) -> usize {
+        let body = self.groups.get(&number).map_or(0, |group| group.lines.body_bytes_max);
+        (body + LINE_HEADER_BYTES).max(READ_BYTES)
+    }
+
+    /// Fills the buffer from the file's offset on; grows it when it holds no newline. `None`: the
+    /// file can't be read.
+    fn fill(&mut self, number: u32, id: u32) -> Option<usize> {
+        let bytes_max = self.line_bytes_max(number);
+        let file = self.files.get_mut(&id)?;
+        file.offset = file.acknowledged.skip(file.offset);
+        let limit = file
+            .acknowledged
+            .next_start(file.offset)
+            .map_or(usize::MAX, |start| usize::try_from(start - file.offset).unwrap_or(usize::MAX));
+        let source = file.source.as_mut()?;
+        let mut filled = 0;
+        let mut wanted = READ_BYTES;
+        loop {
+            if self.buffer.len() < wanted {
+                self.buffer.resize(wanted, 0);
+            }
+            let buffer = &mut self.buffer[..wanted.min(limit)];
+            let kept = filled;
+            filled = match source.fill(buffer, kept, file.offset) {
+                Ok(filled) => filled,
+                Err(error) => {
+                    report_unreadable(&self.metrics, file, &error);
+                    return None;
+                }
+            };
+            let is_short = filled < buffer.len() || filled == kept;
+            if is_short || wanted >= bytes_max || memchr::memchr(b'\n', &buffer[kept..]).is_some() {
+                return Some(filled);
+            }
+            // An archive gives its bytes once only.
+            source.give_back(&buffer[..filled]);
+            wanted = (wanted * 2).min(bytes_max);
+        }
+    }
+
+    /// Parses the buffer from `at` on, and books what became of it.
+    fn parse(&mut self, number: u32, id: u32, at: usize, filled: usize) -> (usize, Stop) {
+        let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
+        else {
+            return (0, Stop::NoNewline);
+        };
+        let bytes = &self.buffer[at..filled];
+        let complete = memchr::memrchr(b'\n', bytes).map_or(0, |newline| newline + 1);
+        if complete == 0 {
+            return (0, Stop::NoNewline);
+        }
+        let utf8 = simdutf8::basic::from_utf8(&bytes[..complete]).is_ok();
+        let mut booking = Booking::begin(group, &mut self.batch, number);
+        let mut head_bytes = 0;
+        if let Some(begun) = file.continuation.take() {
+            let end = memchr::memchr(b'\n', bytes).unwrap_or(complete - 1);
+            head_bytes = booking.end_line(&bytes[..end], begun, id, file.offset);
+        }
+        let chunk = Chunk {
+            bytes: &bytes[head_bytes..complete],
+            file: id,
+            offset: file.offset + head_bytes as u64,
+            utf8,
+        };
+        let (consumed, stop) =
+            parse_lines(chunk, &mut booking.group.lines, booking.batch, &mut booking.counts);
+        let consumed = head_bytes + consumed;
+        booking.end(&self.metrics, consumed);
+        advance(file, &bytes[..consumed]);
+        self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
+        (consumed, stop)
+    }
+
+    /// Lets the beginning of a line go that has waited long enough, if there is one.
+    fn take_unterminated(&mut self, number: u32, id: u32) -> Result<(), EncodeError> {
+        while let Some(filled) = self.fill(number, id).filter(|filled| *filled > 0) {
+            let taken = self.parse_unterminated(number, id, filled)?;
+            self.give_back(id, taken, filled);
+            if taken == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn parse_unterminated(
+        &mut self,
+        number: u32,
+        id: u32,
+        filled: usize,
+    ) -> Result<usize, EncodeError> {
+        if let Some(group) = self.groups.get(&number)
+            && self.batch.is_full_for(parse::piece_record_bytes_max(&group.lines, filled))
+        {
+            self.close_batch()?;
+        }
+        let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
+        else {
+            return Ok(0);
+        };
+        let bytes = &self.buffer[..filled];
+        let chunk = Chunk { bytes, file: id, offset: file.offset, utf8: false };
+        let mut booking = Booking::begin(group, &mut self.batch, number);
+        let (consumed, line) = parse_piece(
+            chunk,
+            file.continuation,
+            &mut booking.group.lines,
+            booking.batch,
+            &mut booking.counts,
+        );
+        booking.end(&self.metrics, consumed);
+        file.continuation = Some(line);
+        advance(file, &bytes[..consumed]);
+        self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
+        Ok(consumed)
+    }
+
+    fn give_back(&mut self, id: u32, taken: usize, filled: usize) {
+        if let Some(source) = self.files.get_mut(&id).and_then(|file| file.source.as_mut()) {
+            source.give_back(&self.buffer[taken..filled]);
+        }
+    }
+
+    /// Whether the file is shorter than what was read of it; then it begins anew, as another file.
+    fn was_truncated(&mut self, id: u32) -> bool {
+        let Some(file) = self.files.get_mut(&id) else { return false };
+        let Some(Source::Plain(open)) = &file.source else { return false };
+        if !open.metadata().is_ok_and(|metadata| metadata.len() < file.offset) {
+            return false;
+        }
+        self.metrics.truncated_files.increment();
+        tracing::warn!(file = ?file.name, read = file.offset, "a log file was truncated: it is read anew");
+        self.begin_anew(id);
+        true
+    }
+}
+
+/// Remembers how far a file was read, and its head as long as that grows.
+fn advance(file: &mut TailedFile, consumed: &[u8]) {
+    if !file.head.is_complete() && file.offset <= u64::from(file.head.bytes) {
+        if file.offset == 0 {
+            let head = Head::of(consumed);
+            if head.bytes > file.head.bytes {
+                file.head = head;
+            }
+        } else if let Some(Source::Plain(open)) = &file.source
+            && let Ok(head) = Head::read(open, HEAD_BYTES_MAX)
+        {
+            file.head = head;
+        }
+    }
+    file.offset += consumed.len() as u64;
+    file.end_since = None;
+}
+
+#[cold]
+fn report_unreadable(metrics: &Metrics, file: &mut TailedFile, error: &io::Error) {
+    metrics.file_errors.increment();
+    tracing::warn!(file = ?file.name, %error, "cannot read a log file");
+    // A damaged archive stays damaged; a plain file may come back.
+    if matches!(file.source, Some(Source::Archive(_))) {
+        metrics.lost_files.increment();
+        file.finished_at = Some(Instant::now());
+    }
+}
+
+/// Books a call of the parser: what was read, and where it is queued.
+pub(super) struct Booking<'a> {
+    pub(super) group: &'a mut Group,
+    pub(super) batch: &'a mut Batch,
+    pub(super) counts: ParseCounts,
+    partial_before: (i64, i64),
+    batch_before: (u64, u64),
+}
+
+impl<'a> Booking<'a> {
+    pub(super) fn begin(group: &'a mut Group, batch: &'a mut Batch, number: u32) -> Self {
+        let observed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let observed_unix_nano = u64::try_from(observed.as_nanos()).unwrap_or(u64::MAX);
+        group.lines.suffixes.set_observed_time(observed_unix_nano);
+        batch.begin_segment(number, group.resource.len());
+        Self {
+            partial_before: group.lines.partials.queued(),
+            batch_before: (batch.record_count, batch.source_bytes),
+            group,
+            batch,
+            counts: ParseCounts::default(),
+        }
+    }
+
+    /// The rest of a line that left in part, and its newline. Returns the bytes that it had.
+    fn end_line(
+        &mut self,
+        rest: &[u8],
+        begun: parse::Continuation,
+        file: u32,
+        offset: u64,
+    ) -> usize {
+        let mut at = 0;
+        let mut line = begun;
+        while at < rest.len() {
+            let chunk = Chunk { bytes: &rest[at..], file, offset: offset + at as u64, utf8: false };
+            let (consumed, next) =
+                parse_piece(chunk, Some(line), &mut self.group.lines, self.batch, &mut self.counts);
+            at += consumed;
+            line = next;
+        }
+        let newline = offset + rest.len() as u64;
+        self.batch.cover(FileRange { file, start: newline, end: newline + 1 });
+        rest.len() + 1
+    }
+
+    pub(super) fn end(self, metrics: &Metrics, consumed: usize) {
+        let Self { group, batch, counts, partial_before, batch_before } = self;
+        batch.end_segment();
+        let partial = group.lines.partials.queued();
+        let partial = (partial.0 - partial_before.0, partial.1 - partial_before.1);
+        let queued = (
+            (batch.record_count - batch_before.0) as i64,
+            (batch.source_bytes - batch_before.1) as i64,
+        );
+        // A batch ages from its first byte on.
+        if queued.1 > 0 && batch.opened_at.is_none() {
+            batch.opened_at = Some(Instant::now());
+        }
+        metrics.read.add(counts.records as i64, consumed as i64);
+        metrics.queued_partial.add(partial.0, partial.1);
+        metrics.queued_batch.add(queued.0, queued.1);
+        metrics.malformed_lines.add(counts.malformed);
+        metrics.invalid_utf8_bodies.add(counts.invalid_utf8);
+        metrics.split_records.add(counts.split);
+        debug_assert_eq!(counts.records as i64, partial.0 + queued.0);
+        debug_assert_eq!(consumed as i64, partial.1 + queued.1);
+    }
+}

@@ -1,0 +1,232 @@
+//! What isn't urgent: partial lines that nobody ends, files that linger, idle files whose watch
+//! may have missed an event, groups that are gone.
+
+use std::time::Instant;
+
+use thyme_core::cri::Stream;
+
+use super::{Worker, group::TailedFile, turn::Booking};
+use crate::{
+    encode::EncodeError,
+    limits::{IDLE_CHECK_INTERVAL, LINGER_TIME, PARTIAL_LINE_WAIT, UNWATCHED_CHECK_INTERVAL},
+    parse::{Flush, flush_partial},
+    tail::{acknowledge::Acknowledged, identity::Head, idle_watch::Woken, source::Source},
+};
+
+impl Worker {
+    /// Looks after everything once.
+    pub(super) fn upkeep(&mut self, now: Instant) -> Result<(), EncodeError> {
+        self.flush_ended_partials(now)?;
+        self.keep_partials_within_budget()?;
+        self.close_lingering(now);
+        self.check_idle(now);
+        let gone: Vec<u32> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.files.is_empty())
+            .map(|(number, _)| *number)
+            .collect();
+        for number in gone {
+            self.forget_group(number);
+        }
+        Ok(())
+    }
+
+    /// Lets go of partial lines whose end isn't waited for any longer.
+    fn flush_ended_partials(&mut self, now: Instant) -> Result<(), EncodeError> {
+        let ended = self.groups.iter().filter(|(_, group)| {
+            group.lines.partials.queued().0 > 0
+                && now.duration_since(group.last_growth) >= PARTIAL_LINE_WAIT
+        });
+        let ended: Vec<u32> = ended.map(|(number, _)| *number).collect();
+        for number in ended {
+            self.flush_partials(number, Flush::Ended)?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of all partial lines.
+    pub(super) fn flush_all_partials(&mut self) -> Result<(), EncodeError> {
+        let numbers: Vec<u32> = self.groups.keys().copied().collect();
+        for number in numbers {
+            self.flush_partials(number, Flush::Ended)?;
+        }
+        Ok(())
+    }
+
+    /// As long as open partial lines hold more memory than they may, the largest leave in pieces.
+    fn keep_partials_within_budget(&mut self) -> Result<(), EncodeError> {
+        loop {
+            let held = self
+                .groups
+                .iter()
+                .map(|(number, group)| (group.lines.partials.held_bytes(), *number));
+            let (total, largest) =
+                held.fold((0, (0, 0)), |(total, largest), one| (total + one.0, largest.max(one)));
+            if total <= self.config.partial_bytes_max || largest.0 == 0 {
+                return Ok(());
+            }
+            self.flush_partials(largest.1, Flush::Piece)?;
+        }
+    }
+
+    fn flush_partials(&mut self, number: u32, flush: Flush) -> Result<(), EncodeError> {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let Some(group) = self.groups.get(&number) else { return Ok(()) };
+            if !group.lines.partials.is_open(stream) {
+                continue;
+            }
+            let body_bytes = group.lines.partials.open_bytes(stream);
+            if self.batch.is_full_for(group.lines.suffixes.record_bytes_max(body_bytes)) {
+                self.close_batch()?;
+            }
+            let Some(group) = self.groups.get_mut(&number) else { return Ok(()) };
+            let mut booking = Booking::begin(group, &mut self.batch, number);
+            let lines = &mut booking.group.lines;
+            flush_partial(stream, lines, booking.batch, &mut booking.counts, flush);
+            booking.end(&self.metrics, 0);
+        }
+        Ok(())
+    }
+
+    /// Closes files that were finished a while ago, unless their writer was late.
+    fn close_lingering(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        let mut groups = Vec::new();
+        for file in self.files.values_mut() {
+            let Some(finished_at) = file.finished_at else { continue };
+            if file.source.is_none() {
+                if !file.is_present && file.is_settled() {
+                    groups.push(file.group);
+                }
+                continue;
+            }
+            if has_grown(file) {
+                file.finished_at = None;
+                late.push(file.group);
+            } else if now.duration_since(finished_at) >= LINGER_TIME {
+                file.source = None;
+                self.metrics.open_files.add_gauge(-1);
+                groups.push(file.group);
+            }
+        }
+        for number in late {
+            self.activate(number, now);
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        for number in groups {
+            self.forget_vanished(number);
+        }
+    }
+
+    /// Forgets files that are read, settled and gone from their directory.
+    pub(super) fn forget_vanished(&mut self, number: u32) {
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        let mut gone = Vec::new();
+        group.files.retain(|id| {
+            let is_gone = self
+                .files
+                .get(id)
+                .is_none_or(|file| !file.is_present && file.source.is_none() && file.is_settled());
+            if is_gone && let Some(file) = self.files.remove(id) {
+                gone.push((file.key, None));
+            }
+            !is_gone
+        });
+        if let Some(checkpoints) = &self.checkpoints
+            && !gone.is_empty()
+        {
+            checkpoints.publish(gone);
+        }
+    }
+
+    /// Forgets a group without files, once no open batch refers to it.
+    fn forget_group(&mut self, number: u32) {
+        let is_in_batch = self.batch.segments.iter().any(|segment| segment.container == number);
+        let has_open_line =
+            self.groups.get(&number).is_some_and(|group| group.lines.partials.queued().0 > 0);
+        if is_in_batch || has_open_line {
+            return;
+        }
+        if let Some(group) = self.groups.remove(&number) {
+            self.numbers.remove(&group.key);
+            self.idle.disarm(&group.path());
+        }
+    }
+
+    /// Takes up idle files that a watch says were written to.
+    pub(super) fn wake(&mut self, woken: Woken) {
+        let numbers = match woken {
+            Woken::File(path) => self.idle.disarm(&path).into_iter().collect(),
+            Woken::All => self.idle.disarm_all(),
+        };
+        let now = Instant::now();
+        for number in numbers {
+            if let Some(group) = self.groups.get_mut(&number) {
+                group.is_watched = false;
+                group.last_growth = now;
+            }
+            self.activate(number, now);
+        }
+    }
+
+    /// Looks at idle files: seldom at those that are watched, often at those that can't be.
+    fn check_idle(&mut self, now: Instant) {
+        let is_full = now.duration_since(self.last_idle_check) >= IDLE_CHECK_INTERVAL;
+        if is_full {
+            self.last_idle_check = now;
+        }
+        let mut grown = Vec::new();
+        for (number, group) in &mut self.groups {
+            let is_due =
+                is_full || (!group.is_watched && now >= group.next_poll + UNWATCHED_CHECK_INTERVAL);
+            if group.is_active || !is_due {
+                continue;
+            }
+            group.next_poll = now;
+            let live = group.files.last().and_then(|id| self.files.get(id));
+            if live.is_some_and(has_grown) {
+                grown.push(*number);
+            }
+        }
+        for number in grown {
+            if let Some(group) = self.groups.get_mut(&number) {
+                group.last_growth = now;
+            }
+            self.activate(number, now);
+        }
+    }
+
+    /// Puts a new file in the place of one that was truncated, so that what the sink still has to
+    /// acknowledge of the old content can't be taken for the new.
+    pub(super) fn begin_anew(&mut self, id: u32) {
+        let Some(mut file) = self.files.remove(&id) else { return };
+        file.offset = 0;
+        file.acknowledged = Acknowledged::default();
+        file.head = Head::default();
+        file.continuation = None;
+        file.end_since = None;
+        let group = file.group;
+        self.next_number += 1;
+        let next = self.next_number;
+        self.files.insert(next, file);
+        if let Some(group) = self.groups.get_mut(&group) {
+            let place = group.files.iter_mut().find(|place| **place == id);
+            if let Some(place) = place {
+                *place = next;
+            }
+        }
+        self.publish(&[next]);
+    }
+}
+
+/// Whether an open plain file holds bytes that were not read, or fewer than were read.
+fn has_grown(file: &TailedFile) -> bool {
+    match &file.source {
+        Some(Source::Plain(open)) => {
+            open.metadata().is_ok_and(|metadata| metadata.len() != file.offset)
+        }
+        _ => false,
+    }
+}
