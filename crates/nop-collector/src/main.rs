@@ -1,3 +1,126 @@
-//! Entry point of `nop-collector`.
+//! Entry point of `nop-collector`: the command line, the signals, and what is printed.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use nop_collector::limits::{BUFFERED_BYTES_MAX, DECOMPRESSED_BYTES_MAX_DEFAULT};
+use nop_collector::report::Report;
+use nop_collector::{Collector, Options, Running, fetch, manifest, merge, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Receives OTLP logs, counts them, and proves loss, duplicates and latency from their stamps
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(flatten)]
+    serve: Serve,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Without a subcommand: receives until SIGTERM or Ctrl-C
+#[derive(Debug, Args)]
+struct Serve {
+    /// Where OTLP/gRPC is served; port 0 lets the system choose, and the port is printed
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4317")]
+    grpc: String,
+    /// Where OTLP/HTTP is served
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4318")]
+    http: String,
+    /// Where /report, /manifest, /reset, /metrics and /healthz are served
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    admin: String,
+    /// Largest decompressed request that is accepted, MiB
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = (DECOMPRESSED_BYTES_MAX_DEFAULT >> 20) as u64,
+        value_parser = clap::value_parser!(u64).range(1..=(BUFFERED_BYTES_MAX >> 20) as u64)
+    )]
+    decompressed_mib_max: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Unites the reports of several replicas into one verdict; exit status 0 only if lines came
+    /// and none was lost or duplicated, 1 if not, 2 if the verdict can't be had
+    Merge {
+        /// The replicas' admin addresses, such as http://127.0.0.1:8080
+        #[arg(value_name = "URL", required = true)]
+        urls: Vec<String>,
+        /// What was written: manifest files, or admin addresses of generators
+        #[arg(long, value_name = "FILE-OR-URL", num_args = 1..)]
+        manifest: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime.context("can't start threads").and_then(|runtime| {
+        runtime.block_on(async {
+            match command_line.command {
+                None => serve(command_line.serve).await.map(|()| ExitCode::SUCCESS),
+                Some(Command::Merge { urls, manifest }) => run_merge(&urls, &manifest).await,
+            }
+        })
+    });
+    done.unwrap_or_else(|error| {
+        // Nothing is left to be done if standard error is closed, too.
+        let _closed = writeln!(std::io::stderr(), "nop-collector: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+async fn serve(arguments: Serve) -> Result<()> {
+    let Serve { grpc, http, admin, decompressed_mib_max } = arguments;
+    let decompressed_bytes_max = usize::try_from(decompressed_mib_max << 20)?;
+    let options = Options { grpc, http, admin, decompressed_bytes_max, ..Options::default() };
+    // Caught before the address is printed: whoever reads it may stop us at once.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let running = Collector::start(options).await?;
+    let metrics = telemetry::push_from_environment(&running)
+        .context("the OTEL_EXPORTER_OTLP_* environment")?;
+    print_addresses(&running)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
+    running.shut_down().await;
+    if let Some(metrics) = metrics {
+        // The last push blocks; that it fails must not fail the collector.
+        let _pushed = tokio::task::spawn_blocking(move || metrics.shutdown()).await;
+    }
+    Ok(())
+}
+
+/// One line, and the only one on standard output, for whoever started us with port 0.
+fn print_addresses(running: &Running) -> Result<()> {
+    let addresses = serde_json::json!({
+        "grpc": running.grpc_addr(),
+        "http": running.http_addr(),
+        "admin": running.admin_addr(),
+    });
+    writeln!(std::io::stdout().lock(), "{addresses}").context("standard output")
+}
+
+async fn run_merge(urls: &[String], manifests: &[String]) -> Result<ExitCode> {
+    let mut reports = Vec::new();
+    for url in urls {
+        let text = fetch::report(url).await?;
+        let report: Report = serde_json::from_slice(&text).with_context(|| url.clone())?;
+        reports.push(report);
+    }
+    let mut lines = None;
+    for place in manifests {
+        let text = fetch::manifest(place).await?;
+        let some = manifest::parse(&text).with_context(|| place.clone())?;
+        lines.get_or_insert_with(Vec::new).extend(some);
+    }
+    let verdict = merge::unite(&reports, lines)?;
+    writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(&verdict)?)
+        .context("standard output")?;
+    Ok(if verdict.lossless { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,90 @@
+//! Collects a request's body within its own limit, within a budget for all bodies together, and
+//! within a time.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::limits::{BODY_TIMEOUT, BUFFERED_BYTES_MAX};
+use crate::refusal::Refusal;
+
+/// Bytes of bodies in memory, of all requests together.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    used_bytes: AtomicUsize,
+}
+
+/// A request's share of the budget; given back when dropped.
+#[derive(Debug)]
+struct Share<'b> {
+    budget: &'b Budget,
+    bytes: usize,
+}
+
+impl Share<'_> {
+    fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
+        // Taken first: what doesn't fit is given back with the rest of the share.
+        self.bytes += bytes;
+        let used = self.budget.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if used + bytes > BUFFERED_BYTES_MAX { Err(Refusal::Overloaded) } else { Ok(()) }
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.budget.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A whole body, in the pieces that it came in.
+#[derive(Debug)]
+pub(crate) struct Body<'b> {
+    pub(crate) chunks: Vec<Bytes>,
+    share: Share<'b>,
+}
+
+impl Body<'_> {
+    /// Its length, bytes.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.share.bytes
+    }
+}
+
+/// Receives a body of at most `bytes_max` bytes.
+pub(crate) async fn collect<'b>(
+    mut incoming: Incoming,
+    bytes_max: usize,
+    budget: &'b Budget,
+) -> Result<Body<'b>, Refusal> {
+    // By its announced length, before any of it is received.
+    if incoming.size_hint().lower() > bytes_max as u64 {
+        return Err(Refusal::TooLarge { bytes_max });
+    }
+    let mut body = Body { chunks: Vec::new(), share: Share { budget, bytes: 0 } };
+    let receive = async {
+        while let Some(frame) = incoming.frame().await {
+            let interrupted =
+                |cause: hyper::Error| Refusal::Interrupted { cause: cause.to_string() };
+            let Ok(chunk) = frame.map_err(interrupted)?.into_data() else { continue };
+            body.share.grow(chunk.len())?;
+            if body.share.bytes > bytes_max {
+                return Err(Refusal::TooLarge { bytes_max });
+            }
+            if !chunk.is_empty() {
+                body.chunks.push(chunk);
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, receive).await {
+        Ok(received) => received?,
+        Err(_) => {
+            let cause = format!("it took longer than {} s", BODY_TIMEOUT.as_secs());
+            return Err(Refusal::Interrupted { cause });
+        }
+    }
+    Ok(body)
+}

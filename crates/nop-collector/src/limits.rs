@@ -1,0 +1,78 @@
+//! Every limit of nop-collector, with its unit in its name. A receiver that anything may connect to
+//! has to stay small whatever arrives.
+
+use std::time::Duration;
+
+/// Decompressed size of one request, bytes, unless the options say otherwise.
+pub const DECOMPRESSED_BYTES_MAX_DEFAULT: usize = 64 << 20;
+
+/// Largest zstd window, as a power of two: 8 MiB, what RFC 8878 asks every decoder to support.
+/// A larger one would let a few bytes reserve gigabytes.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// Bodies of all requests that are being received or read, bytes as they came. More are refused
+/// as a temporary condition.
+pub const BUFFERED_BYTES_MAX: usize = 512 << 20;
+
+/// A thread's buffer that grew beyond this for one large request is given back, bytes.
+pub const RETAINED_BUFFER_BYTES_MAX: usize = 16 << 20;
+
+/// Connections that one port serves at a time; further ones wait in the kernel's backlog.
+pub const CONNECTIONS_MAX: usize = 1_024;
+
+/// Requests that one HTTP/2 connection may have open at a time.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 128;
+
+/// HTTP/2 flow control: bytes that a client may send ahead on one stream. A batch of most agents
+/// fits, so that none waits for a round trip.
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// HTTP/2 flow control: bytes that a client may send ahead on one connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// HTTP/2: largest frame that is accepted, bytes. A few large frames cost less than many of 16 KiB.
+pub const FRAME_BYTES_MAX: u32 = 256 << 10;
+
+/// How long a body may take to arrive in full.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long an HTTP/1.1 connection may stay without a complete header, and so idle. Above the 90 s
+/// after which Go's client closes its idle connections: the client closes first, and never sends
+/// into a connection that is being closed.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long requests in flight may take to finish after the signal to stop.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Streams, that is pairs of run and writer, that are told apart.
+pub const STREAMS_MAX: usize = 100_000;
+
+/// Intervals of sequence numbers that one stream may fall into. A stream without losses is one
+/// interval; requests in flight and lost ones add a few.
+pub const INTERVALS_PER_STREAM_MAX: usize = 65_536;
+
+/// Intervals of all streams together: 64 MiB.
+pub const INTERVALS_MAX: usize = 4 << 20;
+
+/// Latencies above it count as it, microseconds: a day.
+pub const LATENCY_MAX_US: u64 = 86_400_000_000;
+
+/// Significant decimal digits of a latency.
+pub const LATENCY_DIGITS: u8 = 3;
+
+/// A posted manifest, bytes.
+pub const MANIFEST_BYTES_MAX: usize = 32 << 20;
+
+/// A replica's report that `merge` fetches, bytes.
+pub const REPORT_BYTES_MAX: usize = 512 << 20;
+
+/// How long one fetch of `merge` may take.
+pub const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
+
+// A request at its limit has to fit the budget, with room for others.
+const _: () = assert!(DECOMPRESSED_BYTES_MAX_DEFAULT * 4 <= BUFFERED_BYTES_MAX);
+const _: () = assert!(INTERVALS_PER_STREAM_MAX <= INTERVALS_MAX);
+const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);

@@ -1,0 +1,212 @@
+//! The report and its JSON: a picture of what the verifier knows at one moment, complete enough
+//! (with its details) that `merge` can unite several.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thyme_core::stamp::SEQUENCE_MAX;
+
+use crate::intervals::{Interval, Intervals};
+use crate::observe::StreamKey;
+use crate::verify::{Stream, Verifier};
+
+/// What a collector received, and what that proves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Log records in accepted requests, stamped or not.
+    pub records: u64,
+    /// Accepted requests.
+    pub requests: u64,
+    /// Requests of any outcome, refused ones and those that met a scripted fault included.
+    pub attempts: u64,
+    /// Bodies of accepted requests as they came, bytes.
+    pub wire_bytes: u64,
+    /// Messages of accepted requests, decompressed, bytes.
+    pub decompressed_bytes: u64,
+    /// Streams (pairs of run and writer) of which anything came.
+    pub streams: u64,
+    /// Streams whose last line came.
+    pub ended_streams: u64,
+    /// Distinct stamped lines.
+    pub received: u64,
+    /// Lines that are missing: of those that the manifest lists; for a writer without one, of
+    /// those from sequence number 0 to the highest that came.
+    pub lost: u64,
+    /// Records beyond the first of each stamped line.
+    pub duplicated: u64,
+    /// First arrivals of a line after a later line of its stream.
+    pub reordered: u64,
+    /// Records without a stamp.
+    pub unstamped: u64,
+    /// Records whose body is a string that isn't UTF-8.
+    pub invalid_utf8: u64,
+    /// Distinct lines of the manifest's writers that the manifest doesn't list.
+    pub unexpected: u64,
+    /// Stamped records that came after a limit on streams or intervals was reached. They count as
+    /// lost where they can be missed at all.
+    pub untracked: u64,
+    /// Whether the figures are exact: nothing is untracked.
+    pub exact: bool,
+    /// From write to receipt.
+    pub latency_ms: LatencyMs,
+    /// Whether a manifest was posted.
+    pub manifest: bool,
+    /// Lines that the manifest lists.
+    pub manifest_lines: u64,
+    /// When the first accepted request had come, nanoseconds since the Unix epoch; 0 for none.
+    pub first_received_unix_nano: u64,
+    /// When the last accepted request had come, nanoseconds since the Unix epoch; 0 for none.
+    pub last_received_unix_nano: u64,
+    /// Refused requests by reason.
+    pub invalid: BTreeMap<String, u64>,
+    /// Each stream, in order of run and writer; only when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams_detail: Option<Vec<StreamReport>>,
+    /// The latencies' distribution, pairs of microseconds and count; only when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_us_counts: Option<Vec<(u64, u64)>>,
+}
+
+/// Quantiles of the latency, milliseconds, to three significant digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LatencyMs {
+    /// Half of the lines came faster.
+    pub p50: f64,
+    /// 90 % came faster.
+    pub p90: f64,
+    /// 99 % came faster.
+    pub p99: f64,
+    /// The slowest.
+    pub max: f64,
+}
+
+/// What is known of one stream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StreamReport {
+    /// The run in its stamps.
+    pub run: u32,
+    /// The writer in its stamps.
+    pub writer: u32,
+    /// Distinct lines.
+    pub received: u64,
+    /// Missing lines.
+    pub lost: u64,
+    /// Records beyond the first of each line.
+    pub duplicated: u64,
+    /// First arrivals of a line after a later line.
+    pub reordered: u64,
+    /// Records beyond the limit on intervals.
+    pub untracked: u64,
+    /// The highest sequence number that came.
+    pub highest: Option<u64>,
+    /// Whether the writer's last line came.
+    pub end_seen: bool,
+    /// The sequence numbers that came: first and last of each interval, ascending.
+    pub intervals: Vec<(u64, u64)>,
+}
+
+impl Verifier {
+    /// The report of this moment; `detail` adds each stream and the distribution of latencies.
+    pub(crate) fn report(&self, detail: bool) -> Report {
+        let totals = &self.totals;
+        let mut report = Report {
+            records: totals.records,
+            requests: totals.requests,
+            attempts: totals.attempts,
+            wire_bytes: totals.wire_bytes,
+            decompressed_bytes: totals.decompressed_bytes,
+            streams: self.streams.len() as u64,
+            unstamped: totals.unstamped,
+            invalid_utf8: totals.invalid_utf8,
+            untracked: totals.untracked,
+            latency_ms: self.latency_ms(),
+            manifest: self.manifest_posted,
+            manifest_lines: self.manifest.values().map(|line| line.lines).sum(),
+            first_received_unix_nano: totals.first_received_unix_nano,
+            last_received_unix_nano: totals.last_received_unix_nano,
+            invalid: self.invalid.iter().map(|(&why, &count)| (why.to_owned(), count)).collect(),
+            ..Report::default()
+        };
+        for (key, stream) in &self.streams {
+            let line = self.manifest.get(key);
+            report.received += stream.received;
+            report.duplicated += stream.duplicated;
+            report.reordered += stream.reordered;
+            report.untracked += stream.untracked;
+            report.ended_streams += u64::from(stream.end_seen);
+            report.lost += stream.lost(line);
+            report.unexpected += line.map_or(0, |line| stream.unexpected(line));
+        }
+        report.lost += self.never_arrived().map(|(_, lines)| lines).sum::<u64>();
+        report.exact = report.untracked == 0;
+        if detail {
+            report.streams_detail = Some(self.streams_detail());
+            let counts = self.latency_us.iter_recorded();
+            let pair = |one: hdrhistogram::iterators::IterationValue<u64>| {
+                (one.value_iterated_to(), one.count_at_value())
+            };
+            report.latency_us_counts = Some(counts.map(pair).collect());
+        }
+        report
+    }
+
+    /// The manifest's writers of which nothing came, and how many lines each wrote.
+    fn never_arrived(&self) -> impl Iterator<Item = (StreamKey, u64)> {
+        let missing = self.manifest.iter().filter(|(key, _)| !self.streams.contains_key(*key));
+        missing.map(|(&key, line)| (key, line.lines))
+    }
+
+    fn latency_ms(&self) -> LatencyMs {
+        let ms = |latency_us: u64| latency_us as f64 / 1_000.0;
+        let at = |quantile| ms(self.latency_us.value_at_quantile(quantile));
+        LatencyMs { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: ms(self.latency_us.max()) }
+    }
+
+    fn streams_detail(&self) -> Vec<StreamReport> {
+        let known = self.streams.iter().map(|(&key, stream)| StreamReport {
+            run: key.run,
+            writer: key.writer,
+            received: stream.received,
+            lost: stream.lost(self.manifest.get(&key)),
+            duplicated: stream.duplicated,
+            reordered: stream.reordered,
+            untracked: stream.untracked,
+            highest: stream.highest,
+            end_seen: stream.end_seen,
+            intervals: stream.numbers.as_slice().iter().map(|one| (one.first, one.last)).collect(),
+        });
+        let unknown = self.never_arrived().map(|(key, lost)| StreamReport {
+            run: key.run,
+            writer: key.writer,
+            lost,
+            ..StreamReport::default()
+        });
+        let mut all: Vec<_> = known.chain(unknown).collect();
+        all.sort_unstable_by_key(|stream| (stream.run, stream.writer));
+        all
+    }
+}
+
+impl StreamReport {
+    /// What the report says as the verifier keeps it; `None` when its intervals are no intervals.
+    pub(crate) fn to_stream(&self) -> Option<(StreamKey, Stream)> {
+        let mut numbers = Intervals::default();
+        let mut received = 0;
+        for &(first, last) in &self.intervals {
+            if first > last || last > SEQUENCE_MAX {
+                return None;
+            }
+            received += numbers.insert(Interval { first, last }, usize::MAX).ok()?;
+        }
+        let stream = Stream {
+            numbers,
+            received,
+            duplicated: self.duplicated,
+            reordered: self.reordered,
+            untracked: self.untracked,
+            highest: self.highest,
+            end_seen: self.end_seen,
+        };
+        Some((StreamKey { run: self.run, writer: self.writer }, stream))
+    }
+}
