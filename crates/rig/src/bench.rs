@@ -6,7 +6,7 @@ use crate::{
     cli::LoadOptions,
     collector::{Addresses, Collector, Report},
     error::{Error, Result, io_error},
-    generator::{self, Generator, Written},
+    generator::{self, Account, Generator, Written},
     interrupt::Interrupt,
     limits::{
         AGENT_STOP_MAX, BLIND_START, GENERATOR_STOP_MAX, SAMPLE_INTERVAL, START_MAX, WATCH_INTERVAL,
@@ -55,8 +55,10 @@ impl Binaries {
 /// Length and cost of the time in which lines were written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Load {
-    /// Wall time.
+    /// Wall time of the processor times below.
     pub seconds: f64,
+    /// How the generator describes it.
+    pub account: Account,
     /// The agent's processor time.
     pub agent_cpu_seconds: f64,
     /// The collector's processor time.
@@ -293,14 +295,15 @@ impl<'a> Bench<'a> {
         })?;
         let now = self.mark();
         match (ended, self.load_start, &mut self.generator) {
-            (Some(ended), Some(start), _) => Ok(Load {
+            (Some(ended), Some(start), Some(generator)) => Ok(Load {
                 seconds: (now.at - start.at).as_secs_f64(),
+                account: generator.account()?,
                 agent_cpu_seconds: now.agent_cpu_seconds - start.agent_cpu_seconds,
                 collector_cpu_seconds: now.collector_cpu_seconds - start.collector_cpu_seconds,
                 generator_cpu_seconds: ended.cpu_seconds,
             }),
-            (_, _, Some(generator)) => Err(too_slow(generator.process(), "did not end", limit)),
-            (_, _, None) => unreachable!("the load was never started"),
+            (None, _, Some(generator)) => Err(too_slow(generator.process(), "did not end", limit)),
+            (_, None, _) | (_, _, None) => unreachable!("the load was never started"),
         }
     }
 

@@ -171,12 +171,13 @@ impl LineKind {
         }
     }
 
-    /// Mean length in a CRI file, rounded up: for the estimate of disk space only.
+    /// Mean length in a CRI file, its header included, rounded up: for the estimate of disk space.
     fn mean_bytes(self) -> u64 {
         match self {
-            Self::Mixed | Self::Access => 300,
-            Self::Json => 400,
-            Self::Random => 620,
+            Self::Mixed => 260,
+            Self::Random => 600,
+            Self::Json => 270,
+            Self::Access => 300,
         }
     }
 }

@@ -40,6 +40,15 @@ impl Written {
     }
 }
 
+/// What it says at its end, as far as it is needed here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+pub struct Account {
+    /// From the first to the last line.
+    pub elapsed_seconds: f64,
+    /// Most lines that were due and not yet written: the machine did not keep up.
+    pub late_lines_max: u64,
+}
+
 /// A log-generator, running or ended.
 #[derive(Debug)]
 pub struct Generator {
@@ -70,12 +79,14 @@ impl Generator {
         if self.admin.is_none()
             && let Some(line) = self.process.first_line()?
         {
-            let announcement: Announcement = serde_json::from_str(&line).map_err(|error| {
-                Error::Answer { name: NAME, detail: format!("{error} in {line:?}") }
-            })?;
-            self.admin = Some(announcement.admin);
+            self.admin = Some(parse::<Announcement>(&line)?.admin);
         }
         Ok(self.admin.is_some())
+    }
+
+    /// What it said at its end.
+    pub fn account(&self) -> Result<Account> {
+        parse(&self.process.last_line()?.unwrap_or_default())
     }
 
     /// What it has written so far; `None` when it cannot be asked, since it is about to end.
@@ -116,6 +127,11 @@ impl Generator {
 pub fn read_manifest(tree: &Tree) -> Result<Vec<u8>> {
     let path = tree.manifest();
     fs::read(&path).map_err(io_error(format!("reading {}", path.display())))
+}
+
+fn parse<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T> {
+    serde_json::from_str(line)
+        .map_err(|error| Error::Answer { name: NAME, detail: format!("{error} in {line:?}") })
 }
 
 fn arguments(tree: &Tree, load: &LoadOptions, duration: Option<Duration>) -> Vec<OsString> {

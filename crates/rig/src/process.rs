@@ -82,9 +82,12 @@ impl Process {
 
     /// First complete line of standard output, once there is one.
     pub fn first_line(&self) -> Result<Option<String>> {
-        let text = fs::read_to_string(&self.out)
-            .map_err(io_error(format!("reading {}", self.out.display())))?;
-        Ok(text.split_once('\n').map(|(line, _)| line.to_owned()))
+        Ok(self.output()?.split_once('\n').map(|(line, _)| line.to_owned()))
+    }
+
+    /// Last line of standard output; to be asked when the child has ended.
+    pub fn last_line(&self) -> Result<Option<String>> {
+        Ok(self.output()?.lines().next_back().map(str::to_owned))
     }
 
     /// What the group uses now; nothing once the child was waited for.
@@ -142,6 +145,10 @@ impl Process {
     pub fn log_tail(&self) -> String {
         let log = tail(&self.log).unwrap_or_default();
         if log.is_empty() { tail(&self.out).unwrap_or_default() } else { log }
+    }
+
+    fn output(&self) -> Result<String> {
+        fs::read_to_string(&self.out).map_err(io_error(format!("reading {}", self.out.display())))
     }
 
     /// Whether the child waits to be waited for; then its time can still be read.
@@ -245,13 +252,13 @@ mod tests {
     #[test]
     fn an_ended_child_is_described() {
         let directory = tempfile::tempdir().unwrap();
-        let script =
-            "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo out; echo err >&2; exit 3";
+        let script = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo out; echo end; echo err >&2; exit 3";
         let mut process = shell(script, directory.path());
         let ended = wait(&mut process);
         assert_eq!(ended.status.code(), Some(3));
         assert!(ended.cpu_seconds > 0.0);
         assert_eq!(process.first_line().unwrap().as_deref(), Some("out"));
+        assert_eq!(process.last_line().unwrap().as_deref(), Some("end"));
         let message = process.expect_running().unwrap_err().to_string();
         assert!(message.contains("exit status: 3") && message.ends_with("err"), "{message}");
     }

@@ -48,6 +48,8 @@ pub struct Figures {
     pub lines_per_second: f64,
     /// Bodies written, over the writing phase, in 10^6 bytes.
     pub megabytes_per_second: f64,
+    /// Most lines that were due and not written yet: the generator's own lag.
+    pub lines_late_max: u64,
     /// Bytes of all requests as they came, over bytes of the bodies written.
     pub wire_share: f64,
     /// Requests received.
@@ -75,6 +77,7 @@ impl Figures {
     pub fn new(scenario: &'static str, options: &LoadOptions, finish: &Finish) -> Self {
         let Finish { written, report, load, .. } = finish;
         let over = |amount: f64, by: f64| if by > 0.0 { amount / by } else { 0.0 };
+        let seconds = load.account.elapsed_seconds;
         Self {
             scenario,
             agent: finish.agent_title.clone(),
@@ -83,7 +86,7 @@ impl Figures {
             lines: options.lines.name(),
             protocol: options.protocol.name(),
             compression: options.compression.name(),
-            load_seconds: load.seconds,
+            load_seconds: seconds,
             drain_seconds: finish.drain_seconds,
             lines_written: written.lines,
             lines_received: report.received,
@@ -91,8 +94,9 @@ impl Figures {
             lines_duplicated: report.duplicated,
             lines_reordered: report.reordered,
             records_unstamped: report.unstamped,
-            lines_per_second: over(written.lines as f64, load.seconds),
-            megabytes_per_second: over(written.bytes as f64 / 1e6, load.seconds),
+            lines_per_second: over(written.lines as f64, seconds),
+            megabytes_per_second: over(written.bytes as f64 / 1e6, seconds),
+            lines_late_max: load.account.late_lines_max,
             wire_share: over(report.wire_bytes as f64, written.bytes as f64),
             requests: report.requests,
             agent_cores: over(load.agent_cpu_seconds, load.seconds),
@@ -230,8 +234,10 @@ fn common_rows(figures: &Figures) -> Vec<(&'static str, String)> {
         (
             "others' CPU",
             format!(
-                "generator {:.3}, collector {:.3} cores",
-                figures.generator_cores, figures.collector_cores
+                "generator {:.3} (at most {} lines late), collector {:.3} cores",
+                figures.generator_cores,
+                grouped(figures.lines_late_max),
+                figures.collector_cores
             ),
         ),
         ("agent's end", format!("{}, {}", figures.agent, figures.agent_end)),
@@ -266,6 +272,7 @@ mod tests {
             records_unstamped: 0,
             lines_per_second: 1000.0,
             megabytes_per_second: 0.2,
+            lines_late_max: 0,
             wire_share: 0.1,
             requests: 50,
             agent_cores: 0.1,

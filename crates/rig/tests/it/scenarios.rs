@@ -1,0 +1,121 @@
+//! Short runs of every scenario with the real binaries: the way from a written line to a verdict.
+
+use crate::driver::{Driver, finish};
+use serde_json::Value;
+use std::fs;
+
+/// Small files, often rotated, of which none is dropped.
+const ROTATION: [&str; 6] =
+    ["--rotate-size", "256KiB", "--rotate-interval", "300ms", "--rotate-files", "100"];
+
+/// Runs a scenario and returns its exit status, its table and its JSON.
+fn run(
+    scenario: &str,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> (Option<i32>, String, Value) {
+    let driver = Driver::new();
+    let json = driver.file("figures.json");
+    let mut command = driver.command(scenario, arguments);
+    command.args(ROTATION).arg("--json").arg(&json);
+    command.envs(variables.iter().copied());
+    let (code, table, _) = finish(command.spawn().unwrap());
+    driver.assert_nothing_left();
+    let json = fs::read(json).expect("a verdict was reached");
+    (code, table, serde_json::from_slice(&json).unwrap())
+}
+
+/// Scenario: the default load, smaller and shorter, with rotation.
+/// Guarantees: everything arrives once; the table and the JSON say so; exit status 0.
+#[test]
+fn a_steady_load_arrives_once() {
+    let arguments = ["--rate", "5000", "--pods", "3", "--duration", "3"];
+    let (code, table, json) = run("run", &arguments, &[]);
+    assert_eq!(code, Some(0));
+    assert_eq!(json["lines_written"], 15_000);
+    assert_eq!(json["lines_received"], 15_000);
+    assert_eq!(json["lines_lost"], 0);
+    assert_eq!(json["lines_duplicated"], 0);
+    assert!(json["agent_cpu_seconds"].as_f64().unwrap() > 0.0);
+    assert!(json["agent_rss_peak_bytes"].as_u64().unwrap() > 1 << 20);
+    assert!(json["latency_ms"]["p99"].as_f64().unwrap() > 0.0);
+    assert_eq!(json["agent_end"], "exit status: 0");
+    assert!(table.contains("lines written      15,000\n"));
+    assert!(table.contains("verdict            passed\n"));
+}
+
+/// Scenario: everything that has a variable is set by it, and LINES is a terminal's height.
+/// Guarantees: the variables are obeyed, and the height is not taken for a kind of lines.
+#[test]
+fn variables_change_the_run() {
+    let variables = [
+        ("RATE", "1000"),
+        ("PODS", "2"),
+        ("DURATION", "2s"),
+        ("PROTOCOL", "http"),
+        ("COMPRESSION", "none"),
+        ("LINES", "40"),
+    ];
+    let (code, _, json) = run("run", &[], &variables);
+    assert_eq!(code, Some(0));
+    assert_eq!(json["lines_written"], 2_000);
+    assert_eq!(json["pods"], 2);
+    assert_eq!(json["protocol"], "http");
+    assert_eq!(json["compression"], "none");
+    assert_eq!(json["lines"], "mixed");
+    assert!(json["wire_share"].as_f64().unwrap() > 1.0, "nothing is compressed");
+}
+
+/// Scenario: an agent that delivers nothing.
+/// Guarantees: all lines are lost, the verdict says so, and the exit status is 1.
+#[test]
+fn an_agent_that_delivers_nothing_fails() {
+    let arguments = ["--rate", "1000", "--duration", "1", "--drain", "1", "--agent", "sleep 1000"];
+    let (code, table, json) = run("run", &arguments, &[]);
+    assert_eq!(code, Some(1));
+    assert_eq!(json["lines_written"], 1_000);
+    assert_eq!(json["lines_lost"], 1_000);
+    assert_eq!(json["agent"], "sleep");
+    assert!(table.contains("FAILED             1,000 lines were lost\n"));
+}
+
+/// Scenario: the agent is killed three times within two seconds, under load and rotation.
+/// Guarantees: nothing is lost, duplicates are put down to kills, and the same seed repeats the
+/// moments.
+#[test]
+fn kills_lose_nothing() {
+    let arguments = [
+        "--rate",
+        "3000",
+        "--kills",
+        "3",
+        "--gap-min",
+        "300ms",
+        "--gap-max",
+        "900ms",
+        "--seed",
+        "7",
+    ];
+    let (code, table, json) = run("kill", &arguments, &[]);
+    assert_eq!(code, Some(0));
+    assert_eq!(json["lines_lost"], 0);
+    let kills = json["kills"].as_array().unwrap();
+    assert_eq!(kills.len(), 3);
+    let duplicated: u64 = kills.iter().map(|kill| kill["duplicated"].as_u64().unwrap()).sum();
+    assert_eq!(json["lines_duplicated"], duplicated);
+    assert!(table.contains("kills              3, seed 7\n"));
+}
+
+/// Scenario: the sink stands still for three seconds, under load and rotation.
+/// Guarantees: nothing is lost, and the agent's memory is reported around the outage.
+#[test]
+fn an_outage_loses_nothing() {
+    let arguments = ["--rate", "3000", "--outage", "3", "--around", "1"];
+    let (code, table, json) = run("outage", &arguments, &[]);
+    assert_eq!(code, Some(0));
+    assert_eq!(json["lines_lost"], 0);
+    assert!(json["outage_seconds"].as_f64().unwrap() >= 3.0);
+    assert!(json["rss_before_bytes"].as_u64().unwrap() > 0);
+    assert!(json["rss_second_half_bytes"].as_u64().unwrap() > 0);
+    assert!(table.contains("outage             3."));
+}
