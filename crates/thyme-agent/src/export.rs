@@ -6,35 +6,33 @@
 //!    '----------------------------- Settled --------------------------'
 //! ```
 //!
-//! Each consumer takes a request, brings it to its end ([`delivery`]) and takes the next; so there
+//! Each consumer takes a request, brings it to its end (`delivery`) and takes the next; so there
 //! are `num_consumers` requests in flight at most, and with one consumer their order is kept. A
 //! request's bytes are never copied or compressed again, unless the sink finds it too large.
 //!
-//! What this stage must not do: count records (the worker does, from [`Settled`]), read files, or
+//! What this stage must not do: count records (the worker does, from `Settled`), read files, or
 //! drop what could be kept. Where OTLP would drop a request that a later attempt may save (refused
 //! credentials, wrong endpoints, RESOURCE_EXHAUSTED without RetryInfo, internal errors), it is kept
 //! and the log says so; `retry_on_failure.max_elapsed_time` sets a limit for those who want one.
-//! The tables are in [`grpc`] and [`http`].
+//! The tables are in `grpc` and `http`.
 
-mod balance;
-mod bisect;
-mod chance;
-mod client;
-mod connect;
-mod delivery;
+mod limits;
 mod endpoint;
+mod delivery;
+mod retry;
+mod bisect;
+mod client;
+mod message;
 mod grpc;
 mod http;
-mod limits;
-mod message;
+mod reply;
 mod outcome;
 mod pool;
-mod reply;
-mod retry;
-#[cfg(test)]
-mod scenarios;
+mod balance;
+mod connect;
 mod tls;
 mod warnings;
+mod chance;
 
 use std::{io, path::PathBuf, sync::Arc};
 

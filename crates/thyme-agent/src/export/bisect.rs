@@ -1,0 +1,226 @@
+//! Halves a message that the sink found too large: decompress, split by records, compress again.
+//! A cold path: it allocates, and one message at a time is halved, so that memory stays bounded.
+
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+use flate2::{read::GzDecoder, write::GzEncoder};
+use thyme_core::otlp::walk;
+use tokio::sync::Semaphore;
+
+use crate::{config::Compression, queue::Request};
+
+/// A request, or what is left of it after halving, in the form in which it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// The message, compressed as `compression` says; the chunks follow each other.
+    pub(super) body: Vec<Bytes>,
+    /// Sum of the chunks' lengths.
+    pub(super) body_bytes: usize,
+    /// Length before compression.
+    pub(super) uncompressed_bytes: usize,
+    /// Log records in it.
+    pub(super) records: u64,
+    /// How `body` is compressed.
+    pub(super) compression: Compression,
+}
+
+impl Part {
+    /// All of a request; the bytes are shared.
+    pub(super) fn whole(request: &Request) -> Self {
+        Self {
+            body: request.body.clone(),
+            body_bytes: request.body_bytes,
+            uncompressed_bytes: request.uncompressed_bytes,
+            records: request.records,
+            compression: request.compression,
+        }
+    }
+}
+
+/// Halves parts, one at a time.
+#[derive(Debug)]
+pub(super) struct Bisector {
+    /// Level at which halves are compressed again.
+    level: i32,
+    /// One permit: the messages being halved are the only uncompressed ones that are kept.
+    turn: Semaphore,
+}
+
+impl Bisector {
+    pub(super) fn new(level: i32) -> Self {
+        Self { level, turn: Semaphore::new(1) }
+    }
+
+    /// The two halves in order; `None` where there is nothing to halve, or the message can't be
+    /// read (which would be our own fault).
+    pub(super) async fn halve(&self, part: &Part) -> Option<(Part, Part)> {
+        let _turn = self.turn.acquire().await.ok()?;
+        let (part, level) = (part.clone(), self.level);
+        // Milliseconds of work would hold up everything else on the network's few threads.
+        tokio::task::spawn_blocking(move || halve(&part, level)).await.ok()?
+    }
+}
+
+fn halve(part: &Part, level: i32) -> Option<(Part, Part)> {
+    let message = decompress(part).ok()?;
+    let (first, second) = walk::split(&message)?;
+    drop(message);
+    let half = |message: Vec<u8>| {
+        let records = walk::count(&message).ok()?;
+        let uncompressed_bytes = message.len();
+        let body = compress(message, part.compression, level).ok()?;
+        let (body_bytes, body) = (body.len(), vec![Bytes::from(body)]);
+        let compression = part.compression;
+        Some(Part { body, body_bytes, uncompressed_bytes, records, compression })
+    };
+    let (first, second) = (half(first)?, half(second)?);
+    (first.records + second.records == part.records).then_some((first, second))
+}
+
+/// The message itself, which must have exactly the length that was noted when it was built.
+fn decompress(part: &Part) -> io::Result<Vec<u8>> {
+    let body = part.body.concat();
+    let length = part.uncompressed_bytes;
+    let message = match part.compression {
+        Compression::None => body,
+        Compression::Gzip => read_at_most(GzDecoder::new(&body[..]), length)?,
+        Compression::Zstd => read_at_most(zstd::stream::read::Decoder::new(&body[..])?, length)?,
+    };
+    if message.len() == length { Ok(message) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// Reads to the end, or one byte beyond `length`: enough to see that it is too long.
+fn read_at_most(reader: impl Read, length: usize) -> io::Result<Vec<u8>> {
+    let mut message = Vec::with_capacity(length);
+    reader.take(length as u64 + 1).read_to_end(&mut message)?;
+    Ok(message)
+}
+
+fn compress(message: Vec<u8>, compression: Compression, level: i32) -> io::Result<Vec<u8>> {
+    match compression {
+        Compression::None => Ok(message),
+        Compression::Gzip => {
+            let level = u32::try_from(level).unwrap_or(6).min(9);
+            let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+            encoder.write_all(&message)?;
+            encoder.finish()
+        }
+        Compression::Zstd => zstd::bulk::compress(&message, level),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::queue::Token;
+    use opentelemetry_proto::tonic::{
+        collector::logs::v1::ExportLogsServiceRequest,
+        common::v1::{AnyValue, any_value::Value},
+        logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    };
+    use prost::Message;
+
+    /// A message whose records have these bodies.
+    pub(in super::super) fn message_of(bodies: &[String]) -> Vec<u8> {
+        let record = |body: &String| LogRecord {
+            body: Some(AnyValue { value: Some(Value::StringValue(body.clone())) }),
+            ..LogRecord::default()
+        };
+        let scope =
+            ScopeLogs { log_records: bodies.iter().map(record).collect(), ..ScopeLogs::default() };
+        let resource = ResourceLogs { scope_logs: vec![scope], ..ResourceLogs::default() };
+        ExportLogsServiceRequest { resource_logs: vec![resource] }.encode_to_vec()
+    }
+
+    /// The bodies of a message's records.
+    pub(in super::super) fn bodies_of(message: &[u8]) -> Vec<String> {
+        let request = ExportLogsServiceRequest::decode(message).unwrap();
+        let scopes = request.resource_logs.into_iter().flat_map(|resource| resource.scope_logs);
+        scopes
+            .flat_map(|scope| scope.log_records)
+            .map(|record| match record.body.unwrap().value.unwrap() {
+                Value::StringValue(body) => body,
+                other => panic!("not a string: {other:?}"),
+            })
+            .collect()
+    }
+
+    /// A part whose records have these bodies.
+    pub(in super::super) fn part_of(bodies: &[String], compression: Compression) -> Part {
+        let message = message_of(bodies);
+        let uncompressed_bytes = message.len();
+        let body = compress(message, compression, 1).unwrap();
+        Part {
+            body_bytes: body.len(),
+            body: vec![body.into()],
+            uncompressed_bytes,
+            records: bodies.len() as u64,
+            compression,
+        }
+    }
+
+    /// A request whose records have these bodies, settled to nobody.
+    pub(in super::super) fn request_of(bodies: &[String], compression: Compression) -> Request {
+        let Part { body, body_bytes, uncompressed_bytes, records, compression } =
+            part_of(bodies, compression);
+        let (reply, token) = (crossbeam_channel::unbounded().0, Token::default());
+        let source_bytes = uncompressed_bytes as u64;
+        Request {
+            body,
+            body_bytes,
+            uncompressed_bytes,
+            records,
+            source_bytes,
+            compression,
+            reply,
+            token,
+        }
+    }
+
+    /// What the sink finds in a part.
+    pub(in super::super) fn bodies_of_part(part: &Part) -> Vec<String> {
+        bodies_of(&decompress(part).unwrap())
+    }
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|number| format!("record {number}")).collect()
+    }
+
+    /// Scenario: five records, in each compression.
+    /// Guarantees: the halves hold three and two of them in order, compressed as the whole was,
+    /// and their noted lengths are true.
+    #[test]
+    fn halves_have_the_form_of_the_whole() {
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let part = part_of(&names(5), compression);
+            let (first, second) = halve(&part, 1).unwrap();
+            for (half, bodies) in [(&first, &names(5)[..3]), (&second, &names(5)[3..])] {
+                assert_eq!(half.compression, compression);
+                assert_eq!(half.records, bodies.len() as u64);
+                assert_eq!(half.body_bytes, half.body.concat().len());
+                assert_eq!(bodies_of_part(half), bodies);
+            }
+        }
+    }
+
+    /// Scenario: one record; bytes that do not decompress; a bomb that decompresses to more than
+    /// was noted; a wrong number of records.
+    /// Guarantees: nothing is halved, and no more than the noted length is ever decompressed.
+    #[test]
+    fn what_cannot_be_halved() {
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            assert_eq!(halve(&part_of(&names(1), compression), 1), None);
+            let part = part_of(&names(5), compression);
+            let mut bomb = part.clone();
+            bomb.uncompressed_bytes -= 1;
+            assert_eq!(halve(&bomb, 1), None);
+            let mut miscounted = part.clone();
+            miscounted.records += 1;
+            assert_eq!(halve(&miscounted, 1), None);
+            let mut garbage = part;
+            garbage.body = vec![Bytes::from_static(b"garbage")];
+            assert_eq!(halve(&garbage, 1), None);
+        }
+    }
+}

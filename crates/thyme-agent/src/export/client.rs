@@ -1,0 +1,280 @@
+//! One attempt to send over the network: takes a connection, writes the request, reads the answer
+//! and reports to the pool how its address did. Whether there is another attempt is not decided
+//! here, but for connections that were dead before the request was on them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::{
+    ExportError,
+    bisect::Part,
+    chance,
+    delivery::Sink,
+    endpoint::Endpoint,
+    grpc, http as otlp_http,
+    limits::{CONNECTIONS_PER_ATTEMPT_MAX, RESPONSE_BYTES_MAX},
+    message::{Message, MessageBody},
+    outcome::{Cause, Outcome, Quote},
+    pool::{Lease, Pool},
+};
+use crate::{
+    config::{ExporterConfig, Protocol},
+    metrics::Metrics,
+};
+
+/// What a sink answered, read to its end or to [`RESPONSE_BYTES_MAX`].
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) trailers: Option<HeaderMap>,
+}
+
+/// Sends to one sink.
+pub(super) struct Client {
+    pool: Arc<Pool>,
+    protocol: Protocol,
+    uri: Uri,
+    /// What every request has; values of the configuration's headers are marked as sensitive.
+    headers: HeaderMap,
+    /// Time limit from the first byte sent to the last one read.
+    timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Client {
+    /// # Errors
+    /// When a header of the configuration can't be sent.
+    pub(super) fn new(
+        config: &ExporterConfig,
+        endpoint: &Endpoint,
+        pool: Arc<Pool>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ExportError> {
+        let refuse = |reason| ExportError::Endpoint { endpoint: config.endpoint.clone(), reason };
+        let uri = match config.protocol {
+            Protocol::Grpc => {
+                let scheme = if endpoint.tls { "https" } else { "http" };
+                format!("{scheme}://{}{}", endpoint.authority, endpoint.path)
+            }
+            Protocol::Http => endpoint.path.clone(),
+        };
+        let uri = uri.parse().map_err(|_| refuse("it is no part of a URI"))?;
+        let headers = request_headers(config, endpoint)?;
+        // In the Collector zero is no limit.
+        let timeout = if config.timeout.is_zero() { Duration::MAX } else { config.timeout };
+        Ok(Self { pool, protocol: config.protocol, uri, headers, timeout, metrics })
+    }
+
+    fn request(&self, part: &Part) -> Request<MessageBody> {
+        let chunks = part.body.iter().cloned();
+        let (message, encoding) = match self.protocol {
+            Protocol::Grpc => {
+                let prefix = grpc::prefix(part.compression, part.body_bytes);
+                let message = Message::new(std::iter::once(prefix).chain(chunks));
+                (message, grpc::encoding(part.compression))
+            }
+            Protocol::Http => (Message::new(chunks), otlp_http::encoding(part.compression)),
+        };
+        let mut request = Request::new(MessageBody(Some(message)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        if let Some((name, value)) = encoding {
+            let name = HeaderName::from_static(name);
+            request.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    /// Sends over one connection. The answer is whole unless the flag says that it was cut.
+    async fn exchange(
+        &self,
+        lease: &mut Lease,
+        part: &Part,
+    ) -> Result<(Answer, bool), (Cause, Quote)> {
+        let _in_flight = InFlight::new(&self.metrics);
+        self.metrics.sent_bytes.add(part.body_bytes as u64);
+        let request = self.request(part);
+        let exchange = async { read_answer(lease.sender.send(request).await?).await };
+        match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err((Cause::Broken, Quote::of_error(&error))),
+            Err(_) => {
+                let said = format!("{}: no answer in {:?}", lease.address(), self.timeout);
+                Err((Cause::TimedOut, Quote::new(said.as_bytes())))
+            }
+        }
+    }
+
+    fn outcome(&self, answer: &Answer) -> Outcome {
+        match self.protocol {
+            Protocol::Grpc => grpc::outcome(answer),
+            Protocol::Http => otlp_http::outcome(answer),
+        }
+    }
+
+    /// Settles with the pool what a failed exchange says about its connection and address; whether
+    /// the request may go out again at once.
+    fn blame(&self, lease: &Lease, cause: Cause) -> bool {
+        if cause == Cause::Broken && lease.has_served() {
+            // Sinks and proxies close connections at any time; a new one will do.
+            self.pool.discard(lease);
+            return true;
+        }
+        self.pool.failed(lease);
+        self.pool.has_other_than(lease.address())
+    }
+
+    async fn attempt_over_connections(&self, part: &Part) -> Outcome {
+        let mut connections = 0;
+        loop {
+            connections += 1;
+            self.metrics.send_attempts.increment();
+            let mut lease = match self.pool.lease().await {
+                Ok(lease) => lease,
+                Err(error) => return Outcome::failed(Cause::Unreachable, Quote::of_error(&error)),
+            };
+            let (cause, said) = match self.exchange(&mut lease, part).await {
+                Ok((answer, is_whole)) => {
+                    let outcome = self.outcome(&answer);
+                    let took_it = !matches!(outcome, Outcome::Failed(_));
+                    if !is_whole {
+                        self.pool.discard(&lease);
+                    }
+                    self.pool.answered(lease, took_it);
+                    return outcome;
+                }
+                Err(failure) => failure,
+            };
+            let may_go_on = self.blame(&lease, cause);
+            if !may_go_on || connections >= CONNECTIONS_PER_ATTEMPT_MAX {
+                return Outcome::failed(cause, said);
+            }
+            tracing::debug!(cause = cause.as_str(), %said, "trying another connection");
+            self.metrics.send_retries.increment();
+        }
+    }
+}
+
+impl Sink for Client {
+    async fn attempt(&self, part: &Part) -> Outcome {
+        let outcome = self.attempt_over_connections(part).await;
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let millis = since_epoch.unwrap_or_default().as_millis();
+        self.metrics.last_attempt_unix_ms.set(u64::try_from(millis).unwrap_or(u64::MAX));
+        outcome
+    }
+
+    async fn sleep(&self, wait: Duration) {
+        tokio::time::sleep(wait).await;
+    }
+
+    async fn reachable_again(&self) {
+        self.pool.up_again().await;
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn chance(&self) -> f64 {
+        chance::share()
+    }
+}
+
+/// Reads an answer; the flag is false where it was longer than we care to read.
+async fn read_answer(response: Response<Incoming>) -> hyper::Result<(Answer, bool)> {
+    let (head, mut incoming) = response.into_parts();
+    let mut body = BytesMut::new();
+    let mut trailers = None;
+    let mut is_whole = true;
+    while let Some(frame) = incoming.frame().await {
+        match frame?.into_data() {
+            Ok(data) => {
+                let room = RESPONSE_BYTES_MAX - body.len();
+                body.extend_from_slice(&data[..data.len().min(room)]);
+                if data.len() > room {
+                    is_whole = false;
+                    break;
+                }
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    let (status, headers, body) = (head.status, head.headers, body.freeze());
+    Ok((Answer { status, headers, body, trailers }, is_whole))
+}
+
+fn request_headers(config: &ExporterConfig, endpoint: &Endpoint) -> Result<HeaderMap, ExportError> {
+    let mut headers = match config.protocol {
+        Protocol::Grpc => grpc::headers(config.timeout),
+        Protocol::Http => otlp_http::headers(),
+    };
+    let user_agent = concat!("thyme-agent/", env!("CARGO_PKG_VERSION"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(user_agent));
+    if config.protocol == Protocol::Http {
+        let host = HeaderValue::try_from(&endpoint.authority).map_err(|_| {
+            let reason = "its host can't stand in a header";
+            ExportError::Endpoint { endpoint: config.endpoint.clone(), reason }
+        })?;
+        headers.insert(header::HOST, host);
+    }
+    for (name, value) in &config.headers {
+        let refuse = |reason| ExportError::Header { name: name.clone(), reason };
+        let parsed: HeaderName = name.parse().map_err(|_| refuse("it is not a header's name"))?;
+        if is_ours(&parsed) {
+            return Err(refuse("it is set by the exporter itself"));
+        }
+        if config.protocol == Protocol::Grpc && parsed.as_str().ends_with("-bin") {
+            return Err(refuse("binary metadata is not supported"));
+        }
+        let mut value = HeaderValue::try_from(value)
+            .map_err(|_| refuse("its value can't stand in a header"))?;
+        value.set_sensitive(true);
+        headers.insert(parsed, value);
+    }
+    Ok(headers)
+}
+
+/// Headers that describe the message or the connection, which a configuration can't know.
+fn is_ours(name: &HeaderName) -> bool {
+    const OURS: [HeaderName; 8] = [
+        header::CONNECTION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::EXPECT,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ];
+    OURS.contains(name) || name.as_str().starts_with("grpc-")
+}
+
+/// Counts a request as in flight while it lives.
+struct InFlight<'a>(&'a Metrics);
+
+impl<'a> InFlight<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.in_flight_requests.increment();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        // The counter wraps, so this takes one away.
+        self.0.in_flight_requests.add(u64::MAX);
+    }
+}

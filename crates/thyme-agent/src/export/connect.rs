@@ -1,0 +1,231 @@
+//! Opens connections: name to addresses, address to TCP, TLS and HTTP. Which address, and when, is
+//! decided elsewhere.
+
+use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{ExportError, endpoint::Endpoint, limits::Timing, message::MessageBody, tls::Trust};
+use crate::config::{Protocol, TlsConfig};
+
+/// Answers which addresses a name has now. The system's resolver does it in production; tests
+/// bring their own.
+pub trait Resolver: Send + Sync + 'static {
+    /// All addresses of `host`, each with `port`, in any order.
+    ///
+    /// # Errors
+    /// Where the name can't be resolved now; the addresses known before stay in use.
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a>;
+}
+
+/// A resolution under way.
+pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>>;
+
+/// The operating system's resolver.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemResolver;
+
+impl Resolver for SystemResolver {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Resolving<'a> {
+        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("{host:?} has no address")]
+    NoAddress { host: String },
+    #[error("can't resolve {host:?}")]
+    Resolve { host: String, source: io::Error },
+    #[error("{address}: no connection within the time limit")]
+    TimedOut { address: SocketAddr },
+    #[error("{address}")]
+    Tcp { address: SocketAddr, source: io::Error },
+    #[error("{address}: TLS")]
+    Tls { address: SocketAddr, source: io::Error },
+    #[error("{address}: HTTP")]
+    Http { address: SocketAddr, source: hyper::Error },
+    #[error("{address}: closed as soon as it was open")]
+    Closed { address: SocketAddr },
+}
+
+/// The sending end of a connection. hyper drives the connection in a task of its own, which ends
+/// when all its senders are dropped and its requests are answered.
+#[derive(Debug)]
+pub(super) enum Sender {
+    /// One request at a time.
+    Http1(http1::SendRequest<MessageBody>),
+    /// Shared by all.
+    Http2(http2::SendRequest<MessageBody>),
+}
+
+impl Sender {
+    /// Whether the connection has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Waits until a request can be sent.
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub(super) async fn ready(&mut self) -> hyper::Result<()> {
+        match self {
+            Self::Http1(sender) => sender.ready().await,
+            Self::Http2(sender) => sender.ready().await,
+        }
+    }
+
+    /// Sends a request and waits for the head of its response.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the peer resets the stream.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<MessageBody>,
+    ) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => sender.send_request(request).await,
+            Self::Http2(sender) => sender.send_request(request).await,
+        }
+    }
+}
+
+/// Opens connections to addresses of one endpoint.
+#[derive(Debug)]
+pub(super) struct Connector {
+    protocol: Protocol,
+    /// Whom to trust, and the name to find in the certificate; `None` is plain text.
+    tls: Option<(Trust, ServerName<'static>)>,
+    timing: Timing,
+}
+
+impl Connector {
+    /// # Errors
+    /// When the authorities can't be read or the host can't stand in a certificate.
+    pub(super) fn new(
+        protocol: Protocol,
+        endpoint: &Endpoint,
+        tls: &TlsConfig,
+        timing: Timing,
+    ) -> Result<Self, ExportError> {
+        let tls = if endpoint.tls {
+            let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| {
+                let reason = "its host is neither a DNS name nor an address";
+                ExportError::Endpoint { endpoint: endpoint.authority.clone(), reason }
+            })?;
+            Some((Trust::load(tls, protocol)?, name))
+        } else {
+            None
+        };
+        Ok(Self { protocol, tls, timing })
+    }
+
+    /// Whether all consumers share one connection to an address (HTTP/2), or each needs its own.
+    pub(super) fn shares_connections(&self) -> bool {
+        self.protocol == Protocol::Grpc
+    }
+
+    /// Connects, within the time limit.
+    ///
+    /// # Errors
+    /// When TCP, TLS or HTTP/2 can't be established in time.
+    pub(super) async fn open(&self, address: SocketAddr) -> Result<Sender, ConnectError> {
+        tokio::time::timeout(self.timing.connect_timeout, self.open_without_limit(address))
+            .await
+            .unwrap_or(Err(ConnectError::TimedOut { address }))
+    }
+
+    async fn open_without_limit(&self, address: SocketAddr) -> Result<Sender, ConnectError> {
+        let tcp_failed = |source| ConnectError::Tcp { address, source };
+        let tcp = TcpStream::connect(address).await.map_err(tcp_failed)?;
+        // Requests are written whole: waiting for more would only delay their ends.
+        tcp.set_nodelay(true).map_err(tcp_failed)?;
+        let http_failed = |source| ConnectError::Http { address, source };
+        match &self.tls {
+            None => self.handshake(tcp).await.map_err(http_failed),
+            Some((trust, name)) => {
+                let tls = TlsConnector::from(trust.client_config().await);
+                let stream = tls
+                    .connect(name.clone(), tcp)
+                    .await
+                    .map_err(|source| ConnectError::Tls { address, source })?;
+                self.handshake(stream).await.map_err(http_failed)
+            }
+        }
+    }
+
+    async fn handshake<Io>(&self, io: Io) -> hyper::Result<Sender>
+    where
+        Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let io = TokioIo::new(io);
+        match self.protocol {
+            Protocol::Http => {
+                let (sender, connection) = http1::handshake(io).await?;
+                drive(connection);
+                Ok(Sender::Http1(sender))
+            }
+            Protocol::Grpc => {
+                let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    // Idle connections are not pinged: servers take that for an attack (gRPC A8).
+                    .keep_alive_while_idle(false)
+                    .keep_alive_interval(self.timing.keepalive_interval)
+                    .keep_alive_timeout(self.timing.keepalive_timeout)
+                    .handshake(io)
+                    .await?;
+                drive(connection);
+                Ok(Sender::Http2(sender))
+            }
+        }
+    }
+}
+
+/// Runs a connection until it ends. Requests on it hear of its failure themselves.
+fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to the sink ended");
+        }
+    });
+}
+
+/// Resolves with a time limit and without duplicates, in a stable order.
+///
+/// # Errors
+/// When the name can't be resolved in time or has no address.
+pub(super) async fn resolve(
+    resolver: &Arc<dyn Resolver>,
+    endpoint: &Endpoint,
+    timing: &Timing,
+) -> Result<Vec<SocketAddr>, ConnectError> {
+    let host = || endpoint.host.clone();
+    let resolving = resolver.resolve(&endpoint.host, endpoint.port);
+    let mut addresses = match tokio::time::timeout(timing.resolve_timeout, resolving).await {
+        Ok(Ok(addresses)) => addresses,
+        Ok(Err(source)) => return Err(ConnectError::Resolve { host: host(), source }),
+        Err(_) => {
+            let source = io::ErrorKind::TimedOut.into();
+            return Err(ConnectError::Resolve { host: host(), source });
+        }
+    };
+    addresses.sort_unstable();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err(ConnectError::NoAddress { host: host() });
+    }
+    Ok(addresses)
+}

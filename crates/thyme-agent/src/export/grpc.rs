@@ -1,0 +1,324 @@
+//! OTLP/gRPC, unary, by hand: headers, the five bytes before a message, and what an answer means.
+//! It builds and reads; connections are not its business.
+//!
+//! | status | meaning here |
+//! |---|---|
+//! | OK | accepted, less the partial success's rejections |
+//! | any, with words about the message's size (OUT_OF_RANGE, RESOURCE_EXHAUSTED; tonic, Go, Java...) | too large: halved |
+//! | INVALID_ARGUMENT | rejected: these bytes are wrong |
+//! | CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS | busy: tried again |
+//! | RESOURCE_EXHAUSTED | busy; OTLP wants it dropped where `RetryInfo` is missing, we keep it |
+//! | UNAUTHENTICATED, PERMISSION_DENIED | denied: kept until the credentials work again |
+//! | UNIMPLEMENTED, NOT_FOUND | misdirected: kept until somebody mends the configuration |
+//! | others, or none | the sink's fault: kept (see `delivery` about requests that only fail alone) |
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use prost::Message;
+
+use super::{
+    client::Answer,
+    outcome::{Cause, Failure, Outcome, Quote, is_about_size},
+    reply,
+};
+use crate::config::Compression;
+
+/// Length of what stands before a message: a flag and its length.
+pub(super) const PREFIX_BYTES: usize = 5;
+
+/// A status of gRPC; the numbers are the protocol's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Code {
+    Ok,
+    InvalidArgument,
+    ResourceExhausted,
+    OutOfRange,
+    Denied,
+    Misdirected,
+    Retryable,
+    Other,
+}
+
+impl Code {
+    const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Ok,
+            3 => Self::InvalidArgument,
+            8 => Self::ResourceExhausted,
+            11 => Self::OutOfRange,
+            7 | 16 => Self::Denied,
+            5 | 12 => Self::Misdirected,
+            1 | 4 | 10 | 14 | 15 => Self::Retryable,
+            _ => Self::Other,
+        }
+    }
+
+    /// Where a proxy answered instead of a gRPC server (gRPC's http-grpc-status-mapping, but for
+    /// 400, which says nothing about the message).
+    fn from_http(status: StatusCode) -> Self {
+        match status.as_u16() {
+            401 | 403 | 407 => Self::Denied,
+            404 | 405 | 415 => Self::Misdirected,
+            429 | 502 | 503 | 504 => Self::Retryable,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The headers that every request has.
+pub(super) fn headers(timeout: Duration) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    if let Some(value) = timeout_value(timeout) {
+        headers.insert(HeaderName::from_static("grpc-timeout"), value);
+    }
+    headers
+}
+
+/// `grpc-timeout`: at most eight digits and a unit. Zero is no time-out.
+fn timeout_value(timeout: Duration) -> Option<HeaderValue> {
+    const DIGITS_MAX: u128 = 99_999_999;
+    if timeout.is_zero() {
+        return None;
+    }
+    let millis = timeout.as_millis().max(1);
+    let text = if millis <= DIGITS_MAX {
+        format!("{millis}m")
+    } else {
+        format!("{}S", u128::from(timeout.as_secs()).min(DIGITS_MAX))
+    };
+    HeaderValue::try_from(text).ok()
+}
+
+/// The header that names the compression, unless there is none.
+pub(super) const fn encoding(compression: Compression) -> Option<(&'static str, &'static str)> {
+    match compression {
+        Compression::None => None,
+        Compression::Gzip => Some(("grpc-encoding", "gzip")),
+        Compression::Zstd => Some(("grpc-encoding", "zstd")),
+    }
+}
+
+/// What stands before a message of `body_bytes`.
+pub(super) fn prefix(compression: Compression, body_bytes: usize) -> Bytes {
+    let length = u32::try_from(body_bytes).expect("requests are bounded far below 4 GiB");
+    let mut prefix = [0; PREFIX_BYTES];
+    prefix[0] = u8::from(compression != Compression::None);
+    prefix[1..].copy_from_slice(&length.to_be_bytes());
+    Bytes::copy_from_slice(&prefix)
+}
+
+/// What an answer means.
+pub(super) fn outcome(answer: &Answer) -> Outcome {
+    let status_headers = match &answer.trailers {
+        Some(trailers) if trailers.contains_key("grpc-status") => trailers,
+        _ => &answer.headers,
+    };
+    let Some(code) = status_headers.get("grpc-status") else {
+        return without_status(answer);
+    };
+    let number = code.to_str().ok().and_then(|text| text.trim().parse().ok());
+    let code = number.map_or(Code::Other, Code::from_number);
+    if code == Code::Ok {
+        return accepted(&answer.body);
+    }
+    let status = details(status_headers);
+    let said = match status_headers.get("grpc-message") {
+        Some(text) => reply::percent_decode(text.as_bytes()),
+        None => status.message.clone(),
+    };
+    refused(code, number, &said, status.retry_delay())
+}
+
+fn refused(code: Code, number: Option<u32>, said: &[u8], retry_after: Option<Duration>) -> Outcome {
+    let number = number.map_or_else(|| "?".to_owned(), |number| number.to_string());
+    let said_all = Quote::new(&[b"grpc-status ", number.as_bytes(), b": ", said].concat());
+    let fail = |cause| Outcome::Failed(Failure { cause, retry_after, said: said_all.clone() });
+    match code {
+        Code::ResourceExhausted | Code::OutOfRange | Code::InvalidArgument | Code::Other
+            if is_about_size(said) =>
+        {
+            Outcome::TooLarge(said_all)
+        }
+        Code::InvalidArgument => Outcome::Rejected(said_all),
+        Code::ResourceExhausted | Code::OutOfRange | Code::Retryable => fail(Cause::Busy),
+        Code::Denied => fail(Cause::Denied),
+        Code::Misdirected => fail(Cause::Misdirected),
+        Code::Ok | Code::Other => fail(Cause::Fault),
+    }
+}
+
+/// An answer without `grpc-status`: by something that isn't a gRPC server, or broken off.
+fn without_status(answer: &Answer) -> Outcome {
+    let said = format!("HTTP {} without grpc-status", answer.status.as_u16());
+    let said = Quote::new(said.as_bytes());
+    if answer.status == StatusCode::PAYLOAD_TOO_LARGE {
+        return Outcome::TooLarge(said);
+    }
+    let cause = match Code::from_http(answer.status) {
+        Code::Denied => Cause::Denied,
+        Code::Misdirected => Cause::Misdirected,
+        Code::Retryable => Cause::Busy,
+        _ => Cause::Fault,
+    };
+    let retry_after = super::retry::retry_after(&answer.headers, std::time::SystemTime::now());
+    Outcome::Failed(Failure { cause, retry_after, said })
+}
+
+/// Reads the response's message. One that is compressed, which we did not ask for, or cut, tells
+/// nothing: the status has said that the request was taken.
+fn accepted(body: &[u8]) -> Outcome {
+    let message = match body {
+        [0, a, b, c, d, message @ ..] => {
+            let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+            message.get(..length).unwrap_or_default()
+        }
+        _ => &[],
+    };
+    let partial = reply::partial_success(message);
+    Outcome::Accepted {
+        rejected_records: u64::try_from(partial.rejected_log_records).unwrap_or_default(),
+        said: Quote::new(&partial.error_message),
+    }
+}
+
+fn details(headers: &HeaderMap) -> reply::Status {
+    headers
+        .get("grpc-status-details-bin")
+        .and_then(|value| reply::base64_decode(value.as_bytes()))
+        .and_then(|bytes| reply::Status::decode(&bytes[..]).ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::reply::tests::{base64_encode, status_with_retry_info};
+
+    fn trailers_only(code: u32, message: &str) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-status", code.into());
+        headers.insert("grpc-message", message.try_into().unwrap());
+        Answer { status: StatusCode::OK, headers, body: Bytes::new(), trailers: None }
+    }
+
+    fn cause(outcome: &Outcome) -> Option<Cause> {
+        match outcome {
+            Outcome::Failed(failure) => Some(failure.cause),
+            _ => None,
+        }
+    }
+
+    /// Scenario: each status that gRPC has, without further details (failure mode 24 among them).
+    /// Guarantees: only INVALID_ARGUMENT gives a request up; every other is kept, by its cause.
+    #[test]
+    fn every_status() {
+        for code in 1..=17 {
+            let outcome = outcome(&trailers_only(code, "no"));
+            let expected = match code {
+                1 | 4 | 8 | 10 | 11 | 14 | 15 => Some(Cause::Busy),
+                7 | 16 => Some(Cause::Denied),
+                5 | 12 => Some(Cause::Misdirected),
+                2 | 6 | 9 | 13 | 17 => Some(Cause::Fault),
+                _ => None,
+            };
+            assert_eq!(cause(&outcome), expected, "{code}");
+            assert_eq!(matches!(outcome, Outcome::Rejected(_)), code == 3);
+        }
+    }
+
+    /// Scenario: failure mode 23: a message that is too large comes as OUT_OF_RANGE (tonic) or as
+    /// RESOURCE_EXHAUSTED (Go), percent-encoded, once even with a `RetryInfo`.
+    /// Guarantees: it is taken as too large, not as retryable.
+    #[test]
+    fn too_large_by_its_words() {
+        let tonic = "Error%2C decoded message length too large%3A found 9 bytes";
+        assert!(matches!(outcome(&trailers_only(11, tonic)), Outcome::TooLarge(_)));
+        let mut go = trailers_only(8, "grpc: received message larger than max (9 vs. 4)");
+        let details = base64_encode(&status_with_retry_info(1, 0)).try_into().unwrap();
+        go.headers.insert("grpc-status-details-bin", details);
+        assert!(matches!(outcome(&go), Outcome::TooLarge(_)));
+        // Words alone do not make another status one about size.
+        assert_eq!(cause(&outcome(&trailers_only(16, "body too large"))), Some(Cause::Denied));
+    }
+
+    /// Scenario: failure mode 26: RESOURCE_EXHAUSTED with a `RetryInfo` in the trailers.
+    /// Guarantees: its delay is handed on.
+    #[test]
+    fn retry_info_in_the_trailers() {
+        let mut answer = trailers_only(8, "slow down");
+        let details = base64_encode(&status_with_retry_info(7, 0)).try_into().unwrap();
+        answer.headers.insert("grpc-status-details-bin", details);
+        answer.trailers = Some(std::mem::take(&mut answer.headers));
+        let Outcome::Failed(failure) = outcome(&answer) else { panic!("must fail") };
+        assert_eq!(
+            (failure.cause, failure.retry_after),
+            (Cause::Busy, Some(Duration::from_secs(7)))
+        );
+        assert_eq!(failure.said.to_string(), "grpc-status 8: slow down");
+    }
+
+    /// Scenario: a status of 0 with a response that rejects 3 records; one that is cut, compressed
+    /// or missing.
+    /// Guarantees: the 3 are reported; the others are acceptances.
+    #[test]
+    fn accepted_with_partial_success() {
+        let mut answer = trailers_only(0, "");
+        let rejected_by = |answer: &Answer| match outcome(answer) {
+            Outcome::Accepted { rejected_records, .. } => Some(rejected_records),
+            _ => None,
+        };
+        assert_eq!(rejected_by(&answer), Some(0));
+        let message = [0x0a, 2, 0x08, 3];
+        for (head, expected) in [([0, 0, 0, 0, 4], 3), ([0, 0, 0, 0, 9], 0), ([1, 0, 0, 0, 4], 0)] {
+            answer.body = [&head[..], &message].concat().into();
+            assert_eq!(rejected_by(&answer), Some(expected));
+        }
+    }
+
+    /// Scenario: answers of proxies, without `grpc-status`.
+    /// Guarantees: none gives a request up; 413 is about its size.
+    #[test]
+    fn answers_that_are_not_grpc() {
+        let answer = |status| Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            trailers: None,
+        };
+        assert!(matches!(outcome(&answer(413)), Outcome::TooLarge(_)));
+        for (status, expected) in [
+            (200, Cause::Fault),
+            (400, Cause::Fault),
+            (401, Cause::Denied),
+            (404, Cause::Misdirected),
+            (503, Cause::Busy),
+            (500, Cause::Fault),
+        ] {
+            assert_eq!(cause(&outcome(&answer(status))), Some(expected), "{status}");
+        }
+    }
+
+    /// Scenario: time-outs from nothing to years.
+    /// Guarantees: at most eight digits, as the protocol wants.
+    #[test]
+    fn timeout_header() {
+        let text = |timeout| timeout_value(timeout).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(text(Duration::ZERO), None);
+        assert_eq!(text(Duration::from_micros(1)), Some("1m".into()));
+        assert_eq!(text(Duration::from_secs(5)), Some("5000m".into()));
+        assert_eq!(text(Duration::from_secs(200_000)), Some("200000S".into()));
+        assert_eq!(text(Duration::MAX), Some("99999999S".into()));
+    }
+
+    /// Scenario: prefixes of a plain and of a compressed message.
+    /// Guarantees: the flag, then the length, big-endian.
+    #[test]
+    fn prefix_layout() {
+        assert_eq!(&prefix(Compression::None, 5)[..], [0, 0, 0, 0, 5]);
+        assert_eq!(&prefix(Compression::Zstd, 0x0102_0304)[..], [1, 1, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,72 @@
+//! Every limit of the exporter that is not a key of its configuration, with its unit in its name.
+
+use std::time::Duration;
+
+/// Bytes kept of a response; what follows is not read, and an HTTP/1.1 connection is given up.
+pub(super) const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+
+/// Characters of a sink's own words that are logged.
+pub(super) const QUOTE_CHARS_MAX: usize = 256;
+
+/// Longest wait that a sink may ask for.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// Share of a wait that the sink asked for by which consumers spread out after it.
+pub(super) const THROTTLE_SPREAD: f64 = 0.1;
+
+/// Connections that one attempt may use up before it counts as failed.
+pub(super) const CONNECTIONS_PER_ATTEMPT_MAX: u32 = 3;
+
+/// Addresses that are tried in turn for one connection.
+pub(super) const ADDRESSES_PER_CONNECTION_MAX: usize = 3;
+
+/// Answers of an address in a row that say that it can't take requests, before it is left out.
+pub(super) const REFUSALS_IN_A_ROW_MAX: u32 = 3;
+
+/// Failures of one request in a row that may be its own fault, before it is halved; others must
+/// have been accepted as often since the first of them.
+pub(super) const SUSPECT_FAILURES_MAX: u32 = 8;
+
+/// Pause between two lines about the same kind of failure.
+pub(super) const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long things of the network take or last. The defaults are what production uses; tests
+/// shorten them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Longest time for TCP, TLS and HTTP/2 hand-shakes together.
+    pub connect_timeout: Duration,
+    /// Longest time for one resolution of the sink's name.
+    pub resolve_timeout: Duration,
+    /// Age at which addresses are resolved anew.
+    pub resolve_interval: Duration,
+    /// Shortest time between two resolutions, however many connections fail.
+    pub resolve_interval_min: Duration,
+    /// Age at which a connection is replaced (10 % more or less, by chance), so that new sink pods
+    /// behind one address get their share.
+    pub connection_age_max: Duration,
+    /// How long an address is left out after its first failure; each further one doubles it.
+    pub ejection_min: Duration,
+    /// Longest time that an address is left out before it is probed.
+    pub ejection_max: Duration,
+    /// Silence on an HTTP/2 connection with requests in flight, before a ping.
+    pub keepalive_interval: Duration,
+    /// Longest wait for the ping's answer, before the connection counts as dead.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            resolve_timeout: Duration::from_secs(5),
+            resolve_interval: Duration::from_secs(30),
+            resolve_interval_min: Duration::from_secs(1),
+            connection_age_max: Duration::from_secs(300),
+            ejection_min: Duration::from_secs(1),
+            ejection_max: Duration::from_secs(60),
+            keepalive_interval: Duration::from_secs(20),
+            keepalive_timeout: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What one attempt to send came to, in the terms that delivery decides by. Transports translate
+//! their answers into these; nothing here knows how an answer travelled.
+
+use std::{fmt, time::Duration};
+
+use super::limits::QUOTE_CHARS_MAX;
+
+/// What one attempt came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The sink took the request, but for `rejected_records` of it.
+    Accepted {
+        /// Records that the sink says it rejected; as sent, so perhaps more than there were.
+        rejected_records: u64,
+        /// Its words about that, or an empty quote.
+        said: Quote,
+    },
+    /// The request has too many bytes for the sink.
+    TooLarge(Quote),
+    /// The sink says that these bytes are wrong, and always will be.
+    Rejected(Quote),
+    /// It did not work this time.
+    Failed(Failure),
+}
+
+/// Why it did not work this time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// Kind of failure.
+    pub(super) cause: Cause,
+    /// Shortest wait that the sink asks for.
+    pub(super) retry_after: Option<Duration>,
+    /// The sink's or the operating system's words.
+    pub(super) said: Quote,
+}
+
+/// Kinds of failure. None of them ends a request; they differ in who must do something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub(super) enum Cause {
+    /// No connection to any address.
+    Unreachable,
+    /// The connection broke before the answer.
+    Broken,
+    /// No answer in time.
+    TimedOut,
+    /// The sink says that it can't now: what OTLP calls retryable.
+    Busy,
+    /// The sink refuses the credentials.
+    Denied,
+    /// The sink does not offer what was asked for: wrong endpoint, path, compression or protocol.
+    Misdirected,
+    /// The sink has a fault of its own, or gave an answer that is none.
+    Fault,
+}
+
+impl Cause {
+    /// For logs: what happened, and what to look at.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "no connection to the sink",
+            Self::Broken => "the connection to the sink broke",
+            Self::TimedOut => "the sink did not answer in time",
+            Self::Busy => "the sink can't take requests now",
+            Self::Denied => "the sink refuses the credentials: check the exporter's headers",
+            Self::Misdirected => {
+                "the sink does not offer this: check endpoint, protocol and compression"
+            }
+            Self::Fault => "the sink failed",
+        }
+    }
+
+    /// Whether the request itself may be what makes the sink fail.
+    pub(super) const fn may_be_the_request(self) -> bool {
+        matches!(self, Self::Broken | Self::TimedOut | Self::Fault)
+    }
+}
+
+impl Outcome {
+    pub(super) fn failed(cause: Cause, said: Quote) -> Self {
+        Self::Failed(Failure { cause, retry_after: None, said })
+    }
+}
+
+/// Somebody else's words: bounded, on one line, without control characters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Quote(String);
+
+impl Quote {
+    /// Quotes what may be text.
+    pub(super) fn new(said: &[u8]) -> Self {
+        // A character is at most four bytes: more of them need not be looked at.
+        let said = &said[..said.len().min(QUOTE_CHARS_MAX * 4)];
+        let mut quote = String::new();
+        for character in String::from_utf8_lossy(said).trim().chars().take(QUOTE_CHARS_MAX) {
+            quote.extend(character.escape_debug());
+        }
+        Self(quote)
+    }
+
+    /// Quotes an error with its sources, which hyper and rustls keep apart.
+    pub(super) fn of_error(error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(inner) = source {
+            let inner_text = inner.to_string();
+            if !text.contains(&inner_text) {
+                text = format!("{text}: {inner_text}");
+            }
+            source = inner.source();
+        }
+        Self::new(text.as_bytes())
+    }
+}
+
+impl fmt::Display for Quote {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// Whether a refusal is about the size of the message: the words of grpc-go, grpc-java, grpc-js,
+/// grpc-dotnet, gRPC core, tonic and Go's HTTP server.
+pub(super) fn is_about_size(said: &[u8]) -> bool {
+    const WORDS: [&str; 9] = [
+        "larger than max",
+        "length too large",
+        "message too large",
+        "body too large",
+        "exceeds maximum size",
+        "exceeds the maximum configured",
+        "decompresses to a size larger",
+        "size limit, of",
+        "length limit exceeded",
+    ];
+    contains_any(said, &WORDS)
+}
+
+/// Whether a "bad request" is about how it was sent rather than what: plain HTTP at a TLS port
+/// (nginx, Go), or a compression that the sink does not know (the Collector, confighttp).
+pub(super) fn is_about_transport(said: &[u8]) -> bool {
+    const WORDS: [&str; 4] =
+        ["https server", "https port", "content-encoding", "unsupported compression"];
+    contains_any(said, &WORDS)
+}
+
+fn contains_any(said: &[u8], words: &[&str]) -> bool {
+    let said = String::from_utf8_lossy(&said[..said.len().min(4096)]).to_ascii_lowercase();
+    words.iter().any(|word| said.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a sink answers with terminal escapes, line breaks, invalid UTF-8 and a megabyte.
+    /// Guarantees: the quote is one short line of printable characters.
+    #[test]
+    fn quotes_are_bounded_and_harmless() {
+        assert_eq!(Quote::new(b" a\n\x1b[31mb\xff ").to_string(), "a\\n\\u{1b}[31mb\u{fffd}");
+        let long = Quote::new(&vec![b'x'; 1 << 20]).to_string();
+        assert_eq!(long.chars().count(), QUOTE_CHARS_MAX);
+    }
+
+    /// Scenario: what servers of several languages say about a message that is too large.
+    /// Guarantees: all are recognised; other refusals with the same codes are not.
+    #[test]
+    fn words_about_size() {
+        for said in [
+            "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes",
+            "Error decompressing: size limit, of 4194304 bytes, exceeded while decompressing",
+            "grpc: received message after decompression larger than max 4194304",
+            "grpc: received message larger than max (9 vs. 4)",
+            "gRPC message exceeds maximum size 4194304: 5000000",
+            "Received message exceeds the maximum configured message size.",
+            "Received message that decompresses to a size larger than 4194304",
+            "http: request body too large",
+        ] {
+            assert!(is_about_size(said.as_bytes()), "{said}");
+        }
+        for said in ["", "ingestion rate limit exceeded", "offset out of range", "quota"] {
+            assert!(!is_about_size(said.as_bytes()), "{said}");
+        }
+    }
+}
