@@ -1,1 +1,161 @@
-//! Own telemetry.
+//! What the agent says about itself: its log on stderr, and its metrics by Prometheus pull and OTLP
+//! push.
+//!
+//! The stages count in [`Metrics`]; here are only instruments that look at it when somebody asks.
+//! This module counts nothing on the way of a line, and serves nothing: `admin` has the listeners.
+
+mod catalog;
+mod http_client;
+mod instruments;
+mod logs;
+mod process;
+mod push;
+mod resource;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use opentelemetry::metrics::{Histogram, MeterProvider};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{Registry, TextEncoder};
+use tokio::runtime::Handle;
+
+pub use logs::start_log;
+
+use crate::{
+    config::{Config, MetricsReader, PrometheusConfig},
+    metrics::Metrics,
+};
+
+/// Longest wait for the last export when the agent stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the agent can't speak about itself.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The log has a writer already.
+    #[error("the log can't be started: {0}")]
+    Log(#[from] tracing_subscriber::util::TryInitError),
+    /// A Prometheus reader can't be built.
+    #[error("the Prometheus reader can't be built: {0}")]
+    Prometheus(#[from] opentelemetry_sdk::error::OTelSdkError),
+    /// An OTLP exporter of metrics can't be built.
+    #[error("the OTLP exporter of metrics for {endpoint} can't be built: {source}")]
+    Otlp {
+        /// The reader's endpoint.
+        endpoint: String,
+        /// What is wrong with it.
+        source: opentelemetry_otlp::ExporterBuildError,
+    },
+    /// The authorities that HTTPS needs can't be read.
+    #[error("no authority to trust for {endpoint}: {source}")]
+    Authorities {
+        /// The reader's endpoint.
+        endpoint: String,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+}
+
+/// The instruments with their readers; readers stop when it is dropped.
+#[derive(Debug)]
+pub struct Telemetry {
+    provider: SdkMeterProvider,
+    pages: Vec<PrometheusPage>,
+    batch_send_size: Histogram<u64>,
+}
+
+impl Telemetry {
+    /// Puts instruments over `metrics` and starts the readers of `config.telemetry`. OTLP over HTTP
+    /// and gRPC run on `runtime`.
+    ///
+    /// # Errors
+    /// A reader can't be built; an endpoint that doesn't answer is no error.
+    pub fn start(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        runtime: &Handle,
+    ) -> Result<Self, TelemetryError> {
+        let mut builder = SdkMeterProvider::builder()
+            .with_resource(resource::resource(&config.telemetry.resource));
+        let mut pages = Vec::new();
+        for reader in &config.telemetry.readers {
+            builder = match reader {
+                MetricsReader::Prometheus(config) => {
+                    let page = PrometheusPage::new(config);
+                    let exporter = page.exporter()?;
+                    pages.push(page);
+                    builder.with_reader(exporter)
+                }
+                MetricsReader::Otlp(config) => builder.with_reader(push::reader(config, runtime)?),
+            };
+        }
+        let provider = builder.build();
+        let meter = provider.meter("thyme-agent");
+        instruments::register(&meter, config, metrics);
+        let batch_send_size = instruments::batch_send_size(&meter);
+        Ok(Self { provider, pages, batch_send_size })
+    }
+
+    /// One page for each Prometheus reader.
+    pub fn pages(&self) -> &[PrometheusPage] {
+        &self.pages
+    }
+
+    /// Records of each batch that is sent (`otelcol_processor_batch_batch_send_size`). Recording
+    /// costs hundreds of nanoseconds: once a request, not once a line.
+    pub fn batch_send_size(&self) -> Histogram<u64> {
+        self.batch_send_size.clone()
+    }
+
+    /// Exports a last time and stops the readers. It blocks, at most for a few seconds: not for a
+    /// thread of the runtime.
+    pub fn shutdown(self) {
+        if let Err(error) = self.provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT) {
+            tracing::warn!(%error, "the last export of the agent's own metrics failed");
+        }
+    }
+}
+
+/// What a Prometheus server fetches.
+#[derive(Clone, Debug)]
+pub struct PrometheusPage {
+    config: PrometheusConfig,
+    registry: Registry,
+}
+
+impl PrometheusPage {
+    fn new(config: &PrometheusConfig) -> Self {
+        Self { config: config.clone(), registry: Registry::new() }
+    }
+
+    fn exporter(&self) -> Result<opentelemetry_prometheus::PrometheusExporter, TelemetryError> {
+        let mut exporter = opentelemetry_prometheus::exporter()
+            .with_registry(self.registry.clone())
+            .scope_info_enabled(!self.config.without_scope_info);
+        if self.config.without_type_suffix {
+            exporter = exporter.without_counter_suffixes();
+        }
+        if self.config.without_units {
+            exporter = exporter.without_units();
+        }
+        Ok(exporter.build()?)
+    }
+
+    /// `host:port` to serve it at.
+    pub fn endpoint(&self) -> String {
+        match self.config.host.as_str() {
+            host if host.contains(':') => format!("[{host}]:{}", self.config.port),
+            host => format!("{host}:{}", self.config.port),
+        }
+    }
+
+    /// The page now, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// The instruments can't be written as text.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}

@@ -1,0 +1,76 @@
+//! The periodic OTLP reader: sends the agent's metrics with `opentelemetry-otlp`.
+//!
+//! The reader has a thread of its own, where no async reactor runs: what connects is given the
+//! agent's runtime.
+
+use std::{collections::HashMap, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry_otlp::{
+    ExporterBuildError, MetricExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+    tonic_types::{metadata::MetadataMap, transport::ClientTlsConfig},
+};
+use opentelemetry_sdk::metrics::{PeriodicReader, Temporality};
+use tokio::runtime::Handle;
+
+use super::{TelemetryError, http_client::Client};
+use crate::config::{self, OtlpReaderConfig, Protocol};
+
+/// Builds the reader; it exports after each interval.
+pub(super) fn reader(
+    config: &OtlpReaderConfig,
+    runtime: &Handle,
+) -> Result<PeriodicReader<MetricExporter>, TelemetryError> {
+    let exporter = match config.protocol {
+        Protocol::Grpc => grpc(config, runtime),
+        Protocol::Http => http(config, Arc::new(Client::new(config, runtime)?)),
+    };
+    let exporter = exporter
+        .map_err(|source| TelemetryError::Otlp { endpoint: config.endpoint.clone(), source })?;
+    Ok(PeriodicReader::builder(exporter).with_interval(config.interval).build())
+}
+
+fn grpc(config: &OtlpReaderConfig, runtime: &Handle) -> Result<MetricExporter, ExporterBuildError> {
+    // The channel spawns its tasks where it is made.
+    let _entered = runtime.enter();
+    let mut metadata = HeaderMap::new();
+    for (name, value) in &config.headers {
+        let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value))
+        else {
+            continue; // Refused by the configuration's parser.
+        };
+        metadata.append(name, value);
+    }
+    let mut builder = MetricExporter::builder()
+        .with_temporality(temporality(config.temporality))
+        .with_tonic()
+        .with_endpoint(&config.endpoint)
+        .with_timeout(config.timeout)
+        .with_metadata(MetadataMap::from_headers(metadata));
+    if config.endpoint.starts_with("https://") {
+        builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
+    }
+    builder.build()
+}
+
+fn http(
+    config: &OtlpReaderConfig,
+    client: Arc<Client>,
+) -> Result<MetricExporter, ExporterBuildError> {
+    MetricExporter::builder()
+        .with_temporality(temporality(config.temporality))
+        .with_http()
+        .with_endpoint(&config.endpoint)
+        .with_timeout(config.timeout)
+        .with_headers(config.headers.iter().cloned().collect::<HashMap<_, _>>())
+        .with_shared_http_client(client)
+        .build()
+}
+
+fn temporality(configured: config::Temporality) -> Temporality {
+    match configured {
+        config::Temporality::Cumulative => Temporality::Cumulative,
+        config::Temporality::Delta => Temporality::Delta,
+        config::Temporality::LowMemory => Temporality::LowMemory,
+    }
+}
