@@ -1,0 +1,209 @@
+//! Files that rotate, vanish and are compressed while they are read.
+
+use std::fs;
+
+use nop_collector::Fault;
+
+use crate::node::{Node, Record, append, compress, cri, cri_partial, rotate, wait_until};
+
+fn bodies(records: &[Record]) -> Vec<String> {
+    records.iter().map(Record::text).collect()
+}
+
+fn numbered(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|number| format!("line {number}")).collect()
+}
+
+fn lines(range: std::ops::Range<u32>) -> String {
+    numbered(range).iter().map(|body| cri(body)).collect()
+}
+
+/// Scenario: row 1. A file is rotated three times while the agent isn't running, and once more
+/// while it is.
+/// Guarantees: every line comes once, oldest file first, under the live file's path.
+#[test]
+fn rotated_files_are_read_oldest_first() {
+    let node = Node::new();
+    let container = node.container("a");
+    for (number, time) in
+        ["20260101-000000", "20260101-000010", "20260101-000020"].iter().enumerate()
+    {
+        let number = number as u32 * 100;
+        append(&container.join("0.log"), lines(number..number + 100));
+        rotate(&container, time);
+    }
+    append(&container.join("0.log"), lines(300..400));
+    let agent = node.start();
+    let mut records = node.wait_records(400);
+    rotate(&container, "20260101-000030");
+    append(&container.join("0.log"), lines(400..500));
+    records.extend(node.wait_records(100));
+    assert_eq!(bodies(&records), numbered(0..500));
+    let live = container.join("0.log").display().to_string();
+    assert!(records.iter().all(|record| record.attributes["log.file.path"] == live));
+    agent.stop();
+}
+
+/// Scenario: row 2. The sink refuses everything while files are rotated, compressed and deleted.
+/// Guarantees: what was in them comes all the same, once and in order, when the sink is back.
+#[test]
+fn files_compressed_and_deleted_during_an_outage() {
+    let node = Node::new();
+    let container = node.container("a");
+    let refuse = Fault::HttpStatus { status: 503, retry_after: None };
+    node.collector.faults().always(refuse);
+    // A budget of two small requests, so that reading stops at once.
+    let budget = "request_bytes_max: 64KiB, in_flight_bytes_max: 128KiB";
+    let agent = node.start_with("compression: none", budget);
+    let mut rotated = Vec::new();
+    for number in 0..4 {
+        append(&container.join("0.log"), lines(number * 1000..number * 1000 + 1000));
+        let files = u64::from(number) + 1;
+        wait_until("the live file is open", || agent.metrics.open_files.get() >= files);
+        rotated.push(rotate(&container, &format!("20260101-00000{number}")));
+    }
+    append(&container.join("0.log"), lines(4000..5000));
+    wait_until("the live file is open", || agent.metrics.open_files.get() >= 5);
+    compress(&rotated[1]);
+    let archive = compress(&rotated[2]);
+    fs::remove_file(archive).unwrap();
+    fs::remove_file(&rotated[0]).unwrap();
+    assert!(agent.metrics.read.get().0 < 2500, "reading goes on without a budget");
+    node.collector.faults().clear();
+    let records = node.wait_records(5000);
+    assert_eq!(bodies(&records), numbered(0..5000));
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
+}
+
+/// Scenario: rows 2 and 4. The agent stops in the middle of a file, which is rotated and compressed
+/// before it starts again; another archive had been read to its end.
+/// Guarantees: reading goes on within the archive; nothing comes twice.
+#[test]
+fn an_archive_is_resumed_where_its_plain_file_was_left() {
+    let node = Node::new();
+    let container = node.container("a");
+    append(&container.join("0.log"), lines(0..50));
+    let agent = node.start();
+    let mut records = node.wait_records(50);
+    let first = rotate(&container, "20260101-000000");
+    append(&container.join("0.log"), lines(50..150));
+    records.extend(node.wait_records(100));
+    agent.stop();
+    append(&container.join("0.log"), lines(150..3000));
+    compress(&first);
+    let second = rotate(&container, "20260101-000010");
+    compress(&second);
+    append(&container.join("0.log"), lines(3000..3010));
+    let agent = node.start();
+    records.extend(node.wait_records(2860));
+    assert_eq!(bodies(&records), numbered(0..3010));
+    agent.stop();
+    let agent = node.start();
+    append(&container.join("0.log"), lines(3010..3011));
+    assert_eq!(bodies(&node.wait_records(1)), numbered(3010..3011));
+    agent.stop();
+}
+
+/// Scenario: row 8. The kubelet rotates between the fragments of a line, on both streams at once.
+/// Guarantees: each stream's line is whole.
+#[test]
+fn a_line_is_joined_across_a_rotation() {
+    let node = Node::new();
+    let container = node.container("a");
+    let agent = node.start();
+    append(
+        &container.join("0.log"),
+        cri_partial("stdout", "out-1 ") + &cri_partial("stderr", "err-1 "),
+    );
+    wait_until("the fragments are read", || agent.metrics.queued_partial.get().0 == 2);
+    rotate(&container, "20260101-000000");
+    append(&container.join("0.log"), cri("out-2").replace("stdout", "stderr") + &cri("out-2"));
+    let mut found = bodies(&node.wait_records(2));
+    found.sort();
+    assert_eq!(found, ["err-1 out-2", "out-1 out-2"]);
+    agent.stop();
+}
+
+/// Scenario: rows 8 and 15. The agent stops while a line is open whose other stream went on, and a
+/// rotation follows.
+/// Guarantees: after the restart the line is whole, and the other stream's lines don't come twice.
+#[test]
+fn an_open_line_survives_a_restart() {
+    let node = Node::new();
+    let container = node.container("a");
+    let agent = node.start();
+    append(&container.join("0.log"), cri_partial("stderr", "begun ") + &cri("one") + &cri("two"));
+    assert_eq!(bodies(&node.wait_records(2)), ["one", "two"]);
+    agent.stop();
+    rotate(&container, "20260101-000000");
+    append(&container.join("0.log"), cri("three") + &cri("ended").replace("stdout", "stderr"));
+    let agent = node.start();
+    assert_eq!(bodies(&node.wait_records(2)), ["three", "begun ended"]);
+    agent.stop();
+}
+
+/// Scenario: row 7. A file is truncated in place and written anew; another starts empty.
+/// Guarantees: the new content is read from its start, and the truncation is counted.
+#[test]
+fn a_truncated_file_is_read_anew() {
+    let node = Node::new();
+    let (container, empty) = (node.container("a"), node.container("b"));
+    append(&container.join("0.log"), lines(0..10));
+    append(&empty.join("0.log"), "");
+    let agent = node.start();
+    node.wait_records(10);
+    fs::write(container.join("0.log"), cri("anew")).unwrap();
+    assert_eq!(bodies(&node.wait_records(1)), ["anew"]);
+    append(&empty.join("0.log"), cri("first"));
+    assert_eq!(bodies(&node.wait_records(1)), ["first"]);
+    assert_eq!(agent.metrics.truncated_files.get(), 1);
+    agent.stop();
+}
+
+/// Scenario: row 6. Two pods write the same bytes.
+/// Guarantees: both are read.
+#[test]
+fn equal_files_of_two_pods_are_both_read() {
+    let node = Node::new();
+    for pod in ["a", "b"] {
+        append(&node.container(pod).join("0.log"), lines(0..100));
+    }
+    let agent = node.start();
+    assert_eq!(node.wait_records(200).len(), 200);
+    agent.stop();
+}
+
+/// Scenario: row 33. Pods come, write and are deleted at once, root directory included.
+/// Guarantees: a missing root is waited for, and every line of a pod that was seen comes.
+#[test]
+fn short_lived_pods_are_read() {
+    let node = Node::new();
+    let agent = node.start();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    for number in 0..20 {
+        let container = node.container(&format!("p{number}"));
+        append(&container.join("0.log"), lines(0..10));
+        let opened = number + 1;
+        wait_until("the file is read", || agent.metrics.read.get().0 >= opened * 10);
+        fs::remove_dir_all(container.parent().unwrap()).unwrap();
+    }
+    assert_eq!(node.wait_records(200).len(), 200);
+    agent.stop();
+}
+
+/// Scenario: row 10. A container ends after a fragment, and after a line without its newline.
+/// Guarantees: both leave after a while, the fragment marked as partial.
+#[test]
+fn ended_lines_leave() {
+    let node = Node::new();
+    let container = node.container("a");
+    let line = cri("no newline");
+    append(&container.join("0.log"), cri_partial("stderr", "fragment") + line.trim_end());
+    let agent = node.start();
+    let records = node.wait_records(2);
+    assert_eq!(bodies(&records), ["no newline", "fragment"]);
+    assert_eq!(records[1].attributes["thyme.partial"], "true");
+    assert_eq!(records[1].attributes["log.iostream"], "stderr");
+    agent.stop();
+}
