@@ -1,0 +1,166 @@
+//! The binary: its one line of output, its signals, its errors, its push, and `merge`.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
+
+use nop_collector::{Collector, Options, Running};
+use serde_json::Value;
+
+use crate::sender::{self, call, frame, manifest_line, message, post_logs};
+
+const ANY_PORTS: [&str; 6] =
+    ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+
+fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nop-collector"));
+    command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A running binary; killed when a test fails before its end.
+struct Process {
+    child: Child,
+    addresses: Value,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.args(ANY_PORTS).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        Self { child, addresses: serde_json::from_str(&line).unwrap() }
+    }
+
+    fn address(&self, port: &str) -> SocketAddr {
+        self.addresses[port].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Sends SIGTERM or SIGINT, and returns the exit status and what else was printed.
+    fn stop(&mut self, signal: &str) -> (Option<i32>, String) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        let status = self.child.wait().unwrap();
+        let mut rest = String::new();
+        self.child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        self.child.stderr.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        (status.code(), rest)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended already unless the test failed.
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Scenario: the binary is started with port 0, used on every port, and stopped by each signal.
+/// Guarantees: it prints one line with its addresses, serves, and exits with 0, saying nothing.
+#[tokio::test]
+async fn serves_until_a_signal() {
+    for signal in ["-TERM", "-INT"] {
+        let mut process = Process::start(&mut binary());
+        let grpc = call(process.address("grpc"), &[], frame(false, &message(0, 0..5))).await;
+        assert_eq!(grpc.unwrap().header("grpc-status"), "0");
+        post_logs(process.address("http"), &[], message(0, 5..10)).await.unwrap();
+        let report = sender::get(process.address("admin"), "/report").await;
+        let report: Value = serde_json::from_slice(&report.body).unwrap();
+        assert_eq!((&report["received"], &report["lost"]), (&Value::from(10), &Value::from(0)));
+        assert_eq!(process.stop(signal), (Some(0), String::new()));
+    }
+}
+
+/// Scenario: an address that is taken, and one that is none.
+/// Guarantees: the error names the option and the address; the exit status isn't 0.
+#[tokio::test]
+async fn errors_name_the_option() {
+    let running = Collector::start(Options::ephemeral()).await.unwrap();
+    for (option, address) in [
+        ("--grpc", running.grpc_addr().to_string()),
+        ("--http", running.http_addr().to_string()),
+        ("--admin", "nonsense".to_owned()),
+    ] {
+        let mut arguments = ANY_PORTS.map(str::to_owned);
+        let at = arguments.iter().position(|one| one == option).unwrap();
+        arguments[at + 1].clone_from(&address);
+        let output = binary().args(arguments).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.starts_with(&format!("nop-collector: {option} {address}: ")), "{text}");
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+/// Scenario: the standard environment asks for metrics over OTLP, into another collector.
+/// Guarantees: they are pushed at the latest when it stops. (That collector takes only logs, and
+/// so counts a call of an unknown method.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_are_pushed_if_the_environment_says_so() {
+    let sink = Collector::start(Options::ephemeral()).await.unwrap();
+    let endpoint = format!("http://{}", sink.grpc_addr());
+    let mut process = Process::start(binary().env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint));
+    post_logs(process.address("http"), &[], message(0, 0..5)).await.unwrap();
+    let (status, _) = tokio::task::spawn_blocking(move || process.stop("-TERM")).await.unwrap();
+    assert_eq!(status, Some(0));
+    assert_eq!(sink.report().invalid.get("unknown_path"), Some(&1));
+}
+
+async fn merge(replicas: &[&Running], manifests: &[&str]) -> Output {
+    let mut command = binary();
+    command.arg("merge");
+    command.args(replicas.iter().map(|one| format!("http://{}", one.admin_addr())));
+    if !manifests.is_empty() {
+        command.arg("--manifest").args(manifests);
+    }
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// Scenario: two replicas have half of two streams each; then a manifest lists more; then both
+/// have one line; then a replica is gone.
+/// Guarantees: exit status 0 with a verdict; 1 with the losses; 1 with the duplicate; 2 naming the
+/// replica.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn merge_unites_replicas() {
+    let first = Collector::start(Options::ephemeral()).await.unwrap();
+    let second = Collector::start(Options::ephemeral()).await.unwrap();
+    for (replica, writer, lines) in
+        [(&first, 0, 0..10), (&second, 0, 10..20), (&first, 1, 5..9), (&second, 1, 0..5)]
+    {
+        post_logs(replica.http_addr(), &[], message(writer, lines)).await.unwrap();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, writer, lines| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, serde_json::to_vec(&manifest_line(writer, lines)).unwrap()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (exact, more) = (file("exact", 0, 20), file("more", 1, 30));
+    let verdict = |output: &Output| -> Value { serde_json::from_slice(&output.stdout).unwrap() };
+
+    let output = merge(&[&first, &second], &[&exact]).await;
+    let json = verdict(&output);
+    assert_eq!(output.status.code(), Some(0), "{json}");
+    assert_eq!((&json["lossless"], &json["replicas"]), (&Value::from(true), &Value::from(2)));
+    assert_eq!((&json["received"], &json["records"]), (&Value::from(29), &Value::from(29)));
+    assert!(json["latency_ms"]["max"].as_f64().unwrap() > 0.0);
+
+    let output = merge(&[&first, &second], &[&exact, &more]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(verdict(&output)["lost"], 21);
+
+    post_logs(first.http_addr(), &[], message(0, 19..20)).await.unwrap();
+    let output = merge(&[&first, &second], &[]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        (&verdict(&output)["lost"], &verdict(&output)["duplicated"]),
+        (&0.into(), &1.into())
+    );
+
+    let gone = format!("http://{}", second.admin_addr());
+    second.shut_down().await;
+    let output = binary().args(["merge", &gone]).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains(&gone), "{text}");
+    assert_eq!(output.status.code(), Some(2));
+}
