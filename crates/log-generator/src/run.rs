@@ -1,0 +1,365 @@
+//! Puts a run together and sees it through: outputs, writer, rotation, admin endpoints, signals,
+//! manifest and report. The only place where threads are started.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::admin::{router, until_ended};
+use crate::container::{Container, ContainerOptions, Framing};
+use crate::corpus::pod_writers;
+use crate::generate::{End, Generator, Outcome, Output, Shared, Stop};
+use crate::limits::{MANIFEST_INTERVAL, STOP_WAIT};
+use crate::line::LineMaker;
+use crate::line::vocabulary::Vocabulary;
+use crate::manifest::Manifest;
+use crate::metrics::push::{self, PushError};
+use crate::names::live_path;
+use crate::options::{Plan, Pods, Target};
+use crate::rate::share;
+use crate::rotate::compress::{Compressor, Queue};
+use crate::rotate::{Policy, RotatedLog, Rotator};
+use crate::sink::{LiveFile, Sink, WriteError};
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A log file can't be made.
+    #[error("{path}: {source}")]
+    Create {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The admin address can't be had.
+    #[error("admin address {address}: {source}")]
+    Admin {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The manifest can't be written.
+    #[error("manifest {path}: {source}")]
+    Manifest {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Metrics can't be pushed as asked for.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// A line can't be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The output takes no more, so the last lines are missing.
+    #[error("the output took no lines for {} s; the last ones are missing", STOP_WAIT.as_secs())]
+    Stuck,
+    /// The writer panicked.
+    #[error("the writer died")]
+    Writer,
+    /// The system refuses threads, signals or its stdout.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// What a run reports at its end.
+#[derive(Clone, Debug, serde::Serialize)]
+struct Report {
+    end: End,
+    run: u32,
+    lines: u64,
+    body_bytes: u64,
+    elapsed_seconds: f64,
+    rate_target_lines_per_second: u64,
+    rate_achieved_lines_per_second: f64,
+    late_lines_max: u64,
+    write_errors: u64,
+    rotations: u64,
+    archives_compressed: u64,
+    archives_removed: u64,
+    rotation_errors: u64,
+}
+
+/// Runs a plan until its end. In directory mode the admin address, if there is one, and the final
+/// report go to stdout, a line of JSON each; with lines on stdout nothing else ever does.
+///
+/// # Errors
+/// What kept the run from writing every line and a manifest of them.
+pub fn run(plan: Plan) -> Result<(), RunError> {
+    // The runtime serves signals and the admin port on this thread; lines are another thread's.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(control(plan))
+}
+
+async fn control(plan: Plan) -> Result<(), RunError> {
+    let mut signals = Signals::new()?;
+    let (outputs, logs) = outputs(&plan)?;
+    let shared = Arc::new(Shared::new(Manifest::new(plan.run, writers(&plan.target))));
+    shared.metrics.rate.store(plan.rate, Ordering::Relaxed);
+    let push = push::start(&shared.metrics)?;
+    let (ended_sender, mut ended) = watch::channel(false);
+    serve_admin(&plan, &shared, &ended).await?;
+    store(&plan, &shared)?;
+    let rotation = match &plan.target {
+        Target::Pods(Pods { rotation: Some(policy), .. }) => {
+            Some(Rotation::start(logs, *policy, &shared)?)
+        }
+        _ => None,
+    };
+    let generator = Generator::new(outputs, plan.pace, Arc::clone(&shared));
+    let writer = thread::Builder::new().name("writer".to_owned()).spawn(move || {
+        let outcome = generator.run();
+        ended_sender.send_replace(true);
+        outcome
+    })?;
+    let written = write(&plan, &shared, &mut ended, &mut signals).await;
+    let outcome = if written { Some(writer.join().map_err(|_| RunError::Writer)?) } else { None };
+    store(&plan, &shared)?;
+    let failed = !matches!(&outcome, Some(Outcome { error: None, .. }));
+    let stays = plan.linger || shared.stopped() == Some(Stop::Asked);
+    if stays && !failed && shared.stopped() != Some(Stop::Signal) {
+        signals.wait().await;
+    }
+    drop(rotation);
+    finish_push(push).await;
+    conclude(&plan, &shared, outcome)
+}
+
+/// Waits for the writer to end, storing the manifest meanwhile. False when it was told to stop and
+/// could not, because nobody reads what it writes.
+async fn write(
+    plan: &Plan,
+    shared: &Shared,
+    ended: &mut watch::Receiver<bool>,
+    signals: &mut Signals,
+) -> bool {
+    let mut ticks = interval(MANIFEST_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = until_ended(ended) => return true,
+            () = signals.wait() => {
+                shared.stop(Stop::Signal);
+                return timeout(STOP_WAIT, until_ended(ended)).await.is_ok();
+            }
+            _ = ticks.tick() => {
+                // Tried again in a second; at the end a failure is an error.
+                if store(plan, shared).is_err() {
+                    continue;
+                }
+            }
+        }
+    }
+}
+
+/// Tells how the run ended.
+fn conclude(plan: &Plan, shared: &Shared, outcome: Option<Outcome>) -> Result<(), RunError> {
+    let end = outcome.as_ref().map_or(End::Error, |outcome| outcome.end);
+    if matches!(plan.target, Target::Pods(_)) {
+        print_line(&report(plan, shared, end))?;
+    }
+    match outcome {
+        None => Err(RunError::Stuck),
+        Some(Outcome { error: Some(error), .. }) => Err(error.into()),
+        Some(_) => Ok(()),
+    }
+}
+
+fn report(plan: &Plan, shared: &Shared, end: End) -> Report {
+    let metrics = &shared.metrics;
+    Report {
+        end,
+        run: plan.run,
+        lines: metrics.lines.load(Ordering::Relaxed),
+        body_bytes: metrics.body_bytes.load(Ordering::Relaxed),
+        elapsed_seconds: metrics.elapsed().as_secs_f64(),
+        rate_target_lines_per_second: plan.rate,
+        rate_achieved_lines_per_second: metrics.rate_achieved(),
+        late_lines_max: metrics.late_lines_max.load(Ordering::Relaxed),
+        write_errors: metrics.write_errors.load(Ordering::Relaxed),
+        rotations: metrics.rotations.load(Ordering::Relaxed),
+        archives_compressed: metrics.archives_compressed.load(Ordering::Relaxed),
+        archives_removed: metrics.archives_removed.load(Ordering::Relaxed),
+        rotation_errors: metrics.rotation_errors.load(Ordering::Relaxed),
+    }
+}
+
+fn store(plan: &Plan, shared: &Shared) -> Result<(), RunError> {
+    let Some(path) = &plan.manifest else { return Ok(()) };
+    shared.manifest.store(path).map_err(|source| RunError::Manifest { path: path.clone(), source })
+}
+
+fn print_line(value: &impl serde::Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&line)?;
+    stdout.flush()
+}
+
+/// Serves the admin endpoints if there is an address, and prints the address in directory mode.
+async fn serve_admin(
+    plan: &Plan,
+    shared: &Arc<Shared>,
+    ended: &watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let Some(address) = plan.admin else { return Ok(()) };
+    let error = |source| RunError::Admin { address, source };
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let bound = listener.local_addr().map_err(error)?;
+    let router = router(Arc::clone(shared), ended.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    if matches!(plan.target, Target::Pods(_)) {
+        print_line(&serde_json::json!({ "admin": bound.to_string() }))?;
+    }
+    Ok(())
+}
+
+/// Pushes the last numbers. Blocks, while the connection needs this thread: hence another one.
+async fn finish_push(push: Option<SdkMeterProvider>) {
+    if let Some(provider) = push {
+        // Nothing is left to tell, and in stdout mode nowhere to tell it.
+        let _shut_down = tokio::task::spawn_blocking(move || provider.shutdown()).await;
+    }
+}
+
+fn writers(target: &Target) -> Vec<[u32; 2]> {
+    match target {
+        Target::Stdout { writer } => vec![[*writer; 2]],
+        Target::Pods(pods) => (0..pods.count).map(pod_writers).collect(),
+    }
+}
+
+/// Opens every output before the first line is written.
+fn outputs(plan: &Plan) -> Result<(Vec<Output>, Vec<RotatedLog>), RunError> {
+    let vocabulary = Arc::new(Vocabulary::new(plan.seed));
+    let bodies =
+        |stream| LineMaker::new(plan.kind, plan.size, plan.seed, stream, Arc::clone(&vocabulary));
+    let pods = match &plan.target {
+        Target::Pods(pods) => pods,
+        Target::Stdout { writer } => {
+            let options = ContainerOptions {
+                run: plan.run,
+                writers: [*writer; 2],
+                stderr_share: 0.0,
+                lines: plan.pace.lines(),
+                framing: Framing::Raw,
+            };
+            let container = Container::new(&options, bodies(u64::from(*writer)));
+            return Ok((vec![Output { container, sink: Sink::stdout()? }], Vec::new()));
+        }
+    };
+    allow_open_files(pods.count)?;
+    let (mut outputs, mut logs) = (Vec::new(), Vec::new());
+    for index in 0..pods.count {
+        let options = ContainerOptions {
+            run: plan.run,
+            writers: pod_writers(index),
+            stderr_share: pods.stderr_share,
+            lines: plan
+                .pace
+                .lines()
+                .map(|lines| share(lines, u64::from(pods.count), 0, u64::from(index))),
+            framing: pods.framing,
+        };
+        let path = live_path(&pods.root, &pods.namespace, plan.seed, index);
+        let file = create(&path, pods.rotate_between_partials)?;
+        logs.push(RotatedLog { live: path, reopen: file.reopen_flag() });
+        let container = Container::new(&options, bodies(u64::from(index)));
+        outputs.push(Output { container, sink: Sink::Pod(file) });
+    }
+    Ok((outputs, logs))
+}
+
+fn create(path: &Path, between_partials: bool) -> Result<LiveFile, RunError> {
+    LiveFile::create(path, between_partials)
+        .map_err(|source| RunError::Create { path: path.to_owned(), source })
+}
+
+/// Raises the soft limit of open files where the pods need it.
+fn allow_open_files(pods: u32) -> io::Result<()> {
+    /// For everything but the pods' files.
+    const OTHERS: u64 = 64;
+    let needed = u64::from(pods) + OTHERS;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < needed) {
+        limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
+        setrlimit(Resource::Nofile, limit)?;
+    }
+    Ok(())
+}
+
+/// The threads that play the kubelet; they end when this is dropped.
+struct Rotation {
+    /// Dropped to end the rotator.
+    stop: Option<mpsc::Sender<()>>,
+    queue: Arc<Queue>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Rotation {
+    fn start(logs: Vec<RotatedLog>, policy: Policy, shared: &Shared) -> io::Result<Self> {
+        let logs: Arc<[RotatedLog]> = logs.into();
+        let queue = Arc::new(Queue::new(logs.len()));
+        let (stop, stopped) = mpsc::channel();
+        let compressor =
+            Compressor::new(Arc::clone(&logs), Arc::clone(&queue), Arc::clone(&shared.metrics));
+        let rotator = Rotator::new(logs, policy, Arc::clone(&queue), Arc::clone(&shared.metrics));
+        let mut rotation = Self { stop: Some(stop), queue, threads: Vec::new() };
+        rotation.spawn("compressor", move || compressor.run())?;
+        rotation.spawn("rotator", move || rotator.run(&stopped))?;
+        Ok(rotation)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(thread::Builder::new().name(name.to_owned()).spawn(work)?);
+        Ok(())
+    }
+}
+
+impl Drop for Rotation {
+    fn drop(&mut self) {
+        self.stop = None;
+        self.queue.close();
+        for thread in self.threads.drain(..) {
+            // A panic there has been reported, and lost no line.
+            let _joined = thread.join();
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for either.
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
