@@ -28,7 +28,7 @@ kill-test: binaries ## Kill the agent under load, KILLS=20 times; nothing may be
 	@exec $(RIG) kill
 
 .PHONY: outage-test
-outage-test: binaries ## Stop the sink under load, for OUTAGE=120s; nothing may be lost, memory stays flat
+outage-test: binaries ## Take the sink away under load, OUTAGE=120s, OUTAGE_MODE=freeze or refuse; nothing may be lost, memory stays flat
 	@exec $(RIG) outage
 
 .PHONY: test
@@ -54,8 +54,8 @@ bench: ## Run the criterion benches
 	$(CARGO) bench
 
 .PHONY: bench-corpus
-bench-corpus: ## Compare the agent's CPU with pure compression over two corpora
-	$(CARGO) run --release -p thyme-benches --bin bench-corpus
+bench-corpus: binaries ## Compare the agent's CPU with pure compression over two corpora
+	@exec $(CARGO) run --quiet --release --bin bench-corpus
 
 .PHONY: binaries
 binaries: ## Build the release binaries

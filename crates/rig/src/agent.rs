@@ -87,7 +87,7 @@ impl Recipe {
         thyme_agent: &Path,
     ) -> Result<Self> {
         let places = places(tree, collector)?;
-        let template = match &load.agent_config {
+        let template = match load.agent_config() {
             Some(path) => {
                 fs::read_to_string(path).map_err(io_error(format!("reading {}", path.display())))?
             }
@@ -108,7 +108,7 @@ impl Recipe {
                 let mut words = words.iter().map(|word| places.fill(word));
                 // A command that is not blank has a word.
                 let program = words.next().unwrap_or_default().into();
-                let configured = load.agent_config.is_some() && mentions_health(&template);
+                let configured = load.agent_config().is_some() && mentions_health(&template);
                 let serves_health = configured || mentions_health(command);
                 (program, words.map(OsString::from).collect(), serves_health)
             }

@@ -3,7 +3,7 @@
 
 use crate::{
     agent::{Agent, Recipe},
-    cli::LoadOptions,
+    cli::{LoadOptions, OutageMode},
     collector::{Addresses, Collector, Report},
     error::{Error, Result, io_error},
     generator::{self, Account, Generator, Written},
@@ -13,6 +13,7 @@ use crate::{
     },
     process::Process,
     progress::{Progress, Sample},
+    sink::Sink,
     tree::{Tree, check_space},
     usage::Usage,
 };
@@ -101,8 +102,7 @@ pub struct Bench<'a> {
     progress: Progress,
     agent: Agent,
     generator: Option<Generator>,
-    collector: Collector,
-    addresses: Addresses,
+    sink: Sink,
     binaries: Binaries,
     tree: Tree,
     load_options: &'a LoadOptions,
@@ -112,16 +112,16 @@ pub struct Bench<'a> {
     /// The last sample, for when the generator or the collector cannot be asked.
     last: Option<Sample>,
     next_sample: Instant,
-    /// The sink is stopped on purpose: it is not asked for figures.
-    frozen: bool,
 }
 
 impl<'a> Bench<'a> {
     /// Checks the disk, makes the tree, starts collector and agent, and waits until both are up.
-    /// `duration` is the longest time for which lines will be written.
+    /// `duration` is the longest time for which lines will be written, `outage` the way in which
+    /// the sink will go away, if it will.
     pub fn start(
         load_options: &'a LoadOptions,
         duration: Duration,
+        outage: Option<OutageMode>,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let base = load_options.base();
@@ -133,14 +133,14 @@ impl<'a> Bench<'a> {
             progress.note(format_args!("everything is kept in {}", tree.root().display()));
         }
         let (collector, addresses) = start_collector(&binaries, &tree, interrupt)?;
+        let (sink, addresses) = Sink::new(collector, addresses, outage)?;
         let recipe = Recipe::new(load_options, &tree, &addresses, &binaries.agent)?;
         let agent = start_agent(recipe, interrupt)?;
         Ok(Self {
             progress,
             agent,
             generator: None,
-            collector,
-            addresses,
+            sink,
             binaries,
             tree,
             load_options,
@@ -148,7 +148,6 @@ impl<'a> Bench<'a> {
             load_start: None,
             last: None,
             next_sample: Instant::now(),
-            frozen: false,
         })
     }
 
@@ -178,7 +177,7 @@ impl<'a> Bench<'a> {
     ) -> Result<bool> {
         let deadline = Instant::now() + limit;
         loop {
-            self.collector.process().expect_running()?;
+            self.sink.process().expect_running()?;
             self.agent.process().expect_running()?;
             if let Some(generator) = &mut self.generator {
                 generator.poll()?;
@@ -215,7 +214,7 @@ impl<'a> Bench<'a> {
 
     /// The collector's present report.
     pub fn report(&self) -> Result<Report> {
-        self.collector.report(self.addresses.admin)
+        self.sink.report()
     }
 
     /// Kills the agent and starts it again at once.
@@ -223,10 +222,14 @@ impl<'a> Bench<'a> {
         self.agent.kill_and_restart()
     }
 
-    /// Stops the sink where it stands, or lets it go on.
-    pub fn freeze(&mut self, frozen: bool) -> Result<()> {
-        self.frozen = frozen;
-        if frozen { self.collector.freeze() } else { self.collector.thaw() }
+    /// Has the sink go away.
+    pub fn sink_leaves(&mut self) -> Result<()> {
+        self.sink.leave()
+    }
+
+    /// Has the sink come back.
+    pub fn sink_comes_back(&mut self) -> Result<()> {
+        self.sink.come_back(self.interrupt)
     }
 
     /// The agent's present and largest memory, and its processor time.
@@ -243,8 +246,7 @@ impl<'a> Bench<'a> {
     pub fn finish(mut self, load: Load) -> Result<Finish> {
         let manifest = generator::read_manifest(&self.tree)?;
         let written = Written::from_manifest(&manifest)?;
-        let admin = self.addresses.admin;
-        self.collector.post_manifest(admin, &manifest)?;
+        self.sink.post_manifest(&manifest)?;
 
         let started = Instant::now();
         self.watch("drain", self.load_options.drain, |bench| {
@@ -312,7 +314,7 @@ impl<'a> Bench<'a> {
         Mark {
             at: Instant::now(),
             agent_cpu_seconds: self.agent.usage().cpu_seconds,
-            collector_cpu_seconds: self.collector.usage().cpu_seconds,
+            collector_cpu_seconds: self.sink.usage().cpu_seconds,
         }
     }
 
@@ -323,7 +325,7 @@ impl<'a> Bench<'a> {
             Some(generator) => generator.written()?,
             None => None,
         };
-        let received = if self.frozen { None } else { Some(self.report()?.received) };
+        let received = self.sink.received()?;
         let sample = Sample {
             at: Instant::now(),
             written: written.or(last.map(|last| last.written)).unwrap_or_default(),

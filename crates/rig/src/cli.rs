@@ -3,7 +3,11 @@
 
 use crate::{limits, tree::Volume};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Runs log-generator, an agent and nop-collector as processes on this machine, and proves by the
 /// generator's manifest what arrived.
@@ -61,6 +65,9 @@ pub struct OutageOptions {
     /// How long the sink is away.
     #[arg(long, env = "OUTAGE", default_value = "120s", value_parser = parse_duration)]
     pub outage: Duration,
+    /// In which way it is away.
+    #[arg(long, env = "OUTAGE_MODE", default_value = "freeze")]
+    pub mode: OutageMode,
     /// Load before the outage, and again after it.
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
     pub around: Duration,
@@ -91,7 +98,7 @@ pub struct LoadOptions {
     /// A configuration for the agent instead of the generated one. {logs} {state} {grpc} {http}
     /// {metrics} {health} are filled in, as are {grpc_port} and so on; other braces stay.
     #[arg(long, env = "AGENT_CONFIG", value_name = "FILE")]
-    pub agent_config: Option<PathBuf>,
+    pub agent_config: Option<OsString>,
     /// Another agent's command instead of thyme-agent. It is split into words as by a shell, but no
     /// shell runs it; the same placeholders are filled in, and {config} with --agent-config.
     #[arg(long, env = "AGENT", value_name = "COMMAND")]
@@ -126,6 +133,11 @@ impl LoadOptions {
     /// Where the tree is made.
     pub fn base(&self) -> PathBuf {
         self.tmp.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
+    /// The given configuration; an empty variable is none.
+    pub fn agent_config(&self) -> Option<&Path> {
+        self.agent_config.as_deref().filter(|path| !path.is_empty()).map(Path::new)
     }
 
     /// Another agent's command; a blank one, such as an empty variable, is none.
@@ -178,6 +190,25 @@ impl LineKind {
             Self::Random => 600,
             Self::Json => 270,
             Self::Access => 300,
+        }
+    }
+}
+
+/// How a sink is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutageMode {
+    /// Its process stands still: connections stay, nothing is answered.
+    Freeze,
+    /// Its ports are closed and its connections broken.
+    Refuse,
+}
+
+impl OutageMode {
+    /// As the table spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Freeze => "freeze",
+            Self::Refuse => "refuse",
         }
     }
 }

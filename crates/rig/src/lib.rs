@@ -14,6 +14,10 @@ pub mod cli;
 pub mod collector;
 /// What can go wrong.
 pub mod error;
+/// A TCP relay that can refuse.
+pub mod relay;
+/// The sink, which can go away and come back.
+pub mod sink;
 /// log-generator as a process.
 pub mod generator;
 /// A small HTTP client for admin ports.

@@ -1,6 +1,6 @@
 //! Every limit and interval of the driver, in one place.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 /// How long a child may take until it answers; debug builds on a busy machine included.
 pub const START_MAX: Duration = Duration::from_secs(30);
@@ -46,6 +46,16 @@ pub const ROTATE_FILES: u32 = 5;
 
 /// How often log-generator looks at sizes unless told.
 pub const ROTATE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Ports of relays: below the range that Linux takes ports of outgoing connections from (from 32768
+/// unless configured), above those that services have by convention.
+pub const RELAY_PORTS: Range<u16> = 20_000..30_000;
+
+/// How often a relay looks for new connections.
+pub const RELAY_ACCEPT_INTERVAL: Duration = Duration::from_millis(2);
+
+/// How long a relay tries to get its port back.
+pub const RELAY_REOPEN_MAX: Duration = Duration::from_secs(10);
 
 const _: () = assert!(WATCH_INTERVAL.as_millis() < SAMPLE_INTERVAL.as_millis());
 const _: () = assert!(SAMPLE_INTERVAL.as_millis() < PLAIN_LINE_INTERVAL.as_millis());

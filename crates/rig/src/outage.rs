@@ -1,6 +1,6 @@
-//! `rig outage`: the sink stops where it stands (SIGSTOP) while lines are written and rotated, and
-//! goes on later. Nothing may be lost, and the agent's memory must stay flat meanwhile: the files
-//! are the buffer. What was in flight may come twice.
+//! `rig outage`: the sink goes away (it stands still, or refuses connections) while lines are written
+//! and rotated, and comes back later. Nothing may be lost, and the agent's memory must stay flat
+//! meanwhile: the files are the buffer. What was in flight may come twice.
 
 use crate::{
     bench::Bench,
@@ -29,6 +29,8 @@ const FLAT_BYTES_MAX: u64 = 8 << 20;
 /// What this scenario adds to the figures.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Details {
+    /// `freeze` or `refuse`.
+    pub outage_mode: &'static str,
     /// Length of the outage.
     pub outage_seconds: f64,
     /// Largest memory before the outage.
@@ -45,7 +47,7 @@ impl Details {
     /// This scenario's rows of the table.
     pub fn rows(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("outage", format!("{:.1} s", self.outage_seconds)),
+            ("outage", format!("{:.1} s, {}", self.outage_seconds, self.outage_mode)),
             (
                 "agent RSS",
                 format!(
@@ -80,25 +82,26 @@ pub fn outage(options: &OutageOptions, interrupt: &Interrupt) -> Result<Verdict<
     let mut load = options.load.clone();
     load.rotate_files.get_or_insert(ROTATE_FILES);
     let duration = options.outage + options.around * 2;
-    let mut bench = Bench::start(&load, duration, interrupt)?;
+    let mut bench = Bench::start(&load, duration, Some(options.mode), interrupt)?;
     bench.start_load(None)?;
 
     let rss_before_bytes = watch_rss(&mut bench, "before the outage", options.around)?;
-    bench.note(format_args!("the sink stops for {:?}", options.outage));
+    bench.note(format_args!("the sink goes away for {:?}", options.outage));
     let stopped = Instant::now();
-    bench.freeze(true)?;
+    bench.sink_leaves()?;
     let first_half = options.outage.mul_f64(FILL_SHARE);
     let rss_first_half_bytes = watch_rss(&mut bench, "outage", first_half)?;
     let rss_second_half_bytes = watch_rss(&mut bench, "outage", options.outage - first_half)?;
-    bench.freeze(false)?;
+    bench.sink_comes_back()?;
     let outage_seconds = stopped.elapsed().as_secs_f64();
-    bench.note(format_args!("the sink goes on"));
+    bench.note(format_args!("the sink is back"));
     let rss_after_bytes = watch_rss(&mut bench, "after the outage", options.around)?;
 
     let phase = bench.stop_load()?;
     let finish = bench.finish(phase)?;
     let figures = Figures::new("outage", &load, &finish);
     let details = Details {
+        outage_mode: options.mode.name(),
         outage_seconds,
         rss_before_bytes,
         rss_first_half_bytes,
@@ -133,6 +136,7 @@ mod tests {
     #[test]
     fn only_flat_memory_passes() {
         let flat = Details {
+            outage_mode: "freeze",
             outage_seconds: 120.0,
             rss_before_bytes: 20 << 20,
             rss_first_half_bytes: 50 << 20,

@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const MARK: &str = "THYME_RIG_TEST";
 
 /// The variables that `rig` reads; a test must not depend on the caller's.
-const VARIABLES: [&str; 10] = [
+const VARIABLES: [&str; 11] = [
     "RATE",
     "PODS",
     "DURATION",
@@ -30,6 +30,7 @@ const VARIABLES: [&str; 10] = [
     "AGENT_CONFIG",
     "KILLS",
     "OUTAGE",
+    "OUTAGE_MODE",
 ];
 
 /// A place for one start of `rig`.

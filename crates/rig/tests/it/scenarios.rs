@@ -44,8 +44,9 @@ fn a_steady_load_arrives_once() {
     assert!(table.contains("verdict            passed\n"));
 }
 
-/// Scenario: everything that has a variable is set by it, and LINES is a terminal's height.
-/// Guarantees: the variables are obeyed, and the height is not taken for a kind of lines.
+/// Scenario: everything that has a variable is set by it; some are empty, and LINES is a terminal's
+/// height.
+/// Guarantees: the variables are obeyed, and neither emptiness nor the height is taken for a wish.
 #[test]
 fn variables_change_the_run() {
     let variables = [
@@ -55,6 +56,8 @@ fn variables_change_the_run() {
         ("PROTOCOL", "http"),
         ("COMPRESSION", "none"),
         ("LINES", "40"),
+        ("AGENT", ""),
+        ("AGENT_CONFIG", ""),
     ];
     let (code, _, json) = run("run", &[], &variables);
     assert_eq!(code, Some(0));
@@ -106,16 +109,19 @@ fn kills_lose_nothing() {
     assert!(table.contains("kills              3, seed 7\n"));
 }
 
-/// Scenario: the sink stands still for three seconds, under load and rotation.
+/// Scenario: the sink is away for three seconds, first standing still, then refusing connections,
+/// under load and rotation.
 /// Guarantees: nothing is lost, and the agent's memory is reported around the outage.
 #[test]
 fn an_outage_loses_nothing() {
-    let arguments = ["--rate", "3000", "--outage", "3", "--around", "1"];
-    let (code, table, json) = run("outage", &arguments, &[]);
-    assert_eq!(code, Some(0));
-    assert_eq!(json["lines_lost"], 0);
-    assert!(json["outage_seconds"].as_f64().unwrap() >= 3.0);
-    assert!(json["rss_before_bytes"].as_u64().unwrap() > 0);
-    assert!(json["rss_second_half_bytes"].as_u64().unwrap() > 0);
-    assert!(table.contains("outage             3."));
+    for mode in ["freeze", "refuse"] {
+        let arguments = ["--rate", "3000", "--outage", "3", "--around", "1", "--mode", mode];
+        let (code, table, json) = run("outage", &arguments, &[]);
+        assert_eq!(code, Some(0), "{mode}");
+        assert_eq!(json["lines_lost"], 0);
+        assert!(json["outage_seconds"].as_f64().unwrap() >= 3.0);
+        assert!(json["rss_before_bytes"].as_u64().unwrap() > 0);
+        assert!(json["rss_second_half_bytes"].as_u64().unwrap() > 0);
+        assert!(table.contains("outage             3."));
+    }
 }
