@@ -155,7 +155,9 @@ async fn large_requests_are_refused() {
 #[tokio::test]
 async fn the_sink_dies_and_comes_back() {
     let running = start().await;
-    send_both(&running).await.map(Result::unwrap);
+    for answer in send_both(&running).await {
+        answer.unwrap();
+    }
     running.faults().next(1, Fault::Stall);
     let address = running.grpc_addr();
     let stalled = tokio::spawn(call(address, &[], frame(false, &message(0, 10..11))));
@@ -171,7 +173,9 @@ async fn the_sink_dies_and_comes_back() {
     for _ in 0..2 {
         running.listen_again().await.unwrap();
     }
-    send_both(&running).await.map(Result::unwrap);
+    for answer in send_both(&running).await {
+        answer.unwrap();
+    }
     assert_eq!((running.report().received, running.report().duplicated), (10, 10));
 }
 

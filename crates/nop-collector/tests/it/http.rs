@@ -8,6 +8,9 @@ use tokio::net::TcpStream;
 
 use crate::sender::{self, get, gzip, message, post, post_logs, request};
 
+/// The status, the reason in the report, headers, and the body.
+type Wrong = (u16, &'static str, &'static [(&'static str, &'static str)], Vec<u8>);
+
 /// Scenario: protobuf and JSON in each encoding, over HTTP/1.1 and HTTP/2.
 /// Guarantees: success in the request's own format, and every line is received.
 #[tokio::test]
@@ -117,19 +120,19 @@ async fn wrong_requests_get_the_specified_status() {
     let running = Collector::start(options).await.unwrap();
     let large = message(0, 0..500);
     let bomb = zstd::bulk::compress(&large, 1).unwrap();
-    let json = ("content-type", "application/json");
-    let protobuf = ("content-type", "application/x-protobuf");
-    let cases: [(u16, &str, &[(&str, &str)], Vec<u8>); 10] = [
+    const JSON: (&str, &str) = ("content-type", "application/json");
+    const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
+    let cases: [Wrong; 10] = [
         (415, "content_type", &[], message(0, 0..1)),
         (415, "content_type", &[("content-type", "text/plain")], message(0, 0..1)),
-        (415, "content_encoding", &[protobuf, ("content-encoding", "br")], vec![]),
-        (415, "content_encoding", &[json, ("content-encoding", "gzip, gzip")], vec![]),
-        (400, "malformed", &[protobuf], b"\x0a\xffhello".to_vec()),
-        (400, "malformed", &[json], b"{\"resourceLogs\": 7}".to_vec()),
-        (400, "decompression", &[protobuf, ("content-encoding", "gzip")], message(0, 0..1)),
-        (400, "decompression", &[json, ("content-encoding", "zstd")], b"{}".to_vec()),
-        (413, "too_large", &[protobuf], large.clone()),
-        (413, "too_large", &[json, ("content-encoding", "zstd")], bomb),
+        (415, "content_encoding", &[PROTOBUF, ("content-encoding", "br")], vec![]),
+        (415, "content_encoding", &[JSON, ("content-encoding", "gzip, gzip")], vec![]),
+        (400, "malformed", &[PROTOBUF], b"\x0a\xffhello".to_vec()),
+        (400, "malformed", &[JSON], b"{\"resourceLogs\": 7}".to_vec()),
+        (400, "decompression", &[PROTOBUF, ("content-encoding", "gzip")], message(0, 0..1)),
+        (400, "decompression", &[JSON, ("content-encoding", "zstd")], b"{}".to_vec()),
+        (413, "too_large", &[PROTOBUF], large.clone()),
+        (413, "too_large", &[JSON, ("content-encoding", "zstd")], bomb),
     ];
     let wrong = cases.len() as u64;
     for (status, reason, headers, body) in cases {
