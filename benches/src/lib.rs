@@ -1,1 +1,8 @@
-//! Corpora, criterion benches and the corpus benchmark of the agent against pure compression.
+//! What the benches share: corpora of finished log files, the agent's stages without its I/O, the
+//! reference that its cost is compared with, and runs of the real binaries over a corpus.
+
+pub mod assemble;
+pub mod corpus;
+pub mod reference;
+pub mod run;
+pub mod sink;
