@@ -25,6 +25,14 @@ fn run(
     (code, table, serde_json::from_slice(&json).unwrap())
 }
 
+/// How many lines were written: all that were due, or less when the machine is too busy to write
+/// even a few lines in time.
+fn lines_written(json: &Value, due: u64) -> u64 {
+    let written = json["lines_written"].as_u64().unwrap();
+    assert!((due / 2..=due).contains(&written), "{written} of {due}");
+    written
+}
+
 /// Scenario: the default load, smaller and shorter, with rotation.
 /// Guarantees: everything arrives once; the table and the JSON say so; exit status 0.
 #[test]
@@ -32,15 +40,14 @@ fn a_steady_load_arrives_once() {
     let arguments = ["--rate", "5000", "--pods", "3", "--duration", "3"];
     let (code, table, json) = run("run", &arguments, &[]);
     assert_eq!(code, Some(0));
-    assert_eq!(json["lines_written"], 15_000);
-    assert_eq!(json["lines_received"], 15_000);
+    let written = lines_written(&json, 15_000);
+    assert_eq!(json["lines_received"], written);
     assert_eq!(json["lines_lost"], 0);
     assert_eq!(json["lines_duplicated"], 0);
     assert!(json["agent_cpu_seconds"].as_f64().unwrap() > 0.0);
     assert!(json["agent_rss_peak_bytes"].as_u64().unwrap() > 1 << 20);
     assert!(json["latency_ms"]["p99"].as_f64().unwrap() > 0.0);
     assert_eq!(json["agent_end"], "exit status: 0");
-    assert!(table.contains("lines written      15,000\n"));
     assert!(table.contains("verdict            passed\n"));
 }
 
@@ -61,7 +68,7 @@ fn variables_change_the_run() {
     ];
     let (code, _, json) = run("run", &[], &variables);
     assert_eq!(code, Some(0));
-    assert_eq!(json["lines_written"], 2_000);
+    lines_written(&json, 2_000);
     assert_eq!(json["pods"], 2);
     assert_eq!(json["protocol"], "http");
     assert_eq!(json["compression"], "none");
@@ -76,10 +83,10 @@ fn an_agent_that_delivers_nothing_fails() {
     let arguments = ["--rate", "1000", "--duration", "1", "--drain", "1", "--agent", "sleep 1000"];
     let (code, table, json) = run("run", &arguments, &[]);
     assert_eq!(code, Some(1));
-    assert_eq!(json["lines_written"], 1_000);
-    assert_eq!(json["lines_lost"], 1_000);
+    assert_eq!(json["lines_lost"], lines_written(&json, 1_000));
     assert_eq!(json["agent"], "sleep");
-    assert!(table.contains("FAILED             1,000 lines were lost\n"));
+    let failed = |line: &str| line.starts_with("FAILED  ") && line.ends_with(" lines were lost");
+    assert!(table.lines().any(failed));
 }
 
 /// Scenario: the agent is killed three times within two seconds, under load and rotation.
