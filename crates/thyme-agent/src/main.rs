@@ -1,3 +1,185 @@
-//! Entry point of `thyme-agent`.
+//! `thyme-agent --config FILE`: arguments, signals and exit codes around the library.
+//!
+//! Exit codes: 0 after a drain (what the sink had not acknowledged by its end stays before the
+//! checkpoint, and is read again), 1 when the agent can't start, 2 for wrong arguments, 128 plus
+//! the signal's number when a second signal cuts the drain short.
 
-fn main() {}
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use thyme_agent::{
+    admin::{Admin, Health},
+    config::Config,
+    metrics::Metrics,
+    pipeline::Pipeline,
+    telemetry::{Telemetry, start_log},
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+/// Descriptors beside those of log files: listeners, connections, watches, state.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Threads for the few calls that block, such as looking up names.
+const BLOCKING_THREADS_MAX: usize = 4;
+
+/// Tails container log files and exports them with OTLP.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Arguments {
+    /// The configuration, in the OpenTelemetry Collector's YAML.
+    #[arg(long, value_name = "FILE", value_parser = config_path, required = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Checks a configuration, and says all that is wrong with it.
+    Validate {
+        /// The configuration to check.
+        #[arg(long, value_name = "FILE", value_parser = config_path)]
+        config: PathBuf,
+    },
+}
+
+/// A path, also as the Collector writes it: `file:PATH`.
+fn config_path(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("file:").unwrap_or(text) {
+        "" => Err("a path is missing".into()),
+        path => Ok(path.into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match (&arguments.command, &arguments.config) {
+        (Some(Command::Validate { config }), _) => validate(config),
+        (None, Some(config)) => run(config),
+        (None, None) => unreachable!("clap asks for one of them"),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to do when stderr is gone.
+            writeln!(std::io::stderr().lock(), "{error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn validate(path: &Path) -> anyhow::Result<()> {
+    Config::load(path)?;
+    writeln!(std::io::stdout().lock(), "OK")?;
+    Ok(())
+}
+
+/// Runs the agent until a signal ends it.
+fn run(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    start_log(&config.telemetry)?;
+    raise_descriptor_limit(config.thyme.open_files_max as u64);
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("network")
+        .enable_all()
+        .build()
+        .context("the network's thread can't be started")?;
+    let signals = Signals::listen(&runtime)?;
+    let metrics = Arc::new(Metrics::default());
+    let telemetry = Telemetry::start(&config, Arc::clone(&metrics), runtime.handle())?;
+    let pipeline = Pipeline::start(&config, metrics, runtime.handle())?;
+    let health: Health = Arc::new(pipeline.health());
+    let admin =
+        Admin::start(config.health_check.as_ref(), telemetry.pages(), &health, runtime.handle())?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "started");
+
+    let signals = runtime.block_on(signals.first())?;
+    runtime.spawn(signals.second());
+    let report = pipeline.stop();
+    if report.unsettled_requests == 0 {
+        tracing::info!("stopped: everything read is settled");
+    } else {
+        tracing::warn!(
+            requests = report.unsettled_requests,
+            records = report.unsettled_records,
+            "stopped before the sink acknowledged everything; the rest is read again at the next start"
+        );
+    }
+    drop(admin);
+    telemetry.shutdown();
+    Ok(())
+}
+
+/// The signals that the agent answers to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen(runtime: &Runtime) -> anyhow::Result<Self> {
+        let _entered = runtime.enter();
+        let listen = |kind| signal(kind).context("signals can't be listened for");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the signal to stop.
+    async fn first(mut self) -> anyhow::Result<Self> {
+        let kind = self.next().await;
+        tracing::info!(signal = kind.as_raw_value(), "stopping; a second signal stops at once");
+        Ok(self)
+    }
+
+    /// Ends the process at the second signal.
+    async fn second(mut self) {
+        let kind = self.next().await;
+        tracing::warn!(signal = kind.as_raw_value(), "stopped at once");
+        std::process::exit(128 + kind.as_raw_value());
+    }
+
+    async fn next(&mut self) -> SignalKind {
+        loop {
+            tokio::select! {
+                Some(()) = self.terminate.recv() => return SignalKind::terminate(),
+                Some(()) = self.interrupt.recv() => return SignalKind::interrupt(),
+                Some(()) = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP is ignored: the configuration is read at the start only");
+                }
+            }
+        }
+    }
+}
+
+/// Asks for as many descriptors as the system allows, and says so if they are too few.
+fn raise_descriptor_limit(open_files_max: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files can't be raised");
+    }
+    let current = getrlimit(Resource::Nofile).current;
+    if current.is_some_and(|current| current < open_files_max + OTHER_DESCRIPTORS) {
+        tracing::warn!(
+            limit = current,
+            open_files_max,
+            "the system allows fewer open files than thyme's open_files_max"
+        );
+    }
+}

@@ -66,8 +66,10 @@ fn health_check(body: &Section<'_>) -> HealthCheckConfig {
     let endpoint = body.field("endpoint").and_then(|field| host_and_port(&field));
     let path = body.field("path").and_then(|field| {
         let path = field.text()?;
-        if !path.starts_with('/') {
-            field.refuse("must begin with `/`");
+        // Others would be patterns for the router that serves it.
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
+        if !path.starts_with('/') || !path.chars().all(is_plain) {
+            field.refuse("expected a path of letters, digits, `/`, `-`, `.`, `_` and `~`");
         }
         Some(path)
     });

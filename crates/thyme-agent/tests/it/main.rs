@@ -2,5 +2,6 @@
 
 mod node;
 
+mod cli;
 mod hostile;
 mod rotation;

@@ -1,0 +1,243 @@
+//! The program from outside: arguments, messages, signals and exit codes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// The longest that a test waits for the program.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_thyme-agent"))
+}
+
+fn output(arguments: &[&str]) -> Output {
+    program().args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A configuration of files in `directory`, for a sink that does not answer.
+fn configuration(directory: &Path) -> PathBuf {
+    let text = format!(
+        "\
+receivers:
+  filelog:
+    include: ['{directory}/*.log']
+    start_at: beginning
+exporters:
+  otlp:
+    endpoint: http://127.0.0.1:1
+    compression: none
+extensions:
+  health_check:
+    endpoint: 127.0.0.1:0
+  thyme:
+    shutdown_timeout: 1h
+service:
+  extensions: [health_check, thyme]
+  pipelines:
+    logs:
+      receivers: [filelog]
+      exporters: [otlp]
+  telemetry:
+    metrics:
+      readers: [{{pull: {{exporter: {{prometheus: {{port: 0}}}}}}}}]
+",
+        directory = directory.display()
+    );
+    let path = directory.join("agent.yaml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// A running agent; killed when a test ends early.
+struct Agent {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Agent {
+    fn start(config: &Path) -> Self {
+        let mut child =
+            program().arg("--config").arg(config).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// Waits for a line of the log that holds `part`.
+    fn line(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("no {part:?} in {:#?}", self.seen)
+            };
+            self.seen.push(line.clone());
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the agent does not end: {:#?}", self.seen)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It has usually ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The address in a line `... address=HOST:PORT`.
+fn address(line: &str) -> &str {
+    line.rsplit_once("address=").map(|(_, address)| address.trim()).expect("an address")
+}
+
+fn fetch(address: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Scenario: `--version`, and no arguments at all.
+/// Guarantees: the version alone on stdout; help and exit code 2.
+#[test]
+fn version_and_help() {
+    let version = output(&["--version"]);
+    let expected = format!("thyme-agent {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((text(&version.stdout), version.status.code()), (expected, Some(0)));
+    let nothing = output(&[]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(text(&nothing.stderr).contains("--config <FILE>"), "{}", text(&nothing.stderr));
+}
+
+/// Scenario: a good configuration, in each way to name it.
+/// Guarantees: `validate` says OK and exits with 0.
+#[test]
+fn validate_accepts_a_good_configuration() {
+    let directory = TempDir::new().unwrap();
+    let path = configuration(directory.path()).display().to_string();
+    let ways: [&[&str]; 3] = [
+        &["validate", "--config", &path],
+        &["validate", &format!("--config={path}")],
+        &["validate", "--config", &format!("file:{path}")],
+    ];
+    for arguments in ways {
+        let checked = output(arguments);
+        assert_eq!(text(&checked.stdout), "OK\n", "{}", text(&checked.stderr));
+        assert_eq!(checked.status.code(), Some(0));
+    }
+}
+
+/// Scenario: a configuration with two faults, checked and run; and one that doesn't exist.
+/// Guarantees: every fault stands on stderr with file, line and key; exit code 1.
+#[test]
+fn a_bad_configuration_is_explained() {
+    let directory = TempDir::new().unwrap();
+    let path = configuration(directory.path());
+    let bad = fs::read_to_string(&path).unwrap().replace("start_at", "startat");
+    fs::write(&path, bad.replace("compression: none", "compression: lzma")).unwrap();
+    let path = path.display().to_string();
+    let expected = format!(
+        "{path}:4: receivers::filelog::startat: unknown key, the nearest known one is `start_at`\n\
+         {path}:8: exporters::otlp::compression: expected one of none, gzip, zstd, found `lzma`\n"
+    );
+    let ways: [&[&str]; 2] = [&["validate", "--config", &path], &["--config", &path]];
+    for arguments in ways {
+        let refused = output(arguments);
+        assert_eq!(text(&refused.stderr), expected);
+        assert_eq!((text(&refused.stdout).as_str(), refused.status.code()), ("", Some(1)));
+    }
+    let missing = output(&["--config", "/nonexistent.yaml"]);
+    assert!(text(&missing.stderr).starts_with("/nonexistent.yaml: "));
+    assert_eq!(missing.status.code(), Some(1));
+}
+
+/// Scenario: an agent without files, SIGHUP, then SIGTERM.
+/// Guarantees: it serves health and metrics, ignores the first and drains at the second with 0.
+#[test]
+fn a_signal_drains() {
+    let directory = TempDir::new().unwrap();
+    let mut agent = Agent::start(&configuration(directory.path()));
+    let health = agent.line("listening for the health check");
+    let metrics = agent.line("listening for Prometheus");
+    agent.line("started");
+    assert!(fetch(address(&health), "/").starts_with("HTTP/1.1 200 "));
+    let page = fetch(address(&metrics), "/metrics");
+    assert!(page.contains("otelcol_exporter_queue_capacity{"), "{page}");
+    agent.signal(Signal::HUP);
+    agent.line("SIGHUP is ignored");
+    agent.signal(Signal::TERM);
+    agent.line("everything read is settled");
+    assert_eq!(agent.exit_code(), Some(0));
+}
+
+/// Scenario: an agent with records that its sink doesn't take, and two signals.
+/// Guarantees: the second one ends it at once, with the exit code that shells expect.
+#[test]
+fn a_second_signal_ends_at_once() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("a.log"), "one\ntwo\n").unwrap();
+    let mut agent = Agent::start(&configuration(directory.path()));
+    let metrics = agent.line("listening for Prometheus");
+    let deadline = Instant::now() + DEADLINE;
+    while !fetch(address(&metrics), "/metrics").contains("queued_records{stage=\"request\"} 2") {
+        assert!(Instant::now() < deadline, "{}", fetch(address(&metrics), "/metrics"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    agent.signal(Signal::INT);
+    agent.line("a second signal stops at once");
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.exit_code(), Some(143));
+}
+
+/// Scenario: the address of the health check is taken.
+/// Guarantees: the agent doesn't start, and says which address and why.
+#[test]
+fn a_taken_address_stops_the_start() {
+    let directory = TempDir::new().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = taken.local_addr().unwrap().to_string();
+    let path = configuration(directory.path());
+    let text = fs::read_to_string(&path).unwrap().replace("127.0.0.1:0", &endpoint);
+    fs::write(&path, text).unwrap();
+    let mut agent = Agent::start(&path);
+    agent.line(&format!("can't listen on {endpoint} for the health check"));
+    assert_eq!(agent.exit_code(), Some(1));
+}
