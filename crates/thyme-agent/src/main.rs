@@ -1,8 +1,8 @@
 //! `thyme-agent --config FILE`: arguments, signals and exit codes around the library.
 //!
-//! Exit codes: 0 after a drain (what the sink had not acknowledged by its end stays before the
-//! checkpoint, and is read again), 1 when the agent can't start, 2 for wrong arguments, 128 plus
-//! the signal's number when a second signal cuts the drain short.
+//! Exit codes: 0 after a drain, also one that its deadline cut short (the checkpoint stands before
+//! what the sink did not acknowledge, and the next start reads it again), 1 when the agent can't
+//! start, 2 for wrong arguments, 128 plus the signal's number when a second signal ends the drain.
 
 use std::{
     io::Write,
@@ -18,7 +18,7 @@ use thyme_agent::{
     admin::{Admin, Health},
     config::Config,
     metrics::Metrics,
-    pipeline::Pipeline,
+    pipeline::{DrainReport, Pipeline},
     telemetry::{Telemetry, start_log},
 };
 use tokio::{
@@ -108,18 +108,26 @@ fn run(path: &Path) -> anyhow::Result<()> {
     let signals = runtime.block_on(signals.first())?;
     runtime.spawn(signals.second());
     let report = pipeline.stop();
-    if report.unsettled_requests == 0 {
-        tracing::info!("stopped: everything read is settled");
-    } else {
-        tracing::warn!(
-            requests = report.unsettled_requests,
-            records = report.unsettled_records,
-            "stopped before the sink acknowledged everything; the rest is read again at the next start"
-        );
-    }
+    say_how_it_ended(report, config.receivers.iter().all(|receiver| receiver.storage));
     drop(admin);
     telemetry.shutdown();
     Ok(())
+}
+
+/// Says what is left: with positions kept, the next start reads it again.
+fn say_how_it_ended(report: DrainReport, has_storage: bool) {
+    let DrainReport { unsettled_requests: requests, unsettled_records: records } = report;
+    match (requests, has_storage) {
+        (0, _) => tracing::info!("stopped: everything read is settled"),
+        (_, true) => {
+            tracing::warn!(requests, records, "stopped; the next start reads the unsettled again");
+        }
+        (_, false) => tracing::error!(
+            requests,
+            records,
+            "stopped; the unsettled is lost, since the receiver has no `storage`"
+        ),
+    }
 }
 
 /// The signals that the agent answers to.

@@ -621,3 +621,41 @@ fn switches_mean_what_the_collector_means() {
          none"
     );
 }
+
+/// A line of `COMPLETE` that is changed: taken away, or its value replaced.
+fn changed(line: usize, value: &str) -> String {
+    let lines: Vec<_> = COMPLETE.lines().collect();
+    let at = line % lines.len();
+    let replaced = match (value, lines[at].split_once(':')) {
+        ("", _) => None,
+        (_, Some((key, _))) => Some(format!("{key}: {value}")),
+        (_, None) => Some(value.to_owned()),
+    };
+    let before = lines[..at].iter().map(|&line| line.to_owned());
+    let after = lines[at + 1..].iter().map(|&line| line.to_owned());
+    before.chain(replaced).chain(after).collect::<Vec<_>>().join("\n")
+}
+
+proptest::proptest! {
+    /// Scenario: any line of a complete configuration is missing, or holds a value of any kind.
+    /// Guarantees: it is accepted, or refused with at least one problem that names a line of it.
+    #[test]
+    fn one_changed_line_never_panics(line in 0_usize..1000, value in 0_usize..12) {
+        let values = [
+            "", "~", "true", "0", "-1", "99999999999999999999", "1.5", "text", "[]", "[a, 1]",
+            "{a: 1}", "1h",
+        ];
+        let text = changed(line, values[value]);
+        if let Err(ConfigError::Invalid(problems)) = parse_with(&text, "agent.yaml", &variables) {
+            let lines = text.lines().count() as u64;
+            proptest::prop_assert!(problems.iter().all(|p| (1..=lines).contains(&p.line)));
+        }
+    }
+
+    /// Scenario: arbitrary text.
+    /// Guarantees: a verdict, never a panic.
+    #[test]
+    fn no_text_panics(text in "[-\\[\\]{}:,&*!|>'\"%@`#$ \na-z0-9]{0,80}") {
+        proptest::prop_assert!(parse(&text).is_err());
+    }
+}

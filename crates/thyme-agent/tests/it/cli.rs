@@ -97,6 +97,17 @@ impl Agent {
         }
     }
 
+    /// Waits until that many records wait for the sink.
+    fn wait_for_unsettled_records(&mut self, records: u64) {
+        let line = self.line("listening for Prometheus");
+        let series = format!("queued_records{{stage=\"request\"}} {records}\n");
+        let deadline = Instant::now() + DEADLINE;
+        while !fetch(address(&line), "/metrics").contains(&series) {
+            assert!(Instant::now() < deadline, "{}", fetch(address(&line), "/metrics"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -215,16 +226,28 @@ fn a_second_signal_ends_at_once() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("a.log"), "one\ntwo\n").unwrap();
     let mut agent = Agent::start(&configuration(directory.path()));
-    let metrics = agent.line("listening for Prometheus");
-    let deadline = Instant::now() + DEADLINE;
-    while !fetch(address(&metrics), "/metrics").contains("queued_records{stage=\"request\"} 2") {
-        assert!(Instant::now() < deadline, "{}", fetch(address(&metrics), "/metrics"));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    agent.wait_for_unsettled_records(2);
     agent.signal(Signal::INT);
     agent.line("a second signal stops at once");
     agent.signal(Signal::TERM);
     assert_eq!(agent.exit_code(), Some(143));
+}
+
+/// Scenario: an agent with records that its sink doesn't take, and a short deadline to drain.
+/// Guarantees: it ends by itself with 0, and says how many records it leaves behind.
+#[test]
+fn a_deadline_ends_the_drain() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("a.log"), "one\ntwo\n").unwrap();
+    let path = configuration(directory.path());
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("shutdown_timeout: 1h", "shutdown_timeout: 200ms")).unwrap();
+    let mut agent = Agent::start(&path);
+    agent.wait_for_unsettled_records(2);
+    agent.signal(Signal::TERM);
+    let line = agent.line("the unsettled is lost");
+    assert!(line.contains("requests=1 records=2"), "{line}");
+    assert_eq!(agent.exit_code(), Some(0));
 }
 
 /// Scenario: the address of the health check is taken.
