@@ -297,7 +297,7 @@ fn fill_printable(random: &mut Prng, length: usize, out: &mut Buffer) {
 #[inline]
 fn printable(bits: u64) -> [u8; 8] {
     const LANES: u64 = 0x00ff_00ff_00ff_00ff;
-    let even = ((bits & LANES) * 95 >> 8) & LANES;
+    let even = (((bits & LANES) * 95) >> 8) & LANES;
     let odd = ((bits >> 8 & LANES) * 95) & !LANES;
     ((even | odd) + 0x2020_2020_2020_2020).to_le_bytes()
 }

@@ -65,7 +65,7 @@ pub enum RunError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The output takes no more, so the last lines are missing.
-    #[error("the output took no lines for {} s; the last ones are missing", STOP_WAIT.as_secs())]
+    #[error("the output doesn't take the last lines; they are missing")]
     Stuck,
     /// The writer panicked.
     #[error("the writer died")]
@@ -153,7 +153,11 @@ async fn write(
             () = until_ended(ended) => return true,
             () = signals.wait() => {
                 shared.stop(Stop::Signal);
-                return timeout(STOP_WAIT, until_ended(ended)).await.is_ok();
+                // A second signal means now.
+                return tokio::select! {
+                    ended = timeout(STOP_WAIT, until_ended(ended)) => ended.is_ok(),
+                    () = signals.wait() => false,
+                };
             }
             _ = ticks.tick() => {
                 // Tried again in a second; at the end a failure is an error.
