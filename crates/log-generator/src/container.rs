@@ -125,8 +125,6 @@ pub struct Container {
     time: TimeText,
     /// Spreads the times; apart from the texts' numbers, so that texts don't depend on batches.
     jitter: Prng,
-    /// A long body on its way into fragments.
-    long_body: Vec<u8>,
 }
 
 impl Container {
@@ -143,7 +141,6 @@ impl Container {
             last_time: 0,
             time: TimeText::default(),
             jitter: Prng::new(u64::from(options.run), u64::from(options.writers[0])),
-            long_body: Vec::new(),
         }
     }
 
@@ -267,10 +264,8 @@ impl Container {
         partial_bytes_max: usize,
         out: &mut Buffer,
     ) {
-        let mut body = std::mem::take(&mut self.long_body);
-        body.clear();
-        body.extend_from_slice(&out.written()[body_start..]);
-        out.truncate(start);
+        let line = out.split_off(start);
+        let body = &line[body_start - start..];
         let fragments = body.chunks(partial_bytes_max);
         out.reserve(body.len() + fragments.len() * HEADER_BYTES_MAX);
         let last = fragments.len() - 1;
@@ -282,7 +277,7 @@ impl Container {
                 self.time_line(self.last_time + FRAGMENT_NANOS);
             }
         }
-        self.long_body = body;
+        out.recycle(line);
     }
 }
 

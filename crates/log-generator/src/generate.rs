@@ -123,7 +123,6 @@ impl Generator {
             if end != End::Complete {
                 self.write_ends()?;
             }
-            self.outputs.iter_mut().try_for_each(|output| output.sink.settle())?;
             Ok(end)
         });
         self.shared.metrics.finish();

@@ -176,15 +176,14 @@ impl LineMaker {
 
     fn write_json(&mut self, stamp: &Stamp, time: &TimeText, out: &mut Buffer) {
         let start = out.len();
-        let bits = self.random.bits();
-        let event = &JSON_EVENTS[skewed(bits, JSON_EVENTS.len())];
-        let request = self.random.bits();
+        let event = &JSON_EVENTS[skewed(self.random.bits(), JSON_EVENTS.len())];
+        let (numbers, request) = (self.random.bits(), self.random.bits());
         out.array(b"{\"time\":\"");
         time.rfc3339_millis(out);
         out.piece(&event.head);
-        decimal(scale((bits >> 32) as u32, event.first_end), out);
+        decimal(scale((numbers >> 32) as u32, event.first_end), out);
         out.piece(&event.middle);
-        decimal(scale((request as u32).rotate_left(16), event.second_end), out);
+        decimal(scale(numbers as u32, event.second_end), out);
         out.array(b",\"request_id\":\"");
         out.array(&hexadecimal((request >> 32) as u32));
         out.array(&hexadecimal(request as u32));
@@ -201,35 +200,40 @@ impl LineMaker {
 
     fn write_access(&mut self, stamp: &Stamp, time: &TimeText, out: &mut Buffer) {
         let start = out.len();
-        let (bits, more) = (self.random.bits(), self.random.bits());
+        let request = &REQUESTS[skewed(self.random.bits(), REQUESTS.len())];
+        let (client, numbers, token) = (self.random.bits(), self.random.bits(), self.random.bits());
         let clients = &self.vocabulary.clients;
-        let request = &REQUESTS[skewed(bits, REQUESTS.len())];
-        out.piece(&clients[skewed(more, clients.len())]);
+        out.piece(&clients[scale(client as u32, clients.len() as u32) as usize]);
         time.access(out);
         out.array(b"] \"");
         out.piece(&request.head);
-        decimal(scale((bits >> 32) as u32, request.id_end), out);
+        decimal(scale(numbers as u32, request.id_end), out);
         out.piece(&request.tail);
-        out.piece(&STATUSES[(more >> 32) as usize % STATUSES.len()]);
+        out.array(&hexadecimal(token as u32));
+        out.array(b" HTTP/1.1\" ");
+        out.piece(&STATUSES[(token >> 32) as usize % STATUSES.len()]);
         // Small answers are the frequent ones.
-        let answer_bytes = scale((more >> 32) as u32, 48_000) >> (bits >> 62);
+        let answer_bytes = scale((numbers >> 32) as u32, 48_000) >> (token >> 62);
         decimal(180 + answer_bytes, out);
-        out.piece(&REFERERS[(more >> 61) as usize]);
-        out.piece(&USER_AGENTS[skewed(bits >> 20 ^ more << 11, USER_AGENTS.len())]);
+        out.piece(&REFERERS[(token >> 40) as usize % REFERERS.len()]);
+        out.piece(&USER_AGENTS[skewed(client >> 32, USER_AGENTS.len())]);
         self.fill_text(start, out);
         text_stamp(stamp, out);
     }
 
     fn write_text(&mut self, stamp: &Stamp, time: &TimeText, out: &mut Buffer) {
         let start = out.len();
-        let (bits, more) = (self.random.bits(), self.random.bits() as u32);
-        let event = &TEXT_EVENTS[skewed(bits, TEXT_EVENTS.len())];
+        let event = &TEXT_EVENTS[skewed(self.random.bits(), TEXT_EVENTS.len())];
+        let (numbers, trace) = (self.random.bits(), self.random.bits());
         time.plain_millis(out);
         out.piece(&event.head);
-        decimal(scale((bits >> 32) as u32, event.first_end), out);
+        decimal(scale((numbers >> 32) as u32, event.first_end), out);
         out.piece(&event.middle);
-        decimal(scale(more, event.second_end), out);
+        decimal(scale(numbers as u32, event.second_end), out);
         out.piece(&event.tail);
+        out.array(b" trace=");
+        out.array(&hexadecimal((trace >> 32) as u32));
+        out.array(&hexadecimal(trace as u32));
         self.fill_text(start, out);
         text_stamp(stamp, out);
     }

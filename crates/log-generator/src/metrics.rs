@@ -2,8 +2,10 @@
 //! Prometheus text and the OTLP push are made from.
 
 use std::fmt::Write as _;
-use std::sync::OnceLock;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 pub mod push;
@@ -29,6 +31,7 @@ pub struct Metrics {
     pub archives_removed: AtomicU64,
     /// Steps of a rotation that failed; they are tried again at the next check.
     pub rotation_errors: AtomicU64,
+    rotation_error: Mutex<Option<String>>,
     /// Lines a second that were asked for; 0 means as many as possible.
     pub rate: AtomicU64,
     started: OnceLock<Instant>,
@@ -71,6 +74,18 @@ impl Metrics {
     pub fn note_late(&self, lines: u64) {
         self.late_lines.store(lines, Ordering::Relaxed);
         self.late_lines_max.fetch_max(lines, Ordering::Relaxed);
+    }
+
+    /// Counts a step of a rotation that failed, and keeps what the system said.
+    pub fn note_rotation_error(&self, log: &Path, error: &io::Error) {
+        add(&self.rotation_errors, 1);
+        let text = format!("{}: {error}", log.display());
+        *self.rotation_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    /// The last of those failures.
+    pub fn rotation_error(&self) -> Option<String> {
+        self.rotation_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// All metrics in Prometheus' text format.

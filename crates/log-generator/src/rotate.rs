@@ -80,7 +80,7 @@ impl Rotator {
                     self.queue.push(index);
                 }
                 Ok(false) => {}
-                Err(_) => add(&self.metrics.rotation_errors, 1),
+                Err(error) => self.metrics.note_rotation_error(&log.live, &error),
             }
         }
     }

@@ -91,6 +91,7 @@ struct Report {
     archives_compressed: u64,
     archives_removed: u64,
     rotation_errors: u64,
+    rotation_error: Option<String>,
 }
 
 /// Runs a plan until its end. In directory mode the admin address, if there is one, and the final
@@ -113,7 +114,7 @@ async fn control(plan: Plan) -> Result<(), RunError> {
     let (ended_sender, mut ended) = watch::channel(false);
     serve_admin(&plan, &shared, &ended).await?;
     store(&plan, &shared)?;
-    let rotation = match &plan.target {
+    let mut rotation = match &plan.target {
         Target::Pods(Pods { rotation: Some(policy), .. }) => {
             Some(Rotation::start(logs, *policy, &shared)?)
         }
@@ -127,6 +128,9 @@ async fn control(plan: Plan) -> Result<(), RunError> {
     })?;
     let written = write(&plan, &shared, &mut ended, &mut signals).await;
     let outcome = if written { Some(writer.join().map_err(|_| RunError::Writer)?) } else { None };
+    if let Some(rotation) = &mut rotation {
+        rotation.end_checks()?;
+    }
     store(&plan, &shared)?;
     let failed = !matches!(&outcome, Some(Outcome { error: None, .. }));
     let stays = plan.linger || shared.stopped() == Some(Stop::Asked);
@@ -198,6 +202,7 @@ fn report(plan: &Plan, shared: &Shared, end: End) -> Report {
         archives_compressed: metrics.archives_compressed.load(Ordering::Relaxed),
         archives_removed: metrics.archives_removed.load(Ordering::Relaxed),
         rotation_errors: metrics.rotation_errors.load(Ordering::Relaxed),
+        rotation_error: metrics.rotation_error(),
     }
 }
 
@@ -308,10 +313,12 @@ fn allow_open_files(pods: u32) -> io::Result<()> {
 
 /// The threads that play the kubelet; they end when this is dropped.
 struct Rotation {
+    logs: Arc<[RotatedLog]>,
     /// Dropped to end the rotator.
     stop: Option<mpsc::Sender<()>>,
+    rotator: Option<JoinHandle<()>>,
     queue: Arc<Queue>,
-    threads: Vec<JoinHandle<()>>,
+    compressor: Option<JoinHandle<()>>,
 }
 
 impl Rotation {
@@ -319,18 +326,23 @@ impl Rotation {
         let logs: Arc<[RotatedLog]> = logs.into();
         let queue = Arc::new(Queue::new(logs.len()));
         let (stop, stopped) = mpsc::channel();
-        let compressor =
-            Compressor::new(Arc::clone(&logs), Arc::clone(&queue), Arc::clone(&shared.metrics));
-        let rotator = Rotator::new(logs, policy, Arc::clone(&queue), Arc::clone(&shared.metrics));
-        let mut rotation = Self { stop: Some(stop), queue, threads: Vec::new() };
-        rotation.spawn("compressor", move || compressor.run())?;
-        rotation.spawn("rotator", move || rotator.run(&stopped))?;
+        let metrics = || Arc::clone(&shared.metrics);
+        let compressor = Compressor::new(Arc::clone(&logs), Arc::clone(&queue), metrics());
+        let rotator = Rotator::new(Arc::clone(&logs), policy, Arc::clone(&queue), metrics());
+        let thread = |name: &str| thread::Builder::new().name(name.to_owned());
+        let mut rotation = Self { logs, stop: Some(stop), rotator: None, queue, compressor: None };
+        rotation.compressor = Some(thread("compressor").spawn(move || compressor.run())?);
+        rotation.rotator = Some(thread("rotator").spawn(move || rotator.run(&stopped))?);
         Ok(rotation)
     }
 
-    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.threads.push(thread::Builder::new().name(name.to_owned()).spawn(work)?);
-        Ok(())
+    /// Ends the rotation of logs that nobody writes any more, and makes the live files that it still
+    /// waits for. Compression goes on.
+    fn end_checks(&mut self) -> Result<(), RunError> {
+        self.stop = None;
+        join(self.rotator.take());
+        let waiting = self.logs.iter().filter(|log| log.reopen.swap(false, Ordering::AcqRel));
+        waiting.map(|log| create(&log.live, false)).try_for_each(|created| created.map(drop))
     }
 }
 
@@ -338,11 +350,14 @@ impl Drop for Rotation {
     fn drop(&mut self) {
         self.stop = None;
         self.queue.close();
-        for thread in self.threads.drain(..) {
-            // A panic there has been reported, and lost no line.
-            let _joined = thread.join();
-        }
+        join(self.rotator.take());
+        join(self.compressor.take());
     }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    // A panic there has been reported, and lost no line.
+    let _joined = thread.map(JoinHandle::join);
 }
 
 /// SIGTERM and SIGINT.

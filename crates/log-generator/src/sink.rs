@@ -71,17 +71,6 @@ impl Sink {
             Self::Pod(file) => file.reopen_if_asked(0),
         }
     }
-
-    /// Reopens the file in any case, so that nothing is left to do when the writing ends.
-    ///
-    /// # Errors
-    /// The new file can't be made.
-    pub fn settle(&mut self) -> Result<(), WriteError> {
-        match self {
-            Self::Stdout(_) => Ok(()),
-            Self::Pod(file) => file.reopen_if_asked(0),
-        }
-    }
 }
 
 /// The live log file of a container, held open as the runtime holds it.

@@ -33,6 +33,8 @@ pub struct Buffer {
     bytes: Vec<u8>,
     /// End of what was written, at most `bytes.len()`.
     end: usize,
+    /// Memory for a tail that was split off.
+    spare: Vec<u8>,
 }
 
 impl Buffer {
@@ -57,10 +59,18 @@ impl Buffer {
         self.end = 0;
     }
 
-    /// Forgets what lies beyond `length`.
-    pub(crate) fn truncate(&mut self, length: usize) {
-        debug_assert!(length <= self.end);
-        self.end = length;
+    /// Takes what lies from `at` on out of the buffer. [`Self::recycle`] takes its memory back.
+    pub(crate) fn split_off(&mut self, at: usize) -> Vec<u8> {
+        let mut tail = std::mem::take(&mut self.spare);
+        tail.clear();
+        tail.extend_from_slice(&self.bytes[at..self.end]);
+        self.end = at;
+        tail
+    }
+
+    /// Keeps the memory of a tail for the next one.
+    pub(crate) fn recycle(&mut self, tail: Vec<u8>) {
+        self.spare = tail;
     }
 
     /// Makes room for `more` bytes, widths of pieces included; to be called before the others.

@@ -76,13 +76,13 @@ pub(crate) static JSON_EVENTS: [JsonEvent; 28] = [
     json!("error" "gateway" "upstream closed the connection" "upstream_id" < 60, "bytes_read" < 70_000),
 ];
 
-/// One request line of an access log, without its id and protocol.
+/// One request line of an access log, without its id, its token and the protocol.
 #[derive(Debug)]
 pub(crate) struct Request {
     /// Method and path, up to the id.
     pub(crate) head: Piece<48>,
-    /// From the end of the id to the quote.
-    pub(crate) tail: Piece<48>,
+    /// From the end of the id to the token.
+    pub(crate) tail: Piece<32>,
     /// The id lies below this.
     pub(crate) id_end: u32,
 }
@@ -91,7 +91,7 @@ macro_rules! request {
     ($head:literal $id_end:literal $tail:literal) => {
         Request {
             head: Piece::new($head.as_bytes()),
-            tail: Piece::new(concat!($tail, " HTTP/1.1\" ").as_bytes()),
+            tail: Piece::new($tail.as_bytes()),
             id_end: $id_end,
         }
     };
@@ -99,26 +99,26 @@ macro_rules! request {
 
 /// The more frequent first.
 pub(crate) static REQUESTS: [Request; 20] = [
-    request!("GET /api/v1/products/" 40_000 ""),
-    request!("GET /static/img/products/" 40_000 "-320.webp"),
-    request!("GET /api/v1/cart/" 80_000 "/items"),
-    request!("GET /api/v1/search?q=lamp&page=" 60 "&sort=price"),
-    request!("POST /api/v1/cart/" 80_000 "/items"),
-    request!("GET /category/" 400 "?order=newest"),
-    request!("GET /api/v1/recommendations/" 80_000 ""),
-    request!("GET /healthz?probe=" 10 ""),
-    request!("POST /api/v1/orders/" 900_000 "/confirm"),
-    request!("GET /api/v1/orders/" 900_000 ""),
-    request!("PUT /api/v1/cart/" 80_000 "/address"),
-    request!("GET /static/js/app." 99_999 ".js"),
-    request!("GET /product/" 40_000 "/reviews?limit=20"),
-    request!("DELETE /api/v1/cart/" 80_000 "/items/1"),
-    request!("POST /api/v1/sessions?v=" 4 ""),
-    request!("GET /api/v1/users/" 80_000 "/wishlist"),
-    request!("GET /api/v2/prices?batch=" 900 "&currency=EUR"),
-    request!("POST /graphql?op=" 300 ""),
-    request!("GET /sitemap-" 40 ".xml"),
-    request!("PATCH /api/v1/users/" 80_000 ""),
+    request!("GET /api/v1/products/" 40_000 "?sid="),
+    request!("GET /static/img/products/" 40_000 "-320.webp?v="),
+    request!("GET /api/v1/cart/" 80_000 "/items?sid="),
+    request!("GET /api/v1/search?q=lamp&page=" 60 "&sort=price&sid="),
+    request!("POST /api/v1/cart/" 80_000 "/items?sid="),
+    request!("GET /category/" 400 "?order=newest&sid="),
+    request!("GET /api/v1/recommendations/" 80_000 "?sid="),
+    request!("GET /healthz?probe=" 10 "&nonce="),
+    request!("POST /api/v1/orders/" 900_000 "/confirm?sid="),
+    request!("GET /api/v1/orders/" 900_000 "?sid="),
+    request!("PUT /api/v1/cart/" 80_000 "/address?sid="),
+    request!("GET /static/js/app." 99_999 ".js?v="),
+    request!("GET /product/" 40_000 "/reviews?limit=20&sid="),
+    request!("DELETE /api/v1/cart/" 80_000 "/items/1?sid="),
+    request!("POST /api/v1/sessions?v=" 4 "&device="),
+    request!("GET /api/v1/users/" 80_000 "/wishlist?sid="),
+    request!("GET /api/v2/prices?batch=" 900 "&currency=EUR&sid="),
+    request!("POST /graphql?op=" 300 "&sid="),
+    request!("GET /sitemap-" 40 ".xml?v="),
+    request!("PATCH /api/v1/users/" 80_000 "?sid="),
 ];
 
 /// Status codes of an access log, as often as they occur.
@@ -230,7 +230,7 @@ that an earlier job still held while it wrote its totals, which took longer than
 disk was busy with a backup of last night and its checks ";
 
 /// How many clients the access log knows.
-pub(crate) const CLIENTS: usize = 1_024;
+pub(crate) const CLIENTS: usize = 4_096;
 
 /// The tables that depend on the seed.
 #[derive(Debug)]

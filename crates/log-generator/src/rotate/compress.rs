@@ -114,10 +114,9 @@ impl Compressor {
 
     /// Compresses at the lowest priority until the queue is closed.
     pub fn run(&self) {
-        // Zero means the calling thread. Without the right priority it works all the same.
-        if setpriority_process(None, NICE_LOWEST).is_err() {
-            add(&self.metrics.rotation_errors, 1);
-        }
+        // `None` means the calling thread. To lower a priority needs no right, and where a sandbox
+        // forbids it all the same, archives are compressed at the usual one.
+        let _lowered = setpriority_process(None, NICE_LOWEST);
         while let Some(log) = self.queue.pop() {
             self.compress_log(&self.logs[log]);
         }
@@ -136,8 +135,8 @@ impl Compressor {
             let older = archives.len().saturating_sub(1);
             archives[..older].iter().try_for_each(|archive| self.compress(archive))
         });
-        if result.is_err() {
-            add(&self.metrics.rotation_errors, 1);
+        if let Err(error) = result {
+            self.metrics.note_rotation_error(&log.live, &error);
         }
     }
 

@@ -52,6 +52,7 @@ fn rows_1_and_4_every_line_once_over_all_archives() {
         }
     }
     assert_eq!(pods_with_plain.len(), 3);
+    assert!(pods_with_plain.iter().all(|pod| pod.join("0.log").exists()), "reopened to the last");
 }
 
 /// Scenario: rotations with room for three files a container.
