@@ -43,10 +43,10 @@ pub(crate) async fn serve(intake: &Intake, request: Request<Incoming>) -> Respon
     }
 }
 
-async fn take_manifest(intake: &Intake, incoming: Incoming) -> Response<Reply> {
+async fn take_manifest(intake: &Intake, mut incoming: Incoming) -> Response<Reply> {
     // Its own budget: a full one must not keep the proof out.
     let budget = Budget::default();
-    let body = match body::collect(incoming, MANIFEST_BYTES_MAX, &budget).await {
+    let body = match body::collect(&mut incoming, MANIFEST_BYTES_MAX, &budget).await {
         Ok(body) => body.chunks.concat(),
         Err(refusal) => return text(refusal.http_status(), &refusal.to_string()),
     };

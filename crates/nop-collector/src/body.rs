@@ -8,7 +8,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::limits::{BODY_TIMEOUT, BUFFERED_BYTES_MAX};
+use crate::limits::{BODY_TIMEOUT, BUFFERED_BYTES_MAX, DISCARDED_BYTES_MAX};
 use crate::refusal::Refusal;
 
 /// Bytes of bodies in memory, of all requests together.
@@ -55,7 +55,7 @@ impl Body<'_> {
 
 /// Receives a body of at most `bytes_max` bytes.
 pub(crate) async fn collect<'b>(
-    mut incoming: Incoming,
+    incoming: &mut Incoming,
     bytes_max: usize,
     budget: &'b Budget,
 ) -> Result<Body<'b>, Refusal> {
@@ -87,4 +87,23 @@ pub(crate) async fn collect<'b>(
         }
     }
     Ok(body)
+}
+
+/// Reads what is left of a refused request's body and throws it away. Over HTTP/1 the answer would
+/// otherwise be lost to a client that sends its whole body before it listens: closing a connection
+/// with unread bytes resets it.
+pub(crate) async fn discard(incoming: &mut Incoming) {
+    let mut left = DISCARDED_BYTES_MAX;
+    if incoming.size_hint().lower() > left {
+        return;
+    }
+    let read = async {
+        while let Some(Ok(frame)) = incoming.frame().await {
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let Some(rest) = left.checked_sub(bytes) else { return };
+            left = rest;
+        }
+    };
+    // What has not come by then is not waited for.
+    let _in_time = tokio::time::timeout(BODY_TIMEOUT, read).await;
 }

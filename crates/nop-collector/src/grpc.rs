@@ -44,7 +44,7 @@ async fn receive(
     connection: &Connection,
     request: Request<Incoming>,
 ) -> Result<Answer, Refusal> {
-    let (head, incoming) = request.into_parts();
+    let (head, mut incoming) = request.into_parts();
     if head.uri.path() != EXPORT_PATH {
         return Err(Refusal::UnknownPath { path: head.uri.path().to_owned() });
     }
@@ -54,7 +54,7 @@ async fn receive(
     check_content_type(&head.headers)?;
     let encoding = encoding_of(&head.headers)?;
     let bytes_max = intake.decompressed_bytes_max + PREFIX_BYTES;
-    let mut body = body::collect(incoming, bytes_max, &intake.budget).await?;
+    let mut body = body::collect(&mut incoming, bytes_max, &intake.budget).await?;
     let encoding = unframe(&mut body, encoding)?;
     let envelope = Envelope {
         protocol: Protocol::Grpc,

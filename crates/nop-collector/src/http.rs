@@ -2,8 +2,9 @@
 //! the request's format; errors are a `google.rpc.Status`.
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::body;
@@ -24,10 +25,16 @@ pub(crate) async fn serve(
 ) -> Response<Reply> {
     // Known before anything can go wrong, since errors are written in it, too.
     let format = format_of(request.headers());
-    match receive(intake, connection, request, format).await {
+    let (head, mut incoming) = request.into_parts();
+    // A client that waits to be told to go on won't be, and sends nothing.
+    let sends_all = head.version < Version::HTTP_2 && !head.headers.contains_key(EXPECT);
+    match receive(intake, connection, head, &mut incoming, format).await {
         Ok((answer, format)) => respond(answer, format),
         Err(refusal) => {
             intake.refuse(&refusal);
+            if sends_all {
+                body::discard(&mut incoming).await;
+            }
             refuse(&refusal, format)
         }
     }
@@ -36,10 +43,10 @@ pub(crate) async fn serve(
 async fn receive(
     intake: &Intake,
     connection: &Connection,
-    request: Request<Incoming>,
+    head: Parts,
+    incoming: &mut Incoming,
     format: Option<Format>,
 ) -> Result<(Answer, Format), Refusal> {
-    let (head, incoming) = request.into_parts();
     if head.uri.path() != LOGS_PATH {
         return Err(Refusal::UnknownPath { path: head.uri.path().to_owned() });
     }

@@ -14,6 +14,10 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// as a temporary condition.
 pub const BUFFERED_BYTES_MAX: usize = 512 << 20;
 
+/// What is left of a refused HTTP/1 request's body is read and thrown away up to here, bytes, so
+/// that its client gets to read the answer.
+pub const DISCARDED_BYTES_MAX: u64 = 256 << 20;
+
 /// A thread's buffer that grew beyond this for one large request is given back, bytes.
 pub const RETAINED_BUFFER_BYTES_MAX: usize = 16 << 20;
 

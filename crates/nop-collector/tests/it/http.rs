@@ -78,14 +78,7 @@ async fn a_connection_is_kept_alive() {
             stream.write_all(&piece).await.unwrap();
             stream.flush().await.unwrap();
         }
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
-        let answer = String::from_utf8(head).unwrap();
-        let length = answer.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
-        stream.read_exact(&mut body).await.unwrap();
+        let answer = sender::read_answer(&mut stream).await;
         assert!(answer.starts_with(start), "{answer}");
     };
     let with_length = |body: &[u8]| {
@@ -163,6 +156,29 @@ async fn wrong_requests_get_the_specified_status() {
     assert_eq!((report.requests, report.attempts), (0, wrong + 2));
     post_logs(running.http_addr(), &[], message(0, 0..9)).await.unwrap();
     assert_eq!(running.report().received, 9);
+}
+
+/// Scenario: a client sends megabytes more than are accepted, or to where nothing is served, and
+/// reads the answer only when it has sent them all.
+/// Guarantees: it does read the answer, and its connection stays usable.
+#[tokio::test]
+async fn refused_bodies_are_read_to_their_end() {
+    let options = Options { decompressed_bytes_max: 10_000, ..Options::ephemeral() };
+    let running = Collector::start(options).await.unwrap();
+    let mut stream = TcpStream::connect(running.http_addr()).await.unwrap();
+    let body = vec![b'x'; 8 << 20];
+    for (path, status) in [("/v1/logs", "413"), ("/v1/traces", "404"), ("/v1/logs", "413")] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/x-protobuf\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let answer = sender::read_answer(&mut stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    assert_eq!(running.report().attempts, 3);
 }
 
 /// Scenario: a client breaks off in the middle of a body, and one announces too large a body.

@@ -3,9 +3,17 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
 use nop_collector::{Collector, Options, Running};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use serde_json::Value;
+use tonic::transport::server::TcpIncoming;
 
 use crate::sender::{self, call, frame, manifest_line, message, post_logs};
 
@@ -92,18 +100,50 @@ async fn errors_name_the_option() {
     }
 }
 
-/// Scenario: the standard environment asks for metrics over OTLP, into another collector.
-/// Guarantees: they are pushed at the latest when it stops. (That collector takes only logs, and
-/// so counts a call of an unknown method.)
+/// Takes what is pushed, and remembers it.
+#[derive(Clone, Default)]
+struct Metrics(Arc<Mutex<Vec<ExportMetricsServiceRequest>>>);
+
+#[tonic::async_trait]
+impl MetricsService for Metrics {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportMetricsServiceRequest>,
+    ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
+        self.0.lock().unwrap().push(request.into_inner());
+        Ok(tonic::Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
+/// Scenario: the standard environment asks for metrics over OTLP.
+/// Guarantees: they are pushed, at the latest when it stops, with names, units and values.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_are_pushed_if_the_environment_says_so() {
-    let sink = Collector::start(Options::ephemeral()).await.unwrap();
-    let endpoint = format!("http://{}", sink.grpc_addr());
+    let sink = Metrics::default();
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endpoint = format!("http://{}", incoming.local_addr().unwrap());
+    let server = tonic::transport::Server::builder()
+        .add_service(MetricsServiceServer::new(sink.clone()))
+        .serve_with_incoming(incoming);
+    let server = tokio::spawn(server);
     let mut process = Process::start(binary().env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint));
     post_logs(process.address("http"), &[], message(0, 0..5)).await.unwrap();
+    call(process.address("grpc"), &[], vec![]).await.unwrap();
     let (status, _) = tokio::task::spawn_blocking(move || process.stop("-TERM")).await.unwrap();
+    server.abort();
     assert_eq!(status, Some(0));
-    assert_eq!(sink.report().invalid.get("unknown_path"), Some(&1));
+    let pushed = sink.0.lock().unwrap().pop().unwrap();
+    let metrics = &pushed.resource_metrics[0].scope_metrics[0].metrics;
+    let one = |name: &str, unit: &str| {
+        let found = metrics.iter().find(|metric| metric.name == name).unwrap();
+        assert_eq!(found.unit, unit, "{name}");
+        format!("{:?}", found.data)
+    };
+    assert!(one("nop_collector_records", "{record}").contains("AsInt(5)"));
+    assert!(one("nop_collector_wire", "By").contains("is_monotonic: true"));
+    assert!(one("nop_collector_refused_requests", "{request}").contains("framing"));
+    assert!(one("nop_collector_lost_lines", "{line}").contains("AsInt(0)"));
+    assert!(one("nop_collector_latency", "s").contains("quantile"));
 }
 
 async fn merge(replicas: &[&Running], manifests: &[&str]) -> Output {

@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message;
 use thyme_core::manifest::ManifestLine;
 use thyme_core::stamp::{STAMP_BYTES, Stamp};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// The method of OTLP/gRPC.
@@ -157,6 +157,19 @@ pub(crate) async fn post_logs(
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
     let request = Request::get(path).header("host", "test").body(Bytes::new()).unwrap();
     send(address, Version::HTTP_11, request).await.unwrap()
+}
+
+/// Reads one answer of HTTP/1.1 off a connection, and returns its head.
+pub(crate) async fn read_answer(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).await.unwrap();
+    head
 }
 
 /// Waits until something holds.
