@@ -166,6 +166,7 @@ impl Writer {
         let pending = Arc::clone(&publisher.pending);
         let directory = state.directory.clone();
         let mut table = Table {
+            taken: HashMap::new(),
             state,
             files: BTreeMap::new(),
             metrics,
@@ -173,7 +174,8 @@ impl Writer {
             unsynced: true,
             complained: None,
         };
-        table.apply(resumed.into_iter().collect());
+        table.taken.extend(resumed);
+        table.apply();
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
             .spawn(move || table.run(&woken, &pending))
@@ -197,6 +199,8 @@ impl Writer {
 
 /// All checkpoints, as they are to be on disk.
 struct Table {
+    /// Changes at hand; swapped with the workers', so that neither is ever made anew.
+    taken: HashMap<FileKey, Option<FileCheckpoint>>,
     state: State,
     files: BTreeMap<FileKey, FileCheckpoint>,
     metrics: Arc<Metrics>,
@@ -223,9 +227,11 @@ impl Table {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => true,
             };
-            let changes =
-                std::mem::take(&mut *pending.lock().unwrap_or_else(PoisonError::into_inner));
-            let changed = self.apply(changes);
+            std::mem::swap(
+                &mut *pending.lock().unwrap_or_else(PoisonError::into_inner),
+                &mut self.taken,
+            );
+            let changed = self.apply();
             let sync_due =
                 self.unsynced && self.last_sync.is_none_or(|last| last.elapsed() >= SYNC_INTERVAL);
             if changed || sync_due || ended {
@@ -237,9 +243,9 @@ impl Table {
         }
     }
 
-    fn apply(&mut self, changes: HashMap<FileKey, Option<FileCheckpoint>>) -> bool {
-        let changed = !changes.is_empty();
-        for (key, change) in changes {
+    fn apply(&mut self) -> bool {
+        let changed = !self.taken.is_empty();
+        for (key, change) in self.taken.drain() {
             match change {
                 Some(checkpoint) => self.files.insert(key, checkpoint),
                 None => self.files.remove(&key),

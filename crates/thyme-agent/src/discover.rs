@@ -9,8 +9,8 @@ mod watch;
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
-    path::{Path, PathBuf},
+    ffi::{OsStr, OsString},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -39,9 +39,9 @@ pub struct GroupKey {
     /// Which receiver includes it, by its place in the configuration.
     pub receiver: usize,
     /// The directory.
-    pub directory: PathBuf,
+    pub directory: Arc<Path>,
     /// Name of the live file, whether it exists at present or not.
-    pub live: OsString,
+    pub live: Arc<OsStr>,
 }
 
 /// A file of a group, as its directory shows it.
@@ -123,7 +123,7 @@ pub struct Discovery {
     watch: DirectoryWatch,
     events: Receiver<DirectoryEvent>,
     stop: Receiver<()>,
-    resume: HashMap<(PathBuf, OsString), Vec<(FileKey, FileCheckpoint)>>,
+    resume: HashMap<(Arc<Path>, Arc<OsStr>), Vec<(FileKey, FileCheckpoint)>>,
     workers: Vec<WorkerHandle>,
     /// Which worker a group belongs to; it never moves.
     assigned: HashMap<Arc<GroupKey>, usize>,

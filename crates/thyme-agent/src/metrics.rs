@@ -5,7 +5,12 @@
 //! `read = acknowledged + queued + dead_lettered + dropped`, where every term is counted on its
 //! own, so that the equation can fail.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicI64, AtomicU64, Ordering},
+};
+
+use opentelemetry::metrics::Histogram;
 
 /// A counter or gauge of records beside its source bytes: bytes of the files they came from.
 #[derive(Debug, Default)]
@@ -129,6 +134,9 @@ pub struct Metrics {
     /// Overflows of the operating system's event queue.
     pub event_overflows: Count,
 
+    /// Records of each request: an instrument of its own, since a distribution is no number. Set
+    /// by `telemetry`, recorded once a request.
+    pub batch_send_size: OnceLock<Histogram<u64>>,
     /// Requests built.
     pub requests: Count,
     /// Attempts to send.

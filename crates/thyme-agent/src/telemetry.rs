@@ -16,7 +16,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use opentelemetry::metrics::{Histogram, MeterProvider};
+use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 use tokio::runtime::Handle;
@@ -63,7 +63,6 @@ pub enum TelemetryError {
 pub struct Telemetry {
     provider: SdkMeterProvider,
     pages: Vec<PrometheusPage>,
-    batch_send_size: Histogram<u64>,
 }
 
 impl Telemetry {
@@ -93,20 +92,15 @@ impl Telemetry {
         }
         let provider = builder.build();
         let meter = provider.meter("thyme-agent");
+        // Set once: the counters belong to one pipeline and are shown by one telemetry.
+        metrics.batch_send_size.get_or_init(|| instruments::batch_send_size(&meter));
         instruments::register(&meter, config, metrics);
-        let batch_send_size = instruments::batch_send_size(&meter);
-        Ok(Self { provider, pages, batch_send_size })
+        Ok(Self { provider, pages })
     }
 
     /// One page for each Prometheus reader.
     pub fn pages(&self) -> &[PrometheusPage] {
         &self.pages
-    }
-
-    /// Records of each batch that is sent (`otelcol_processor_batch_batch_send_size`). Recording
-    /// costs hundreds of nanoseconds: once a request, not once a line.
-    pub fn batch_send_size(&self) -> Histogram<u64> {
-        self.batch_send_size.clone()
     }
 
     /// Exports a last time and stops the readers. It blocks, at most for a few seconds: not for a

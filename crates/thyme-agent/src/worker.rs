@@ -265,6 +265,9 @@ impl Worker {
             groups.get(&number).map_or(&[][..], |group| &group.resource)
         })?;
         self.metrics.requests.increment();
+        if let Some(batch_send_size) = self.metrics.batch_send_size.get() {
+            batch_send_size.record(records, &[]);
+        }
         self.metrics.queued_batch.add(-(records as i64), -(source_bytes as i64));
         self.metrics.queued_request.add(records as i64, source_bytes as i64);
         self.outstanding_requests += 1;

@@ -4,7 +4,8 @@ use std::{
     ffi::{OsStr, OsString},
     fmt::Write as _,
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::PathBuf,
+    path::Path,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -32,18 +33,19 @@ pub enum FormatError {
     },
 }
 
-/// How far one file has been acknowledged.
+/// How far one file has been acknowledged. Its names are shared with the worker, so that a copy
+/// after each acknowledgement allocates nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCheckpoint {
     /// Its directory.
     #[serde(serialize_with = "write_path", deserialize_with = "read_path")]
-    pub directory: PathBuf,
+    pub directory: Arc<Path>,
     /// Name of the live file that it is or was, such as `0.log`.
     #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
-    pub live: OsString,
+    pub live: Arc<OsStr>,
     /// Its present name, such as `0.log.20260101-000000`, without `.gz`.
     #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
-    pub name: OsString,
+    pub name: Arc<OsStr>,
     /// `st_dev`.
     pub device: u64,
     /// `st_ino`.
@@ -143,14 +145,14 @@ fn write_name<S: Serializer>(name: &OsStr, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_str(&escape(name))
 }
 
-fn read_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OsString, D::Error> {
-    String::deserialize(deserializer).map(|text| unescape(&text))
+fn read_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<OsStr>, D::Error> {
+    String::deserialize(deserializer).map(|text| unescape(&text).into())
 }
 
-fn write_path<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+fn write_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     write_name(path.as_os_str(), serializer)
 }
 
-fn read_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
-    read_name(deserializer).map(PathBuf::from)
+fn read_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Path>, D::Error> {
+    read_name(deserializer).map(|name| Path::new(&*name).into())
 }

@@ -1,14 +1,14 @@
 //! Tests of checkpoints on a real disk.
 
-use std::os::unix::ffi::OsStringExt;
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use super::*;
 
 fn checkpoint(offset: u64) -> FileCheckpoint {
     FileCheckpoint {
-        directory: PathBuf::from(std::ffi::OsString::from_vec(b"/logs/100%\xff/c".to_vec())),
-        live: "0.log".into(),
-        name: "0.log.20260101-000000".into(),
+        directory: Path::new(OsStr::from_bytes(b"/logs/100%\xff/c")).into(),
+        live: OsStr::new("0.log").into(),
+        name: OsStr::new("0.log.20260101-000000").into(),
         device: 1,
         inode: 2,
         head_bytes: 3,

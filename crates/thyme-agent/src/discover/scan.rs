@@ -239,7 +239,7 @@ impl Look<'_> {
         let included = glob.is_match(parsed.live)
             && !source.excludes(&path)
             && !source.excludes(&self.directory.join(parsed.live));
-        let (directory, live) = (self.directory.to_owned(), parsed.live.to_owned());
+        let (directory, live) = (self.directory.into(), parsed.live.into());
         included.then_some(GroupKey { receiver, directory, live })
     }
 
@@ -284,8 +284,8 @@ impl Look<'_> {
     ) -> Option<FoundFile> {
         let device = self.metadata.dev();
         let same = |seen: &&Inode| seen.inode == number && seen.device == device;
-        let is_rotated = name != key.live && !name.as_encoded_bytes().ends_with(b".gz");
-        let as_live = || known.get(&key.live).filter(|_| is_rotated);
+        let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
+        let as_live = || known.get(&*key.live).filter(|_| is_rotated);
         if let Some(inode) = known.get(&name).filter(same).or_else(|| as_live().filter(same)) {
             return Some(FoundFile { name, inode: *inode, opened: None });
         }

@@ -2,7 +2,7 @@
 //! lines need.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -32,7 +32,7 @@ pub(super) struct TailedFile {
     pub(super) key: FileKey,
     pub(super) group: u32,
     /// Its present name, without `.gz`.
-    pub(super) name: OsString,
+    pub(super) name: Arc<OsStr>,
     pub(super) inode: Inode,
     pub(super) head: Head,
     /// Where its bytes come from; `None` once it is finished and has lingered.
@@ -64,9 +64,9 @@ impl TailedFile {
     /// Its checkpoint now.
     pub(super) fn checkpoint(&self, key: &GroupKey) -> FileCheckpoint {
         FileCheckpoint {
-            directory: key.directory.clone(),
-            live: key.live.clone(),
-            name: self.name.clone(),
+            directory: Arc::clone(&key.directory),
+            live: Arc::clone(&key.live),
+            name: Arc::clone(&self.name),
             device: self.inode.device,
             inode: self.inode.inode,
             head_bytes: self.head.bytes,
@@ -99,7 +99,7 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn new(key: Arc<GroupKey>, receiver: &FilelogConfig, now: Instant) -> Self {
-        let path = key.directory.join(&key.live);
+        let path = key.directory.join(&*key.live);
         let wants_metadata = matches!(
             receiver.format,
             LineFormat::Container { add_metadata_from_filepath: true, .. }
@@ -136,7 +136,7 @@ impl Group {
 
     /// Path of the live file.
     pub(super) fn path(&self) -> PathBuf {
-        self.key.directory.join(&self.key.live)
+        self.key.directory.join(&*self.key.live)
     }
 
     /// How much earlier than due it may be read, so that neighbours are read in one go.
@@ -146,7 +146,7 @@ impl Group {
 }
 
 /// Order of reading: rotated files by their time, the live file last.
-pub(super) fn reading_order(name: &OsString) -> (bool, OsString) {
+pub(super) fn reading_order(name: &OsStr) -> (bool, OsString) {
     let rotated_at =
         LogName::parse(name).and_then(|parsed| parsed.rotated_at.map(ToOwned::to_owned));
     (rotated_at.is_none(), rotated_at.unwrap_or_default())

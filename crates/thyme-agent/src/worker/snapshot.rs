@@ -1,7 +1,7 @@
 //! What discovery found becomes files to read: known ones are recognised, new ones are resumed
 //! from their checkpoint or begun.
 
-use std::{ffi::OsString, fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Instant};
+use std::{ffi::OsStr, fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Instant};
 
 use super::{
     Worker,
@@ -74,7 +74,7 @@ impl Worker {
         now: Instant,
     ) {
         let Some(name) = LogName::parse(&found.name) else { return };
-        let (plain, compressed) = (name.plain.to_owned(), name.compressed);
+        let (plain, compressed): (Arc<OsStr>, _) = (name.plain.into(), name.compressed);
         if self.recognise(number, &found, &plain, compressed) {
             return;
         }
@@ -109,7 +109,7 @@ impl Worker {
         &mut self,
         number: u32,
         found: &FoundFile,
-        plain: &OsString,
+        plain: &Arc<OsStr>,
         compressed: bool,
     ) -> bool {
         for file in self.group_files(number) {
@@ -131,7 +131,7 @@ impl Worker {
         &mut self,
         number: u32,
         opened: Opened,
-        name: OsString,
+        name: Arc<OsStr>,
         key: FileKey,
         checkpoint: &FileCheckpoint,
     ) -> TailedFile {
@@ -148,7 +148,7 @@ impl Worker {
         &mut self,
         number: u32,
         opened: Opened,
-        name: OsString,
+        name: Arc<OsStr>,
         is_live: bool,
         start_at: StartAt,
     ) -> TailedFile {
@@ -210,7 +210,7 @@ impl Worker {
     }
 }
 
-fn new_file(key: FileKey, group: u32, opened: Opened, name: OsString) -> TailedFile {
+fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> TailedFile {
     TailedFile {
         key,
         group,
@@ -243,7 +243,7 @@ fn head_of(file: &File, compressed: bool) -> io::Result<Head> {
 fn take_checkpoint(
     resume: &mut Resume,
     opened: &Opened,
-    plain: &OsString,
+    plain: &Arc<OsStr>,
     compressed: bool,
 ) -> Option<(FileKey, FileCheckpoint)> {
     let has_head = |checkpoint: &FileCheckpoint| {
