@@ -120,10 +120,13 @@ impl fmt::Display for Quote {
 }
 
 /// Whether a refusal is about the size of the message: the words of grpc-go, grpc-java, grpc-js,
-/// grpc-dotnet, gRPC core, tonic and Go's HTTP server.
+/// grpc-dotnet, gRPC core, tonic, Go's HTTP server and nop-collector. They are whole phrases, since
+/// a limit on rates that is taken for one on sizes would end in dead letters.
 pub(super) fn is_about_size(said: &[u8]) -> bool {
-    const WORDS: [&str; 9] = [
+    const WORDS: [&str; 11] = [
         "larger than max",
+        "body is larger than",
+        "request is larger than",
         "length too large",
         "message too large",
         "body too large",
@@ -175,6 +178,7 @@ mod tests {
             "Received message exceeds the maximum configured message size.",
             "Received message that decompresses to a size larger than 4194304",
             "http: request body too large",
+            "the request is larger than 65536 bytes when decompressed",
         ] {
             assert!(is_about_size(said.as_bytes()), "{said}");
         }

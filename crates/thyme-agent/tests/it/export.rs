@@ -1,7 +1,10 @@
 //! The exporter against real servers: nop-collector with scripted faults, tonic's stock OTLP
 //! service, and a proxy that counts connections.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     io,
     net::SocketAddr,
@@ -242,7 +245,8 @@ async fn every_protocol_and_compression() {
             assert_eq!(requests.len(), 1);
             let request = &requests[0];
             assert_eq!(request.message, message_of(&bodies));
-            let header = |name: &str| request.headers.get(name).map(|value| value.to_str().unwrap());
+            let header =
+                |name: &str| request.headers.get(name).map(|value| value.to_str().unwrap());
             assert_eq!(header("x-token"), Some("secret"));
             assert!(header("user-agent").unwrap().starts_with("thyme-agent/"));
             let (content_type, encoding) = match protocol {
@@ -253,7 +257,10 @@ async fn every_protocol_and_compression() {
             let name = [None, Some("gzip"), Some("zstd")][compression as usize];
             assert_eq!(header(encoding), name);
             if protocol == Protocol::Grpc {
-                assert_eq!((header("te"), header("grpc-timeout")), (Some("trailers"), Some("10000m")));
+                assert_eq!(
+                    (header("te"), header("grpc-timeout")),
+                    (Some("trailers"), Some("10000m"))
+                );
             } else {
                 assert_eq!(header("host"), Some("localhost:4317"));
             }
@@ -280,7 +287,7 @@ impl LogsService for Stock {
         request: tonic::Request<ExportLogsServiceRequest>,
     ) -> Result<tonic::Response<ExportLogsServiceResponse>, tonic::Status> {
         self.0.lock().unwrap().extend(bodies_of(request.into_inner()));
-        Ok(tonic::Response::default())
+        Ok(tonic::Response::new(ExportLogsServiceResponse::default()))
     }
 }
 
@@ -383,10 +390,13 @@ async fn a_throttled_pause_holds_for_all() {
     let pause = Duration::from_secs(1);
     for protocol in PROTOCOLS {
         let sink = sink().await;
-        sink.faults().next(1, match protocol {
-            Protocol::Grpc => Fault::GrpcStatus { code: 8, retry_delay: Some(pause) },
-            Protocol::Http => Fault::HttpStatus { status: 429, retry_after: Some("1".into()) },
-        });
+        sink.faults().next(
+            1,
+            match protocol {
+                Protocol::Grpc => Fault::GrpcStatus { code: 8, retry_delay: Some(pause) },
+                Protocol::Http => Fault::HttpStatus { status: 429, retry_after: Some("1".into()) },
+            },
+        );
         let exporter = Exporter::start(&config(protocol), &Names::of([address(&sink, protocol)]));
         let begun = Instant::now();
         exporter.send_numbers(0..1).await;
@@ -458,11 +468,11 @@ async fn sinks_in_turn_as_dns_names_them() {
         let exporter = Exporter::start(&config(protocol), &names);
         // The first requests go to the first address that answered; the others join beside them.
         let joined = |sinks: &[Running]| sinks.iter().all(|sink| sink.report().records > 0);
-        let mut sent = 0;
-        let mut send = async |count: usize| {
-            exporter.send_numbers(sent..sent + count).await;
+        let sent = Cell::new(0);
+        let send = async |count: usize| {
+            let from = sent.replace(sent.get() + count);
+            exporter.send_numbers(from..from + count).await;
             exporter.all_acknowledged(count).await;
-            sent += count;
         };
         let deadline = Instant::now() + PATIENCE;
         while !joined(&old) {
@@ -489,7 +499,7 @@ async fn sinks_in_turn_as_dns_names_them() {
         for sink in old.iter().chain(&new) {
             arrived.extend(taken(sink));
         }
-        assert_eq!(arrived.len(), sent);
+        assert_eq!(arrived.len(), sent.get());
 
         new[1].listen_again().await.unwrap();
         while new[1].report().records == 0 {

@@ -3,5 +3,6 @@
 mod node;
 
 mod cli;
+mod export;
 mod hostile;
 mod rotation;
