@@ -1,13 +1,16 @@
-//! A closed batch becomes the body of one request: segments are put together by container, the
-//! nested lengths come from sums, and the compressor takes the pieces one after the other. It must
-//! not copy a record.
+//! A closed batch becomes the body of one request: segments are put together by container, and the
+//! nested lengths come from sums.
+//!
+//! The compressors take one contiguous message, so the pieces are gathered into it first: given
+//! piece by piece, zstd copies them into a window of its own all the same, and then compresses
+//! slower wherever the window wraps. Without compression the pieces leave as they are.
 
 use std::{io::Write, ops::Range};
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use thyme_core::otlp::encode::put_resource_logs_prefix;
-use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective, zstd_sys};
+use zstd_safe::{CCtx, CParameter, compress_bound};
 
 use crate::{
     batch::{Batch, ContainerIndex, Segment},
@@ -50,6 +53,8 @@ pub struct Encoder {
     /// What stands before each container's records.
     prefixes: Vec<u8>,
     pieces: Vec<Piece>,
+    /// The message at hand, gathered for the compressor.
+    message: Vec<u8>,
     /// Buffers to use again; at most `spare_bytes_max` in all.
     spare: Vec<Vec<u8>>,
     spare_bytes_max: usize,
@@ -88,6 +93,7 @@ impl Encoder {
             order: Vec::new(),
             prefixes: Vec::new(),
             pieces: Vec::new(),
+            message: Vec::new(),
             spare: Vec::new(),
             spare_bytes_max,
             compressed_per_kib: COMPRESSED_PER_KIB_AT_START,
@@ -109,9 +115,16 @@ impl Encoder {
                 let buffer = Bytes::from(batch.reset(next));
                 return Ok(self.uncompressed(buffer));
             }
-            Compression::Zstd => self.zstd(&batch.records, uncompressed_bytes)?,
-            Compression::Gzip => self.gzip(&batch.records, uncompressed_bytes)?,
+            Compression::Zstd => {
+                self.gather(&batch.records);
+                self.zstd()?
+            }
+            Compression::Gzip => {
+                self.gather(&batch.records);
+                self.gzip()?
+            }
         };
+        self.learn(encoded.len(), uncompressed_bytes);
         let own = std::mem::take(&mut batch.records);
         batch.reset(own);
         let buffer_bytes = encoded.capacity();
@@ -171,36 +184,35 @@ impl Encoder {
         Encoded { body, body_bytes, uncompressed_bytes: body_bytes, buffer, buffer_bytes }
     }
 
-    /// One frame, whose size is declared, so that zstd chooses its parameters for it.
-    fn zstd(&mut self, records: &[u8], bytes: usize) -> Result<Vec<u8>, EncodeError> {
-        let mut out = self.take_spare(bytes);
-        self.zstd.reset(ResetDirective::SessionOnly).map_err(zstd_error)?;
-        self.zstd.set_pledged_src_size(Some(bytes as u64)).map_err(zstd_error)?;
+    /// Puts the pieces one behind the other.
+    fn gather(&mut self, records: &[u8]) {
+        self.message.clear();
         for piece in &self.pieces {
-            let mut input = InBuffer::around(piece.bytes(&self.prefixes, records));
-            while input.pos() < input.src.len() {
-                let directive = zstd_sys::ZSTD_EndDirective::ZSTD_e_continue;
-                compress_some(&mut self.zstd, &mut out, &mut input, directive)?;
-            }
+            self.message.extend_from_slice(piece.bytes(&self.prefixes, records));
         }
-        let directive = zstd_sys::ZSTD_EndDirective::ZSTD_e_end;
-        let mut nothing = InBuffer::around(&[]);
-        while compress_some(&mut self.zstd, &mut out, &mut nothing, directive)? > 0 {}
-        self.learn(out.len(), bytes);
+    }
+
+    /// One frame, whose size is declared.
+    fn zstd(&mut self) -> Result<Vec<u8>, EncodeError> {
+        let mut out = self.take_spare(self.message.len());
+        let room = out.capacity();
+        if self.zstd.compress2(&mut out, &self.message).is_ok() {
+            return Ok(out);
+        }
+        // It was larger than recent requests let expect: with all the room that it can need, only
+        // a real failure is left.
+        out.reserve(compress_bound(self.message.len()).max(room));
+        self.zstd.compress2(&mut out, &self.message).map_err(zstd_error)?;
         Ok(out)
     }
 
-    fn gzip(&mut self, records: &[u8], bytes: usize) -> Result<Vec<u8>, EncodeError> {
-        let out = self.take_spare(bytes);
+    fn gzip(&mut self) -> Result<Vec<u8>, EncodeError> {
+        let out = self.take_spare(self.message.len());
         let level = u32::try_from(self.level).ok().filter(|level| *level <= 9);
         let level = level.map_or_else(flate2::Compression::default, flate2::Compression::new);
         let mut encoder = GzEncoder::new(out, level);
-        for piece in &self.pieces {
-            encoder.write_all(piece.bytes(&self.prefixes, records))?;
-        }
-        let out = encoder.finish()?;
-        self.learn(out.len(), bytes);
-        Ok(out)
+        encoder.write_all(&self.message)?;
+        Ok(encoder.finish()?)
     }
 
     /// An empty buffer with the room that the request will probably need.
@@ -226,22 +238,6 @@ impl Piece {
             Self::Records(range) => &records[range.clone()],
         }
     }
-}
-
-/// One step of the compressor into the free room of `out`, which grows when there is none left.
-/// Returns how many bytes zstd still holds back.
-fn compress_some(
-    zstd: &mut CCtx<'_>,
-    out: &mut Vec<u8>,
-    input: &mut InBuffer<'_>,
-    directive: zstd_sys::ZSTD_EndDirective,
-) -> Result<usize, EncodeError> {
-    if out.len() == out.capacity() {
-        out.reserve(out.capacity() / 2);
-    }
-    let at = out.len();
-    let mut free = OutBuffer::around_pos(out, at);
-    zstd.compress_stream2(&mut free, input, directive).map_err(zstd_error)
 }
 
 fn zstd_error(code: usize) -> EncodeError {
