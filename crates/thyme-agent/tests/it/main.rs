@@ -1,7 +1,10 @@
 //! Integration tests: agents in this process and as processes, against a real collector.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its own set-up fails")]
+
 mod node;
 
+mod allocations;
 mod cli;
 mod export;
 mod hostile;

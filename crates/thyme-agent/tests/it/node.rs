@@ -58,7 +58,15 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new() -> Self {
-        let options = Options { keep_requests: true, ..Options::ephemeral() };
+        Self::with(Options { keep_requests: true, ..Options::ephemeral() })
+    }
+
+    /// One whose collector only counts, for many lines.
+    pub(crate) fn without_copies() -> Self {
+        Self::with(Options::ephemeral())
+    }
+
+    fn with(options: Options) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
