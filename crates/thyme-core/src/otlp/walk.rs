@@ -3,7 +3,7 @@
 //!
 //! It copies and allocates nothing, skips fields that it doesn't know, and never panics: what is
 //! malformed ends the iteration with a [`WalkError`]. It doesn't check that strings are UTF-8, and
-//! reads only what the caller iterates: use [`LogRecord::check`] for the rest of a record. Where a
+//! reads only what the caller iterates: use [`CheckedParser`] for whole records. Where a
 //! field that occurs once by the schema occurs again, the last one counts.
 //!
 //! Field numbers are those of opentelemetry-proto 1.x (`logs/v1/logs.proto`,
@@ -17,7 +17,7 @@ mod wire;
 use std::fmt;
 
 pub use bisect::{count, split};
-use wire::{Fields, Value};
+use wire::{Fields, Messages, Reader, bytes_key, fixed64_key, varint_key};
 
 /// How deep values may lie in values (arrays, key-value lists). prost, whose limit is 100 messages
 /// in each other and to which each level is two or three, never goes deeper.
@@ -69,24 +69,24 @@ impl std::error::Error for WalkError {}
 pub fn resource_logs(
     request: &[u8],
 ) -> impl Iterator<Item = Result<ResourceLogs<'_>, WalkError>> + Clone {
-    messages(request, field::RESOURCE_LOGS, "ExportLogsServiceRequest")
+    Messages::new(request, field::RESOURCE_LOGS, "ExportLogsServiceRequest")
         .map(|message| message.map(|bytes| ResourceLogs { bytes }))
 }
 
-/// Calls `visit` with each record of a request in order; the fast path of a receiver. Returns how
-/// many there were.
+/// Calls `visit` with each encoded record of a request in order; the fast path of a receiver, which
+/// parses them with a [`CheckedParser`]. Returns how many there were.
 ///
 /// # Errors
-/// The first error of the walk; `visit` has then seen the records before it.
+/// The first error of the walk or of `visit`, which has then seen the records before it.
 #[inline]
-pub fn for_each_record<'a>(
+pub fn for_each_raw_record<'a>(
     request: &'a [u8],
-    mut visit: impl FnMut(LogRecord<'a>) -> Result<(), WalkError>,
+    mut visit: impl FnMut(&'a [u8]) -> Result<(), WalkError>,
 ) -> Result<u64, WalkError> {
     let mut records = 0;
     for resource in resource_logs(request) {
         for scope in resource?.scope_logs() {
-            for record in scope?.log_records() {
+            for record in scope?.raw_log_records() {
                 visit(record?)?;
                 records += 1;
             }
@@ -108,13 +108,13 @@ impl<'a> ResourceLogs<'a> {
     pub fn scope_logs(
         &self,
     ) -> impl Iterator<Item = Result<ScopeLogs<'a>, WalkError>> + Clone + use<'a> {
-        messages(self.bytes, field::SCOPE_LOGS, "ResourceLogs")
+        Messages::new(self.bytes, field::SCOPE_LOGS, "ResourceLogs")
             .map(|message| message.map(|bytes| ScopeLogs { bytes }))
     }
 
     /// The resource's own attributes.
     pub fn attributes(&self) -> impl Iterator<Item = Result<Attribute<'a>, WalkError>> + use<'a> {
-        messages(self.bytes, field::RESOURCE, "ResourceLogs").flat_map(|resource| {
+        Messages::new(self.bytes, field::RESOURCE, "ResourceLogs").flat_map(|resource| {
             let (bytes, error) = match resource {
                 Ok(bytes) => (bytes, None),
                 Err(error) => (&[][..], Some(Err(error))),
@@ -149,7 +149,7 @@ impl<'a> ScopeLogs<'a> {
     pub fn raw_log_records(
         &self,
     ) -> impl Iterator<Item = Result<&'a [u8], WalkError>> + Clone + use<'a> {
-        messages(self.bytes, field::LOG_RECORDS, "ScopeLogs")
+        Messages::new(self.bytes, field::LOG_RECORDS, "ScopeLogs")
     }
 
     /// The encoded fields other than the records, each with its key: the scope, the schema URL,
@@ -179,21 +179,43 @@ impl<'a> LogRecord<'a> {
     /// When the record itself, or the outermost level of its body, is malformed.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WalkError> {
-        const MESSAGE: &str = "LogRecord";
-        let mut record =
-            Self { bytes, time_unix_nano: 0, observed_time_unix_nano: 0, body: AnyValue::Empty };
-        for field in Fields::new(bytes) {
-            let field = field?;
-            match field.number {
-                field::TIME => record.time_unix_nano = field.value.fixed64(MESSAGE)?,
-                field::OBSERVED_TIME => {
-                    record.observed_time_unix_nano = field.value.fixed64(MESSAGE)?;
-                }
-                field::BODY => record.body = AnyValue::parse(field.value.bytes(MESSAGE)?)?,
-                _ => {}
+        let mut record = Self::empty(bytes);
+        record.read(|_, attribute| attribute.bytes().map(drop))?;
+        Ok(record)
+    }
+
+    const fn empty(bytes: &'a [u8]) -> Self {
+        Self { bytes, time_unix_nano: 0, observed_time_unix_nano: 0, body: AnyValue::Empty }
+    }
+
+    /// Reads the record. `attributes` reads one attribute or more: it gets what the record holds
+    /// from the first one's key on, and the reader behind that key.
+    #[inline(always)]
+    fn read(
+        &mut self,
+        mut attributes: impl FnMut(&'a [u8], &mut Reader<'a>) -> Result<(), WalkError>,
+    ) -> Result<(), WalkError> {
+        const TIME: u32 = fixed64_key(field::TIME);
+        const OBSERVED_TIME: u32 = fixed64_key(field::OBSERVED_TIME);
+        const BODY: u32 = bytes_key(field::BODY);
+        let known = |number| {
+            matches!(
+                number,
+                field::TIME | field::OBSERVED_TIME | field::BODY | field::RECORD_ATTRIBUTES
+            )
+        };
+        let mut reader = Reader::new(self.bytes);
+        while !reader.is_at_end() {
+            let start = reader.rest();
+            match reader.key()? {
+                TIME => self.time_unix_nano = reader.fixed64()?,
+                OBSERVED_TIME => self.observed_time_unix_nano = reader.fixed64()?,
+                BODY => self.body = AnyValue::parse(reader.bytes()?)?,
+                RECORD_ATTRIBUTES => attributes(start, &mut reader)?,
+                key => reader.skip(key, "LogRecord", known)?,
             }
         }
-        Ok(record)
+        Ok(())
     }
 
     /// Its attributes, read as they are asked for.
@@ -201,18 +223,53 @@ impl<'a> LogRecord<'a> {
     pub fn attributes(&self) -> impl Iterator<Item = Result<Attribute<'a>, WalkError>> + use<'a> {
         attributes(self.bytes, field::RECORD_ATTRIBUTES, "LogRecord")
     }
+}
 
-    /// Reads the rest of the record, down to every value of its body and attributes.
+/// Key of a record's attribute.
+const RECORD_ATTRIBUTES: u32 = bytes_key(field::RECORD_ATTRIBUTES);
+
+/// Parses one record after the other and checks each as a whole, down to every value of its body
+/// and attributes. Neighbours mostly have the same attributes; what equals bytes that were checked
+/// before is known to be good.
+#[derive(Clone, Debug, Default)]
+pub struct CheckedParser<'a> {
+    /// The attributes of an earlier record, one after the other with their keys; all are good.
+    attributes: &'a [u8],
+}
+
+impl<'a> CheckedParser<'a> {
+    /// Reads an encoded record.
     ///
     /// # Errors
     /// When any of it is malformed or nested too deeply.
     #[inline]
-    pub fn check(&self) -> Result<(), WalkError> {
-        self.body.check()?;
-        for attribute in self.attributes() {
-            attribute?.value.check()?;
+    pub fn parse(&mut self, bytes: &'a [u8]) -> Result<LogRecord<'a>, WalkError> {
+        let mut record = LogRecord::empty(bytes);
+        record.read(|start, reader| {
+            if let Some(rest) = start.strip_prefix(self.attributes)
+                && !self.attributes.is_empty()
+            {
+                *reader = Reader::new(rest);
+                return Ok(());
+            }
+            self.attributes = check_attributes(start, reader)?;
+            Ok(())
+        })?;
+        record.body.check()?;
+        Ok(record)
+    }
+}
+
+/// Checks the attributes that follow each other here; `reader` is behind the key of the first, and
+/// `start` is what it had left before that key. Returns their bytes.
+fn check_attributes<'a>(start: &'a [u8], reader: &mut Reader<'a>) -> Result<&'a [u8], WalkError> {
+    loop {
+        Attribute::parse(reader.bytes()?)?.value.check()?;
+        let mut ahead = reader.clone();
+        if ahead.is_at_end() || ahead.key()? != RECORD_ATTRIBUTES {
+            return Ok(&start[..start.len() - reader.rest().len()]);
         }
-        Ok(())
+        *reader = ahead;
     }
 }
 
@@ -229,16 +286,16 @@ impl<'a> Attribute<'a> {
     /// Reads an encoded `KeyValue`.
     #[inline]
     fn parse(bytes: &'a [u8]) -> Result<Self, WalkError> {
-        const MESSAGE: &str = "KeyValue";
+        const KEY: u32 = bytes_key(field::KEY);
+        const VALUE: u32 = bytes_key(field::KEY_VALUE);
+        let known = |number| matches!(number, field::KEY | field::KEY_VALUE);
         let mut attribute = Self { key: &[], value: AnyValue::Empty };
-        for field in Fields::new(bytes) {
-            let field = field?;
-            match field.number {
-                field::KEY => attribute.key = field.value.bytes(MESSAGE)?,
-                field::KEY_VALUE => {
-                    attribute.value = AnyValue::parse(field.value.bytes(MESSAGE)?)?;
-                }
-                _ => {}
+        let mut reader = Reader::new(bytes);
+        while !reader.is_at_end() {
+            match reader.key()? {
+                KEY => attribute.key = reader.bytes()?,
+                VALUE => attribute.value = AnyValue::parse(reader.bytes()?)?,
+                key => reader.skip(key, "KeyValue", known)?,
             }
         }
         Ok(attribute)
@@ -273,19 +330,29 @@ impl<'a> AnyValue<'a> {
     /// When that level is malformed.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WalkError> {
-        const MESSAGE: &str = "AnyValue";
+        const STRING: u32 = bytes_key(field::STRING_VALUE);
+        const BOOL: u32 = varint_key(field::BOOL_VALUE);
+        const INT: u32 = varint_key(field::INT_VALUE);
+        const DOUBLE: u32 = fixed64_key(field::DOUBLE_VALUE);
+        const ARRAY: u32 = bytes_key(field::ARRAY_VALUE);
+        const KVLIST: u32 = bytes_key(field::KVLIST_VALUE);
+        const BYTES: u32 = bytes_key(field::BYTES_VALUE);
+        let known = |number| matches!(number, field::STRING_VALUE..=field::BYTES_VALUE);
         let mut value = Self::Empty;
-        for field in Fields::new(bytes) {
-            let field = field?;
-            value = match field.number {
-                field::STRING_VALUE => Self::String(field.value.bytes(MESSAGE)?),
-                field::BOOL_VALUE => Self::Bool(field.value.varint(MESSAGE)? != 0),
-                field::INT_VALUE => Self::Int(field.value.varint(MESSAGE)?.cast_signed()),
-                field::DOUBLE_VALUE => Self::Double(f64::from_bits(field.value.fixed64(MESSAGE)?)),
-                field::ARRAY_VALUE => Self::Array(field.value.bytes(MESSAGE)?),
-                field::KVLIST_VALUE => Self::KeyValueList(field.value.bytes(MESSAGE)?),
-                field::BYTES_VALUE => Self::Bytes(field.value.bytes(MESSAGE)?),
-                _ => value,
+        let mut reader = Reader::new(bytes);
+        while !reader.is_at_end() {
+            value = match reader.key()? {
+                STRING => Self::String(reader.bytes()?),
+                BOOL => Self::Bool(reader.varint()? != 0),
+                INT => Self::Int(reader.varint()?.cast_signed()),
+                DOUBLE => Self::Double(f64::from_bits(reader.fixed64()?)),
+                ARRAY => Self::Array(reader.bytes()?),
+                KVLIST => Self::KeyValueList(reader.bytes()?),
+                BYTES => Self::Bytes(reader.bytes()?),
+                key => {
+                    reader.skip(key, "AnyValue", known)?;
+                    value
+                }
             };
         }
         Ok(value)
@@ -298,7 +365,8 @@ impl<'a> AnyValue<'a> {
             Self::KeyValueList(bytes) => (&[][..], bytes),
             _ => (&[][..], &[][..]),
         };
-        let values = messages(array, field::VALUES, "ArrayValue").map(|value| Self::parse(value?));
+        let values =
+            Messages::new(array, field::VALUES, "ArrayValue").map(|value| Self::parse(value?));
         let pairs = attributes(list, field::VALUES, "KeyValueList")
             .map(|attribute| attribute.map(|attribute| attribute.value));
         values.chain(pairs)
@@ -362,30 +430,13 @@ mod field {
     pub(super) const VALUES: u32 = 1;
 }
 
-/// The bytes of each occurrence of one length-delimited field.
-#[inline]
-fn messages<'a>(
-    message: &'a [u8],
-    number: u32,
-    name: &'static str,
-) -> impl Iterator<Item = Result<&'a [u8], WalkError>> + Clone + use<'a> {
-    Fields::new(message).filter_map(move |field| match field {
-        Ok(field) if field.number == number => Some(match field.value {
-            Value::Bytes(bytes) => Ok(bytes),
-            _ => Err(WalkError::FieldType { message: name }),
-        }),
-        Ok(_) => None,
-        Err(error) => Some(Err(error)),
-    })
-}
-
 #[inline]
 fn attributes<'a>(
     message: &'a [u8],
     number: u32,
     name: &'static str,
 ) -> impl Iterator<Item = Result<Attribute<'a>, WalkError>> + use<'a> {
-    messages(message, number, name).map(|attribute| Attribute::parse(attribute?))
+    Messages::new(message, number, name).map(|attribute| Attribute::parse(attribute?))
 }
 
 fn other_fields<'a>(
@@ -417,7 +468,8 @@ mod tests {
                 attribute?.value.check()?;
             }
         }
-        for_each_record(request, |record| record.check())
+        let mut parser = CheckedParser::default();
+        for_each_raw_record(request, |record| parser.parse(record).map(drop))
     }
 
     fn assert_same_value(value: AnyValue<'_>, oracle: Option<&common::AnyValue>) {
@@ -468,7 +520,7 @@ mod tests {
         assert_eq!(record.observed_time_unix_nano, oracle.observed_time_unix_nano);
         assert_same_value(record.body, oracle.body.as_ref());
         assert_same_attributes(record.attributes(), &oracle.attributes);
-        assert_eq!(record.check(), Ok(()));
+        assert_eq!(CheckedParser::default().parse(record.bytes), Ok(record));
     }
 
     proptest! {
@@ -576,6 +628,34 @@ mod tests {
             }
         }
         assert_eq!(check(&bytes), Err(WalkError::Nesting));
+    }
+
+    /// Scenario: records whose attributes are those of the one before, more, fewer, and damaged.
+    /// Guarantees: remembering what was checked hides no damage, and refuses nothing that is good.
+    #[test]
+    fn remembered_attributes_hide_nothing() {
+        // KeyValue { key: "k", value: AnyValue { string_value: "v" } }
+        let good = [0x32, 8, 0x0a, 1, b'k', 0x12, 3, 0x0a, 1, b'v'];
+        let mut damaged = good;
+        damaged[8] = 9;
+        let records = [
+            (good.repeat(2), true),
+            (good.repeat(2), true),
+            (good.repeat(3), true),
+            (good.to_vec(), true),
+            ([&good[..], &damaged].concat(), false),
+            (damaged.to_vec(), false),
+            ([&good[..], &[0x32]].concat(), false),
+            ([&good[..], &[0x08, 1]].concat(), false),
+            ([&good[..], &[0x58, 1], &good].concat(), false),
+            ([&good[..], &[0x10, 1], &good].concat(), true),
+            (good.repeat(2), true),
+        ];
+        let mut parser = CheckedParser::default();
+        for (index, (record, is_good)) in records.iter().enumerate() {
+            assert_eq!(parser.parse(record).is_ok(), *is_good, "record {index}");
+            assert_eq!(CheckedParser::default().parse(record).is_ok(), *is_good, "record {index}");
+        }
     }
 
     /// Scenario: known fields with another wire type than the schema's, and unknown ones.

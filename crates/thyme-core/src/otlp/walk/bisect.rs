@@ -2,7 +2,7 @@
 //! fields; never re-encodes a record, a resource or a scope.
 
 use super::wire::Fields;
-use super::{WalkError, field, resource_logs};
+use super::{WalkError, field, for_each_raw_record};
 use crate::otlp::encode::put_varint;
 
 /// How many records a request holds. The records themselves aren't read.
@@ -10,16 +10,7 @@ use crate::otlp::encode::put_varint;
 /// # Errors
 /// When the levels above the records are malformed.
 pub fn count(request: &[u8]) -> Result<u64, WalkError> {
-    let mut records = 0;
-    for resource in resource_logs(request) {
-        for scope in resource?.scope_logs() {
-            for record in scope?.raw_log_records() {
-                record?;
-                records += 1;
-            }
-        }
-    }
-    Ok(records)
+    for_each_raw_record(request, |_| Ok(()))
 }
 
 /// Splits a request into two with half of its records each, in order; the first half is the larger
@@ -83,7 +74,8 @@ impl Half {
                 continue;
             }
             let (start, length) = (self.at, out.len());
-            inner(self, field.value.bytes("ExportLogsServiceRequest")?, out)?;
+            let wrong = WalkError::FieldType { message: "ExportLogsServiceRequest" };
+            inner(self, field.bytes.ok_or(wrong)?, out)?;
             let holds = if start == self.at {
                 self.holds_empty(number)
             } else {

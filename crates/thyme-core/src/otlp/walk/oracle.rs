@@ -82,7 +82,16 @@ fn scope_logs() -> impl Strategy<Value = ScopeLogs> {
         attributes,
         ..Default::default()
     });
-    (prop::option::of(scope), vec(log_record(), 0..5), ".{0,8}")
+    // Neighbours usually have the same attributes, which the walker makes use of.
+    let log_records = (vec(log_record(), 0..5), any::<bool>()).prop_map(|(mut records, alike)| {
+        if let Some((first, others)) = records.split_first_mut()
+            && alike
+        {
+            others.iter_mut().for_each(|other| other.attributes.clone_from(&first.attributes));
+        }
+        records
+    });
+    (prop::option::of(scope), log_records, ".{0,8}")
         .prop_map(|(scope, log_records, schema_url)| ScopeLogs { scope, log_records, schema_url })
 }
 
