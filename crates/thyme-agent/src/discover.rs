@@ -103,6 +103,8 @@ impl Source {
 pub struct DiscoveryStart {
     /// Receivers, in the configuration's order.
     pub sources: Vec<Source>,
+    /// Files that may be open at once; further ones wait for a later scan.
+    pub open_files_max: u64,
     /// What the checkpoints say.
     pub resume: Vec<(FileKey, FileCheckpoint)>,
     /// Whether `start_at` holds for what the first scan finds.
@@ -145,7 +147,7 @@ impl Discovery {
             resume.entry(group).or_default().push((key, file));
         }
         let discovery = Self {
-            scanner: Scanner::new(start.sources, Arc::clone(&start.metrics)),
+            scanner: Scanner::new(start.sources, start.open_files_max, Arc::clone(&start.metrics)),
             watch: DirectoryWatch::new(sender, Arc::clone(&start.metrics)),
             events,
             stop,

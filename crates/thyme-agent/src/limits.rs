@@ -54,5 +54,9 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// A thread that hasn't proved to be alive for so long makes the agent unhealthy.
 pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(15);
 
+/// Requests that wait for so long without any attempt to send one having ended make the agent
+/// unhealthy: longer than any time-out and pause of the exporter.
+pub const EXPORT_SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// Buffers that an encoder keeps, in requests.
 pub const SPARE_REQUESTS: usize = 2;

@@ -9,7 +9,7 @@
 use std::{
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Sender, unbounded};
@@ -20,10 +20,11 @@ use crate::{
     discover::{Discovery, DiscoveryStart, Source, pattern::PatternError},
     encode::EncodeError,
     export::{self, ExportError},
-    limits::HEARTBEAT_AGE_MAX,
+    limits::{EXPORT_SILENCE_MAX, HEARTBEAT_AGE_MAX},
     metrics::Metrics,
     worker::{
         KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage, WorkerState,
+        unix_ms,
     },
 };
 
@@ -113,6 +114,7 @@ impl Pipeline {
         }
         let (discovery, stopper) = Discovery::new(DiscoveryStart {
             sources,
+            open_files_max: config.thyme.open_files_max as u64,
             resume: restored.files,
             is_first_start: restored.is_first_start,
             scan_interval: config.thyme.scan_interval,
@@ -124,15 +126,26 @@ impl Pipeline {
         Ok(Self { discovery: (stopper, thread), workers, checkpoints, metrics })
     }
 
-    /// A check that the pipeline makes progress: every worker has given a sign of life, and none
-    /// has failed. It stays valid after the pipeline has ended.
+    /// A check that the pipeline makes progress: every worker has given a sign of life, none has
+    /// failed, and while requests wait, attempts to send them end, well or badly. It stays valid
+    /// after the pipeline has ended.
     pub fn health(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
         let states: Vec<Arc<WorkerState>> =
             self.workers.iter().map(|worker| Arc::clone(&worker.handle.state)).collect();
+        let metrics = Arc::clone(&self.metrics);
         move || {
+            let last_attempt_unix_ms = metrics.last_attempt_unix_ms.get();
             for (number, state) in states.iter().enumerate() {
                 if let Some(failure) = state.failure() {
                     return Err(format!("worker {number}: {failure}"));
+                }
+                if let Some(since) = state.waits_since_unix_ms() {
+                    let since = since.max(last_attempt_unix_ms);
+                    let silence = Duration::from_millis(unix_ms().saturating_sub(since));
+                    if silence > EXPORT_SILENCE_MAX {
+                        let seconds = silence.as_secs();
+                        return Err(format!("no attempt to send has ended for {seconds} s"));
+                    }
                 }
                 let age = state.beat_age();
                 if age > HEARTBEAT_AGE_MAX {

@@ -20,7 +20,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 
-pub use self::handle::{KeySource, WorkerHandle, WorkerMessage, WorkerState};
+pub use self::handle::{KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms};
 use self::{
     group::{Group, TailedFile},
     turn::Progress,
@@ -270,6 +270,9 @@ impl Worker {
         }
         self.metrics.queued_batch.add(-(records as i64), -(source_bytes as i64));
         self.metrics.queued_request.add(records as i64, source_bytes as i64);
+        if self.outstanding_requests == 0 {
+            self.state.set_waiting(true);
+        }
         self.outstanding_requests += 1;
         self.outstanding_bytes += encoded.buffer_bytes;
         self.metrics.queue_requests.add_gauge(1);

@@ -58,12 +58,13 @@ pub(super) struct Scanner {
     sources: Vec<Source>,
     known: HashMap<PathBuf, Known>,
     roots: HashMap<PathBuf, File>,
+    open_files_max: u64,
     metrics: Arc<Metrics>,
 }
 
 impl Scanner {
-    pub(super) fn new(sources: Vec<Source>, metrics: Arc<Metrics>) -> Self {
-        Self { sources, known: HashMap::new(), roots: HashMap::new(), metrics }
+    pub(super) fn new(sources: Vec<Source>, open_files_max: u64, metrics: Arc<Metrics>) -> Self {
+        Self { sources, known: HashMap::new(), roots: HashMap::new(), open_files_max, metrics }
     }
 
     pub(super) fn start_at(&self, receiver: usize) -> StartAt {
@@ -294,6 +295,11 @@ impl Look<'_> {
     }
 
     fn open(&mut self, name: &OsStr, place: Place) -> Option<Opened> {
+        if self.scanner.metrics.open_files.get() >= self.scanner.open_files_max {
+            self.must_look_again = true;
+            self.scanner.metrics.file_errors.increment();
+            return None;
+        }
         let opened = self
             .scanner
             .root_of(self.directory, place)

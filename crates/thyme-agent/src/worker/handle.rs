@@ -4,7 +4,7 @@ use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::Sender;
 
@@ -36,6 +36,8 @@ pub struct WorkerState {
     started: Instant,
     /// Milliseconds between `started` and the last sign of life.
     last_beat_ms: AtomicU64,
+    /// Unix time in milliseconds since which it has waited for settlements; 0 while it doesn't.
+    waits_since_unix_ms: AtomicU64,
     /// Why it can't go on.
     failure: Mutex<Option<&'static str>>,
     /// Bytes of files that it was given, and that it has read.
@@ -54,6 +56,7 @@ impl WorkerState {
         Self {
             started: now,
             last_beat_ms: AtomicU64::new(0),
+            waits_since_unix_ms: AtomicU64::new(0),
             failure: Mutex::new(None),
             assigned_bytes: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
@@ -74,6 +77,17 @@ impl WorkerState {
         self.started.elapsed().saturating_sub(last)
     }
 
+    /// Says whether it waits for settlements from now on.
+    pub fn set_waiting(&self, waits: bool) {
+        self.waits_since_unix_ms.store(if waits { unix_ms() } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// Since when it has waited for settlements, without a moment in which there were none to
+    /// wait for.
+    pub fn waits_since_unix_ms(&self) -> Option<u64> {
+        Some(self.waits_since_unix_ms.load(Ordering::Relaxed)).filter(|since| *since > 0)
+    }
+
     /// Says for good that it can't go on.
     pub fn fail(&self, why: &'static str) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
@@ -83,6 +97,12 @@ impl WorkerState {
     pub fn failure(&self) -> Option<&'static str> {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A worker as discovery sees it.

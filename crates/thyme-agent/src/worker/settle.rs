@@ -12,6 +12,9 @@ impl Worker {
         let Settled { request, acknowledged_records, dead_lettered_records, dropped } = settled;
         let (records, bytes) = (request.records, request.source_bytes);
         self.outstanding_requests -= 1;
+        if self.outstanding_requests == 0 {
+            self.state.set_waiting(false);
+        }
         self.outstanding_bytes -= request.token.charged_bytes;
         self.metrics.queue_requests.add_gauge(-1);
         self.metrics.queued_request.add(-(records as i64), -(bytes as i64));

@@ -135,10 +135,13 @@ impl Worker {
         key: FileKey,
         checkpoint: &FileCheckpoint,
     ) -> TailedFile {
+        let bytes = opened.bytes;
         let mut file = new_file(key, number, opened, name);
         file.offset = checkpoint.offset;
         file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
-        if checkpoint.finished {
+        // A plain file that has grown since had a late writer. (An archive is shorter than what
+        // it holds.)
+        if checkpoint.finished && bytes <= checkpoint.offset {
             file.finished_at = Some(Instant::now());
         }
         file
