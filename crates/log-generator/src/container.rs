@@ -239,7 +239,7 @@ impl Container {
         out.reserve(HEADER_BYTES_MAX + self.bodies.reserve_bytes());
         let start = out.len();
         if self.framing != Framing::Raw {
-            header(&self.time, stream, b'F', out);
+            header(&self.time, FULL[stream.index()], out);
         }
         let body_start = out.len();
         self.bodies.write(&stamp, &self.time, out);
@@ -270,7 +270,8 @@ impl Container {
         out.reserve(body.len() + fragments.len() * HEADER_BYTES_MAX);
         let last = fragments.len() - 1;
         for (index, fragment) in fragments.enumerate() {
-            header(&self.time, stream, if index == last { b'F' } else { b'P' }, out);
+            let tags = if index == last { FULL } else { PARTIAL };
+            header(&self.time, tags[stream.index()], out);
             out.slice(fragment);
             if index != last {
                 out.byte(b'\n');
@@ -281,15 +282,15 @@ impl Container {
     }
 }
 
-/// Appends `TIME STREAM TAG `.
+/// What follows the time in a header, by stream.
+const FULL: [&[u8; 10]; 2] = [b" stdout F ", b" stderr F "];
+const PARTIAL: [&[u8; 10]; 2] = [b" stdout P ", b" stderr P "];
+
+/// Appends `TIME STREAM TAG `; the last two are one of [`FULL`] and [`PARTIAL`].
 #[inline]
-fn header(time: &TimeText, stream: Stream, tag: u8, out: &mut Buffer) {
+fn header(time: &TimeText, stream_and_tag: &[u8; 10], out: &mut Buffer) {
     time.cri(out);
-    match stream {
-        Stream::Stdout => out.array(b" stdout "),
-        Stream::Stderr => out.array(b" stderr "),
-    }
-    out.array(&[tag, b' ']);
+    out.array(stream_and_tag);
 }
 
 #[cfg(test)]

@@ -32,8 +32,9 @@ pub const BODY_BYTES_MAX: usize = 64 << 20;
 /// Most bytes of a body of natural size; asserted by the tests over the whole vocabulary.
 pub const NATURAL_BODY_BYTES_MAX: usize = 640;
 
-/// Room that the widest piece of text may copy beyond its own length, in bytes.
-pub const PIECE_BYTES_MAX: usize = 192;
+/// Widest piece of text, in bytes: what may be copied beyond a body's end, and the most that is copied
+/// without a call where vectors have 16 bytes.
+pub const PIECE_BYTES_MAX: usize = 128;
 
 /// Most pods of one process; each holds one open file.
 pub const PODS_MAX: u32 = 10_000;

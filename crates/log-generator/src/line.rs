@@ -30,6 +30,14 @@ pub const TEXT_STAMP_BYTES: usize = TEXT_PREFIX.len() + STAMP_BYTES;
 /// Bytes that the stamp takes of a line of JSON.
 const JSON_STAMP_BYTES: usize = JSON_PREFIX.len() + STAMP_BYTES + JSON_SUFFIX.len();
 
+/// The prefixes as arrays, whose copies need no call.
+const TEXT_PREFIX_ARRAY: [u8; TEXT_PREFIX.len()] = array_of(TEXT_PREFIX);
+const JSON_PREFIX_ARRAY: [u8; JSON_PREFIX.len()] = array_of(JSON_PREFIX);
+
+const fn array_of<const LENGTH: usize>(bytes: &[u8]) -> [u8; LENGTH] {
+    *bytes.first_chunk().expect("the length is that of the bytes")
+}
+
 /// What follows the stamp in a line of JSON.
 const JSON_SUFFIX: &[u8; 2] = b"\"}";
 
@@ -193,7 +201,7 @@ impl LineMaker {
             let natural = out.len() - start + JSON_STAMP_BYTES;
             self.fill_json(wanted.saturating_sub(natural), out);
         }
-        out.slice(JSON_PREFIX);
+        out.array(&JSON_PREFIX_ARRAY);
         write_stamp(stamp, out);
         out.array(JSON_SUFFIX);
     }
@@ -285,11 +293,10 @@ fn skewed(bits: u64, length: usize) -> usize {
 /// Appends printable ASCII, eight bytes a random number.
 fn fill_printable(random: &mut Prng, length: usize, out: &mut Buffer) {
     let hole = out.hole(length);
-    let mut chunks = hole.chunks_exact_mut(8);
-    for chunk in &mut chunks {
-        chunk.copy_from_slice(&printable(random.bits()));
+    let (chunks, rest) = hole.as_chunks_mut();
+    for chunk in chunks {
+        *chunk = printable(random.bits());
     }
-    let rest = chunks.into_remainder();
     rest.copy_from_slice(&printable(random.bits())[..rest.len()]);
     // A line doesn't begin with a blank: agents that trim lines would be blamed for it.
     if let Some(first @ b' ') = hole.first_mut() {
@@ -308,7 +315,7 @@ fn printable(bits: u64) -> [u8; 8] {
 
 #[inline]
 fn text_stamp(stamp: &Stamp, out: &mut Buffer) {
-    out.slice(TEXT_PREFIX);
+    out.array(&TEXT_PREFIX_ARRAY);
     write_stamp(stamp, out);
 }
 

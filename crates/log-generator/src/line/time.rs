@@ -70,10 +70,12 @@ impl TimeText {
     #[inline]
     pub(crate) fn cri(&self, out: &mut Buffer) {
         let mut text = self.rfc3339;
-        let nanos = self.nanos as usize;
-        text[20..23].copy_from_slice(&PADDED[nanos / 1_000_000]);
-        text[23..26].copy_from_slice(&PADDED[nanos / 1_000 % 1_000]);
-        text[26..29].copy_from_slice(&PADDED[nanos % 1_000]);
+        let (micros, nanos) = (self.nanos / 1_000, self.nanos % 1_000);
+        let groups = [micros / 1_000, micros % 1_000, nanos];
+        let (places, _) = text[SECOND_BYTES + 1..].as_chunks_mut();
+        for (place, group) in places.iter_mut().zip(groups) {
+            *place = PADDED[group as usize];
+        }
         let mut length = 29;
         if !nanos.is_multiple_of(10) {
             text[length] = b'Z';

@@ -150,11 +150,11 @@ pub(crate) static REFERERS: [Piece<64>; 8] = [
 
 /// User agents with their closing quote; the more frequent first.
 #[rustfmt::skip]
-pub(crate) static USER_AGENTS: [Piece<160>; 14] = [
+pub(crate) static USER_AGENTS: [Piece<128>; 14] = [
     Piece::new(b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36\""),
     Piece::new(b"ShopApp/7.31.2 (Android 15; Pixel 8) okhttp/4.12.0\""),
     Piece::new(b"ShopApp/7.31.0 (iPhone; iOS 18.5; Scale/3.00)\""),
-    Piece::new(b"Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1\""),
+    Piece::new(b"Mozilla/5.0 (iPad; CPU OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/604.1\""),
     Piece::new(b"kube-probe/1.34\""),
     Piece::new(b"Go-http-client/1.1\""),
     Piece::new(b"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36\""),
@@ -162,7 +162,7 @@ pub(crate) static USER_AGENTS: [Piece<160>; 14] = [
     Piece::new(b"Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0\""),
     Piece::new(b"python-requests/2.32.3\""),
     Piece::new(b"Mozilla/5.0 (compatible; ExampleBot/2.1; +https://bot.example/about)\""),
-    Piece::new(b"Mozilla/5.0 (Linux; Android 15; SM-S921B) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.7444.48 Mobile Safari/537.36\""),
+    Piece::new(b"Mozilla/5.0 (Linux; Android 15; SM-S921B) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Mobile Safari/537.36\""),
     Piece::new(b"curl/8.14.1\""),
     Piece::new(b"PriceWatch/3.2 (partner; contact=ops@partner.example)\""),
 ];
