@@ -247,6 +247,10 @@ impl<'a> Bench<'a> {
         let manifest = generator::read_manifest(&self.tree)?;
         let written = Written::from_manifest(&manifest)?;
         self.sink.post_manifest(&manifest)?;
+        // The generator is gone; this is what the live line shows from now on.
+        if let Some(last) = &mut self.last {
+            last.written = written;
+        }
 
         let started = Instant::now();
         self.watch("drain", self.load_options.drain, |bench| {

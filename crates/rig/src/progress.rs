@@ -90,7 +90,7 @@ fn line(started: Instant, before: Sample, now: Sample, phase: &str) -> String {
     let rate = per_second(now.received.saturating_sub(before.received) as f64);
     let cores = per_second(now.agent.cpu_seconds - before.agent.cpu_seconds);
     format!(
-        "{:>4.0}s {phase}: written {} received {} lag {} | {} lines/s | agent {cores:.2} cores {} MiB",
+        "{:>5.1} s {phase}: written {} received {} lag {} | {} lines/s | agent {cores:.2} cores {} MiB",
         (now.at - started).as_secs_f64(),
         grouped(now.written.lines),
         grouped(now.received),
@@ -142,7 +142,7 @@ mod tests {
         };
         let (before, now) = (sample(1, 50_000, 40_000, 1.0), sample(3, 150_000, 140_000, 2.0));
         let shown = line(started, before, now, "load");
-        let expected = "   3s load: written 150,000 received 140,000 lag 10,000 | 50,000 lines/s \
+        let expected = "  3.0 s load: written 150,000 received 140,000 lag 10,000 | 50,000 lines/s \
                         | agent 0.50 cores 30 MiB";
         assert_eq!(shown, expected);
     }
