@@ -194,7 +194,9 @@ impl<S: Sink> Delivery<S> {
 
     fn end_of(&self, outcome: Outcome, part: &Part) -> End {
         if self.is_failing.swap(false, Ordering::Relaxed) {
-            tracing::info!(exporter = self.id, "the sink answers again");
+            self.warnings.about(Topic::Recovery, |suppressed| {
+                tracing::info!(exporter = self.id, suppressed, "the sink answers again");
+            });
         }
         match outcome {
             Outcome::Accepted { rejected_records, said } => {

@@ -206,8 +206,10 @@ impl Pool {
 
     fn eject(&self, slot: &Slot) {
         let now = Instant::now();
-        // Idle connections to it would only fail one after the other.
-        lock(&slot.connections).clear();
+        if !self.connector.shares_connections() {
+            // The idle ones would only fail one after the other.
+            lock(&slot.connections).clear();
+        }
         lock(&self.balance).failed(slot.address, now);
         // The name may have moved on; but not a resolution for each failure.
         let soon = now + self.timing.resolve_interval_min;

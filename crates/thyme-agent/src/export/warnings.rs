@@ -13,6 +13,8 @@ use super::{limits::WARNING_INTERVAL, outcome::Cause};
 pub(super) enum Topic {
     /// An attempt failed and is tried again.
     Retry(Cause),
+    /// An attempt succeeded after one that failed.
+    Recovery,
     /// Records were dropped because retrying is limited.
     GivenUp,
     /// The sink rejected a request.
@@ -30,7 +32,7 @@ pub(super) enum Topic {
 }
 
 impl Topic {
-    const COUNT: usize = 14;
+    const COUNT: usize = 15;
 
     const fn index(self) -> usize {
         match self {
@@ -42,12 +44,13 @@ impl Topic {
             Self::DeadLettered => 11,
             Self::Address => 12,
             Self::Resolve => 13,
+            Self::Recovery => 14,
         }
     }
 }
 
 const _: () = assert!(Cause::Fault as usize == 6, "the topics of retries come first");
-const _: () = assert!(Topic::Resolve.index() + 1 == Topic::COUNT);
+const _: () = assert!(Topic::Recovery.index() + 1 == Topic::COUNT);
 
 /// When something was last said about each topic.
 #[derive(Debug, Default)]

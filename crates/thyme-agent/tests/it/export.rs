@@ -33,7 +33,11 @@ use thyme_agent::{
     metrics::Metrics,
     queue::{DropReason, Request, Settled, Token},
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
 
 /// Longest that anything expected is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -338,6 +342,58 @@ async fn compressed_requests_are_halved_too() {
     }
 }
 
+/// An HTTP server that reads the head of a request and no more: it refuses large bodies at once, as
+/// proxies do, lingers, and closes.
+async fn early_refusal(body_bytes_max: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&accepted);
+    let serve = async move |mut stream: TcpStream| -> io::Result<()> {
+        let mut received = Vec::new();
+        let head_end = loop {
+            stream.read_buf(&mut received).await?;
+            if let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+        };
+        let head = String::from_utf8_lossy(&received[..head_end]).to_lowercase();
+        let length = head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+        let length: usize = length.parse().unwrap();
+        if length > body_bytes_max {
+            let refusal = b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\n\r\n";
+            stream.write_all(refusal).await?;
+            stream.shutdown().await?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            return Ok(());
+        }
+        let begun = received.len();
+        received.resize(head_end + length, 0);
+        stream.read_exact(&mut received[begun..]).await?;
+        counted.fetch_add(1, Ordering::Relaxed);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await
+    };
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let serve = serve.clone();
+            tokio::spawn(async move { serve(stream).await.ok() });
+        }
+    });
+    (address, accepted)
+}
+
+/// Scenario: failure mode 22: a proxy refuses 10 MiB before it has read them, and closes.
+/// Guarantees: its answer is heard over the broken connection, and the halves get through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_before_the_body_was_read() {
+    let (address, accepted) = early_refusal(3 << 20).await;
+    let config = ExporterConfig { compression: Compression::None, ..config(Protocol::Http) };
+    let exporter = Exporter::start(&config, &Names::of([address]));
+    let bodies: Vec<String> = (0..10_240).map(|number| format!("{number:01024}")).collect();
+    exporter.send(&bodies).await;
+    exporter.all_acknowledged(1).await;
+    assert_eq!(accepted.load(Ordering::Relaxed), 4);
+}
+
 /// Scenario: failure mode 25: the sink rejects two of three records, in both protocols.
 /// Guarantees: they are dropped for that reason, and nothing is sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -590,7 +646,7 @@ async fn counting_proxy(target: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
         while let Ok((mut client, _)) = listener.accept().await {
             counted.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(async move {
-                let mut server = tokio::net::TcpStream::connect(target).await.unwrap();
+                let mut server = TcpStream::connect(target).await.unwrap();
                 tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
             });
         }
