@@ -1,7 +1,9 @@
 //! What one request says: how many records, which stretches of which streams, how late. Kept in
 //! buffers that are reused, so that a record costs no allocation. Knows nothing of other requests.
 
-use thyme_core::otlp::walk::{AnyValue, CheckedParser, LogRecord, WalkError, for_each_raw_record};
+use thyme_core::otlp::walk::{
+    AnyValue, CheckedParser, LogRecord, WalkError, for_each_raw_record, resource_logs,
+};
 use thyme_core::stamp::Stamp;
 
 use crate::intervals::Interval;
@@ -21,7 +23,7 @@ pub(crate) struct StreamKey {
 pub(crate) struct Stretch {
     pub(crate) stream: StreamKey,
     pub(crate) numbers: Interval,
-    /// Whether the writer's last line is the last of these.
+    /// Whether the writer's last line is among these.
     pub(crate) end: bool,
 }
 
@@ -55,12 +57,17 @@ impl Observations {
     /// Reads an encoded request, of which the first `records_max` records count.
     ///
     /// # Errors
-    /// When any part of the request is malformed.
+    /// When the request is malformed, down to the values in its resources and records.
     pub(crate) fn read_protobuf(
         &mut self,
         request: &[u8],
         records_max: u64,
     ) -> Result<(), WalkError> {
+        for resource in resource_logs(request) {
+            for attribute in resource?.attributes() {
+                attribute?.value.check()?;
+            }
+        }
         let mut parser = CheckedParser::default();
         for_each_raw_record(request, |record| {
             if self.records == records_max {
@@ -100,7 +107,7 @@ impl Observations {
             if stretch.stream == stream {
                 if stamp.sequence == stretch.numbers.last + 1 {
                     stretch.numbers.last = stamp.sequence;
-                    stretch.end = stamp.end;
+                    stretch.end |= stamp.end;
                     return;
                 }
                 break;
@@ -232,6 +239,37 @@ mod tests {
             .map(|one| (one.stream.writer, one.numbers.first, one.numbers.last))
             .collect();
         assert_eq!(stretches, [(0, 0, 2), (1, 9, 10), (0, 2, 2), (0, 4, 4)]);
+    }
+
+    /// Scenario: a writer's last line comes, and more of it behind.
+    /// Guarantees: the end isn't forgotten.
+    #[test]
+    fn ends_are_remembered() {
+        let mut seen = Observations::default();
+        seen.begin(RECEIVED);
+        for (sequence, end) in [(0, false), (1, true), (2, false)] {
+            seen.note(Some(Stamp { end, ..stamp(0, sequence) }));
+        }
+        let numbers = Interval { first: 0, last: 2 };
+        let stream = StreamKey { run: 1, writer: 0 };
+        assert_eq!(seen.stretches, [Stretch { stream, numbers, end: true }]);
+    }
+
+    /// Scenario: damage in a resource, in a record's attribute, and in the depth of a body.
+    /// Guarantees: each makes the request malformed.
+    #[test]
+    fn damage_anywhere_is_refused() {
+        let mut seen = Observations::default();
+        seen.begin(RECEIVED);
+        // Request > ResourceLogs > Resource > KeyValue > value of the wrong type.
+        let resource = [0x0a, 6, 0x0a, 4, 0x0a, 2, 0x10, 1];
+        // Request > ResourceLogs > ScopeLogs > LogRecord > the same, and > AnyValue > ArrayValue.
+        let attribute = [0x0a, 8, 0x12, 6, 0x12, 4, 0x32, 2, 0x10, 1];
+        let body = [0x0a, 10, 0x12, 8, 0x12, 6, 0x2a, 4, 0x2a, 2, 0x08, 1];
+        for request in [&resource[..], &attribute, &body] {
+            let error = seen.read_protobuf(request, u64::MAX).unwrap_err();
+            assert!(matches!(error, WalkError::FieldType { .. }), "{error}");
+        }
     }
 
     /// Scenario: a body that claims to be a string and isn't UTF-8.
