@@ -267,14 +267,13 @@ struct InFlight<'a>(&'a Metrics);
 
 impl<'a> InFlight<'a> {
     fn new(metrics: &'a Metrics) -> Self {
-        metrics.in_flight_requests.increment();
+        metrics.in_flight_requests.add_gauge(1);
         Self(metrics)
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        // The counter wraps, so this takes one away.
-        self.0.in_flight_requests.add(u64::MAX);
+        self.0.in_flight_requests.add_gauge(-1);
     }
 }
