@@ -184,7 +184,7 @@ fn raise_descriptor_limit(open_files_max: u64) {
     }
     let current = getrlimit(Resource::Nofile).current;
     if current.is_some_and(|current| current < open_files_max + OTHER_DESCRIPTORS) {
-        tracing::warn!(
+        tracing::info!(
             limit = current,
             open_files_max,
             "the system allows fewer open files than thyme's open_files_max"

@@ -382,12 +382,18 @@ pub fn parse_piece(
         None if matches!(state.format, LineFormat::Raw) => state.suffixes.raw().clone(),
         None => state.suffixes.malformed().clone(),
     };
-    let suffix = state.suffixes.with_chunk_offset(&base, line.emitted_bytes);
+    // A whole line that only lacks its newline is a record like any other.
+    let is_split = line.emitted_bytes > 0 || piece.len() < body.len();
+    let suffix = if is_split {
+        counts.split += 1;
+        state.suffixes.with_chunk_offset(&base, line.emitted_bytes)
+    } else {
+        base
+    };
     let content = classify(piece, false, counts);
     put_log_record(&mut batch.records, line.time_unix_nano, content, &suffix);
     batch.record_count += 1;
     counts.records += 1;
-    counts.split += 1;
     line.emitted_bytes += piece.len() as u64;
     let consumed = header_bytes + piece.len();
     batch.cover(chunk.range(0, consumed));

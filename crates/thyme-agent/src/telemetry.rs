@@ -92,9 +92,12 @@ impl Telemetry {
         }
         let provider = builder.build();
         let meter = provider.meter("thyme-agent");
-        // Set once: the counters belong to one pipeline and are shown by one telemetry.
-        metrics.batch_send_size.get_or_init(|| instruments::batch_send_size(&meter));
-        instruments::register(&meter, config, metrics);
+        // Without a reader there is nothing to show, and the SDK complains about each instrument.
+        if !config.telemetry.readers.is_empty() {
+            // Set once: the counters belong to one pipeline and are shown by one telemetry.
+            metrics.batch_send_size.get_or_init(|| instruments::batch_send_size(&meter));
+            instruments::register(&meter, config, metrics);
+        }
         Ok(Self { provider, pages })
     }
 

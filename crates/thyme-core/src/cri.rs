@@ -364,9 +364,8 @@ mod tests {
             })
         };
         let time = 1_709_251_199_500_000_000;
-        let owned = |tags: &str, body: &str| {
-            Some((time, Stream::Stdout, tags.to_owned(), body.to_owned()))
-        };
+        let owned =
+            |tags: &str, body: &str| Some((time, Stream::Stdout, tags.to_owned(), body.to_owned()));
         assert_eq!(parse("2024-02-29T23:59:59.5Z stdout F  a b "), owned("F", " a b "));
         assert_eq!(parse("2024-02-29T23:59:59.5Z stdout P x"), owned("P", "x"));
         assert_eq!(parse("2024-02-29T23:59:59.5Z stdout F "), owned("F", ""));

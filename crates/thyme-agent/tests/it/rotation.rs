@@ -207,6 +207,7 @@ fn ended_lines_leave() {
     let agent = node.start();
     let records = node.wait_records(2);
     assert_eq!(bodies(&records), ["no newline", "fragment"]);
+    assert!(!records[0].attributes.contains_key("thyme.chunk.offset"));
     assert_eq!(records[1].attributes["thyme.partial"], "true");
     assert_eq!(records[1].attributes["log.iostream"], "stderr");
     agent.stop();
