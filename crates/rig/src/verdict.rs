@@ -24,10 +24,10 @@ pub struct Figures {
     pub pods: u32,
     /// Kind of the lines.
     pub lines: &'static str,
-    /// thyme-agent's protocol; another agent has its own.
-    pub protocol: &'static str,
-    /// thyme-agent's compression.
-    pub compression: &'static str,
+    /// Protocol of the generated configuration; another agent or configuration has its own.
+    pub protocol: Option<&'static str>,
+    /// Compression of the generated configuration.
+    pub compression: Option<&'static str>,
     /// Length of the writing phase.
     pub load_seconds: f64,
     /// From the end of writing until everything had come.
@@ -78,14 +78,15 @@ impl Figures {
         let Finish { written, report, load, .. } = finish;
         let over = |amount: f64, by: f64| if by > 0.0 { amount / by } else { 0.0 };
         let seconds = load.account.elapsed_seconds;
+        let generated = options.other_agent().is_none() && options.agent_config().is_none();
         Self {
             scenario,
             agent: finish.agent_title.clone(),
             rate: options.rate,
             pods: options.pods,
             lines: options.lines.name(),
-            protocol: options.protocol.name(),
-            compression: options.compression.name(),
+            protocol: generated.then(|| options.protocol.name()),
+            compression: generated.then(|| options.compression.name()),
             load_seconds: seconds,
             drain_seconds: finish.drain_seconds,
             lines_written: written.lines,
@@ -194,16 +195,18 @@ fn common_rows(figures: &Figures) -> Vec<(&'static str, String)> {
             latency.p50, latency.p90, latency.p99, latency.max
         )
     });
+    let transport = match (figures.protocol, figures.compression) {
+        (Some(protocol), Some(compression)) => format!("{protocol} {compression}"),
+        _ => "sent as the agent is configured".into(),
+    };
     vec![
         (
             "load",
             format!(
-                "{} lines/s, {} pods, {} lines, {} {}, {:.1} s, then {:.1} s of drain",
+                "{} lines/s, {} pods, {} lines, {transport}, {:.1} s, then {:.1} s of drain",
                 grouped(figures.rate),
                 figures.pods,
                 figures.lines,
-                figures.protocol,
-                figures.compression,
                 figures.load_seconds,
                 figures.drain_seconds
             ),
@@ -260,8 +263,8 @@ mod tests {
             rate: 1000,
             pods: 2,
             lines: "mixed",
-            protocol: "grpc",
-            compression: "zstd",
+            protocol: Some("grpc"),
+            compression: Some("zstd"),
             load_seconds: 10.0,
             drain_seconds: 0.2,
             lines_written: 10_000,

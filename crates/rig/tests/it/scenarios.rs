@@ -85,6 +85,7 @@ fn an_agent_that_delivers_nothing_fails() {
     assert_eq!(code, Some(1));
     assert_eq!(json["lines_lost"], lines_written(&json, 1_000));
     assert_eq!(json["agent"], "sleep");
+    assert_eq!(json["protocol"], Value::Null, "it is the agent's affair");
     let failed = |line: &str| line.starts_with("FAILED  ") && line.ends_with(" lines were lost");
     assert!(table.lines().any(failed));
 }
