@@ -1,7 +1,7 @@
 //! How far each file has been acknowledged, kept on disk by a thread of its own. It must never
 //! hold a worker up, and never be ahead of the sink's acknowledgements.
 //!
-//! A write is a new file renamed over the old one, within [`WRITE_INTERVAL`] of the
+//! A write is a new file renamed over the old one, within 200 ms of the
 //! acknowledgement; each second a write is synced and kept as a second generation, so that a power
 //! loss falls back to it.
 

@@ -119,13 +119,16 @@ pub struct DiscoveryStart {
     pub metrics: Arc<Metrics>,
 }
 
+/// A directory and a live file's name: where a checkpoint belongs, whichever receiver reads it.
+type Place = (Arc<Path>, Arc<OsStr>);
+
 /// The discovery thread's state.
 pub struct Discovery {
     scanner: Scanner,
     watch: DirectoryWatch,
     events: Receiver<DirectoryEvent>,
     stop: Receiver<()>,
-    resume: HashMap<(Arc<Path>, Arc<OsStr>), Vec<(FileKey, FileCheckpoint)>>,
+    resume: HashMap<Place, Vec<(FileKey, FileCheckpoint)>>,
     workers: Vec<WorkerHandle>,
     /// Which worker a group belongs to; it never moves.
     assigned: HashMap<Arc<GroupKey>, usize>,
