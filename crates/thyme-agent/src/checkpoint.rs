@@ -13,7 +13,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -21,7 +21,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 pub use self::format::{FileCheckpoint, FormatError};
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, pipeline::EndNote};
 
 /// Shortest time between two writes; an acknowledgement is on disk within twice that.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
@@ -151,6 +151,7 @@ impl Publisher {
 pub struct Writer {
     publisher: Publisher,
     thread: JoinHandle<()>,
+    ended: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -176,16 +177,26 @@ impl Writer {
         };
         table.taken.extend(resumed);
         table.apply();
+        let ended = Arc::new(AtomicBool::new(false));
+        let note = EndNote(Arc::clone(&ended));
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || table.run(&woken, &pending))
+            .spawn(move || {
+                let _note = note;
+                table.run(&woken, &pending);
+            })
             .map_err(CheckpointError::io(&directory, "cannot start the checkpoint thread"))?;
-        Ok(Self { publisher, thread })
+        Ok(Self { publisher, thread, ended })
     }
 
     /// A way to leave changes.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
+    }
+
+    /// Turns true when the thread has ended.
+    pub fn ended(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.ended)
     }
 
     /// Writes and syncs what is left, and ends. All other publishers must be gone.

@@ -7,7 +7,10 @@
 //! ```
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -75,6 +78,8 @@ pub struct Pipeline {
     discovery: (Sender<()>, JoinHandle<()>),
     workers: Vec<RunningWorker>,
     checkpoints: Option<Writer>,
+    /// Threads without a sign of life of their own: their names, and whether they have ended.
+    ended: Vec<(&'static str, Arc<AtomicBool>)>,
     metrics: Arc<Metrics>,
 }
 
@@ -122,18 +127,28 @@ impl Pipeline {
             checkpoints: publisher,
             metrics: Arc::clone(&metrics),
         });
-        let thread = spawn("discovery".to_owned(), move || discovery.run())?;
-        Ok(Self { discovery: (stopper, thread), workers, checkpoints, metrics })
+        let discovery_ended = Arc::new(AtomicBool::new(false));
+        let mut ended = vec![("discovery", Arc::clone(&discovery_ended))];
+        ended.extend(checkpoints.as_ref().map(|writer| ("checkpoint", writer.ended())));
+        let thread = spawn("discovery".to_owned(), move || {
+            let _note = EndNote(discovery_ended);
+            discovery.run();
+        })?;
+        Ok(Self { discovery: (stopper, thread), workers, checkpoints, ended, metrics })
     }
 
-    /// A check that the pipeline makes progress: every worker has given a sign of life, none has
-    /// failed, and while requests wait, attempts to send them end, well or badly. It stays valid
+    /// A check that the pipeline makes progress: no thread has ended, every worker has given a sign
+    /// of life, and while requests wait, attempts to send them end, well or badly. It stays valid
     /// after the pipeline has ended.
     pub fn health(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
         let states: Vec<Arc<WorkerState>> =
             self.workers.iter().map(|worker| Arc::clone(&worker.handle.state)).collect();
         let metrics = Arc::clone(&self.metrics);
+        let ended = self.ended.clone();
         move || {
+            if let Some((name, _)) = ended.iter().find(|one| one.1.load(Ordering::Relaxed)) {
+                return Err(format!("the {name} thread has ended"));
+            }
             let last_attempt_unix_ms = metrics.last_attempt_unix_ms.get();
             for (number, state) in states.iter().enumerate() {
                 if let Some(failure) = state.failure() {
@@ -179,6 +194,15 @@ impl Pipeline {
             checkpoints.finish();
         }
         report
+    }
+}
+
+/// Notes the end of a thread, however it comes about.
+pub(crate) struct EndNote(pub(crate) Arc<AtomicBool>);
+
+impl Drop for EndNote {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -13,12 +13,13 @@ mod turn;
 mod upkeep;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
+use tokio::sync::mpsc::error::TrySendError;
 
 pub use self::handle::{KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms};
 use self::{
@@ -90,6 +91,8 @@ pub struct Worker {
     buffer: Vec<u8>,
     batch: Batch,
     encoder: Encoder,
+    /// Requests that the exporter's channel had no room for; they go first when it has.
+    unsent: VecDeque<Request>,
     /// Requests that are not settled, and what they take from the budget.
     outstanding_requests: usize,
     outstanding_bytes: usize,
@@ -153,6 +156,7 @@ impl Worker {
             buffer: vec![0; READ_BYTES],
             batch: Batch::new(limits),
             encoder,
+            unsent: VecDeque::new(),
             outstanding_requests: 0,
             outstanding_bytes: 0,
             last_upkeep: now,
@@ -225,8 +229,13 @@ impl Worker {
         Ok(next_poll)
     }
 
-    fn is_budget_used(&self) -> bool {
+    /// Whether no further request may be made for now.
+    fn is_queue_full(&self) -> bool {
         self.outstanding_requests >= self.config.requests_max
+    }
+
+    fn is_budget_used(&self) -> bool {
+        self.is_queue_full()
             || self.outstanding_bytes + self.batch.records.len() >= self.config.in_flight_bytes_max
     }
 
@@ -286,12 +295,27 @@ impl Worker {
             reply: self.reply.clone(),
             token: Token { ranges, buffer: encoded.buffer, charged_bytes: encoded.buffer_bytes },
         };
-        // The channel has room for every request that may be outstanding. It is closed only when
-        // the exporter has ended, and then nothing can be settled any more.
-        if self.requests.blocking_send(request).is_err() {
-            self.state.fail("the exporter has ended");
-        }
+        self.unsent.push_back(request);
+        self.hand_over();
         Ok(())
+    }
+
+    /// Hands requests over as far as the exporter's channel has room, without ever waiting.
+    fn hand_over(&mut self) {
+        while let Some(request) = self.unsent.pop_front() {
+            match self.requests.try_send(request) {
+                Ok(()) => {}
+                Err(TrySendError::Full(request)) => {
+                    self.unsent.push_front(request);
+                    return;
+                }
+                // The exporter has ended, and then nothing can be settled any more.
+                Err(TrySendError::Closed(_)) => {
+                    self.state.fail("the exporter has ended");
+                    return;
+                }
+            }
+        }
     }
 
     fn compression(&self) -> Compression {

@@ -1,6 +1,8 @@
 //! Open partial lines: the fragments of a record whose end hasn't been read. They belong to no
 //! batch, so a checkpoint never passes them.
 
+use std::time::Instant;
+
 use thyme_core::cri::Stream;
 
 use super::suffix::Marker;
@@ -20,6 +22,8 @@ pub struct Partial {
     pub ranges: Vec<FileRange>,
     /// Bytes of the record that already left as pieces.
     pub emitted_bytes: u64,
+    /// Length of `body` when it was last looked at, and since when it has had that length.
+    last_look: Option<(usize, Instant)>,
 }
 
 impl Partial {
@@ -31,6 +35,7 @@ impl Partial {
     fn begin(&mut self, time_unix_nano: u64, marker: Marker<'_>, emitted_bytes: u64) {
         self.time_unix_nano = time_unix_nano;
         self.emitted_bytes = emitted_bytes;
+        self.last_look = None;
         self.docker = marker == Marker::Docker;
         self.tags.clear();
         if let Marker::Tags(tags) = marker {
@@ -72,6 +77,15 @@ impl Partials {
     /// Bytes of its body so far.
     pub fn open_bytes(&self, stream: Stream) -> usize {
         self.open[stream.index()].as_ref().map_or(0, |open| open.body.len())
+    }
+
+    /// Since when the stream's open record has not grown, as far as calls of this have seen.
+    pub fn quiet_since(&mut self, stream: Stream, now: Instant) -> Option<Instant> {
+        let open = self.open[stream.index()].as_mut()?;
+        let bytes = open.body.len();
+        let last_look = open.last_look.filter(|(seen, _)| *seen == bytes);
+        let (_, since) = *open.last_look.insert(last_look.unwrap_or((bytes, now)));
+        Some(since)
     }
 
     /// Memory that the open records hold, in bytes.

@@ -91,6 +91,8 @@ pub(super) struct Group {
     /// Longest `poll_interval`.
     pub(super) poll_interval_max: Duration,
     pub(super) last_growth: Instant,
+    /// When a read last came to the end of what there was.
+    pub(super) caught_up_at: Instant,
     /// Whether it is in the worker's list of active groups.
     pub(super) is_active: bool,
     /// Whether a watch will say when its live file grows.
@@ -128,6 +130,7 @@ impl Group {
             poll_interval: POLL_INTERVAL_MIN,
             poll_interval_max: receiver.poll_interval.max(POLL_INTERVAL_MIN),
             last_growth: now,
+            caught_up_at: now,
             is_active: false,
             is_watched: false,
             key,

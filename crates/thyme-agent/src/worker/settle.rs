@@ -44,6 +44,7 @@ impl Worker {
         self.acknowledge(&request.token.ranges);
         drop(request.body);
         self.encoder.recycle(request.token.buffer);
+        self.hand_over();
     }
 
     /// Moves the checkpoints of files whose bytes are settled.

@@ -43,6 +43,8 @@ enum Read {
     Taken(u64),
     /// There are no bytes, or only the beginning of a line.
     End,
+    /// There is more, but no request may be made before others are settled.
+    Blocked,
     /// The file can't be read, now or ever.
     Failed,
 }
@@ -51,6 +53,7 @@ impl Worker {
     /// Reads once from the group's oldest file that isn't finished.
     pub(super) fn read_turn(&mut self, number: u32, now: Instant) -> Result<Progress, EncodeError> {
         let Some(id) = self.oldest_unfinished(number) else {
+            self.has_caught_up(number, now);
             return Ok(self.rest(number, now));
         };
         let read = match self.read_file(number, id)? {
@@ -60,7 +63,12 @@ impl Worker {
         };
         match read {
             Read::Taken(bytes) => Ok(self.pace(number, id, bytes, now)),
-            Read::End => self.at_end(number, id, now),
+            Read::End => {
+                self.has_caught_up(number, now);
+                self.at_end(number, id, now)
+            }
+            // The budget is looked at before the next turn.
+            Read::Blocked => Ok(Progress::Again),
             Read::Failed => Ok(self.rest(number, now)),
         }
     }
@@ -68,6 +76,13 @@ impl Worker {
     fn oldest_unfinished(&self, number: u32) -> Option<u32> {
         let files = &self.groups.get(&number)?.files;
         files.iter().copied().find(|id| self.files.get(id).is_some_and(|file| !file.is_finished()))
+    }
+
+    /// Notes that all that there is of the group has been read.
+    fn has_caught_up(&mut self, number: u32, now: Instant) {
+        if let Some(group) = self.groups.get_mut(&number) {
+            group.caught_up_at = now;
+        }
     }
 
     /// When the group is read next, after a read that found `bytes`.
@@ -82,6 +97,7 @@ impl Worker {
             group.next_poll = now;
             return Progress::Again;
         }
+        group.caught_up_at = now;
         // Twice as long or half as long, until a read finds about what it should.
         let interval = if bytes < READ_BYTES_WANTED / 2 {
             group.poll_interval * 2
@@ -158,6 +174,10 @@ impl Worker {
             at += consumed;
             if stop == Stop::NoNewline {
                 break;
+            }
+            if self.is_queue_full() {
+                self.give_back(id, at, filled);
+                return Ok(Read::Blocked);
             }
             self.close_batch()?;
         }

@@ -34,13 +34,19 @@ impl Worker {
 
     /// Lets go of partial lines whose end isn't waited for any longer.
     fn flush_ended_partials(&mut self, now: Instant) -> Result<(), EncodeError> {
-        let ended = self.groups.iter().filter(|(_, group)| {
-            group.lines.partials.queued().0 > 0
-                && now.duration_since(group.last_growth) >= PARTIAL_LINE_WAIT
-        });
-        let ended: Vec<u32> = ended.map(|(number, _)| *number).collect();
-        for number in ended {
-            self.flush_partials(number, Flush::Ended)?;
+        let mut ended = Vec::new();
+        for (number, group) in &mut self.groups {
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                // The next fragment may stand in what hasn't been read yet.
+                let quiet_since = group.lines.partials.quiet_since(stream, now);
+                if quiet_since.is_some_and(|since| group.caught_up_at >= since + PARTIAL_LINE_WAIT)
+                {
+                    ended.push((*number, stream));
+                }
+            }
+        }
+        for (number, stream) in ended {
+            self.flush_stream(number, stream, Flush::Ended)?;
         }
         Ok(())
     }
@@ -71,21 +77,29 @@ impl Worker {
     }
 
     fn flush_partials(&mut self, number: u32, flush: Flush) -> Result<(), EncodeError> {
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            let Some(group) = self.groups.get(&number) else { return Ok(()) };
-            if !group.lines.partials.is_open(stream) {
-                continue;
-            }
-            let body_bytes = group.lines.partials.open_bytes(stream);
-            if self.batch.is_full_for(group.lines.suffixes.record_bytes_max(body_bytes)) {
-                self.close_batch()?;
-            }
-            let Some(group) = self.groups.get_mut(&number) else { return Ok(()) };
-            let mut booking = Booking::begin(group, &mut self.batch, number);
-            let lines = &mut booking.group.lines;
-            flush_partial(stream, lines, booking.batch, &mut booking.counts, flush);
-            booking.end(&self.metrics, 0);
+        self.flush_stream(number, Stream::Stdout, flush)?;
+        self.flush_stream(number, Stream::Stderr, flush)
+    }
+
+    fn flush_stream(
+        &mut self,
+        number: u32,
+        stream: Stream,
+        flush: Flush,
+    ) -> Result<(), EncodeError> {
+        let Some(group) = self.groups.get(&number) else { return Ok(()) };
+        if !group.lines.partials.is_open(stream) {
+            return Ok(());
         }
+        let body_bytes = group.lines.partials.open_bytes(stream);
+        if self.batch.is_full_for(group.lines.suffixes.record_bytes_max(body_bytes)) {
+            self.close_batch()?;
+        }
+        let Some(group) = self.groups.get_mut(&number) else { return Ok(()) };
+        let mut booking = Booking::begin(group, &mut self.batch, number);
+        let lines = &mut booking.group.lines;
+        flush_partial(stream, lines, booking.batch, &mut booking.counts, flush);
+        booking.end(&self.metrics, 0);
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 mod node;
 
 mod allocations;
+mod backpressure;
 mod cli;
 mod export;
 mod hostile;

@@ -212,3 +212,22 @@ fn ended_lines_leave() {
     assert_eq!(records[1].attributes["log.iostream"], "stderr");
     agent.stop();
 }
+
+/// Scenario: row 10, while the other stream goes on. A container's stderr ends in a fragment, its
+/// stdout writes on without a pause.
+/// Guarantees: the fragment leaves all the same, marked as partial.
+#[test]
+fn an_ended_line_leaves_beside_a_busy_stream() {
+    let node = Node::new();
+    let container = node.container("a");
+    append(&container.join("0.log"), cri_partial("stderr", "fragment"));
+    let agent = node.start();
+    wait_until("the fragment leaves", || {
+        append(&container.join("0.log"), cri("busy"));
+        let records = node.take_records();
+        records
+            .iter()
+            .any(|one| one.text() == "fragment" && one.attributes["thyme.partial"] == "true")
+    });
+    agent.stop();
+}
