@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Enough archives for any outage that fits the disk, unless the options say otherwise.
 const ROTATE_FILES: u32 = 10_000;
 
-/// The requests in flight may fill up after the sink has stopped: the agent's budget of 24 MiB, as
+/// The requests in flight may fill up after the sink has stopped: the agent's budget of 16 MiB, as
 /// much again for what is read and compressed, and slack.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
 

@@ -350,7 +350,7 @@ impl Default for ThymeConfig {
         Self {
             workers: 1,
             request_bytes_max: 3_670_016, // 3.5 MiB: stock receivers take 4 MiB.
-            in_flight_bytes_max: 24 << 20,
+            in_flight_bytes_max: 16 << 20,
             partial_bytes_max: 16 << 20,
             shutdown_timeout: Duration::from_secs(20),
             open_files_max: 100_000,

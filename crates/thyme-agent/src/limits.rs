@@ -59,4 +59,4 @@ pub const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(15);
 pub const EXPORT_SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Buffers that an encoder keeps, in requests.
-pub const SPARE_REQUESTS: usize = 2;
+pub const SPARE_REQUESTS: usize = 1;

@@ -194,7 +194,7 @@ fn defaults_are_the_collectors() {
         thyme: ThymeConfig {
             workers: 1,
             request_bytes_max: 3_670_016,
-            in_flight_bytes_max: 25_165_824,
+            in_flight_bytes_max: 16_777_216,
             partial_bytes_max: 16_777_216,
             shutdown_timeout: 20 * second,
             open_files_max: 100_000,
