@@ -7,6 +7,7 @@
 
 mod format;
 mod lock;
+pub mod prepare;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thyme_agent::{
     admin::{Admin, Health},
+    checkpoint::prepare::{Owner, Prepared, prepare_directory},
     config::Config,
     metrics::Metrics,
     pipeline::{DrainReport, Pipeline},
@@ -51,6 +52,19 @@ enum Command {
         #[arg(long, value_name = "FILE", value_parser = config_path)]
         config: PathBuf,
     },
+    /// Gives a state directory to the agent's user, mode 0700; for an init container with UID 0 and
+    /// CAP_CHOWN. Does nothing where all is right.
+    PrepareState {
+        /// The directory; made if there is none.
+        #[arg(long, value_name = "DIR")]
+        directory: PathBuf,
+        /// The agent's user.
+        #[arg(long, default_value_t = 65_534)]
+        uid: u32,
+        /// The agent's group: 0, as the kubelet's log files are readable for that.
+        #[arg(long, default_value_t = 0)]
+        gid: u32,
+    },
 }
 
 /// A path, also as the Collector writes it: `file:PATH`.
@@ -65,6 +79,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match (&arguments.command, &arguments.config) {
         (Some(Command::Validate { config }), _) => validate(config),
+        (Some(Command::PrepareState { directory, uid, gid }), _) => {
+            prepare_state(directory, Owner { uid: *uid, gid: *gid })
+        }
         (None, Some(config)) => run(config),
         (None, None) => unreachable!("clap asks for one of them"),
     };
@@ -81,6 +98,17 @@ fn main() -> ExitCode {
 fn validate(path: &Path) -> anyhow::Result<()> {
     Config::load(path)?;
     writeln!(std::io::stdout().lock(), "OK")?;
+    Ok(())
+}
+
+fn prepare_state(directory: &Path, owner: Owner) -> anyhow::Result<()> {
+    let prepared = match prepare_directory(directory, owner)? {
+        Prepared::AsItWas => "is as it should be",
+        Prepared::HandedOver => "was handed over",
+    };
+    let Owner { uid, gid } = owner;
+    let directory = directory.display();
+    writeln!(std::io::stdout().lock(), "{directory} {prepared}: {uid}:{gid}, mode 0700")?;
     Ok(())
 }
 

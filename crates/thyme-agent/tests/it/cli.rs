@@ -264,3 +264,29 @@ fn a_taken_address_stops_the_start() {
     agent.line(&format!("can't listen on {endpoint} for the health check"));
     assert_eq!(agent.exit_code(), Some(1));
 }
+
+/// Scenario: an init container prepares a state directory twice, then one that is a file.
+/// Guarantees: 0 and a line that says what was done; otherwise 1 and what is wrong with which path.
+#[test]
+fn a_state_directory_is_prepared() {
+    let parent = TempDir::new().unwrap();
+    let directory = parent.path().join("state");
+    let owner = [
+        rustix::process::geteuid().as_raw().to_string(),
+        rustix::process::getegid().as_raw().to_string(),
+    ];
+    let prepare = |path: &Path| {
+        let path = path.to_str().unwrap();
+        output(&["prepare-state", "--directory", path, "--uid", &owner[0], "--gid", &owner[1]])
+    };
+    for done in ["was handed over", "is as it should be"] {
+        let ended = prepare(&directory);
+        assert!(ended.status.success(), "{}", text(&ended.stderr));
+        assert!(text(&ended.stdout).contains(done), "{}", text(&ended.stdout));
+    }
+    let file = parent.path().join("file");
+    fs::write(&file, "").unwrap();
+    let ended = prepare(&file);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(text(&ended.stderr).contains("file: is no directory"), "{}", text(&ended.stderr));
+}
