@@ -26,10 +26,9 @@ fi
 read -r GF_SECURITY_ADMIN_PASSWORD <"$file"
 export GF_SECURITY_ADMIN_PASSWORD
 if [ -n "$given" ] && [ "$given" != "$GF_SECURITY_ADMIN_PASSWORD" ]; then
-  echo "The Secret grafana-admin is newer than Grafana's database. It counts for a new pod:" \
-    "kubectl rollout restart deployment/lgtm -n lgtm"
+  echo "The Secret grafana-admin is newer than Grafana's database. It counts for a new pod only."
 fi
-echo "To read it: kubectl exec -n lgtm deployment/lgtm -- cat $file"
+echo "The password in force is in $file of this container."
 
 # Of an earlier start of this container, were there one.
 rm -f /tmp/ready
