@@ -51,7 +51,7 @@ variable "aws_region" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z]{2,3}(-[a-z]+)+-[1-9]$", var.aws_region))
+    condition     = can(regex("^[a-z]{2,4}(-[a-z]+)+-[1-9]$", var.aws_region))
     error_message = "A region's code, such as eu-central-1; no zone letter."
   }
 }

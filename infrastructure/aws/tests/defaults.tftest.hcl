@@ -69,28 +69,6 @@ variables {
   cluster_endpoint_public_access_cidrs = ["203.0.113.10/32"]
 }
 
-# What each add-on's own look-up answers, so that no two of them can be swapped unseen.
-
-override_data {
-  target = data.aws_eks_addon_version.this["coredns"]
-  values = { version = "v1-coredns" }
-}
-
-override_data {
-  target = data.aws_eks_addon_version.this["eks-pod-identity-agent"]
-  values = { version = "v1-pod-identity-agent" }
-}
-
-override_data {
-  target = data.aws_eks_addon_version.this["kube-proxy"]
-  values = { version = "v1-kube-proxy" }
-}
-
-override_data {
-  target = data.aws_eks_addon_version.this["vpc-cni"]
-  values = { version = "v1-vpc-cni" }
-}
-
 # An apply against the mock: so that what is known only after creation can be compared, too.
 run "defaults" {
   command = apply
@@ -290,12 +268,23 @@ run "defaults" {
 
   assert {
     condition = (
-      aws_eks_addon.coredns.addon_version == "v1-coredns"
-      && aws_eks_addon.pod_identity_agent.addon_version == "v1-pod-identity-agent"
-      && aws_eks_addon.kube_proxy.addon_version == "v1-kube-proxy"
-      && aws_eks_addon.vpc_cni.addon_version == "v1-vpc-cni"
+      aws_eks_addon.coredns.addon_version == data.aws_eks_addon_version.this["coredns"].version
+      && aws_eks_addon.pod_identity_agent.addon_version == data.aws_eks_addon_version.this["eks-pod-identity-agent"].version
+      && aws_eks_addon.kube_proxy.addon_version == data.aws_eks_addon_version.this["kube-proxy"].version
+      && aws_eks_addon.vpc_cni.addon_version == data.aws_eks_addon_version.this["vpc-cni"].version
     )
     error_message = "Each add-on must have the version that was looked up for it."
+  }
+
+  # The mock makes a version up for each, so that no two of them can be swapped unseen.
+  assert {
+    condition     = length(distinct([for addon in data.aws_eks_addon_version.this : addon.version])) == 4
+    error_message = "The four versions must be told apart."
+  }
+
+  assert {
+    condition     = alltrue([for name, addon in data.aws_eks_addon_version.this : addon.addon_name == name])
+    error_message = "Each version must be looked up by its add-on's name."
   }
 
   assert {
