@@ -136,6 +136,13 @@ resource "aws_eks_addon" "pod_identity_agent" {
   addon_version               = data.aws_eks_addon_version.this["eks-pod-identity-agent"].version
   resolve_conflicts_on_create = "OVERWRITE"
   resolve_conflicts_on_update = "OVERWRITE"
+
+  # A new node is tainted as not ready until the network plugin runs, and the plugin waits for this
+  # agent's credentials: so the agent must start in spite of the taint. The add-on's default since 1.2;
+  # written down, because without it no node ever joins.
+  configuration_values = jsonencode({
+    tolerations = [{ operator = "Exists" }]
+  })
 }
 
 resource "aws_eks_addon" "vpc_cni" {

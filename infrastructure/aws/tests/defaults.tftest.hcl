@@ -311,6 +311,11 @@ run "defaults" {
   }
 
   assert {
+    condition     = jsonencode(jsondecode(aws_eks_addon.pod_identity_agent.configuration_values).tolerations) == jsonencode([{ operator = "Exists" }])
+    error_message = "The agent must start on nodes that are not ready: the network plugin, which makes them ready, waits for it."
+  }
+
+  assert {
     condition     = jsondecode(aws_eks_addon.vpc_cni.configuration_values).enableNetworkPolicy == "true"
     error_message = "Without enableNetworkPolicy, as a string, NetworkPolicies do nothing."
   }
