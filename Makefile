@@ -1,7 +1,8 @@
 # Every command of the project. `make` lists them.
 #
-# Variables such as RATE or DURATION are not mentioned below: make hands those that the user set, on
-# its command line or in the environment, to the recipes' environment, where `rig` reads them.
+# Variables such as RATE, DURATION or TAG are not mentioned below: make hands those that the user set,
+# on its command line or in the environment, to the recipes' environment, where `rig` and the scripts
+# read them.
 # CARGO_TARGET_DIR is honoured by leaving all paths of built files to cargo, and to `rig`, which
 # looks for the other binaries beside itself.
 
@@ -40,6 +41,39 @@ lint: ## Check formatting, lints and documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
+
+.PHONY: test-infra
+test-infra: ## Check infrastructure, manifests, images, workflows and scripts without a cluster (needs tofu or terraform, kubectl, go)
+	@scripts/install-test-tools
+	@scripts/test-infra
+
+.PHONY: test-node
+test-node: ## Build the images and run the pipeline from them under containerd (needs root, Debian)
+	@exec tests/node/run
+
+.PHONY: test-kubernetes
+test-kubernetes: ## Run the manifests on a real Kubernetes 1.34 with one node, built from source (needs root, Debian, go)
+	@exec tests/node/kubernetes/run
+
+.PHONY: docker-build
+docker-build: ## Build the three images; TAG REGISTRY CONTAINER_TOOL PLATFORM change it
+	@exec deployment/images/images build
+
+.PHONY: docker-push
+docker-push: ## Push the three images as TAG and as latest
+	@exec deployment/images/images push
+
+.PHONY: k3d-load
+k3d-load: ## Load the images into the k3d cluster K3D_CLUSTER [thyme]
+	@exec deployment/images/images k3d-load
+
+.PHONY: kind-load
+kind-load: ## Load the images into the kind cluster KIND_CLUSTER [thyme]
+	@exec deployment/images/images kind-load
+
+.PHONY: grafana-access
+grafana-access: ## Open Grafana's load balancer to the grafana_allowed_cidrs of the infrastructure
+	@exec deployment/aws/grafana-access
 
 .PHONY: deny
 deny: ## Check licences, bans and sources of all dependencies (needs cargo-deny)

@@ -1,0 +1,271 @@
+//! The cluster on AWS: OpenTofu with a workspace for each cluster's name, and the questions to AWS
+//! that OpenTofu has no answer to. It never touches a state that holds another cluster.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    cli::DEFAULT_CLUSTER,
+    error::{Error, Result},
+    kubernetes::text_at,
+    limits::{APPLY_MAX, INIT_MAX},
+    tools::{Invocation, Tools},
+};
+
+/// Where the definitions are, from the root of the repository.
+const DIRECTORY: &str = "infrastructure/aws";
+
+/// Answers with the address that asks it. Of AWS, which is trusted with the cluster anyway.
+const ADDRESS_SERVICE: &str = "https://checkip.amazonaws.com";
+
+/// Stands for nobody (RFC 5737) where a cluster is only taken away.
+const NOBODY: &str = "192.0.2.1/32";
+
+/// One cluster, made by OpenTofu.
+#[derive(Debug)]
+pub struct Infrastructure<'a> {
+    tools: &'a Tools,
+    /// `tofu` or `terraform`.
+    program: &'static str,
+    cluster: String,
+    region: String,
+}
+
+/// What OpenTofu says of a cluster that it has made.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    /// The network that the cluster is in.
+    pub vpc: String,
+    /// Who may reach Grafana; empty for the network itself only.
+    pub grafana_allowed_cidrs: Vec<String>,
+    /// All of them, for the report.
+    pub all: BTreeMap<String, Value>,
+}
+
+/// Where network and load balancer meet.
+#[derive(Debug, Deserialize)]
+struct Interfaces {
+    #[serde(rename = "NetworkInterfaces")]
+    interfaces: Vec<Value>,
+}
+
+impl<'a> Infrastructure<'a> {
+    /// A cluster by name; `program` is the OpenTofu or Terraform to use.
+    pub fn new(tools: &'a Tools, program: &'static str, cluster: &str, region: &str) -> Self {
+        Self { tools, program, cluster: cluster.to_owned(), region: region.to_owned() }
+    }
+
+    /// The workspace: the quick start by hand is in the default one.
+    fn workspace(&self) -> &str {
+        if self.cluster == DEFAULT_CLUSTER { "default" } else { &self.cluster }
+    }
+
+    fn tofu<I: Into<String>>(&self, arguments: impl IntoIterator<Item = I>) -> Invocation {
+        let directory = format!("-chdir={DIRECTORY}");
+        let arguments = arguments.into_iter().map(Into::into);
+        Invocation::new(self.program, std::iter::once(directory).chain(arguments))
+    }
+
+    fn aws(&self, arguments: &[&str]) -> Invocation {
+        let own = arguments.iter().map(|&argument| argument.to_owned());
+        let region = ["--region".to_owned(), self.region.clone()];
+        let output = ["--output".to_owned(), "json".to_owned()];
+        Invocation::new("aws", own.chain(region).chain(output))
+    }
+
+    /// The account, which also shows that there are credentials.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn account(&self) -> Result<String> {
+        let identity: Value = self.tools.json(&self.aws(&["sts", "get-caller-identity"]))?;
+        Ok(text_at(&identity, "/Account"))
+    }
+
+    /// This machine's address as AWS sees it, as a CIDR.
+    ///
+    /// # Errors
+    /// The answer is no address.
+    pub fn own_cidr(&self) -> Result<String> {
+        let ask = Invocation::new("curl", ["-fsS", "--max-time", "10", ADDRESS_SERVICE]);
+        let answer = self.tools.text(&ask)?;
+        match answer.trim().parse() {
+            Ok(IpAddr::V4(address)) => Ok(format!("{address}/32")),
+            _ => Err(Error::Answer {
+                command: ask.line(),
+                problem: format!(
+                    "{answer:?} is no IPv4 address; set PUBLIC_ACCESS_CIDRS to who may reach the \
+                     cluster's API"
+                ),
+            }),
+        }
+    }
+
+    /// Makes OpenTofu ready, and makes sure that its state is this cluster's or nobody's. Whether
+    /// there is anything in it.
+    ///
+    /// # Errors
+    /// The state holds another cluster, or another region.
+    pub fn open(&self) -> Result<bool> {
+        self.tools.run(&self.tofu(["init", "-input=false"]).within(INIT_MAX).shown())?;
+        let select = ["workspace", "select", "-or-create", self.workspace()];
+        self.tools.run(&self.tofu(select))?;
+        let show = self.tofu(["show", "-json"]);
+        let state: Value = self.tools.json(&show)?;
+        let resources = state.pointer("/values/root_module/resources").and_then(Value::as_array);
+        let resources = resources.map(Vec::as_slice).unwrap_or_default();
+        let managed = || resources.iter().filter(|one| one["mode"] == "managed");
+        let clusters = managed().filter(|one| one["type"] == "aws_eks_cluster");
+        let names = clusters.map(|one| text_at(one, "/values/name"));
+        let regions = managed().map(|one| text_at(one, "/values/region"));
+        for (what, expected, found) in [
+            ("cluster", &self.cluster, names.collect::<Vec<_>>()),
+            ("region", &self.region, regions.collect()),
+        ] {
+            let other = found.into_iter().find(|one| !one.is_empty() && one != expected);
+            if let Some(other) = other {
+                return Err(Error::Refused(format!(
+                    "the state in workspace {:?} of {DIRECTORY} holds {what} {other:?}, not \
+                     {expected:?}: it is left alone. Give the run another cluster name, or the \
+                     region that the state has",
+                    self.workspace()
+                )));
+            }
+        }
+        Ok(managed().next().is_some())
+    }
+
+    fn variables(&self, cidrs: &[String]) -> [String; 3] {
+        let cidrs = serde_json::to_string(cidrs).expect("texts are valid JSON");
+        [
+            format!("-var=cluster_name={}", self.cluster),
+            format!("-var=aws_region={}", self.region),
+            format!("-var=cluster_endpoint_public_access_cidrs={cidrs}"),
+        ]
+    }
+
+    /// Makes the cluster, or changes it to what the definitions say.
+    ///
+    /// # Errors
+    /// As OpenTofu's; anything may exist then.
+    pub fn apply(&self, public_access_cidrs: &[String]) -> Result<Outputs> {
+        let variables = self.variables(public_access_cidrs);
+        let fixed = ["apply", "-auto-approve", "-input=false"].map(str::to_owned);
+        let apply = self.tofu(fixed.into_iter().chain(variables));
+        self.tools.run(&apply.within(APPLY_MAX).shown())?;
+        self.outputs()
+    }
+
+    /// Takes the cluster away.
+    ///
+    /// # Errors
+    /// As OpenTofu's; anything may be left then.
+    pub fn destroy(&self) -> Result<()> {
+        let variables = self.variables(&[NOBODY.to_owned()]);
+        let fixed = ["destroy", "-auto-approve", "-input=false"].map(str::to_owned);
+        let destroy = self.tofu(fixed.into_iter().chain(variables));
+        self.tools.run(&destroy.within(APPLY_MAX).shown()).map(drop)
+    }
+
+    /// What OpenTofu says of the cluster.
+    ///
+    /// # Errors
+    /// An output is missing: the cluster was made in part only.
+    pub fn outputs(&self) -> Result<Outputs> {
+        let command = self.tofu(["output", "-json"]);
+        let all: BTreeMap<String, Value> = self.tools.json(&command)?;
+        let all: BTreeMap<String, Value> =
+            all.into_iter().map(|(name, output)| (name, output["value"].clone())).collect();
+        let missing = |name: &str| Error::Answer {
+            command: command.line(),
+            problem: format!("there is no output {name:?}: the cluster is not complete"),
+        };
+        let vpc = all.get("vpc_id").and_then(Value::as_str).ok_or_else(|| missing("vpc_id"))?;
+        let cidrs = all.get("grafana_allowed_cidrs").cloned();
+        let cidrs = cidrs.and_then(|cidrs| serde_json::from_value(cidrs).ok());
+        Ok(Outputs {
+            vpc: vpc.to_owned(),
+            grafana_allowed_cidrs: cidrs.ok_or_else(|| missing("grafana_allowed_cidrs"))?,
+            all,
+        })
+    }
+
+    /// Writes a kubeconfig of the cluster's own; the operator's stays as it is.
+    ///
+    /// # Errors
+    /// There is no such cluster.
+    pub fn write_kubeconfig(&self, path: &Path) -> Result<PathBuf> {
+        let path_text = path.display().to_string();
+        let name = ["eks", "update-kubeconfig", "--name", &self.cluster];
+        let arguments = [&name[..], &["--kubeconfig", &path_text]].concat();
+        self.tools.run(&self.aws(&arguments))?;
+        Ok(path.to_owned())
+    }
+
+    /// Whether the cluster exists in EKS.
+    ///
+    /// # Errors
+    /// AWS can't be asked.
+    pub fn cluster_exists(&self) -> Result<bool> {
+        let list: Value = self.tools.json(&self.aws(&["eks", "list-clusters"]))?;
+        let names = list["clusters"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(names.iter().any(|name| name == self.cluster.as_str()))
+    }
+
+    /// Waits until no load balancer is left in the network, nor any interface of one: they would
+    /// keep its subnets from being removed.
+    ///
+    /// # Errors
+    /// Some are left after a while; they are named.
+    pub fn wait_for_load_balancers(
+        &self,
+        vpc: &str,
+        poll: Duration,
+        within: Duration,
+    ) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let left = self.load_balancers(vpc)?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if started.elapsed() >= within {
+                return Err(Error::Waited {
+                    after: within,
+                    what: format!(
+                        "still in {vpc}: {}. The cluster is not destroyed: they would stay \
+                         behind, and `destroy` would hang on their subnets",
+                        left.join(", ")
+                    ),
+                });
+            }
+            self.tools.pause(poll)?;
+        }
+    }
+
+    fn load_balancers(&self, vpc: &str) -> Result<Vec<String>> {
+        let mut left = Vec::new();
+        // Of the newer kind, and of the classic one, which a Service without annotations gets.
+        for (service, list, id) in
+            [("elbv2", "LoadBalancers", "VpcId"), ("elb", "LoadBalancerDescriptions", "VPCId")]
+        {
+            let all: Value = self.tools.json(&self.aws(&[service, "describe-load-balancers"]))?;
+            let all = all[list].as_array().map(Vec::as_slice).unwrap_or_default();
+            let here = all.iter().filter(|one| one[id] == vpc);
+            left.extend(here.map(|one| text_at(one, "/LoadBalancerName")));
+        }
+        let in_vpc = format!("Name=vpc-id,Values={vpc}");
+        let of_balancers = "Name=description,Values=ELB *";
+        let ask = ["ec2", "describe-network-interfaces", "--filters", &in_vpc, of_balancers];
+        let found: Interfaces = self.tools.json(&self.aws(&ask))?;
+        left.extend(found.interfaces.iter().map(|one| text_at(one, "/NetworkInterfaceId")));
+        Ok(left)
+    }
+}
