@@ -1,7 +1,8 @@
-//! The rules for documents: a command that a reader is told to type must exist.
+//! The rules for documents: a command that a reader is told to type must exist, and so must a file
+//! that they are sent to.
 
 use crate::rules::Finding;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 /// Targets of a Makefile.
 pub fn make_targets(makefile: &str) -> BTreeSet<&str> {
@@ -37,6 +38,23 @@ pub fn make_commands_exist(path: &str, text: &str, targets: &BTreeSet<&str>) -> 
     findings
 }
 
+/// Links to files of the repository that don't exist. `path` is the document's, from `root`.
+pub fn linked_files_exist(root: &Path, path: &str, text: &str) -> Vec<Finding> {
+    let directory = root.join(path).parent().map(Path::to_owned).unwrap_or_default();
+    let mut findings = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for rest in line.split("](").skip(1) {
+            let target = rest.split([')', '#', ' ']).next().unwrap_or_default();
+            let is_local = !target.is_empty() && !target.contains("://");
+            if is_local && !directory.join(target).exists() {
+                let message = format!("there is no file {target}");
+                findings.push(Finding::new(path, number, message));
+            }
+        }
+    }
+    findings
+}
+
 /// Targets in a command line such as `cd x && make run RATE=1  # a comment`.
 fn mentioned_targets(line: &str) -> Vec<&str> {
     let is_target = |word: &&str| {
@@ -64,6 +82,19 @@ mod tests {
     fn targets_are_read_from_the_makefile() {
         let makefile = ".PHONY: run\nname := x\nrun: build ## Run\n\tcmd: not\na b: c\n# x: y\n";
         assert_eq!(make_targets(makefile), BTreeSet::from(["run", "a", "b"]));
+    }
+
+    /// Scenario: links to a file, to a part of one, to a part of the same document, to the web, and to
+    /// nothing.
+    /// Guarantees: only the last is found.
+    #[test]
+    fn broken_links_are_found() {
+        let root = crate::workspace::root();
+        let text =
+            "[a](documents.rs) [b](lib.rs#x) [c](#here)\n[d](https://a.example/b) [e](gone.md)";
+        let found = linked_files_exist(&root, "crates/tidy/src/x.md", text);
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["crates/tidy/src/x.md:2: there is no file gone.md"]);
     }
 
     /// Scenario: prose, inline code and fenced code that mention make.

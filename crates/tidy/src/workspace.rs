@@ -11,6 +11,10 @@ use std::{
 /// Directories that hold Rust code, with the members of `Cargo.toml` under them.
 const CODE_DIRECTORIES: [&str; 2] = ["crates", "benches"];
 
+/// Directories that hold documents, beside the root.
+const DOCUMENT_DIRECTORIES: [&str; 5] =
+    ["docs", "deployment", "infrastructure", "scripts", "tests"];
+
 /// The workspace's root directory.
 pub fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -26,10 +30,12 @@ pub fn rust_files(root: &Path) -> Vec<Source> {
     paths.iter().map(|path| Source::new(relative(root, path), read(path))).collect()
 }
 
-/// All Markdown files at the root and under `docs`, as pairs of path and text.
+/// All Markdown files at the root and in the directories of documents, as pairs of path and text.
 pub fn documents(root: &Path) -> Vec<(String, String)> {
     let mut paths = BTreeSet::new();
-    walk(&root.join("docs"), "md", &mut paths);
+    for directory in DOCUMENT_DIRECTORIES {
+        walk(&root.join(directory), "md", &mut paths);
+    }
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         if entry.path().extension().is_some_and(|extension| extension == "md") {
             paths.insert(entry.path());

@@ -1,7 +1,7 @@
 //! Applies the rules to this workspace.
 
 use tidy::{
-    documents::{make_commands_exist, make_targets},
+    documents::{self, make_commands_exist, make_targets},
     rules::{self, Finding},
     source::Source,
     workspace,
@@ -82,6 +82,19 @@ fn documented_commands_exist() {
     let findings: Vec<Finding> = workspace::documents(&root)
         .iter()
         .flat_map(|(path, text)| make_commands_exist(path, text, &targets))
+        .collect();
+    assert_none(&findings);
+}
+
+/// Scenario: every link to a file in the documents.
+/// Guarantees: the file is there.
+#[test]
+fn linked_files_exist() {
+    let root = workspace::root();
+    let documents = workspace::documents(&root);
+    let findings: Vec<Finding> = documents
+        .iter()
+        .flat_map(|(path, text)| documents::linked_files_exist(&root, path, text))
         .collect();
     assert_none(&findings);
 }
