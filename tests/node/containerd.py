@@ -89,6 +89,16 @@ def unmount_below(*roots):
         subprocess.run(["umount", "--lazy", point], check=False, stderr=subprocess.DEVNULL)
 
 
+def remove_empty_groups():
+    """Control groups that pods leave behind: one that is in use can't be removed."""
+    for group in [*pathlib.Path("/sys/fs/cgroup").glob("k8s.io"), *pathlib.Path("/sys/fs/cgroup").glob("*/k8s.io")]:
+        for directory, _, _ in os.walk(group, topdown=False):
+            try:
+                os.rmdir(directory)
+            except OSError:
+                pass
+
+
 class Containerd:
     """The process and its data, in `work`/containerd."""
 
@@ -148,6 +158,7 @@ class Containerd:
         unmount_below(STATE, self.root)
         shutil.rmtree(STATE, ignore_errors=True)
         shutil.rmtree(self.root, ignore_errors=True)
+        remove_empty_groups()
 
 
 class Runtime:

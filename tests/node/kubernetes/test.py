@@ -1,0 +1,258 @@
+"""The manifests of deployment/local on a real Kubernetes node: every line counted, through a rollout of the
+agent under load, the kubelet's rotation, and the deletion of drained pods. `run` starts it in namespaces."""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import checks  # noqa: E402
+import node as node_module  # noqa: E402
+
+NAMESPACE = "thyme-benchmark"
+OVERLAY = HERE / "overlay"
+
+
+class Test:
+    def __init__(self, node, check, merge):
+        self.node, self.check, self.merge_program = node, check, merge
+        self.manifests = []
+        self.work = node.work
+
+    # --- The API -------------------------------------------------------------------------------------
+
+    def pods(self, app):
+        found = json.loads(self.node.kubectl("-n", NAMESPACE, "get", "pods", "-l", f"app={app}", "-o", "json"))
+        return [pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
+
+    def names(self, app):
+        return [pod["metadata"]["name"] for pod in self.pods(app)]
+
+    def path(self, pod, port, rest):
+        return f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:{port}/proxy{rest}"
+
+    def fetch(self, pod, port, rest):
+        return self.node.kubectl("get", "--raw", self.path(pod, port, rest))
+
+    def stop_generator(self, pod):
+        """POST /stop as the benchmark does it; its manifest is kept."""
+        said = self.node.kubectl("create", "--raw", self.path(pod, 8080, "/stop"), "-f", "/dev/null")
+        manifest = self.work / f"{pod}.manifest"
+        manifest.write_text(said)
+        self.manifests.append(manifest)
+        return manifest
+
+    def merge(self, manifests):
+        """The verdict over all collectors, their reports through the API server."""
+        urls = [node_module.PROXY + self.path(pod, 8080, "/report?intervals=1") for pod in self.names("nop-collector")]
+        listed = ["--manifest", *manifests, "--"] if manifests else []
+        said = subprocess.run([self.merge_program, "merge", *listed, *urls],
+                              capture_output=True, text=True)
+        if said.returncode not in (0, 1):
+            raise ValueError(f"merge ended with {said.returncode}: {said.stderr}")
+        return said.returncode, json.loads(said.stdout)
+
+    def received(self):
+        return {pod: json.loads(self.fetch(pod, 8080, "/report"))["records"] for pod in self.names("nop-collector")}
+
+    def rollout(self, what, seconds):
+        self.node.kubectl("-n", NAMESPACE, "rollout", "status", what, f"--timeout={seconds}s")
+
+    def restarts(self):
+        found = json.loads(self.node.kubectl("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]
+        return {f"{pod['metadata']['name']}/{status['name']}": status["restartCount"]
+                for pod in found for status in pod["status"].get("containerStatuses", []) if status["restartCount"]}
+
+    # --- Steps ---------------------------------------------------------------------------------------
+
+    def follow_agent(self):
+        """Keeps what an agent says, for its log goes with its pod."""
+        pod = self.names("thyme")[0]
+        self.node.spawn_apart(f"agent-{pod}", "kubectl", "--kubeconfig", self.node.config("admin"), "-n", NAMESPACE,
+                              "logs", "--follow", pod, "-c", "thyme")
+
+    def duplicated(self, when):
+        """What came twice so far. What is still on its way counts as lost here, which says nothing."""
+        code, verdict = self.merge([])
+        print(f"     {when}: {verdict['received']:,} received, {verdict['duplicated']:,} twice", flush=True)
+
+    def applies(self):
+        self.node.kubectl("apply", "-k", str(OVERLAY))
+        for what in ("deployment/nop-collector", "daemonset/thyme", "deployment/log-generator"):
+            try:
+                self.rollout(what, 120)
+                self.check(f"{what} is rolled out", True)
+            except subprocess.CalledProcessError as error:
+                self.check(f"{what} is rolled out", False, self.why() + error.stderr)
+                raise
+        version = json.loads(self.node.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
+        self.check("the server is Kubernetes 1.34", version.startswith("v1.34."), version)
+
+    def why(self):
+        return self.node.kubectl("get", "events", "-A", "--field-selector", "type=Warning", "--no-headers") + " "
+
+    def agent_has_no_privileges(self):
+        agents = [entry for entry in pathlib.Path("/proc").glob("[0-9]*")
+                  if (entry / "cmdline").read_bytes().startswith(b"/usr/local/bin/thyme-agent\0--config")]
+        self.check("one agent runs on the node", len(agents) == 1, str(agents))
+        status = dict(line.split(":\t", 1) for line in (agents[0] / "status").read_text().splitlines() if ":\t" in line)
+        held = [name for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb") if int(status[name], 16)]
+        self.check("the agent is 65534:0 without any capability", not held and status["Uid"].split()[0] == "65534"
+                   and status["Gid"].split()[0] == "0" and status["NoNewPrivs"] == "1", f"{held} {status['Uid']}")
+        state = pathlib.Path("/var/lib/thyme").stat()
+        self.check("its state directory is 65534:0, mode 0700", (state.st_uid, state.st_gid, state.st_mode & 0o777)
+                   == (65534, 0, 0o700), f"{state.st_uid}:{state.st_gid} {oct(state.st_mode)}")
+
+    def arrives(self, more):
+        before = sum(self.received().values())
+        self.node.wait(f"{more} lines arrive", lambda: sum(self.received().values()) > before + more, 120)
+
+    def rolls_out(self, *command):
+        old = self.names("thyme")
+        begin = time.monotonic()
+        self.node.kubectl("-n", NAMESPACE, *command)
+        self.rollout("daemonset/thyme", 120)
+        new = self.pods("thyme")
+        init = new[0]["status"]["initContainerStatuses"][0]["state"]["terminated"]
+        self.check(f"{command[0]} {command[1]} daemonset/thyme under load, its state prepared again",
+                   old != self.names("thyme") and init["exitCode"] == 0,
+                   f"{old}, {init}")
+        print(f"     the rollout took {time.monotonic() - begin:.0f} s", flush=True)
+        self.follow_agent()
+        self.arrives(5000)
+        self.duplicated("after the rollout")
+
+    def deletes_a_drained_pod(self):
+        pod = self.names("log-generator")[0]
+        manifest = self.stop_generator(pod)
+        self.node.wait("its lines arrive", lambda: self.merge([manifest])[1]["lost"] == 0, 60)
+        self.node.kubectl("-n", NAMESPACE, "delete", "pod", pod, "--timeout=60s")
+        self.check("a drained generator is deleted", pod not in self.names("log-generator"))
+        self.rollout("deployment/log-generator", 60)
+        directory = f"*_{pod}_*"
+        self.node.wait("the kubelet removes its log files",
+                       lambda: not list(pathlib.Path("/var/log/pods").glob(directory)), 90)
+
+    def rotates(self):
+        logs = list(pathlib.Path("/var/log/pods").glob("*log-generator*/log-generator/*"))
+        rotated = [log.name for log in logs if ".log." in log.name]
+        packed = [name for name in rotated if name.endswith(".gz")]
+        self.check("the kubelet rotates and compresses their files", len(rotated) >= 6 and len(packed) >= 3,
+                   f"{sorted(rotated)}")
+
+    def agent_is_well(self):
+        pod = self.names("thyme")[0]
+        self.check("the agent's health answers through the API server", self.fetch(pod, 13133, "/healthz") != "")
+        page = self.fetch(pod, 8888, "/metrics")
+        sent = [line for line in page.splitlines() if line.startswith("otelcol_exporter_sent_log_records")]
+        self.check("its metrics do too", sent and float(sent[0].rsplit(" ", 1)[1]) > 0, str(sent))
+
+    def counts(self):
+        for pod in self.names("log-generator"):
+            self.stop_generator(pod)
+        with contextlib.suppress(TimeoutError):
+            self.node.wait("everything arrives", lambda: self.merge(self.manifests)[1]["lost"] == 0, 60)
+        code, verdict = self.merge(self.manifests)
+        entries = [json.loads(line) for path in self.manifests for line in path.read_text().splitlines()]
+        written = sum(entry["lines"] for entry in entries)
+        said = {key: verdict[key] for key in ("received", "lost", "duplicated", "exact", "lossless", "replicas")}
+        print(f"     {written:,} lines written by {len(self.manifests)} generators; {said}", flush=True)
+        self.check("every line arrived, none twice", code == 0 and verdict["lossless"] and written > 100_000,
+                   f"written {written}, {said}")
+        if not verdict["lossless"]:
+            self.keep_evidence()
+        shares = self.received()
+        self.check("all collectors had their share", len(shares) == 2 and
+                   min(shares.values()) > 0.2 * sum(shares.values()), str(shares))
+
+    def keep_evidence(self):
+        """What the cause may be read from, before the pods go: reports, the agent's state, the log files."""
+        evidence = self.work.parent / "evidence"
+        evidence.mkdir()
+        for pod in self.names("nop-collector"):
+            (evidence / f"{pod}.json").write_text(self.fetch(pod, 8080, "/report?intervals=1"))
+        for manifest in self.manifests:
+            shutil.copy(manifest, evidence)
+        shutil.copytree("/var/lib/thyme", evidence / "state")
+        listing = self.node.run("find", "/var/log/pods", "-type", "f", "-printf", "%i %s %TT %P\n")
+        (evidence / "files").write_text(listing)
+        print(f"     evidence is in {evidence}", flush=True)
+
+    def deletes(self):
+        begin = time.monotonic()
+        self.node.kubectl("delete", "-k", str(OVERLAY), "--timeout=120s")
+        left = self.node.kubectl("get", "pods", "-A", "--no-headers")
+        took = time.monotonic() - begin
+        self.check("delete -k leaves nothing, within 60 s", not left.strip() and took < 60, f"{took:.0f} s; {left}")
+
+    def run(self):
+        self.applies()
+        self.follow_agent()
+        self.agent_has_no_privileges()
+        self.arrives(30_000)
+        self.duplicated("before the rollout")
+        self.rolls_out("rollout", "restart", "daemonset/thyme")
+        self.deletes_a_drained_pod()
+        self.arrives(60_000)
+        self.duplicated("before the second")
+        # From gRPC to HTTP, as deployment/README.md says.
+        self.rolls_out("set", "env", "daemonset/thyme", "-c", "thyme", "THYME_EXPORTER=otlphttp")
+        self.rotates()
+        self.agent_is_well()
+        self.counts()
+        restarts = self.restarts()
+        self.check("no container was restarted", not restarts, str(restarts))
+        warnings = self.why().strip()
+        print(f"     warnings of the cluster:\n{warnings}" if warnings else "     no warnings", flush=True)
+        self.deletes()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("built", type=pathlib.Path, help="what tests/node/prepare left")
+    parser.add_argument("programs", type=pathlib.Path, help="where the node's programs are")
+    arguments = parser.parse_args()
+    built = arguments.built.resolve()
+    work = built / "kubernetes" / "state"
+    shutil.rmtree(work.parent, ignore_errors=True)
+    work.mkdir(parents=True)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    check = checks.Checks()
+    node = node_module.Node(work, arguments.programs.resolve(), sorted(built.glob("*.tar")))
+    begin = time.monotonic()
+    try:
+        node.start()
+        print(f"     the node is ready after {time.monotonic() - begin:.0f} s", flush=True)
+        Test(node, check, built / "nop-collector").run()
+    except KeyboardInterrupt:
+        check.failed("interrupted")
+    except Exception as error:
+        said = getattr(error, "stderr", "") or ""
+        check.failed("the run", f"{type(error).__name__}: {error} {said}")
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if check.failures:
+            logs = work.parent / "logs"
+            logs.mkdir()
+            for log in work.glob("*.log"):
+                shutil.copy(log, logs)
+            print(f"     logs are in {logs}", flush=True)
+        node.stop()
+    return check.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
