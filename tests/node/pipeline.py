@@ -286,6 +286,7 @@ def main():
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     check = checks.Checks()
     runtime_process = containerd.Containerd(work)
     pipeline = None
@@ -311,8 +312,10 @@ def main():
             if check.failures:
                 with contextlib.suppress(Exception):
                     keep_logs(pipeline)
-            with contextlib.suppress(Exception):
+            try:
                 pipeline.runtime.remove_all()
+            except Exception as error:
+                print(f"     pods were not removed: {error}", flush=True)
         runtime_process.stop()
         if not check.failures:
             shutil.rmtree(work, ignore_errors=True)

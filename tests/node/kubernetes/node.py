@@ -1,5 +1,6 @@
 """A Kubernetes node with its control plane, as processes of this machine, in the namespaces that `run` made:
-etcd, API server, controllers, scheduler, kubelet, kube-proxy and CoreDNS over a containerd."""
+etcd, API server, controllers, scheduler, kubelet, kube-proxy and kube-router's firewall over a containerd;
+CoreDNS in a pod."""
 
 import json
 import os
@@ -13,7 +14,6 @@ import containerd
 NAME = "node-1"
 ADDRESS = "10.245.0.1"
 PODS = "10.244.0.0/24"
-# The bridge's address, where CoreDNS listens: on the node itself, so a pod reaches it without kube-proxy.
 GATEWAY = "10.244.0.1"
 API = f"https://{ADDRESS}:6443"
 PROXY = "http://127.0.0.1:8001"
@@ -38,7 +38,7 @@ authentication: {{anonymous: {{enabled: true}}, webhook: {{enabled: false}}}}
 authorization: {{mode: AlwaysAllow}}
 cgroupDriver: cgroupfs
 failCgroupV1: false
-clusterDNS: [{GATEWAY}]
+clusterDNS: [10.96.0.10]
 clusterDomain: cluster.local
 containerRuntimeEndpoint: unix://{containerd.SOCKET}
 # Every few seconds under load; the nodes on AWS have 100Mi.
@@ -53,22 +53,6 @@ oomScoreAdj: 0
 registerNode: true
 resolvConf: /etc/resolv.conf
 """
-
-COREFILE = f"""\
-cluster.local:53 {{
-    bind {GATEWAY}
-    errors
-    health 127.0.0.1:8053
-    ready 127.0.0.1:8153
-    kubernetes cluster.local {{
-        kubeconfig {{kubeconfig}}
-        pods disabled
-        ttl 5
-    }}
-    loadbalance
-}}
-"""
-
 
 class Node:
     def __init__(self, work, programs, images):
@@ -110,6 +94,8 @@ class Node:
         self.run("ip", "address", "add", f"{GATEWAY}/24", "dev", "thyme0")
         self.run("ip", "link", "set", "thyme0", "up")
         pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        # What goes from pod to pod over the bridge passes the firewall as well.
+        pathlib.Path("/proc/sys/net/bridge/bridge-nf-call-iptables").write_text("1")
         (self.work / "cni").mkdir()
         (self.work / "cni" / "10-thyme.conflist").write_text(json.dumps(NETWORK))
         self.run("openssl", "genrsa", "-out", str(self.work / "accounts.key"), "2048")
@@ -126,7 +112,7 @@ class Node:
         """A token each, and a kubeconfig with it."""
         users = {"admin": "system:masters", f"system:node:{NAME}": "system:nodes",
                  "system:kube-controller-manager": "", "system:kube-scheduler": "", "system:kube-proxy": "",
-                 "coredns": "system:masters"}
+                 "kube-router": "system:masters"}
         lines = []
         for number, (user, group) in enumerate(users.items()):
             token = secrets.token_hex(16)
@@ -206,12 +192,15 @@ class Node:
         self.component("kube-proxy", "--kubeconfig", self.config("kube-proxy"), "--hostname-override", NAME,
                        "--cluster-cidr", PODS, "--proxy-mode", "iptables", "--conntrack-max-per-core", "0",
                        "--conntrack-tcp-timeout-established", "0s", "--conntrack-tcp-timeout-close-wait", "0s")
-        corefile = w / "Corefile"
-        corefile.write_text(COREFILE.replace("{kubeconfig}", self.config("coredns")))
-        self.spawn("coredns", str(self.programs / "coredns"), "-conf", str(corefile))
         self.spawn("kubectl-proxy", "kubectl", "--kubeconfig", self.config("admin"), "proxy", "--port", "8001",
                    "--reject-methods", "^$", "--reject-paths", "^$")
         self.wait("the node is ready", self.is_ready, 120)
+        # The firewall alone: services are kube-proxy's, routes are the bridge's.
+        self.spawn("kube-router", "env", f"NODE_NAME={NAME}", str(self.programs / "kube-router"),
+                   "--kubeconfig", self.config("kube-router"), "--hostname-override", NAME, "--run-firewall=true",
+                   "--run-router=false", "--run-service-proxy=false", "--service-cluster-ip-range", "10.96.0.0/16")
+        self.kubectl("apply", "-f", str(pathlib.Path(__file__).with_name("dns.yaml")))
+        self.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
 
     def is_ready(self):
         node = json.loads(self.kubectl("get", "node", NAME, "-o", "json"))

@@ -155,6 +155,27 @@ class Test:
         sent = [line for line in page.splitlines() if line.startswith("otelcol_exporter_sent_log_records")]
         self.check("its metrics do too", sent and float(sent[0].rsplit(" ", 1)[1]) > 0, str(sent))
 
+    def probe(self, address):
+        """What a stranger, a pod of another namespace, hears from an address: how its request ends."""
+        name = f"probe-{time.monotonic_ns()}"
+        self.node.kubectl("run", name, "--image=ghcr.io/ollygarden/thyme/nop-collector:latest", "--restart=Never",
+                          "--image-pull-policy=Never", "--", "merge", f"http://{address}")
+        self.node.wait("the probe ends", lambda: self.node.kubectl(
+            "get", "pod", name, "-o", "jsonpath={.status.phase}") in ("Succeeded", "Failed"), 60)
+        said = self.node.kubectl("logs", name)
+        self.node.kubectl("delete", "pod", name, "--now")
+        return said.strip()
+
+    def policies_hold(self):
+        """Lines arrive, so what is needed is open. Here: that the rest is shut, and by the policies."""
+        address = self.pods("nop-collector")[0]["status"]["podIP"] + ":4317"
+        shut = self.probe(address)
+        self.check("a stranger can't reach a collector's port", "refused" in shut or "no answer" in shut, shut)
+        self.node.kubectl("-n", NAMESPACE, "delete", "networkpolicy", "--all")
+        time.sleep(5)
+        reached = self.probe(address)
+        self.check("without the policies it could", not ("refused" in reached or "no answer" in reached), reached)
+
     def counts(self):
         for pod in self.names("log-generator"):
             self.stop_generator(pod)
@@ -188,8 +209,8 @@ class Test:
 
     def deletes(self):
         begin = time.monotonic()
-        self.node.kubectl("delete", "-k", str(OVERLAY), "--timeout=120s")
-        left = self.node.kubectl("get", "pods", "-A", "--no-headers")
+        self.node.kubectl("delete", "-k", str(OVERLAY), "--timeout=120s", "--ignore-not-found")
+        left = self.node.kubectl("get", "pods", "-A", "--no-headers", "--field-selector", "metadata.namespace!=kube-system")
         took = time.monotonic() - begin
         self.check("delete -k leaves nothing, within 60 s", not left.strip() and took < 60, f"{took:.0f} s; {left}")
 
@@ -208,6 +229,7 @@ class Test:
         self.rotates()
         self.agent_is_well()
         self.counts()
+        self.policies_hold()
         restarts = self.restarts()
         self.check("no container was restarted", not restarts, str(restarts))
         warnings = self.why().strip()
@@ -229,6 +251,7 @@ def main():
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     check = checks.Checks()
     node = node_module.Node(work, arguments.programs.resolve(), sorted(built.glob("*.tar")))
     begin = time.monotonic()
