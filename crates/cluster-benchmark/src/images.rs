@@ -40,6 +40,16 @@ pub struct ImageSet {
     pub images: Vec<Image>,
 }
 
+/// Checks for what builds images, and for what asks the registry.
+///
+/// # Errors
+/// Names what is missing.
+pub fn require_tools(tools: &Tools, options: &LoadOptions, hint: &'static str) -> Result<()> {
+    let tool = options.container_tool.as_str();
+    let both = [tool, "skopeo"];
+    tools.require(if tool == "docker" { &both[..1] } else { &both }, hint)
+}
+
 /// Finds the images of this commit in the registry; builds and pushes them if they aren't there.
 ///
 /// # Errors
@@ -92,6 +102,7 @@ fn find(tools: &Tools, options: &LoadOptions, tag: &str) -> Result<ImageSet> {
 fn inspection(tool: &str, reference: &str) -> Invocation {
     const REGISTRY_MAX: Duration = Duration::from_secs(60);
     let invocation = match tool {
+        // Podman and buildah answer for their own store only.
         "docker" => {
             let fixed = ["buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}"];
             Invocation::new(tool, fixed.into_iter().chain([reference]))

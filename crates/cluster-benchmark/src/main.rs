@@ -4,6 +4,7 @@
 
 use std::{
     io::{Write, stderr},
+    panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
 };
 
@@ -29,7 +30,8 @@ fn main() -> ExitCode {
         region: String::new(),
         dollars_an_hour: default_an_hour(),
     };
-    let result = execute(&cli, &mut standing);
+    let result = catch_unwind(AssertUnwindSafe(|| execute(&cli, &mut standing)))
+        .unwrap_or_else(|_said| Err(Error::Refused("a fault of this program; see above".into())));
     let status = match &result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
@@ -55,6 +57,8 @@ fn execute(cli: &Cli, standing: &mut Standing) -> Result<bool> {
     let mut tools = Tools::new(root, interrupt);
     // Nothing may wait for a key: the AWS command line would show long answers in a pager.
     tools.set("AWS_PAGER", "");
+    // It would outrank the workspace that is chosen for the cluster.
+    tools.unset("TF_WORKSPACE");
     let say = |text: &str| {
         let now = jiff::Timestamp::now().strftime("%H:%M:%S");
         print(&format!("{now}  {text}"));

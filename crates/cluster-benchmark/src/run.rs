@@ -61,7 +61,8 @@ pub fn on_aws(
         say(&format!("account {}", infrastructure.account()?));
         return aws.destroy(standing).map(|()| true);
     }
-    tools.require(&["git", "make", "curl", &options.load.container_tool], HINT)?;
+    tools.require(&["git", "make", "curl"], HINT)?;
+    images::require_tools(tools, &options.load, HINT)?;
     say(&format!("account {}", infrastructure.account()?));
     aws.run(standing)
 }
@@ -237,7 +238,8 @@ pub fn here(options: &HereOptions, tools: &Tools, say: Say<'_>) -> Result<bool> 
     let images = match options.images {
         Images::Overlay => None,
         Images::Commit => {
-            tools.require(&["make", &options.load.container_tool], HINT)?;
+            tools.require(&["make"], HINT)?;
+            images::require_tools(tools, &options.load, HINT)?;
             Some(images::provide(tools, &options.load)?)
         }
     };

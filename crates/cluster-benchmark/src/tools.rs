@@ -88,6 +88,7 @@ impl Invocation {
 pub struct Tools {
     directory: PathBuf,
     environment: Vec<(String, String)>,
+    removed: Vec<&'static str>,
     interrupt: Interrupt,
     /// The signal that came. From then on nothing is started any more, whoever passed over an error.
     stopped: Cell<Option<StopSignal>>,
@@ -100,6 +101,7 @@ impl Tools {
         Self {
             directory,
             environment: Vec::new(),
+            removed: Vec::new(),
             interrupt,
             stopped: Cell::new(None),
             record: Mutex::new(None),
@@ -109,6 +111,11 @@ impl Tools {
     /// Sets a variable for all commands to come.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         self.environment.push((name.to_owned(), value.into()));
+    }
+
+    /// Takes a variable away from all commands to come.
+    pub fn unset(&mut self, name: &'static str) {
+        self.removed.push(name);
     }
 
     /// Where commands run: the root of the repository.
@@ -211,6 +218,9 @@ impl Tools {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
+        for name in &self.removed {
+            command.env_remove(name);
+        }
         let start = |source| Error::Start { command: invocation.line(), source };
         let mut child = command.spawn().map_err(start)?;
         let mut input = child.stdin.take().expect("it was asked for");

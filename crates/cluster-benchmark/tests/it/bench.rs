@@ -44,15 +44,18 @@ impl Ended {
         }
     }
 
-    /// The numbers of commands that are the first of their kind, from 1; numbers in them aside.
-    pub(crate) fn kinds(&self) -> Vec<usize> {
+    /// Commands that are the first of their kind; numbers in them aside.
+    pub(crate) fn kinds(&self) -> Vec<String> {
         let mut seen = BTreeSet::new();
         let kind = |command: &String| command.replace(|one: char| one.is_ascii_digit(), "");
-        let kinds = self.record.iter().enumerate();
-        kinds
-            .filter(|(_, command)| seen.insert(kind(command)))
-            .map(|(index, _)| index + 1)
-            .collect()
+        self.record.iter().filter(|command| seen.insert(kind(command))).cloned().collect()
+    }
+
+    /// Where a command stands for the first time, from 0.
+    #[track_caller]
+    pub(crate) fn position(&self, command: &str) -> usize {
+        let position = self.record.iter().position(|other| other == command);
+        position.unwrap_or_else(|| panic!("no {command} in:\n{}", self.record.join("\n")))
     }
 
     /// Whether a command was given at all.
@@ -157,14 +160,11 @@ impl Bench {
 }
 
 /// Waits until a file is there.
-pub(crate) fn wait_for(path: &Path, mut is_over: impl FnMut() -> bool) -> bool {
+#[track_caller]
+pub(crate) fn wait_for(path: &Path) {
     let started = Instant::now();
     while !path.exists() {
         assert!(started.elapsed() < DEADLINE, "{} does not appear", path.display());
-        if is_over() {
-            return path.exists();
-        }
         thread::sleep(Duration::from_millis(5));
     }
-    true
 }
