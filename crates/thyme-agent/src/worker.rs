@@ -388,6 +388,3 @@ impl Worker {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

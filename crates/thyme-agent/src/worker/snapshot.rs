@@ -14,7 +14,7 @@ use crate::{
     limits::READ_BYTES,
     tail::{
         acknowledge::Acknowledged,
-        identity::{HEAD_BYTES_MAX, Head},
+        identity::{HEAD_BYTES_MAX, Head, Inode},
         source::{Archive, Source},
     },
 };
@@ -114,11 +114,7 @@ impl Worker {
     ) -> bool {
         for file in self.group_files(number) {
             let Some(file) = self.files.get_mut(&file) else { continue };
-            // An open file keeps its inode; one that was closed may have lost it to another file,
-            // which discovery has opened as new.
-            let is_same = file.inode == found.inode
-                && (file.source.is_some() || found.opened.is_none() || file.name == *plain);
-            if is_same || (compressed && file.name == *plain) {
+            if is_that_file(file, found.inode, plain, compressed) {
                 file.is_present = true;
                 file.name.clone_from(plain);
                 return true;
@@ -213,6 +209,16 @@ impl Worker {
     }
 }
 
+/// Whether a file of the group is the one that was found under a plain name, or compressed.
+///
+/// An open file keeps its inode. One that was closed, and then compressed, has lost it, perhaps to
+/// another file of the same directory: it is known by its name, which no longer changes.
+fn is_that_file(file: &TailedFile, inode: Inode, plain: &OsStr, compressed: bool) -> bool {
+    let is_same_inode = file.inode == inode;
+    let is_same_name = *file.name == *plain;
+    (is_same_name && (is_same_inode || compressed)) || (is_same_inode && file.source.is_some())
+}
+
 fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> TailedFile {
     TailedFile {
         key,
@@ -277,4 +283,35 @@ fn last_line_end(file: &File, bytes: u64) -> io::Result<u64> {
     let read = file.read_at(&mut buffer, start)?;
     let end = memchr::memrchr(b'\n', &buffer[..read]);
     Ok(end.map_or(bytes, |newline| start + newline as u64 + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NUMBER: Inode = Inode { device: 1, inode: 7 };
+    const OTHER: Inode = Inode { device: 1, inode: 8 };
+
+    fn file(name: &str) -> TailedFile {
+        let opened = Opened { file: tempfile::tempfile().unwrap(), inode: NUMBER, bytes: 0 };
+        new_file(1, 1, opened, Arc::from(OsStr::new(name)))
+    }
+
+    /// Scenario: row 5. A file was read to its end, closed and compressed; a later live file got its
+    /// inode, and both are in the directory. Meanwhile another is still open, and is renamed.
+    /// Guarantees: the closed one is its archive and not the live file, which would take its place,
+    /// so that a restart would read the archive again; the open one is known under its new name.
+    #[test]
+    fn an_inode_that_was_used_again_is_another_file() {
+        let plain = OsStr::new("0.log.20260101-000000");
+        let mut closed = file("0.log.20260101-000000");
+        closed.source = None;
+        assert!(is_that_file(&closed, OTHER, plain, true));
+        assert!(is_that_file(&closed, NUMBER, plain, false));
+        assert!(!is_that_file(&closed, NUMBER, OsStr::new("0.log"), false));
+        assert!(!is_that_file(&closed, NUMBER, OsStr::new("0.log.20260101-000010"), false));
+        let open = file("0.log");
+        assert!(is_that_file(&open, NUMBER, plain, false));
+        assert!(!is_that_file(&open, OTHER, OsStr::new("0.log"), false));
+    }
 }
