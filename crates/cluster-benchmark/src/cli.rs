@@ -34,9 +34,12 @@ pub struct AwsOptions {
     /// Region of the cluster.
     #[arg(long, env = "AWS_REGION", default_value = "eu-central-1")]
     pub region: String,
-    /// Take the cluster away after the report.
-    #[arg(long, env = "AUTO_CLEANUP", default_value_t = true, action = clap::ArgAction::Set)]
-    pub auto_cleanup: bool,
+    /// Take the cluster away after the report; unless given, if it is this run that has made it.
+    #[arg(long, env = "AUTO_CLEANUP")]
+    pub auto_cleanup: Option<bool>,
+    /// Platform that images are built for.
+    #[arg(long, env = "PLATFORM", default_value = "linux/amd64")]
+    pub platform: String,
     /// Who may reach the cluster's API, comma-separated CIDRs; this machine's own address unless
     /// given.
     #[arg(long, env = "PUBLIC_ACCESS_CIDRS", value_delimiter = ',')]
@@ -44,6 +47,9 @@ pub struct AwsOptions {
     /// How long to wait until the load balancer is gone before the cluster is destroyed.
     #[arg(long, env = "LOAD_BALANCER_WAIT", default_value = "15m", value_parser = humantime::parse_duration)]
     pub load_balancer_wait: Duration,
+    /// How long to wait until Grafana answers through its load balancer.
+    #[arg(long, env = "GRAFANA_WAIT", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub grafana_wait: Duration,
     /// Only take everything away: Kubernetes resources, load balancer, cluster.
     #[arg(long, value_name = "CLUSTER", value_parser = parse_cluster, conflicts_with = "leftovers")]
     pub destroy: Option<String>,
@@ -84,6 +90,9 @@ pub struct LoadOptions {
     /// Time after the load, minutes; the last lines arrive in it.
     #[arg(long, env = "COOLDOWN_MINUTES", default_value = "10", value_parser = parse_minutes, value_name = "MINUTES")]
     pub cooldown: Duration,
+    /// How long nothing may arrive until an earlier load counts as drained.
+    #[arg(long, env = "QUIET_TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub quiet_time: Duration,
     /// How long to wait for lines that have not arrived when the cool-down is over.
     #[arg(long, env = "DRAIN_WAIT", default_value = "10m", value_parser = humantime::parse_duration)]
     pub drain_wait: Duration,
@@ -121,7 +130,8 @@ pub const DEFAULT_CLUSTER: &str = "thyme-benchmark";
 
 /// Parses a number of minutes, also a fraction of one.
 fn parse_minutes(text: &str) -> Result<Duration, String> {
-    const MINUTES_MAX: f64 = 24.0 * 60.0;
+    // The collectors tell apart what comes in about ten hours.
+    const MINUTES_MAX: f64 = 8.0 * 60.0;
     let minutes: f64 = text.parse().map_err(|_| "expected a number of minutes".to_owned())?;
     if !(0.0..=MINUTES_MAX).contains(&minutes) {
         return Err(format!("expected minutes between 0 and {MINUTES_MAX}"));
@@ -175,7 +185,7 @@ mod tests {
         let plain = parse(&[]);
         assert_eq!((plain.active.as_secs(), plain.cluster.as_str()), (1_800, DEFAULT_CLUSTER));
         assert_eq!((plain.load.rampup.as_secs(), plain.load.cooldown.as_secs()), (300, 600));
-        assert!(plain.auto_cleanup);
+        assert_eq!(plain.auto_cleanup, None);
         let named = parse(&["60", "my-test-cluster"]);
         assert_eq!((named.active.as_secs(), named.cluster.as_str()), (3_600, "my-test-cluster"));
         assert_eq!(parse(&["--destroy", "xy"]).destroy.as_deref(), Some("xy"));

@@ -29,6 +29,9 @@ const CROSS_ZONE_A_GB: f64 = 0.02;
 /// Kubernetes versions, and the day on which their standard support on EKS ends.
 const STANDARD_SUPPORT_ENDS: [(&str, &str); 1] = [("1.34", "2026-12-02")];
 
+/// The version that the definitions have by default.
+const DEFAULT_VERSION: &str = "v1.34";
+
 /// Nodes of a cluster as the definitions make it by default.
 pub const NODES: usize = 3;
 
@@ -126,8 +129,8 @@ pub fn cost(bill: &Bill<'_>) -> Cost {
     Cost { hours, items, caveats }
 }
 
-/// Price of an hour of the cluster that the definitions make by default.
-pub fn default_an_hour() -> f64 {
+/// Price of an hour of the cluster that the definitions make by default, on a day as `2026-11-24`.
+pub fn default_an_hour(today: &str) -> f64 {
     let node = Node {
         name: String::new(),
         is_ready: true,
@@ -135,7 +138,8 @@ pub fn default_an_hour() -> f64 {
         zone: String::new(),
     };
     let nodes = vec![node; NODES];
-    let bill = Bill { hours: 1.0, nodes: &nodes, server_version: "", today: "", wire_bytes: 0 };
+    let bill =
+        Bill { hours: 1.0, nodes: &nodes, server_version: DEFAULT_VERSION, today, wire_bytes: 0 };
     cost(&bill).an_hour()
 }
 
@@ -173,7 +177,7 @@ mod tests {
         assert!((cost.of_run() - sum).abs() < 1e-12);
         assert!((cost.of_run() - 2.0 * cost.an_hour()).abs() < 1e-9);
         assert!((cost.items[7].of_run - 1.0).abs() < 1e-9);
-        assert!((default_an_hour() + 0.5 - cost.an_hour()).abs() < 1e-9);
+        assert!((default_an_hour("2026-11-24") + 0.5 - cost.an_hour()).abs() < 1e-9);
         assert_eq!(cost.caveats.len(), 2);
     }
 

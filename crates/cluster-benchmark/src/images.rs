@@ -9,7 +9,7 @@ use crate::{
     cli::LoadOptions,
     error::{Error, Result},
     kubernetes::text_at,
-    limits::{BUILD_MAX, LOCAL_COMMAND_MAX},
+    limits::BUILD_MAX,
     tools::{Invocation, Tools},
 };
 
@@ -50,33 +50,36 @@ pub fn require_tools(tools: &Tools, options: &LoadOptions, hint: &'static str) -
     tools.require(if tool == "docker" { &both[..1] } else { &both }, hint)
 }
 
-/// Finds the images of this commit in the registry; builds and pushes them if they aren't there.
+/// Finds the images of this commit in the registry; builds and pushes them if they aren't there, for
+/// a platform such as `linux/amd64` or for this machine's.
 ///
 /// # Errors
 /// The working tree has changes that no image of a commit can have, or the tools fail.
-pub fn provide(tools: &Tools, options: &LoadOptions) -> Result<ImageSet> {
+pub fn provide(tools: &Tools, options: &LoadOptions, platform: Option<&str>) -> Result<ImageSet> {
     if let Some(tag) = &options.image_tag {
         return find(tools, options, tag);
     }
-    let changed = Invocation::new("git", ["status", "--porcelain", "--untracked-files=no"]);
-    let changed = tools.text(&changed.within(LOCAL_COMMAND_MAX))?;
+    let changed = tools.text(&Invocation::new("git", ["status", "--porcelain"]))?;
     if !changed.is_empty() {
         return Err(Error::Refused(format!(
-            "the working tree has changes, so that no image is this commit's. Commit them, or name \
+            "the working tree has changes, or files that git does not know, so that no image is this commit's. Commit them, or name \
              images that were pushed before with IMAGE_TAG:\n{changed}"
         )));
     }
-    let tag = tools.text(&Invocation::new("git", ["rev-parse", "--short=12", "HEAD"]))?;
+    // As deployment/images/images does, and so the workflows.
+    let describe = ["describe", "--tags", "--always", "--abbrev=12"];
+    let tag = tools.text(&Invocation::new("git", describe))?;
     match find(tools, options, &tag) {
         // Not there, or not to be asked: building says which.
         Err(Error::Failed { .. } | Error::Answer { .. } | Error::TooLong { .. }) => {}
         found_or_stopped => return found_or_stopped,
     }
-    let variables = [
+    let mut variables = vec![
         format!("TAG={tag}"),
         format!("REGISTRY={}", options.registry),
         format!("CONTAINER_TOOL={}", options.container_tool),
     ];
+    variables.extend(platform.map(|platform| format!("PLATFORM={platform}")));
     for target in ["docker-build", "docker-push"] {
         let arguments = [target.to_owned()].into_iter().chain(variables.clone());
         tools.run(&Invocation::new("make", arguments).within(BUILD_MAX).shown())?;

@@ -8,14 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     cli::DEFAULT_CLUSTER,
     error::{Error, Result},
     kubernetes::text_at,
-    limits::{APPLY_MAX, INIT_MAX},
+    limits::{APPLY_MAX, CLUSTER_SETTLES_MAX, INIT_MAX},
     tools::{Invocation, Tools},
 };
 
@@ -49,11 +48,15 @@ pub struct Outputs {
     pub all: BTreeMap<String, Value>,
 }
 
-/// Where network and load balancer meet.
-#[derive(Debug, Deserialize)]
-struct Interfaces {
-    #[serde(rename = "NetworkInterfaces")]
-    interfaces: Vec<Value>,
+/// What a state holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Anything at all.
+    pub has_resources: bool,
+    /// The cluster itself: one of that name that isn't here is somebody else's.
+    pub has_cluster: bool,
+    /// The network, once there is one.
+    pub vpc: Option<String>,
 }
 
 impl<'a> Infrastructure<'a> {
@@ -108,15 +111,18 @@ impl<'a> Infrastructure<'a> {
         }
     }
 
-    /// Makes OpenTofu ready, and makes sure that its state is this cluster's or nobody's. Whether
-    /// there is anything in it.
+    /// Makes OpenTofu ready, and makes sure that its state is this cluster's or nobody's.
     ///
     /// # Errors
     /// The state holds another cluster, or another region.
-    pub fn open(&self) -> Result<bool> {
+    pub fn open(&self) -> Result<State> {
         self.tools.run(&self.tofu(["init", "-input=false"]).within(INIT_MAX).shown())?;
         let select = ["workspace", "select", "-or-create", self.workspace()];
         self.tools.run(&self.tofu(select))?;
+        self.state()
+    }
+
+    fn state(&self) -> Result<State> {
         let show = self.tofu(["show", "-json"]);
         let state: Value = self.tools.json(&show)?;
         let resources = state.pointer("/values/root_module/resources").and_then(Value::as_array);
@@ -139,7 +145,12 @@ impl<'a> Infrastructure<'a> {
                 )));
             }
         }
-        Ok(managed().next().is_some())
+        let mut networks = managed().filter(|one| one["type"] == "aws_vpc");
+        Ok(State {
+            has_resources: managed().next().is_some(),
+            has_cluster: managed().any(|one| one["type"] == "aws_eks_cluster"),
+            vpc: networks.next().map(|one| text_at(one, "/values/id")).filter(|id| !id.is_empty()),
+        })
     }
 
     fn variables(&self, cidrs: &[String]) -> [String; 3] {
@@ -151,14 +162,43 @@ impl<'a> Infrastructure<'a> {
         ]
     }
 
-    /// Makes the cluster, or changes it to what the definitions say.
+    /// Plans the cluster, or what changes it to what the definitions say. The plan goes into a file.
+    ///
+    /// # Errors
+    /// As OpenTofu's; or something that is there would be deleted or replaced, which no benchmark
+    /// should do unasked.
+    pub fn plan(&self, public_access_cidrs: &[String], file: &Path) -> Result<()> {
+        let out = format!("-out={}", file.display());
+        let fixed = ["plan".to_owned(), "-input=false".to_owned(), out];
+        let plan = self.tofu(fixed.into_iter().chain(self.variables(public_access_cidrs)));
+        self.tools.run(&plan.within(APPLY_MAX).shown())?;
+        let show = self.tofu(["show".to_owned(), "-json".to_owned(), file.display().to_string()]);
+        let plan: Value = self.tools.json(&show)?;
+        let changes = plan["resource_changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let deletes = |change: &&Value| {
+            let actions = change.pointer("/change/actions").and_then(Value::as_array);
+            actions.is_some_and(|actions| actions.iter().any(|action| action == "delete"))
+        };
+        let deleted: Vec<String> =
+            changes.iter().filter(deletes).map(|change| text_at(change, "/address")).collect();
+        if deleted.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "the cluster exists, and this run would delete or replace a part of it: {}. What was \
+             given to `tofu apply` by hand belongs into {DIRECTORY}/terraform.tfvars, so that it \
+             holds here as well",
+            deleted.join(", ")
+        )))
+    }
+
+    /// Makes what a plan says.
     ///
     /// # Errors
     /// As OpenTofu's; anything may exist then.
-    pub fn apply(&self, public_access_cidrs: &[String]) -> Result<Outputs> {
-        let variables = self.variables(public_access_cidrs);
-        let fixed = ["apply", "-auto-approve", "-input=false"].map(str::to_owned);
-        let apply = self.tofu(fixed.into_iter().chain(variables));
+    pub fn apply(&self, plan: &Path) -> Result<Outputs> {
+        let plan = plan.display().to_string();
+        let apply = self.tofu(["apply", "-input=false", &plan]);
         self.tools.run(&apply.within(APPLY_MAX).shown())?;
         self.outputs()
     }
@@ -166,8 +206,10 @@ impl<'a> Infrastructure<'a> {
     /// Takes the cluster away.
     ///
     /// # Errors
-    /// As OpenTofu's; anything may be left then.
+    /// As OpenTofu's; anything may be left then. Nothing was done if the state is another cluster's
+    /// by now.
     pub fn destroy(&self) -> Result<()> {
+        self.state()?;
         let variables = self.variables(&[NOBODY.to_owned()]);
         let fixed = ["destroy", "-auto-approve", "-input=false"].map(str::to_owned);
         let destroy = self.tofu(fixed.into_iter().chain(variables));
@@ -209,14 +251,37 @@ impl<'a> Infrastructure<'a> {
         Ok(path.to_owned())
     }
 
-    /// Whether the cluster exists in EKS.
+    /// The cluster's status in EKS; none where there is no such cluster.
     ///
     /// # Errors
     /// AWS can't be asked.
-    pub fn cluster_exists(&self) -> Result<bool> {
-        let list: Value = self.tools.json(&self.aws(&["eks", "list-clusters"]))?;
-        let names = list["clusters"].as_array().map(Vec::as_slice).unwrap_or_default();
-        Ok(names.iter().any(|name| name == self.cluster.as_str()))
+    pub fn cluster_status(&self) -> Result<Option<String>> {
+        let ask = self.aws(&["eks", "describe-cluster", "--name", &self.cluster]);
+        match self.tools.json::<Value>(&ask) {
+            Ok(answer) => Ok(Some(text_at(&answer, "/cluster/status"))),
+            Err(Error::Failed { message, .. }) if message.contains("ResourceNotFound") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until EKS is done with making or deleting the cluster: before, nothing can be done
+    /// about it. Its status then.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub fn settled_status(&self, poll: Duration) -> Result<Option<String>> {
+        let started = Instant::now();
+        loop {
+            let status = self.cluster_status()?;
+            if !matches!(status.as_deref(), Some("CREATING" | "DELETING" | "PENDING")) {
+                return Ok(status);
+            }
+            if started.elapsed() >= CLUSTER_SETTLES_MAX {
+                let what = format!("the cluster is still {}", status.unwrap_or_default());
+                return Err(Error::Waited { after: CLUSTER_SETTLES_MAX, what });
+            }
+            self.tools.pause(poll)?;
+        }
     }
 
     /// Waits until no load balancer is left in the network, nor any interface of one: they would
@@ -250,7 +315,11 @@ impl<'a> Infrastructure<'a> {
         }
     }
 
-    fn load_balancers(&self, vpc: &str) -> Result<Vec<String>> {
+    /// Names of load balancers in a network, and of their interfaces.
+    ///
+    /// # Errors
+    /// AWS can't be asked.
+    pub fn load_balancers(&self, vpc: &str) -> Result<Vec<String>> {
         let mut left = Vec::new();
         // Of the newer kind, and of the classic one, which a Service without annotations gets.
         for (service, list, id) in
@@ -264,8 +333,9 @@ impl<'a> Infrastructure<'a> {
         let in_vpc = format!("Name=vpc-id,Values={vpc}");
         let of_balancers = "Name=description,Values=ELB *";
         let ask = ["ec2", "describe-network-interfaces", "--filters", &in_vpc, of_balancers];
-        let found: Interfaces = self.tools.json(&self.aws(&ask))?;
-        left.extend(found.interfaces.iter().map(|one| text_at(one, "/NetworkInterfaceId")));
+        let found: Value = self.tools.json(&self.aws(&ask))?;
+        let found = found["NetworkInterfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
+        left.extend(found.iter().map(|one| text_at(one, "/NetworkInterfaceId")));
         Ok(left)
     }
 }

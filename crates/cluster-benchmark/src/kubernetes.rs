@@ -1,13 +1,19 @@
 //! kubectl, bound to one kubeconfig: the operator's own context is never changed, and never taken
 //! by accident once the cluster is ours.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    error::Result,
+    error::{Error, Result, file_error},
     limits::{DELETE_MAX, KUBECTL_APPLY_MAX, POD_LOG_BYTES_MAX},
     tools::{Invocation, Tools},
 };
@@ -104,13 +110,31 @@ impl<'a> Kubernetes<'a> {
         self.tools.run(&apply.shown()).map(drop)
     }
 
-    /// Applies a manifest that no argument may show.
+    /// Makes an object. No argument shows it, and, unlike after `apply`, no annotation repeats it.
     ///
     /// # Errors
     /// As kubectl's.
-    pub fn apply_secretly(&self, manifest: &Value) -> Result<()> {
-        let apply = self.kubectl(&["apply", "-f", "-"]).input(manifest.to_string());
-        self.tools.run(&apply).map(drop)
+    pub fn create(&self, manifest: &Value) -> Result<()> {
+        let create = self.kubectl(&["create", "-f", "-"]).input(manifest.to_string());
+        self.tools.run(&create).map(drop)
+    }
+
+    /// Keeps what kubectl's current context says in a file of its own, so that another context
+    /// chosen meanwhile changes nothing. The context's name.
+    ///
+    /// # Errors
+    /// As kubectl's, or the file can't be written.
+    pub fn pin_context(&mut self, path: &Path) -> Result<String> {
+        let name = self.tools.text(&self.kubectl(&["config", "current-context"]))?;
+        let view = self.kubectl(&["config", "view", "--minify", "--flatten", "--raw"]);
+        let config = self.tools.run(&view)?;
+        let full = self.tools.directory().join(path);
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        let written = options.open(&full).and_then(|mut file| file.write_all(&config));
+        written.map_err(file_error(full))?;
+        self.kubeconfig = Some(path.to_owned());
+        Ok(name)
     }
 
     /// Deletes a kustomization, and waits until it is gone.
@@ -250,7 +274,7 @@ impl<'a> Kubernetes<'a> {
     }
 
     fn parse(&self, arguments: &[&str], answer: &[u8]) -> Result<Value> {
-        serde_json::from_slice(answer).map_err(|error| crate::error::Error::Answer {
+        serde_json::from_slice(answer).map_err(|error| Error::Answer {
             command: self.kubectl(arguments).line(),
             problem: error.to_string(),
         })

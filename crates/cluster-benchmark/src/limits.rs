@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// A command that answers from where it runs.
-pub const LOCAL_COMMAND_MAX: Duration = Duration::from_secs(60);
-
 /// A question to AWS or to the cluster.
 pub const QUESTION_MAX: Duration = Duration::from_secs(60);
 
@@ -13,6 +10,9 @@ pub const INIT_MAX: Duration = Duration::from_secs(600);
 
 /// `tofu apply` and `tofu destroy`. A cluster takes 15 minutes, and EKS has its own time-outs.
 pub const APPLY_MAX: Duration = Duration::from_secs(3_600);
+
+/// Until EKS is done with making or deleting a cluster.
+pub const CLUSTER_SETTLES_MAX: Duration = Duration::from_secs(1_800);
 
 /// Building and pushing the images.
 pub const BUILD_MAX: Duration = Duration::from_secs(3_600);
@@ -26,18 +26,18 @@ pub const ROLLOUT_MAX: Duration = Duration::from_secs(600);
 /// `kubectl delete` of everything, finalizers of the load balancer included.
 pub const DELETE_MAX: Duration = Duration::from_secs(600);
 
-/// Until Grafana answers through the load balancer: targets have to pass health checks, and the name
-/// has to get around.
-pub const GRAFANA_MAX: Duration = Duration::from_secs(600);
-
 /// Until the checklist holds.
 pub const CHECKLIST_MAX: Duration = Duration::from_secs(300);
 
 /// Until all lines of an earlier load have arrived.
 pub const DRAIN_MAX: Duration = Duration::from_secs(600);
 
-/// How many looks in a row must find nothing new before an earlier load counts as drained.
-pub const DRAINED_LOOKS: u32 = 3;
+/// How often a question that a verdict needs is asked again before it counts as not answered.
+pub const QUESTION_TRIES: u32 = 6;
+
+/// How long the threads that read a tool's output may take once it has ended. A process that it left
+/// behind may hold them.
+pub const OUTPUT_END_MAX: Duration = Duration::from_secs(5);
 
 /// How long a tool may take to end after Ctrl-C. `tofu` writes its state in that time.
 pub const INTERRUPT_GRACE: Duration = Duration::from_secs(180);

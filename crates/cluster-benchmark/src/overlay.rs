@@ -10,8 +10,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    error::{Result, file_error},
-    images::ImageSet,
+    error::{Error, Result, file_error},
+    images::{Image, ImageSet},
 };
 
 /// What is put on top of a committed overlay.
@@ -42,6 +42,26 @@ pub fn write(root: &Path, name: &str, base: &Path, changes: &Changes) -> Result<
     Ok(directory)
 }
 
+/// Makes sure that a rendered overlay has the images that it was given. An edited overlay may have
+/// renamed them, and then kustomize passes over a change without a word.
+///
+/// # Errors
+/// Names the first that is missing.
+pub fn check_images(rendered: &[u8], images: &ImageSet) -> Result<()> {
+    let rendered = String::from_utf8_lossy(rendered);
+    for image in &images.images {
+        let reference = format!("{}@{}", image.repository, image.digest);
+        if !rendered.contains(&reference) {
+            return Err(Error::Refused(format!(
+                "{reference} is not in the rendered overlay: its kustomization.yaml names {} \
+                 otherwise. Leave the images there as they are, and say where they are with REGISTRY",
+                image.name
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// JSON is YAML, and needs no quoting rules of its own.
 fn kustomization(base: &Path, changes: &Changes) -> Value {
     let mut value = json!({
@@ -50,8 +70,14 @@ fn kustomization(base: &Path, changes: &Changes) -> Value {
         "resources": [base],
     });
     if let Some(set) = &changes.images {
-        let image = |image: &crate::images::Image| json!({"name": image.name, "newName": image.repository, "digest": image.digest});
-        value["images"] = set.images.iter().map(image).collect();
+        // An overlay in which the images have been renamed, say to those in ECR, has the second name.
+        let entries = |image: &Image| {
+            let Image { name, repository, digest } = image;
+            let own = json!({"name": name, "newName": repository, "digest": digest});
+            let renamed = json!({"name": repository, "digest": digest});
+            [Some(own), (repository != name).then_some(renamed)].into_iter().flatten()
+        };
+        value["images"] = set.images.iter().flat_map(entries).collect();
     }
     if !changes.grafana_allowed_cidrs.is_empty() {
         let patch = json!([{
@@ -70,7 +96,6 @@ fn kustomization(base: &Path, changes: &Changes) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::Image;
 
     /// Scenario: no changes, then images and addresses.
     /// Guarantees: the base alone; then each image by digest, and a patch of Grafana's Service.
@@ -100,9 +125,29 @@ mod tests {
         let changed = read(&directory);
         assert_eq!(
             changed["images"],
-            json!([{"name": "ghcr.io/ollygarden/thyme", "newName": "r/thyme", "digest": "sha256:1"}])
+            json!([
+                {"name": "ghcr.io/ollygarden/thyme", "newName": "r/thyme", "digest": "sha256:1"},
+                {"name": "r/thyme", "digest": "sha256:1"},
+            ])
         );
         assert_eq!(changed["patches"][0]["target"]["name"], "grafana");
         assert!(changed["patches"][0]["patch"].as_str().unwrap().contains("203.0.113.7/32"));
+    }
+
+    /// Scenario: a rendered overlay with one of two images.
+    /// Guarantees: the other is missed by name.
+    #[test]
+    fn images_that_were_passed_over_are_missed() {
+        let image = |repository: &str| Image {
+            name: "ghcr.io/ollygarden/thyme",
+            repository: repository.to_owned(),
+            digest: "sha256:1".to_owned(),
+        };
+        let mut set = ImageSet { tag: "t".to_owned(), images: vec![image("r/a")] };
+        let rendered = b"image: r/a@sha256:1\nimage: r/b:latest\n";
+        check_images(rendered, &set).unwrap();
+        set.images.push(image("r/b"));
+        let error = check_images(rendered, &set).unwrap_err().to_string();
+        assert!(error.contains("r/b@sha256:1 is not in the rendered overlay"), "{error}");
     }
 }

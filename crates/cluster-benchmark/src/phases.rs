@@ -1,12 +1,11 @@
 //! Ramp-up, active phase, cool-down: waits, takes samples, and stops the load. It judges nothing.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use nop_collector::{
-    manifest,
     merge::{MergeError, Verdict as Proof, unite},
     report::{Report, StreamReport},
 };
@@ -17,7 +16,7 @@ use crate::{
     cli::LoadOptions,
     error::Error,
     kubernetes::Pod,
-    limits::SAMPLE_FAILURES_MAX,
+    limits::{QUESTION_TRIES, SAMPLE_FAILURES_MAX},
     sample::{self, Phase, Sample},
     stack::{COLLECTOR, GENERATOR, Stack},
     tools::Tools,
@@ -76,12 +75,14 @@ pub struct Measured {
     pub active_end: Counts,
     /// When everything had arrived, or was given up.
     pub end: Counts,
-    /// From the load's end until everything had arrived; none if that did not happen.
+    /// From the load's end until everything was seen to have arrived; none if that did not happen.
     pub drain_seconds: Option<f64>,
     /// Looks at everything, in order.
     pub samples: Vec<Sample>,
     /// Looks that failed.
     pub samples_failed: u32,
+    /// Generators and collectors that did not answer at the end: their last counts stand for them.
+    pub silent: BTreeSet<String>,
 }
 
 /// The benchmark itself, over a load that has begun.
@@ -95,6 +96,9 @@ pub struct Benchmark<'a> {
     samples: Vec<Sample>,
     failures: u32,
     failures_in_a_row: u32,
+    manifests: BTreeMap<String, Vec<ManifestLine>>,
+    reports: BTreeMap<String, Report>,
+    silent: BTreeSet<String>,
 }
 
 impl<'a> Benchmark<'a> {
@@ -114,6 +118,9 @@ impl<'a> Benchmark<'a> {
             samples: Vec::new(),
             failures: 0,
             failures_in_a_row: 0,
+            manifests: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            silent: BTreeSet::new(),
         }
     }
 
@@ -130,7 +137,11 @@ impl<'a> Benchmark<'a> {
         let active_end = self.counts()?;
         say("the load is stopped; pods stay until everything has arrived");
         for pod in self.of(GENERATOR) {
-            self.stack.kubernetes.post(&pod, "stop")?;
+            // One that can't be stopped goes on writing, and so can't be counted: it is found silent
+            // or replaced, or its lines are missing.
+            if self.ask(&pod, |stack| stack.kubernetes.post(&pod, "stop"))?.is_none() {
+                self.silent.insert(pod.name.clone());
+            }
         }
         let (end, drain_seconds) = self.drain(say)?;
         Ok(Measured {
@@ -142,6 +153,7 @@ impl<'a> Benchmark<'a> {
             drain_seconds,
             samples: self.samples,
             samples_failed: self.failures,
+            silent: self.silent,
         })
     }
 
@@ -149,19 +161,44 @@ impl<'a> Benchmark<'a> {
         self.pods.iter().filter(|pod| pod.app == app).cloned().collect()
     }
 
-    fn counts(&self) -> Result<Counts, Error> {
-        let mut lines = Vec::new();
+    /// Asks a pod again and again for a while; none if it never answers. An hour of load is not
+    /// thrown away because a pod is gone: the verdict will say so.
+    fn ask<T>(
+        &self,
+        pod: &Pod,
+        question: impl Fn(&Stack<'_>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        if self.silent.contains(&pod.name) {
+            return Ok(None);
+        }
+        for _ in 0..QUESTION_TRIES {
+            match question(self.stack) {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(Error::Interrupted(signal)) => return Err(Error::Interrupted(signal)),
+                Err(_again) => self.tools.pause(self.options.poll_interval)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// All counts; a pod that does not answer is silent from then on, and its last ones stand for it.
+    fn counts(&mut self) -> Result<Counts, Error> {
         for pod in self.of(GENERATOR) {
-            let text = self.stack.kubernetes.admin(&pod, "manifest")?;
-            lines.extend(manifest::parse(&text).map_err(|error| Error::Answer {
-                command: format!("{}/manifest", pod.name),
-                problem: error.to_string(),
-            })?);
+            match self.ask(&pod, |stack| stack.manifest(&pod))? {
+                Some(lines) => drop(self.manifests.insert(pod.name, lines)),
+                None => drop(self.silent.insert(pod.name)),
+            }
+        }
+        for pod in self.of(COLLECTOR) {
+            match self.ask(&pod, |stack| stack.report(&pod, true))? {
+                Some(report) => drop(self.reports.insert(pod.name, report)),
+                None => drop(self.silent.insert(pod.name)),
+            }
         }
         Ok(Counts {
             at_seconds: self.started.elapsed().as_secs_f64(),
-            manifest: lines,
-            reports: self.stack.reports(&self.of(COLLECTOR), true)?,
+            manifest: self.manifests.values().flatten().cloned().collect(),
+            reports: self.reports.values().cloned().collect(),
         })
     }
 
@@ -226,7 +263,8 @@ impl<'a> Benchmark<'a> {
         let stopped = Instant::now();
         let mut drained = None;
         loop {
-            self.sample(Phase::CoolDown, say)?;
+            let phase = if drained.is_some() { Phase::Idle } else { Phase::CoolDown };
+            self.sample(phase, say)?;
             let counts = self.counts()?;
             let (proof, _) = counts.united().map_err(|error| Error::Answer {
                 command: "the collectors' reports".to_owned(),
@@ -238,11 +276,12 @@ impl<'a> Benchmark<'a> {
                 say(&format!("all {} lines have arrived", grouped(counts.written())));
             }
             let waited = stopped.elapsed();
-            let is_over = waited >= self.options.cooldown;
-            if is_over && (is_complete || waited >= self.options.drain_wait) {
+            let cooldown = self.options.cooldown;
+            let is_hopeless = waited >= cooldown + self.options.drain_wait;
+            if (waited >= cooldown && is_complete) || is_hopeless || !self.silent.is_empty() {
                 return Ok((counts, drained));
             }
-            let rest = self.options.cooldown.saturating_sub(waited);
+            let rest = cooldown.saturating_sub(waited);
             let wait = if drained.is_some() {
                 rest.min(self.options.sample_interval)
             } else {

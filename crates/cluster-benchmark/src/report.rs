@@ -38,7 +38,7 @@ pub struct Story<'a> {
     pub place: &'a str,
     /// When the load began, RFC 3339.
     pub began: String,
-    /// Commit that was checked out.
+    /// Commit that was checked out: of the manifests and of this program.
     pub commit: String,
     /// Kubernetes' version.
     pub server_version: String,
@@ -205,12 +205,7 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 fn put_verdict(out: &mut String, verdict: &Verdict) {
-    let word = match (verdict.invalid.is_empty(), verdict.passed()) {
-        (false, _) => "invalid",
-        (true, true) => "passed",
-        (true, false) => "failed",
-    };
-    put(out, format_args!("**Verdict: {word}.**\n"));
+    put(out, format_args!("**Verdict: {}.**\n", verdict.outcome()));
     let reasons = verdict.invalid.iter().chain(&verdict.failures);
     reasons.for_each(|reason| put(out, format_args!("- {reason}")));
     if !verdict.agents_restarted.is_empty() {
@@ -238,7 +233,7 @@ fn delivery_rows(verdict: &Verdict) -> Vec<(&'static str, String)> {
         ("other pods' records", grouped(whole.records_unstamped)),
         ("requests refused", grouped(refused)),
         (
-            "last line after the load's end",
+            "seen to be complete, after the load's end",
             whole.drain_seconds.map_or("not all came".into(), |seconds| format!("{seconds:.1} s")),
         ),
     ]
@@ -290,7 +285,7 @@ fn put_checklist(out: &mut String, checks: &[Check]) {
 }
 
 fn put_what_ran(out: &mut String, story: &Story<'_>) {
-    put(out, format_args!("## What ran\n\n- commit {}", story.commit));
+    put(out, format_args!("## What ran\n\n- checked out: commit {}", story.commit));
     put(out, format_args!("- Kubernetes {}", story.server_version));
     for node in story.nodes {
         put(out, format_args!("- node {} {} {}", node.name, node.instance_type, node.zone));

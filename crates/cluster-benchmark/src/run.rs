@@ -3,7 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -13,16 +13,16 @@ use crate::{
     error::{Error, Result, file_error},
     images::{self, ImageSet},
     infrastructure::{Infrastructure, Outputs},
-    kubernetes::{Kubernetes, LGTM_NAMESPACE, NAMESPACE, text_at},
+    kubernetes::{Kubernetes, LGTM_NAMESPACE, NAMESPACE, Node, Pod, text_at},
     leftovers,
-    limits::{CHECKLIST_MAX, GRAFANA_MAX},
+    limits::CHECKLIST_MAX,
     overlay::{self, Changes},
     phases::{Benchmark, Measured},
     report::{Directory, Story, outputs_json},
     stack::{AGENT, COLLECTOR, Stack},
     standing::{Stage, Standing},
     tools::{Invocation, Tools},
-    verdict::Verdict,
+    verdict::{Outcome, Verdict},
 };
 
 /// Where the documents say how to get the tools.
@@ -38,7 +38,7 @@ const METRICS: [&str; 3] = [
 /// Says something to whoever watches.
 pub type Say<'a> = &'a dyn Fn(&str);
 
-/// On EKS, from nothing to nothing. Whether the run passed.
+/// On EKS, from nothing to nothing.
 ///
 /// # Errors
 /// What kept it from a verdict; `standing` says what exists then.
@@ -47,7 +47,7 @@ pub fn on_aws(
     tools: &Tools,
     standing: &mut Standing,
     say: Say<'_>,
-) -> Result<bool> {
+) -> Result<Outcome> {
     if options.leftovers {
         tools.require(&["aws"], HINT)?;
         return list_leftovers(tools, &options.region, say);
@@ -58,8 +58,10 @@ pub fn on_aws(
     let infrastructure = Infrastructure::new(tools, program, cluster, &options.region);
     let aws = Aws { options, tools, infrastructure: &infrastructure, cluster, say };
     if options.destroy.is_some() {
+        // Whoever says so believes that there is something.
+        standing.stage = Stage::Partly;
         say(&format!("account {}", infrastructure.account()?));
-        return aws.destroy(standing).map(|()| true);
+        return aws.destroy(standing).map(|()| Outcome::Passed);
     }
     tools.require(&["git", "make", "curl"], HINT)?;
     images::require_tools(tools, &options.load, HINT)?;
@@ -75,7 +77,7 @@ fn opentofu(tools: &Tools) -> Result<&'static str> {
         .ok_or_else(|| Error::ToolsMissing { names: vec!["tofu".to_owned()], hint: HINT })
 }
 
-fn list_leftovers(tools: &Tools, region: &str, say: Say<'_>) -> Result<bool> {
+fn list_leftovers(tools: &Tools, region: &str, say: Say<'_>) -> Result<Outcome> {
     let left = leftovers::find(tools, region)?;
     for one in &left {
         match &one.doubt {
@@ -86,7 +88,7 @@ fn list_leftovers(tools: &Tools, region: &str, say: Say<'_>) -> Result<bool> {
     if left.is_empty() {
         say(&format!("nothing with the tag Project=Thyme is left in {region}"));
     }
-    Ok(left.is_empty())
+    Ok(if left.is_empty() { Outcome::Passed } else { Outcome::Failed })
 }
 
 /// A run on EKS.
@@ -99,23 +101,33 @@ struct Aws<'a> {
 }
 
 impl Aws<'_> {
-    fn run(&self, standing: &mut Standing) -> Result<bool> {
+    fn run(&self, standing: &mut Standing) -> Result<Outcome> {
         let Self { options, tools, infrastructure, say, .. } = *self;
         let own = match options.public_access_cidrs.is_empty() {
             true => Some(infrastructure.own_cidr()?),
             false => None,
         };
-        let images = images::provide(tools, &options.load)?;
+        let images = images::provide(tools, &options.load, Some(&options.platform))?;
+        let state = infrastructure.open()?;
+        if state.has_resources {
+            standing.stage = Stage::ClusterAndStack;
+        }
+        if !state.has_cluster && infrastructure.cluster_status()?.is_some() {
+            return Err(self.somebody_elses());
+        }
+        let plan = directory(tools.directory(), self.cluster).join("plan");
         let directory = Directory::create(&self.reports(), &today(), "aws")?;
         tools.record_to(&directory.path().join("commands.log"))?;
-        let existed = infrastructure.open()?;
-        let started = Instant::now();
-        standing.stage = if existed { Stage::ClusterAndStack } else { Stage::Partly };
-        say(&format!("cluster {}: about 15 minutes if it is new", self.cluster));
         let cidrs =
             own.clone().map_or_else(|| options.public_access_cidrs.clone(), |own| vec![own]);
-        let outputs = infrastructure.apply(&cidrs)?;
-        if !existed {
+        infrastructure.plan(&cidrs, &plan)?;
+        let started = Instant::now();
+        if !state.has_resources {
+            standing.stage = Stage::Partly;
+        }
+        say(&format!("cluster {}: about 15 minutes if it is new", self.cluster));
+        let outputs = infrastructure.apply(&plan)?;
+        if !state.has_resources {
             standing.stage = Stage::Cluster;
         }
         directory.write("configuration/outputs.json", outputs_json(&outputs.all))?;
@@ -124,9 +136,9 @@ impl Aws<'_> {
             grafana_allowed_cidrs: outputs.grafana_allowed_cidrs.clone(),
         };
         let stack = self.stack(&changes)?;
-        stack.ensure_password()?;
         standing.stage = Stage::ClusterAndStack;
-        stack.apply()?;
+        stack.deploy(changes.images.as_ref())?;
+        let balancer = self.load_balancer(&stack, &outputs, own.as_deref())?;
         let session = Session {
             stack: &stack,
             tools,
@@ -136,13 +148,20 @@ impl Aws<'_> {
             place: "aws",
             say,
         };
-        let balancer = || self.load_balancer(&stack, &outputs, own.as_deref());
-        let billed = Some(started);
-        let passed = session.run(options.active, cost::NODES, &balancer, billed)?;
-        if options.auto_cleanup {
+        let outcome = session.run(options.active, cost::NODES, Some(balancer), Some(started))?;
+        // Who had made the cluster before decides when it goes.
+        if options.auto_cleanup.unwrap_or(!state.has_resources) {
             self.take_away(&stack, &outputs.vpc, standing)?;
         }
-        Ok(passed)
+        Ok(outcome)
+    }
+
+    fn somebody_elses(&self) -> Error {
+        Error::Refused(format!(
+            "there is a cluster {} in {}, and the state here knows nothing of it: it was made from \
+             another checkout, backend or workspace, and is left alone",
+            self.cluster, self.options.region
+        ))
     }
 
     fn reports(&self) -> PathBuf {
@@ -166,7 +185,7 @@ impl Aws<'_> {
         own: Option<&str>,
     ) -> Result<Check> {
         const NAME: &str = "Grafana's load balancer";
-        let deadline = Instant::now() + GRAFANA_MAX;
+        let deadline = Instant::now() + self.options.grafana_wait;
         loop {
             let service = stack.kubernetes.find(LGTM_NAMESPACE, "service", "grafana")?;
             let at = "/status/loadBalancer/ingress/0/hostname";
@@ -185,7 +204,10 @@ impl Aws<'_> {
                 Some(Ok(_)) => return Ok(Check::new(NAME, true, url)),
                 Some(Err(Error::Interrupted(signal))) => return Err(Error::Interrupted(signal)),
                 _ if Instant::now() >= deadline => {
-                    return Ok(Check::new(NAME, false, format!("no answer from {url:?}")));
+                    return Err(Error::Waited {
+                        after: self.options.grafana_wait,
+                        what: format!("{NAME}: no answer from {url:?}"),
+                    });
                 }
                 _ => self.tools.pause(self.options.load.poll_interval)?,
             }
@@ -208,52 +230,70 @@ impl Aws<'_> {
         Ok(())
     }
 
-    /// Takes away what is there, however far it had come.
+    /// Takes away what is there, however far it had come. Kubernetes can be asked only once EKS is
+    /// done with the cluster, and may refuse even then: in a cluster that was made in part this
+    /// account has no rights yet. Then it is the network that shows whether a load balancer is left.
     fn destroy(&self, standing: &mut Standing) -> Result<()> {
-        let Self { infrastructure, say, .. } = *self;
-        if !infrastructure.open()? {
+        let Self { options, infrastructure, say, .. } = *self;
+        let (poll, mut within) = (options.load.poll_interval, options.load_balancer_wait);
+        let state = infrastructure.open()?;
+        let status = infrastructure.settled_status(poll)?;
+        if !state.has_cluster && status.is_some() {
+            say(&self.somebody_elses().to_string());
+        }
+        if !state.has_resources {
             say(&format!("the state of cluster {} is empty: nothing to destroy", self.cluster));
-            return Ok(());
-        }
-        standing.stage = Stage::ClusterAndStack;
-        if !infrastructure.cluster_exists()? {
-            standing.stage = Stage::Partly;
-            say("there is no such cluster any more; destroying the rest");
-            infrastructure.destroy()?;
             standing.stage = Stage::Nothing;
-            return Ok(());
+            return if status.is_none() { Ok(()) } else { Err(self.somebody_elses()) };
         }
-        let outputs = infrastructure.outputs()?;
-        let stack = self.stack(&Changes::default())?;
-        self.take_away(&stack, &outputs.vpc, standing)
+        if state.has_cluster && matches!(status.as_deref(), Some("ACTIVE" | "UPDATING")) {
+            standing.stage = Stage::ClusterAndStack;
+            say("deleting the Kubernetes resources");
+            match self.stack(&Changes::default()).and_then(|stack| stack.delete()) {
+                Ok(()) => {}
+                Err(Error::Interrupted(signal)) => return Err(Error::Interrupted(signal)),
+                Err(error) => {
+                    say(&format!("they can't be deleted: {error}"));
+                    within = Duration::ZERO;
+                }
+            }
+        }
+        if let Some(vpc) = &state.vpc {
+            infrastructure.wait_for_load_balancers(vpc, poll, within)?;
+        }
+        standing.stage = Stage::Partly;
+        say("destroying the cluster: about 10 minutes");
+        infrastructure.destroy()?;
+        standing.stage = Stage::Nothing;
+        Ok(())
     }
 }
 
-/// On the cluster of the operator's kubeconfig. Whether the run passed.
+/// On the cluster of the operator's kubeconfig.
 ///
 /// # Errors
 /// What kept it from a verdict.
-pub fn here(options: &HereOptions, tools: &Tools, say: Say<'_>) -> Result<bool> {
+pub fn here(options: &HereOptions, tools: &Tools, say: Say<'_>) -> Result<Outcome> {
     tools.require(&["kubectl", "git"], HINT)?;
     let images = match options.images {
         Images::Overlay => None,
         Images::Commit => {
             tools.require(&["make"], HINT)?;
             images::require_tools(tools, &options.load, HINT)?;
-            Some(images::provide(tools, &options.load)?)
+            Some(images::provide(tools, &options.load, None)?)
         }
     };
     let place = options.overlay.file_name().and_then(|name| name.to_str()).unwrap_or("here");
-    let reports = tools.directory().join(&options.load.reports);
-    let kubernetes = Kubernetes::new(tools, None);
-    say(&format!("Kubernetes {}", kubernetes.server_version()?));
-    let directory = Directory::create(&reports, &today(), place)?;
-    tools.record_to(&directory.path().join("commands.log"))?;
     let changes = Changes { images, grafana_allowed_cidrs: Vec::new() };
     let overlay = overlay::write(tools.directory(), place, &options.overlay, &changes)?;
+    let mut kubernetes = Kubernetes::new(tools, None);
+    let context = kubernetes.pin_context(&overlay.join("kubeconfig"))?;
+    say(&format!("context {context}, Kubernetes {}", kubernetes.server_version()?));
+    let reports = tools.directory().join(&options.load.reports);
+    let directory = Directory::create(&reports, &today(), place)?;
+    tools.record_to(&directory.path().join("commands.log"))?;
     let stack = Stack::new(kubernetes, tools, &options.load, overlay);
-    stack.ensure_password()?;
-    stack.apply()?;
+    stack.deploy(changes.images.as_ref())?;
     let session = Session {
         stack: &stack,
         tools,
@@ -263,14 +303,12 @@ pub fn here(options: &HereOptions, tools: &Tools, say: Say<'_>) -> Result<bool> 
         place,
         say,
     };
-    let no_balancer =
-        || Ok(Check::new("Grafana's load balancer", true, "not part of this overlay".to_owned()));
-    let passed = session.run(options.active, 1, &no_balancer, None)?;
+    let outcome = session.run(options.active, 1, None, None)?;
     if options.auto_cleanup {
         say("deleting the Kubernetes resources");
         stack.delete()?;
     }
-    Ok(passed)
+    Ok(outcome)
 }
 
 /// A benchmark over a stack that stands.
@@ -284,90 +322,95 @@ struct Session<'a> {
     say: Say<'a>,
 }
 
+/// What is known of the cluster before the load.
+struct Facts {
+    commit: String,
+    server_version: String,
+    nodes: Vec<Node>,
+    rendered: Vec<u8>,
+}
+
 impl Session<'_> {
     fn run(
         &self,
-        active: std::time::Duration,
+        active: Duration,
         nodes_min: usize,
-        balancer: &dyn Fn() -> Result<Check>,
+        balancer: Option<Check>,
         billed: Option<Instant>,
-    ) -> Result<bool> {
+    ) -> Result<Outcome> {
         let result = self.try_run(active, nodes_min, balancer, billed);
-        if let Err(error) = &result
-            && !matches!(error, Error::Interrupted(_))
-            && let Err(logs) = self.keep_logs()
-        {
-            (self.say)(&format!("the pods' logs can't be kept: {logs}"));
+        if !matches!(result, Err(Error::Interrupted(_))) {
+            // They explain a failure, and must not make one.
+            if let Err(error) = self.keep_logs() {
+                (self.say)(&format!("the pods' logs can't be kept: {error}"));
+            }
         }
         result
     }
 
     fn try_run(
         &self,
-        active: std::time::Duration,
+        active: Duration,
         nodes_min: usize,
-        balancer: &dyn Fn() -> Result<Check>,
+        balancer: Option<Check>,
         billed: Option<Instant>,
-    ) -> Result<bool> {
-        let Self { stack, tools, load, say, .. } = *self;
+    ) -> Result<Outcome> {
+        let Self { stack, tools, load, directory, say, .. } = *self;
+        balancer.iter().for_each(|check| say(&check.to_string()));
+        let facts = Facts {
+            commit: tools.text(&Invocation::new("git", ["rev-parse", "HEAD"]))?,
+            server_version: stack.kubernetes.server_version()?,
+            nodes: stack.kubernetes.nodes()?,
+            rendered: stack.rendered()?,
+        };
+        directory.write("configuration/rendered.yaml", &facts.rendered)?;
         let generators = stack.generators_wanted()?;
         say("counters to zero");
-        stack.start_from_zero(generators)?;
+        let pods = stack.start_from_zero(generators)?;
         let began = jiff::Timestamp::now();
         let mut checklist = self.checklist(nodes_min, generators)?;
-        checklist.push(balancer()?);
-        let pods = stack.kubernetes.pods(Some(NAMESPACE))?;
+        checklist.extend(balancer);
         let measured = Benchmark::new(stack, tools, load, pods).run(active, say)?;
         let verdict = Verdict::new(&measured).map_err(|error| Error::Answer {
             command: "the collectors' reports".to_owned(),
             problem: error.to_string(),
         })?;
-        let hours = billed.map(|started| started.elapsed().as_secs_f64() / 3_600.0);
-        self.tell(began, &checklist, &verdict, &measured, hours)?;
-        let word = if verdict.passed() { "passed" } else { "NOT passed" };
-        say(&format!("{word}: {}/REPORT.md", self.directory.path().display()));
+        let outcome = verdict.outcome();
+        say(&format!("{outcome}: {}/REPORT.md", directory.path().display()));
         verdict.invalid.iter().chain(&verdict.failures).for_each(|reason| say(reason));
-        match verdict.invalid.is_empty() {
-            true => Ok(verdict.passed()),
-            false => {
-                Err(Error::Refused(format!("the run is invalid: {}", verdict.invalid.join("; "))))
-            }
-        }
+        let hours = billed.map(|started| started.elapsed().as_secs_f64() / 3_600.0);
+        self.tell(began, &facts, &checklist, &verdict, &measured, hours)?;
+        Ok(outcome)
     }
 
     fn tell(
         &self,
         began: jiff::Timestamp,
+        facts: &Facts,
         checklist: &[Check],
         verdict: &Verdict,
         measured: &Measured,
         hours: Option<f64>,
     ) -> Result<()> {
-        let Self { stack, tools, directory, .. } = *self;
-        directory.write("configuration/rendered.yaml", stack.rendered()?)?;
-        self.keep_logs()?;
-        let nodes = stack.kubernetes.nodes()?;
-        let server_version = stack.kubernetes.server_version()?;
+        let Facts { commit, server_version, nodes, .. } = facts;
         let wire_bytes = measured.end.reports.iter().map(|report| report.wire_bytes).sum();
         let cost: Option<Cost> = hours.map(|hours| {
-            let (nodes, server_version) = (nodes.as_slice(), server_version.as_str());
             cost::cost(&Bill { hours, nodes, server_version, today: &today(), wire_bytes })
         });
-        let commit = Invocation::new("git", ["rev-parse", "HEAD"]);
         let story = Story {
             place: self.place,
             began: began.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            commit: tools.text(&commit)?,
-            server_version,
+            commit: commit.clone(),
+            server_version: server_version.clone(),
             images: self.images,
-            nodes: &nodes,
+            nodes,
             checklist,
             verdict,
             cost: cost.as_ref(),
             samples_failed: measured.samples_failed,
             samples: &measured.samples,
         };
-        directory.tell(&story, measured)
+        self.directory.tell(&story, measured)
     }
 
     /// Logs of agents and collectors. A generator's log is the load.
@@ -386,9 +429,14 @@ impl Session<'_> {
     fn checklist(&self, nodes_min: usize, generators: u64) -> Result<Vec<Check>> {
         let kubernetes = &self.stack.kubernetes;
         let has_grafana = self.stack.has_grafana()?;
+        // On a cluster that is not ours, other people's pods are their own affair.
+        let is_ours = |pod: &Pod| {
+            self.place == "aws" || pod.namespace == NAMESPACE || pod.namespace == LGTM_NAMESPACE
+        };
         let deadline = Instant::now() + CHECKLIST_MAX;
         loop {
-            let (nodes, pods) = (kubernetes.nodes()?, kubernetes.pods(None)?);
+            let (nodes, mut pods) = (kubernetes.nodes()?, kubernetes.pods(None)?);
+            pods.retain(is_ours);
             let mut checks = of_cluster(&nodes, &pods, nodes_min, generators);
             if has_grafana {
                 checks.push(self.grafana()?);
@@ -448,6 +496,11 @@ impl Session<'_> {
 /// The day, in UTC.
 fn today() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
+}
+
+/// Where a run keeps what belongs to one cluster.
+pub fn directory(root: &Path, cluster: &str) -> PathBuf {
+    root.join("local/run").join(cluster)
 }
 
 /// The repository's root: the directory above the working one that has the infrastructure.

@@ -22,6 +22,8 @@ pub enum Phase {
     Active,
     /// No load: the last lines arrive.
     CoolDown,
+    /// No load, and all lines have arrived.
+    Idle,
 }
 
 /// What a pod has used, by the kubelet that runs it.

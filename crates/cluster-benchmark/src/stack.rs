@@ -7,14 +7,17 @@ use std::{
     time::Instant,
 };
 
-use nop_collector::report::Report;
+use nop_collector::{manifest, report::Report};
 use serde_json::json;
+use thyme_core::manifest::ManifestLine;
 
 use crate::{
     cli::LoadOptions,
     error::{Error, Result, file_error},
+    images::ImageSet,
     kubernetes::{Kubernetes, LGTM_NAMESPACE, NAMESPACE, Pod},
-    limits::{DRAIN_MAX, DRAINED_LOOKS, ROLLOUT_MAX},
+    limits::{DRAIN_MAX, ROLLOUT_MAX},
+    overlay,
     tools::Tools,
 };
 
@@ -61,18 +64,18 @@ impl<'a> Stack<'a> {
     ///
     /// # Errors
     /// As kubectl's.
-    pub fn ensure_password(&self) -> Result<()> {
+    fn ensure_password(&self) -> Result<()> {
         let Self { kubernetes, .. } = self;
         // An existing one keeps its labels, which an apply without them would take away.
         if kubernetes.find(LGTM_NAMESPACE, "namespace", LGTM_NAMESPACE)?.is_none() {
             let name = json!({"name": LGTM_NAMESPACE});
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": name});
-            kubernetes.apply_secretly(&namespace)?;
+            kubernetes.create(&namespace)?;
         }
         if kubernetes.find(LGTM_NAMESPACE, "secret", PASSWORD_SECRET)?.is_some() {
             return Ok(());
         }
-        kubernetes.apply_secretly(&json!({
+        kubernetes.create(&json!({
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": {"name": PASSWORD_SECRET, "namespace": LGTM_NAMESPACE},
@@ -81,11 +84,15 @@ impl<'a> Stack<'a> {
         }))
     }
 
-    /// Applies everything, and waits until all but the generators is ready.
+    /// Applies everything, the password first, and waits until all but the generators is ready.
     ///
     /// # Errors
-    /// As kubectl's.
-    pub fn apply(&self) -> Result<()> {
+    /// As kubectl's; or the overlay does not take the images that it was given.
+    pub fn deploy(&self, images: Option<&ImageSet>) -> Result<()> {
+        if let Some(images) = images {
+            overlay::check_images(&self.rendered()?, images)?;
+        }
+        self.ensure_password()?;
         self.kubernetes.apply(&self.directory())?;
         let roll_out =
             |namespace, workload: &str| self.kubernetes.rollout(namespace, workload, ROLLOUT_MAX);
@@ -120,28 +127,35 @@ impl<'a> Stack<'a> {
     }
 
     /// Ends whatever load there is, lets it arrive, sets all counters to zero, and starts the load
-    /// anew: nothing of an earlier run is counted.
+    /// anew: nothing of an earlier run is counted. The pods as they were when counting began.
     ///
     /// # Errors
     /// As kubectl's, or an earlier load does not come to its end.
-    pub fn start_from_zero(&self, generators: u64) -> Result<()> {
+    pub fn start_from_zero(&self, generators: u64) -> Result<Vec<Pod>> {
         self.kubernetes.scale(GENERATOR, 0)?;
         self.wait_until("generators of an earlier load are still there", || {
             Ok(self.kubernetes.pods(Some(NAMESPACE))?.iter().all(|pod| pod.app != GENERATOR))
         })?;
-        let (mut before, mut looks) = (None, 0);
+        // One that is restarted from here on has forgotten lines.
+        let mut pods = self.kubernetes.pods_of(COLLECTOR)?;
+        let (mut before, mut since) = (None, Instant::now());
         self.wait_until("lines of an earlier load still arrive", || {
-            let reports = self.reports(&self.kubernetes.pods_of(COLLECTOR)?, false)?;
+            let reports = self.reports(&pods, false)?;
             let stamped: u64 =
                 reports.iter().map(|report| report.received + report.duplicated).sum();
-            looks = if before.replace(stamped) == Some(stamped) { looks + 1 } else { 0 };
-            Ok(looks >= DRAINED_LOOKS)
+            if before.replace(stamped) != Some(stamped) {
+                since = Instant::now();
+            }
+            Ok(since.elapsed() >= self.options.quiet_time)
         })?;
-        for pod in self.kubernetes.pods_of(COLLECTOR)? {
-            self.kubernetes.post(&pod, "reset")?;
+        for pod in &pods {
+            self.kubernetes.post(pod, "reset")?;
         }
         self.kubernetes.scale(GENERATOR, generators)?;
-        self.kubernetes.rollout(NAMESPACE, &format!("deployment/{GENERATOR}"), ROLLOUT_MAX)
+        self.kubernetes.rollout(NAMESPACE, &format!("deployment/{GENERATOR}"), ROLLOUT_MAX)?;
+        let others = self.kubernetes.pods(Some(NAMESPACE))?;
+        pods.extend(others.into_iter().filter(|pod| pod.app != COLLECTOR && !pod.is_leaving));
+        Ok(pods)
     }
 
     /// The collectors' reports; with `detail` all that a verdict needs.
@@ -149,15 +163,32 @@ impl<'a> Stack<'a> {
     /// # Errors
     /// As kubectl's, or an answer isn't a report.
     pub fn reports(&self, collectors: &[Pod], detail: bool) -> Result<Vec<Report>> {
+        collectors.iter().map(|pod| self.report(pod, detail)).collect()
+    }
+
+    /// One collector's report; with `detail` all that a verdict needs.
+    ///
+    /// # Errors
+    /// As kubectl's, or the answer isn't a report.
+    pub fn report(&self, pod: &Pod, detail: bool) -> Result<Report> {
         let path = if detail { "report?intervals=1" } else { "report" };
-        let report = |pod: &Pod| {
-            let text = self.kubernetes.admin(pod, path)?;
-            serde_json::from_slice(&text).map_err(|error| Error::Answer {
-                command: format!("{}/{path}", pod.name),
-                problem: error.to_string(),
-            })
-        };
-        collectors.iter().map(report).collect()
+        let text = self.kubernetes.admin(pod, path)?;
+        serde_json::from_slice(&text).map_err(|error| Error::Answer {
+            command: format!("{}/{path}", pod.name),
+            problem: error.to_string(),
+        })
+    }
+
+    /// One generator's manifest.
+    ///
+    /// # Errors
+    /// As kubectl's, or the answer isn't a manifest.
+    pub fn manifest(&self, pod: &Pod) -> Result<Vec<ManifestLine>> {
+        let text = self.kubernetes.admin(pod, "manifest")?;
+        manifest::parse(&text).map_err(|error| Error::Answer {
+            command: format!("{}/manifest", pod.name),
+            problem: error.to_string(),
+        })
     }
 
     /// Deletes everything, and waits until it is gone.

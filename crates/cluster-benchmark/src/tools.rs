@@ -5,7 +5,7 @@
 //! changes something (`tofu apply`) gets the signal once, and time to write down what it did.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     env,
     fmt::Write as _,
     fs::{File, OpenOptions},
@@ -13,8 +13,8 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Mutex, PoisonError},
-    thread::{self, JoinHandle},
+    sync::mpsc::{self, Receiver},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,10 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{
     error::{Error, Result, file_error},
-    limits::{INTERRUPT_GRACE, MESSAGE_LINES_MAX, OUTPUT_BYTES_MAX, QUESTION_MAX, WATCH_INTERVAL},
+    limits::{
+        INTERRUPT_GRACE, MESSAGE_LINES_MAX, OUTPUT_BYTES_MAX, OUTPUT_END_MAX, QUESTION_MAX,
+        WATCH_INTERVAL,
+    },
 };
 
 /// A command to run.
@@ -92,7 +95,7 @@ pub struct Tools {
     interrupt: Interrupt,
     /// The signal that came. From then on nothing is started any more, whoever passed over an error.
     stopped: Cell<Option<StopSignal>>,
-    record: Mutex<Option<File>>,
+    record: RefCell<Option<File>>,
 }
 
 impl Tools {
@@ -104,7 +107,7 @@ impl Tools {
             removed: Vec::new(),
             interrupt,
             stopped: Cell::new(None),
-            record: Mutex::new(None),
+            record: RefCell::new(None),
         }
     }
 
@@ -129,7 +132,7 @@ impl Tools {
     /// The file can't be made.
     pub fn record_to(&self, path: &Path) -> Result<()> {
         let file = OpenOptions::new().create(true).append(true).open(path);
-        *self.lock_record() = Some(file.map_err(file_error(path))?);
+        *self.record.borrow_mut() = Some(file.map_err(file_error(path))?);
         Ok(())
     }
 
@@ -174,7 +177,7 @@ impl Tools {
             Err(Error::Interrupted(signal)) => signal.to_string(),
             Err(_) => "no answer".to_owned(),
         };
-        if let Some(record) = &mut *self.lock_record() {
+        if let Some(record) = &mut *self.record.borrow_mut() {
             let (now, seconds) = (jiff::Timestamp::now(), started.elapsed().as_secs_f64());
             // The record is a courtesy: a full disk must not end a run that costs money.
             let _result =
@@ -239,9 +242,19 @@ impl Tools {
                 return Err(error);
             }
         };
-        let gather = |thread: JoinHandle<Vec<u8>>| thread.join().unwrap_or_default();
         drop(writer);
-        let (output, messages) = (gather(output), gather(messages));
+        // What it left behind may hold its output open for ever: then that is ended.
+        let gather = |stream: Receiver<Vec<u8>>| {
+            stream.recv_timeout(OUTPUT_END_MAX).or_else(|_held| {
+                kill(&child, Signal::KILL);
+                stream.recv_timeout(OUTPUT_END_MAX)
+            })
+        };
+        let held = |_held| Error::Answer {
+            command: invocation.line(),
+            problem: "it has ended, but something that it started holds its output".to_owned(),
+        };
+        let (output, messages) = (gather(output).map_err(held)?, gather(messages).map_err(held)?);
         if status.success() {
             return Ok(output);
         }
@@ -282,10 +295,6 @@ impl Tools {
             }
         }
     }
-
-    fn lock_record(&self) -> std::sync::MutexGuard<'_, Option<File>> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Sends SIGINT and waits for the end, as long as it may take and `pause` says to go on.
@@ -303,7 +312,8 @@ fn kill(child: &Child, signal: Signal) {
 }
 
 /// Reads a stream to its end on a thread, showing it meanwhile if asked to.
-fn follow(mut stream: impl Read + Send + 'static, is_shown: bool) -> JoinHandle<Vec<u8>> {
+fn follow(mut stream: impl Read + Send + 'static, is_shown: bool) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let (mut all, mut some) = (Vec::new(), vec![0; 64 << 10]);
         while let Ok(length) = stream.read(&mut some)
@@ -317,8 +327,10 @@ fn follow(mut stream: impl Read + Send + 'static, is_shown: bool) -> JoinHandle<
                 all.extend_from_slice(&some[..length]);
             }
         }
-        all
-    })
+        // Nobody waits any more where that took too long.
+        sender.send(all).ok();
+    });
+    receiver
 }
 
 fn is_on_path(name: &str) -> bool {

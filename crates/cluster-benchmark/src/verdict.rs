@@ -33,6 +33,27 @@ pub struct Verdict {
     pub idle: Idle,
 }
 
+/// What a run comes down to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything written came, once.
+    Passed,
+    /// Something was lost, or came twice.
+    Failed,
+    /// The counts can't be trusted.
+    Invalid,
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Invalid => "invalid",
+        })
+    }
+}
+
 /// Over the whole load.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Whole {
@@ -50,7 +71,7 @@ pub struct Whole {
     pub lines_of_earlier_runs: u64,
     /// Refused requests by reason.
     pub requests_refused: BTreeMap<String, u64>,
-    /// From the end of writing until everything had arrived.
+    /// From the end of writing until everything was seen to have arrived.
     pub drain_seconds: Option<f64>,
 }
 
@@ -111,8 +132,13 @@ impl Verdict {
                 drain_seconds: measured.drain_seconds,
             },
             active: active(measured),
-            idle: Idle { agents: used(&of_phase(measured, Phase::CoolDown), pods, AGENT) },
+            // The first reading may be from before the last line.
+            idle: Idle {
+                agents: used(of_phase(measured, Phase::Idle).get(1..).unwrap_or(&[]), pods, AGENT),
+            },
         };
+        let silent = measured.silent.iter().map(|name| format!("{name} did not answer"));
+        verdict.invalid.extend(silent);
         if !united.report.exact {
             verdict.invalid.push("the collectors could not keep every interval".to_owned());
         }
@@ -120,9 +146,13 @@ impl Verdict {
         Ok(verdict)
     }
 
-    /// Everything written came, and the counts are to be trusted.
-    pub fn passed(&self) -> bool {
-        self.invalid.is_empty() && self.failures.is_empty()
+    /// What it comes down to.
+    pub fn outcome(&self) -> Outcome {
+        match (self.invalid.is_empty(), self.failures.is_empty()) {
+            (false, _) => Outcome::Invalid,
+            (true, false) => Outcome::Failed,
+            (true, true) => Outcome::Passed,
+        }
     }
 }
 
@@ -262,6 +292,7 @@ mod tests {
             drain_seconds: Some(0.1),
             samples: Vec::new(),
             samples_failed: 0,
+            silent: std::collections::BTreeSet::new(),
         }
     }
 
@@ -275,7 +306,7 @@ mod tests {
             report(vec![stream(7, &[(50, 99)])], &[]),
         ];
         let verdict = Verdict::new(&measured(counts(21.0, 100, reports))).unwrap();
-        assert!(verdict.passed(), "{:?}", verdict.failures);
+        assert_eq!(verdict.outcome(), Outcome::Passed, "{:?}", verdict.failures);
         assert_eq!((verdict.whole.lines_received, verdict.whole.lines_of_earlier_runs), (100, 5));
     }
 
@@ -286,7 +317,7 @@ mod tests {
         let judged = |first: &[(u64, u64)], second: &[(u64, u64)]| {
             let reports = [first, second].map(|part| report(vec![stream(7, part)], &[])).to_vec();
             let verdict = Verdict::new(&measured(counts(21.0, 100, reports))).unwrap();
-            assert!(!verdict.passed());
+            assert_eq!(verdict.outcome(), Outcome::Failed);
             verdict.failures
         };
         assert_eq!(judged(&[(0, 49)], &[(51, 99)]), ["1 lines were lost"]);
@@ -313,7 +344,7 @@ mod tests {
         });
         let verdict = Verdict::new(&measured).unwrap();
         assert_eq!(verdict.invalid, ["g is gone"]);
-        assert!(verdict.failures.is_empty() && !verdict.passed());
+        assert_eq!(verdict.outcome(), Outcome::Invalid);
     }
 
     /// Scenario: 10 lines before the active phase, 90 in it, with other latencies.

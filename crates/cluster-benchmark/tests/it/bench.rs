@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const TOOLS: [&str; 7] = ["aws", "tofu", "kubectl", "docker", "git", "make", "curl"];
 
 /// What the stand-ins need of the system.
-const SYSTEM: [&str; 8] = ["bash", "env", "cat", "sleep", "touch", "cp", "rm", "wc"];
+const SYSTEM: [&str; 9] = ["bash", "env", "cat", "sleep", "touch", "cp", "rm", "wc", "mkdir"];
 
 /// A place to run in.
 pub(crate) struct Bench {
@@ -92,6 +92,14 @@ impl Bench {
         self
     }
 
+    pub(crate) fn unset(&self, name: &str) {
+        fs::remove_file(self.path("state").join(name)).unwrap();
+    }
+
+    pub(crate) fn exists(&self, name: &str) -> bool {
+        self.path("state").join(name).exists()
+    }
+
     pub(crate) fn state(&self, name: &str) -> String {
         fs::read_to_string(self.path("state").join(name)).unwrap_or_default()
     }
@@ -110,6 +118,7 @@ impl Bench {
             .env("PATH", self.path("bin"))
             .env("STAND_IN", self.path("state"))
             .env("POLL_INTERVAL", "10ms")
+            .env("QUIET_TIME", "20ms")
             .env("SAMPLE_INTERVAL", "50ms")
             .env("RAMPUP_MINUTES", "0")
             .env("COOLDOWN_MINUTES", "0")
@@ -154,7 +163,7 @@ impl Bench {
         let reports = fs::read_dir(self.path("repository/local/reports")).unwrap();
         let mut reports = reports.map(|entry| entry.unwrap().path());
         let first = reports.next().unwrap();
-        assert!(reports.next().is_none(), "one run, one report");
+        assert!(reports.next().is_none(), "more than one report");
         first
     }
 }

@@ -12,11 +12,22 @@ fn a_run_on_the_operators_cluster() {
     let bench = Bench::new();
     let ended = bench.run(&["here", "0.004"], &[]);
     assert!(ended.status.success(), "{}", ended.said);
-    ended.assert_order(&["kubectl version", "kubectl apply -k local/run/local", "proxy/stop"]);
+    let pinned = "kubectl --kubeconfig local/run/local/kubeconfig";
+    ended.assert_order(&[
+        "kubectl config current-context",
+        "kubectl config view --minify --flatten --raw",
+        &format!("{pinned} version"),
+        &format!("{pinned} apply -k local/run/local"),
+        "proxy/stop",
+    ]);
+    assert!(ended.said.contains("context mine"), "{}", ended.said);
     for tool in ["aws ", "tofu ", "docker ", "make "] {
         assert!(!ended.record.iter().any(|command| command.starts_with(tool)), "{tool}");
     }
-    assert!(!ended.has("--kubeconfig") && !ended.has("delete -k"));
+    let free =
+        ended.record.iter().filter(|one| one.starts_with("kubectl ") && !one.contains(pinned));
+    assert_eq!(free.count(), 2, "another context chosen meanwhile must change nothing");
+    assert!(!ended.has("delete -k"));
     assert!(!bench.state("applied.yaml").contains("digest"));
     let report = bench.report();
     assert!(report.to_str().unwrap().ends_with("-01-local"));
