@@ -52,7 +52,8 @@ test-node: ## Build the images and run the pipeline from them under containerd (
 	@exec tests/node/run
 
 .PHONY: test-kubernetes
-test-kubernetes: ## Run the manifests on a real Kubernetes 1.34 with one node, built from source (needs root, Debian, go)
+test-kubernetes: ## Run manifests and benchmark on a real Kubernetes 1.34 with one node, built from source (needs root, Debian, go)
+	@$(CARGO) build --quiet --release --bin cluster-benchmark
 	@exec tests/node/kubernetes/run
 
 .PHONY: docker-build

@@ -108,7 +108,9 @@ impl<'a> Stack<'a> {
     /// # Errors
     /// As kubectl's.
     pub fn has_grafana(&self) -> Result<bool> {
-        Ok(self.kubernetes.find(LGTM_NAMESPACE, "deployment", "lgtm")?.is_some())
+        let deployment = self.kubernetes.find(LGTM_NAMESPACE, "deployment", "lgtm")?;
+        let replicas = deployment.and_then(|found| found.pointer("/spec/replicas")?.as_u64());
+        Ok(replicas.unwrap_or_default() > 0)
     }
 
     /// How many generators the overlay wants.

@@ -4,6 +4,7 @@ agent under load, the kubelet's rotation, and the deletion of drained pods. `run
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import checks  # noqa: E402
@@ -207,6 +209,25 @@ class Test:
         (evidence / "files").write_text(listing)
         print(f"     evidence is in {evidence}", flush=True)
 
+    def benchmarks(self):
+        """The benchmark on this cluster, by the script that an operator starts."""
+        reports = self.work.parent / "reports"
+        environment = dict(os.environ, KUBECONFIG=self.node.config("admin"), OVERLAY=str(OVERLAY.relative_to(ROOT)),
+                           REPORTS=str(reports), RAMPUP_MINUTES="0.25", COOLDOWN_MINUTES="0.5", SAMPLE_INTERVAL="5s",
+                           QUIET_TIME="5s", POLL_INTERVAL="1s")
+        said = subprocess.run([ROOT / "scripts" / "run-benchmark.sh", "0.75"], env=environment, capture_output=True,
+                              text=True, timeout=600)
+        report = next(iter(reports.glob("*/REPORT.md")), None)
+        text = report.read_text() if report else ""
+        self.check("the benchmark's script passes on this cluster", said.returncode == 0 and
+                   "**Verdict: passed.**" in text, f"{said.returncode}: {said.stderr[-3000:]}")
+        active = json.loads((report.parent / "metrics.json").read_text())["verdict"]["active"]
+        used = active["agents"]
+        print(f"     {active['lines_per_second']:,.0f} lines/s, p99 {active['latency_ms']['p99']} ms, agent "
+              f"{used['cores']:.3f} cores, {used['memory_bytes_max'] / 2**20:.0f} MiB", flush=True)
+        self.check("its figures are measured", active["lines_per_second"] > 2000 and used["cores"] > 0
+                   and used["memory_bytes_max"] > 2**20 and active["latency_ms"]["p99"] > 0, str(active))
+
     def deletes(self):
         begin = time.monotonic()
         self.node.kubectl("delete", "-k", str(OVERLAY), "--timeout=120s", "--ignore-not-found")
@@ -229,6 +250,7 @@ class Test:
         self.rotates()
         self.agent_is_well()
         self.counts()
+        self.benchmarks()
         self.policies_hold()
         restarts = self.restarts()
         self.check("no container was restarted", not restarts, str(restarts))
