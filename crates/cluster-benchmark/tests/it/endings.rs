@@ -138,7 +138,8 @@ fn a_replaced_generator_makes_it_invalid() {
 fn a_verdict_is_said_before_it_is_written() {
     let bench = Bench::new();
     bench.set("lost", "");
-    let child = bench.start(&["aws", "0.02"], &[("DRAIN_WAIT", "300ms")]);
+    // Long enough to get there first on a busy machine: the lost lines are waited for meanwhile.
+    let child = bench.start(&["aws", "0.02"], &[("DRAIN_WAIT", "3s")]);
     wait_for(&bench.path("repository/local/reports"));
     wait_for(&bench.path("state/stopped"));
     let report = bench.report();
