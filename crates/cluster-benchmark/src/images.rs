@@ -1,14 +1,12 @@
 //! The images of this commit, by digest: what is measured is what was built, whatever a tag points
 //! to by then.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::{
+    answer::text_at,
     cli::LoadOptions,
     error::{Error, Result},
-    kubernetes::text_at,
     limits::BUILD_MAX,
     tools::{Invocation, Tools},
 };
@@ -62,8 +60,8 @@ pub fn provide(tools: &Tools, options: &LoadOptions, platform: Option<&str>) -> 
     let changed = tools.text(&Invocation::new("git", ["status", "--porcelain"]))?;
     if !changed.is_empty() {
         return Err(Error::Refused(format!(
-            "the working tree has changes, or files that git does not know, so that no image is this commit's. Commit them, or name \
-             images that were pushed before with IMAGE_TAG:\n{changed}"
+            "the working tree has changes, or files that git does not know, so that no image is \
+             this commit's. Commit them, or name images that were pushed before with IMAGE_TAG:\n{changed}"
         )));
     }
     // As deployment/images/images does, and so the workflows.
@@ -103,16 +101,14 @@ fn find(tools: &Tools, options: &LoadOptions, tag: &str) -> Result<ImageSet> {
 
 /// Asks the registry, not the machine's own store: the nodes will ask it as well.
 fn inspection(tool: &str, reference: &str) -> Invocation {
-    const REGISTRY_MAX: Duration = Duration::from_secs(60);
-    let invocation = match tool {
+    match tool {
         // Podman and buildah answer for their own store only.
         "docker" => {
             let fixed = ["buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}"];
             Invocation::new(tool, fixed.into_iter().chain([reference]))
         }
         _ => Invocation::new("skopeo", ["inspect", &format!("docker://{reference}")]),
-    };
-    invocation.within(REGISTRY_MAX)
+    }
 }
 
 /// docker says `digest`, skopeo `Digest`.

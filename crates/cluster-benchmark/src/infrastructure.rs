@@ -11,9 +11,9 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    answer::{list_at, text_at},
     cli::DEFAULT_CLUSTER,
     error::{Error, Result},
-    kubernetes::text_at,
     limits::{APPLY_MAX, CLUSTER_SETTLES_MAX, INIT_MAX},
     tools::{Invocation, Tools},
 };
@@ -59,6 +59,12 @@ pub struct State {
     pub vpc: Option<String>,
 }
 
+/// A question to AWS in a region, whose answer is JSON.
+pub fn aws<'a>(region: &str, arguments: impl IntoIterator<Item = &'a str>) -> Invocation {
+    let own = arguments.into_iter().map(str::to_owned);
+    Invocation::new("aws", own.chain(["--region", region, "--output", "json"].map(str::to_owned)))
+}
+
 impl<'a> Infrastructure<'a> {
     /// A cluster by name; `program` is the OpenTofu or Terraform to use.
     pub fn new(tools: &'a Tools, program: &'static str, cluster: &str, region: &str) -> Self {
@@ -77,10 +83,7 @@ impl<'a> Infrastructure<'a> {
     }
 
     fn aws(&self, arguments: &[&str]) -> Invocation {
-        let own = arguments.iter().map(|&argument| argument.to_owned());
-        let region = ["--region".to_owned(), self.region.clone()];
-        let output = ["--output".to_owned(), "json".to_owned()];
-        Invocation::new("aws", own.chain(region).chain(output))
+        aws(&self.region, arguments.iter().copied())
     }
 
     /// The account, which also shows that there are credentials.
@@ -125,8 +128,7 @@ impl<'a> Infrastructure<'a> {
     fn state(&self) -> Result<State> {
         let show = self.tofu(["show", "-json"]);
         let state: Value = self.tools.json(&show)?;
-        let resources = state.pointer("/values/root_module/resources").and_then(Value::as_array);
-        let resources = resources.map(Vec::as_slice).unwrap_or_default();
+        let resources = list_at(&state, "/values/root_module/resources");
         let managed = || resources.iter().filter(|one| one["mode"] == "managed");
         let clusters = managed().filter(|one| one["type"] == "aws_eks_cluster");
         let names = clusters.map(|one| text_at(one, "/values/name"));
@@ -174,11 +176,9 @@ impl<'a> Infrastructure<'a> {
         self.tools.run(&plan.within(APPLY_MAX).shown())?;
         let show = self.tofu(["show".to_owned(), "-json".to_owned(), file.display().to_string()]);
         let plan: Value = self.tools.json(&show)?;
-        let changes = plan["resource_changes"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let deletes = |change: &&Value| {
-            let actions = change.pointer("/change/actions").and_then(Value::as_array);
-            actions.is_some_and(|actions| actions.iter().any(|action| action == "delete"))
-        };
+        let changes = list_at(&plan, "/resource_changes");
+        let deletes =
+            |change: &&Value| list_at(change, "/change/actions").iter().any(|one| one == "delete");
         let deleted: Vec<String> =
             changes.iter().filter(deletes).map(|change| text_at(change, "/address")).collect();
         if deleted.is_empty() {
@@ -323,19 +323,18 @@ impl<'a> Infrastructure<'a> {
         let mut left = Vec::new();
         // Of the newer kind, and of the classic one, which a Service without annotations gets.
         for (service, list, id) in
-            [("elbv2", "LoadBalancers", "VpcId"), ("elb", "LoadBalancerDescriptions", "VPCId")]
+            [("elbv2", "/LoadBalancers", "VpcId"), ("elb", "/LoadBalancerDescriptions", "VPCId")]
         {
             let all: Value = self.tools.json(&self.aws(&[service, "describe-load-balancers"]))?;
-            let all = all[list].as_array().map(Vec::as_slice).unwrap_or_default();
-            let here = all.iter().filter(|one| one[id] == vpc);
+            let here = list_at(&all, list).iter().filter(|one| one[id] == vpc);
             left.extend(here.map(|one| text_at(one, "/LoadBalancerName")));
         }
         let in_vpc = format!("Name=vpc-id,Values={vpc}");
         let of_balancers = "Name=description,Values=ELB *";
         let ask = ["ec2", "describe-network-interfaces", "--filters", &in_vpc, of_balancers];
         let found: Value = self.tools.json(&self.aws(&ask))?;
-        let found = found["NetworkInterfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
-        left.extend(found.iter().map(|one| text_at(one, "/NetworkInterfaceId")));
+        let found = list_at(&found, "/NetworkInterfaces").iter();
+        left.extend(found.map(|one| text_at(one, "/NetworkInterfaceId")));
         Ok(left)
     }
 }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    answer::{list_at, text_at},
     error::{Error, Result, file_error},
     limits::{DELETE_MAX, KUBECTL_APPLY_MAX, POD_LOG_BYTES_MAX},
     tools::{Invocation, Tools},
@@ -287,21 +288,14 @@ fn pod_path(pod: &Pod, port: u16, path: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/{path}")
 }
 
-/// The text at a JSON pointer, or nothing.
-pub fn text_at(value: &Value, pointer: &str) -> String {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
 fn has_condition(value: &Value, kind: &str) -> bool {
-    let conditions = value.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.is_some_and(|all| {
-        all.iter().any(|one| text_at(one, "/type") == kind && text_at(one, "/status") == "True")
-    })
+    list_at(value, "/status/conditions")
+        .iter()
+        .any(|one| text_at(one, "/type") == kind && text_at(one, "/status") == "True")
 }
 
 fn pod(value: &Value) -> Pod {
-    let containers = value.pointer("/status/containerStatuses").and_then(Value::as_array);
-    let restarts = containers.into_iter().flatten();
+    let containers = list_at(value, "/status/containerStatuses").iter();
     Pod {
         namespace: text_at(value, "/metadata/namespace"),
         name: text_at(value, "/metadata/name"),
@@ -310,7 +304,7 @@ fn pod(value: &Value) -> Pod {
         node: text_at(value, "/spec/nodeName"),
         phase: text_at(value, "/status/phase"),
         is_ready: has_condition(value, "Ready"),
-        restarts: restarts.filter_map(|one| one["restartCount"].as_u64()).sum(),
+        restarts: containers.filter_map(|one| one["restartCount"].as_u64()).sum(),
         is_leaving: value.pointer("/metadata/deletionTimestamp").is_some(),
     }
 }

@@ -4,9 +4,10 @@
 use serde_json::Value;
 
 use crate::{
+    answer::{list_at, text_at},
     error::{Error, Result},
-    kubernetes::text_at,
-    tools::{Invocation, Tools},
+    infrastructure::aws,
+    tools::Tools,
 };
 
 /// A resource that still exists, or whose service did not say.
@@ -36,10 +37,8 @@ pub fn find(tools: &Tools, region: &str) -> Result<Vec<Leftover>> {
         region,
         ["resourcegroupstaggingapi", "get-resources", "--tag-filters", "Key=Project,Values=Thyme"],
     ))?;
-    let resources =
-        list["ResourceTagMappingList"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut left = Vec::new();
-    for resource in resources {
+    for resource in list_at(&list, "/ResourceTagMappingList") {
         let arn = text_at(resource, "/ResourceARN");
         let doubt = match question(&arn) {
             None => Some("no rule for how to ask about it".to_owned()),
@@ -84,11 +83,6 @@ fn is_empty_list(answer: &Value) -> bool {
     let lists = answer.as_object().into_iter().flat_map(|object| object.values());
     let mut lists = lists.filter_map(Value::as_array).peekable();
     lists.peek().is_some() && lists.all(Vec::is_empty)
-}
-
-fn aws<'a>(region: &str, arguments: impl IntoIterator<Item = &'a str>) -> Invocation {
-    let own = arguments.into_iter().map(str::to_owned);
-    Invocation::new("aws", own.chain(["--region", region, "--output", "json"].map(str::to_owned)))
 }
 
 /// `arn:partition:service:region:account:resource`, and who knows about it.

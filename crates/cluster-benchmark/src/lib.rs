@@ -17,6 +17,8 @@ pub mod standing;
 /// The tools as processes.
 pub mod tools;
 
+/// Parts of a tool's answer in JSON.
+pub mod answer;
 /// The images of this commit, by digest.
 pub mod images;
 /// The cluster on AWS: OpenTofu and its state.

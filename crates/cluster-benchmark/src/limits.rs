@@ -57,8 +57,5 @@ pub const POD_LOG_BYTES_MAX: u64 = 4 << 20;
 /// How many failed samples in a row end a run: the cluster can't be reached any more.
 pub const SAMPLE_FAILURES_MAX: u32 = 20;
 
-/// Latencies above count as this, as the collectors do.
-pub const LATENCY_MAX_US: u64 = nop_collector::limits::LATENCY_MAX_US;
-
 /// Reports of one day.
 pub const REPORTS_A_DAY_MAX: u32 = 99;

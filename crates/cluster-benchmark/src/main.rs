@@ -29,12 +29,11 @@ const NOTE: &str = "STILL-COSTS-MONEY";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
     let mut standing = Standing {
         stage: Stage::Nothing,
         cluster: String::new(),
         region: String::new(),
-        dollars_an_hour: default_an_hour(&today),
+        dollars_an_hour: default_an_hour(&run::today()),
     };
     let result = catch_unwind(AssertUnwindSafe(|| execute(&cli, &mut standing)))
         .unwrap_or_else(|_said| Err(Error::Refused("a fault of this program; see above".into())));

@@ -174,7 +174,7 @@ impl<'a> Benchmark<'a> {
         for _ in 0..QUESTION_TRIES {
             match question(self.stack) {
                 Ok(answer) => return Ok(Some(answer)),
-                Err(Error::Interrupted(signal)) => return Err(Error::Interrupted(signal)),
+                // After a signal the pause is where it ends.
                 Err(_again) => self.tools.pause(self.options.poll_interval)?,
             }
         }
@@ -258,36 +258,33 @@ impl<'a> Benchmark<'a> {
         )
     }
 
-    /// Stays for the whole cool-down, and beyond it until everything has arrived.
+    /// Waits until everything has arrived, and stays for the rest of the cool-down: what comes twice
+    /// may come later.
     fn drain(&mut self, say: &dyn Fn(&str)) -> Result<(Counts, Option<f64>), Error> {
         let stopped = Instant::now();
-        let mut drained = None;
-        loop {
-            let phase = if drained.is_some() { Phase::Idle } else { Phase::CoolDown };
-            self.sample(phase, say)?;
+        let cooldown = self.options.cooldown;
+        let (counts, drained) = loop {
+            self.sample(Phase::CoolDown, say)?;
             let counts = self.counts()?;
             let (proof, _) = counts.united().map_err(|error| Error::Answer {
                 command: "the collectors' reports".to_owned(),
                 problem: error.to_string(),
             })?;
-            let is_complete = proof.report.lost == 0;
-            if is_complete && drained.is_none() {
-                drained = Some(stopped.elapsed().as_secs_f64());
+            if proof.report.lost == 0 {
                 say(&format!("all {} lines have arrived", grouped(counts.written())));
+                break (counts, Some(stopped.elapsed().as_secs_f64()));
             }
-            let waited = stopped.elapsed();
-            let cooldown = self.options.cooldown;
-            let is_hopeless = waited >= cooldown + self.options.drain_wait;
-            if (waited >= cooldown && is_complete) || is_hopeless || !self.silent.is_empty() {
-                return Ok((counts, drained));
+            let is_hopeless = stopped.elapsed() >= cooldown + self.options.drain_wait;
+            if is_hopeless || !self.silent.is_empty() {
+                break (counts, None);
             }
-            let rest = cooldown.saturating_sub(waited);
-            let wait = if drained.is_some() {
-                rest.min(self.options.sample_interval)
-            } else {
-                self.options.poll_interval
-            };
-            self.tools.pause(wait)?;
+            self.tools.pause(self.options.poll_interval)?;
+        };
+        let left = cooldown.saturating_sub(stopped.elapsed());
+        if drained.is_none() || !self.silent.is_empty() || left.is_zero() {
+            return Ok((counts, drained));
         }
+        self.sample_for(left, Phase::Idle, say)?;
+        Ok((self.counts()?, drained))
     }
 }

@@ -7,13 +7,14 @@ use std::{
 };
 
 use crate::{
+    answer::{list_at, text_at},
     checklist::{Check, is_allowed, of_cluster},
     cli::{AwsOptions, HereOptions, Images, LoadOptions},
     cost::{self, Bill, Cost},
     error::{Error, Result, file_error},
     images::{self, ImageSet},
     infrastructure::{Infrastructure, Outputs},
-    kubernetes::{Kubernetes, LGTM_NAMESPACE, NAMESPACE, Node, Pod, text_at},
+    kubernetes::{Kubernetes, LGTM_NAMESPACE, NAMESPACE, Node, Pod},
     leftovers,
     limits::CHECKLIST_MAX,
     overlay::{self, Changes},
@@ -216,12 +217,23 @@ impl Aws<'_> {
 
     /// Kubernetes resources first: the load balancer is theirs, and holds interfaces in the subnets.
     fn take_away(&self, stack: &Stack<'_>, vpc: &str, standing: &mut Standing) -> Result<()> {
-        let Self { options, infrastructure, say, .. } = *self;
-        say("deleting the Kubernetes resources");
+        (self.say)("deleting the Kubernetes resources");
         stack.delete()?;
-        say("waiting until the load balancer and its interfaces are gone");
-        let (poll, within) = (options.load.poll_interval, options.load_balancer_wait);
-        infrastructure.wait_for_load_balancers(vpc, poll, within)?;
+        self.destroy_network(Some(vpc), self.options.load_balancer_wait, standing)
+    }
+
+    /// Destroys what OpenTofu has made, once no load balancer is left in its network.
+    fn destroy_network(
+        &self,
+        vpc: Option<&str>,
+        within: Duration,
+        standing: &mut Standing,
+    ) -> Result<()> {
+        let Self { options, infrastructure, say, .. } = *self;
+        if let Some(vpc) = vpc {
+            say("waiting until the load balancer and its interfaces are gone");
+            infrastructure.wait_for_load_balancers(vpc, options.load.poll_interval, within)?;
+        }
         standing.stage = Stage::Partly;
         say("destroying the cluster: about 10 minutes");
         infrastructure.destroy()?;
@@ -235,9 +247,9 @@ impl Aws<'_> {
     /// account has no rights yet. Then it is the network that shows whether a load balancer is left.
     fn destroy(&self, standing: &mut Standing) -> Result<()> {
         let Self { options, infrastructure, say, .. } = *self;
-        let (poll, mut within) = (options.load.poll_interval, options.load_balancer_wait);
+        let mut within = options.load_balancer_wait;
         let state = infrastructure.open()?;
-        let status = infrastructure.settled_status(poll)?;
+        let status = infrastructure.settled_status(options.load.poll_interval)?;
         if !state.has_cluster && status.is_some() {
             say(&self.somebody_elses().to_string());
         }
@@ -258,14 +270,7 @@ impl Aws<'_> {
                 }
             }
         }
-        if let Some(vpc) = &state.vpc {
-            infrastructure.wait_for_load_balancers(vpc, poll, within)?;
-        }
-        standing.stage = Stage::Partly;
-        say("destroying the cluster: about 10 minutes");
-        infrastructure.destroy()?;
-        standing.stage = Stage::Nothing;
-        Ok(())
+        self.destroy_network(state.vpc.as_deref(), within, standing)
     }
 }
 
@@ -478,11 +483,9 @@ impl Session<'_> {
             if let Err(Error::Interrupted(signal)) = answer {
                 return Err(Error::Interrupted(signal));
             }
-            let answer: Option<serde_json::Value> =
-                answer.ok().and_then(|text| serde_json::from_slice(&text).ok());
-            let series =
-                answer.and_then(|answer| Some(answer.pointer("/data/result")?.as_array()?.len()));
-            if series.unwrap_or_default() == 0 {
+            let answer: serde_json::Value =
+                answer.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+            if list_at(&answer, "/data/result").is_empty() {
                 missing.push(metric);
             }
         }
@@ -494,7 +497,7 @@ impl Session<'_> {
 }
 
 /// The day, in UTC.
-fn today() -> String {
+pub fn today() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
 }
 

@@ -108,9 +108,7 @@ impl<'a> Stack<'a> {
     /// # Errors
     /// As kubectl's.
     pub fn has_grafana(&self) -> Result<bool> {
-        let deployment = self.kubernetes.find(LGTM_NAMESPACE, "deployment", "lgtm")?;
-        let replicas = deployment.and_then(|found| found.pointer("/spec/replicas")?.as_u64());
-        Ok(replicas.unwrap_or_default() > 0)
+        Ok(self.replicas_wanted(LGTM_NAMESPACE, "lgtm")? > 0)
     }
 
     /// How many generators the overlay wants.
@@ -118,14 +116,19 @@ impl<'a> Stack<'a> {
     /// # Errors
     /// There is no such deployment.
     pub fn generators_wanted(&self) -> Result<u64> {
-        let deployment = self.kubernetes.find(NAMESPACE, "deployment", GENERATOR)?;
-        let replicas = deployment.and_then(|found| found.pointer("/spec/replicas")?.as_u64());
-        match replicas {
-            Some(replicas) if replicas > 0 => Ok(replicas),
-            _ => Err(Error::Refused(format!(
+        match self.replicas_wanted(NAMESPACE, GENERATOR)? {
+            0 => Err(Error::Refused(format!(
                 "the overlay has no deployment {GENERATOR} with replicas: nothing would be measured"
             ))),
+            replicas => Ok(replicas),
         }
+    }
+
+    /// How many pods a deployment wants; none where there is no such deployment.
+    fn replicas_wanted(&self, namespace: &str, name: &str) -> Result<u64> {
+        let deployment = self.kubernetes.find(namespace, "deployment", name)?;
+        let replicas = deployment.and_then(|found| found.pointer("/spec/replicas")?.as_u64());
+        Ok(replicas.unwrap_or_default())
     }
 
     /// Ends whatever load there is, lets it arrive, sets all counters to zero, and starts the load

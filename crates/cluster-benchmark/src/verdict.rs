@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram;
-use nop_collector::{merge::MergeError, report::LatencyMs};
+use nop_collector::{
+    merge::{MergeError, unite},
+    report::{LatencyMs, Report},
+};
 use rig::progress::grouped;
 use serde::Serialize;
 
 use crate::{
     checklist::{replaced, restarted_agents},
-    limits::LATENCY_MAX_US,
     phases::{Counts, Measured},
     sample::{Phase, Sample, Used, used},
     stack::{AGENT, COLLECTOR, GENERATOR},
@@ -131,7 +132,7 @@ impl Verdict {
                 requests_refused: united.report.invalid.clone(),
                 drain_seconds: measured.drain_seconds,
             },
-            active: active(measured),
+            active: active(measured)?,
             // The first reading may be from before the last line.
             idle: Idle {
                 agents: used(of_phase(measured, Phase::Idle).get(1..).unwrap_or(&[]), pods, AGENT),
@@ -185,7 +186,7 @@ fn of_phase(measured: &Measured, phase: Phase) -> Vec<&Sample> {
     measured.samples.iter().filter(|sample| sample.phase == phase).collect()
 }
 
-fn active(measured: &Measured) -> Active {
+fn active(measured: &Measured) -> Result<Active, MergeError> {
     let Measured { active_start: start, active_end: end, pods, .. } = measured;
     let samples = of_phase(measured, Phase::Active);
     let seconds = end.at_seconds - start.at_seconds;
@@ -196,13 +197,13 @@ fn active(measured: &Measured) -> Active {
     let wire_bytes = wire(end).saturating_sub(wire(start));
     let agents = used(&samples, pods, AGENT);
     let lines_per_second = over(written, seconds);
-    Active {
+    Ok(Active {
         seconds,
         lines_per_second,
         megabytes_per_second: over(bytes / 1e6, seconds),
         wire_share: over(wire_bytes as f64, bytes),
         wire_bytes,
-        latency_ms: latency_between(start, end),
+        latency_ms: latency_between(start, end)?,
         agents,
         // Both are rates, since samples and counts are not taken at the same moments.
         agent_cpu_seconds_per_million_lines: over(agents.cores * 1e6, lines_per_second),
@@ -212,11 +213,11 @@ fn active(measured: &Measured) -> Active {
             .iter()
             .flat_map(|sample| sample.queue_size.values().copied())
             .fold(0.0, f64::max),
-    }
+    })
 }
 
-/// Quantiles of the lines that came between two moments.
-fn latency_between(start: &Counts, end: &Counts) -> LatencyMs {
+/// Quantiles of the lines that came between two moments: those of a report that has only them.
+fn latency_between(start: &Counts, end: &Counts) -> Result<LatencyMs, MergeError> {
     let sums = |counts: &Counts| {
         let mut sums: BTreeMap<u64, u64> = BTreeMap::new();
         let all = counts.reports.iter().flat_map(|report| &report.latency_us_counts);
@@ -225,19 +226,20 @@ fn latency_between(start: &Counts, end: &Counts) -> LatencyMs {
         sums
     };
     let before = sums(start);
-    let mut histogram: Histogram<u64> = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)
-        .expect("the bounds are constants that the histogram supports");
-    for (latency_us, count) in sums(end) {
-        let fresh = count.saturating_sub(before.get(&latency_us).copied().unwrap_or_default());
-        histogram.saturating_record_n(latency_us, fresh);
-    }
-    let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-    LatencyMs { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: histogram.max() as f64 / 1e3 }
+    let fresh = sums(end).into_iter().map(|(latency_us, count)| {
+        (latency_us, count.saturating_sub(before.get(&latency_us).copied().unwrap_or_default()))
+    });
+    let report = Report {
+        streams_detail: Some(Vec::new()),
+        latency_us_counts: Some(fresh.collect()),
+        ..Report::default()
+    };
+    Ok(unite(&[report], None)?.report.latency_ms)
 }
 
 #[cfg(test)]
 mod tests {
-    use nop_collector::report::{Report, StreamReport};
+    use nop_collector::report::StreamReport;
     use thyme_core::manifest::ManifestLine;
 
     use super::*;
