@@ -29,57 +29,37 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
 FROM ${RUNTIME_IMAGE} AS runtime
 # A user that owns nothing. Kubernetes gives the agent group 0, which may read the kubelet's files.
 USER 65534:65534
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+ARG SOURCE=https://github.com/ollygarden/thyme
+LABEL org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.vendor="OllyGarden" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 
 FROM runtime AS thyme
 COPY --from=builder --chown=0:0 --chmod=0555 /out/thyme-agent /usr/local/bin/thyme-agent
 # Health, and the Prometheus page.
 EXPOSE 13133 8888
 ENTRYPOINT ["/usr/local/bin/thyme-agent"]
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-ARG CREATED=1970-01-01T00:00:00Z
-ARG SOURCE=https://github.com/ollygarden/thyme
 LABEL org.opencontainers.image.title="thyme" \
-      org.opencontainers.image.description="Node agent that tails container log files and exports OTLP" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.vendor="OllyGarden" \
-      org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.created="${CREATED}"
+      org.opencontainers.image.description="Node agent that tails container log files and exports OTLP"
 
 FROM runtime AS log-generator
 COPY --from=builder --chown=0:0 --chmod=0555 /out/log-generator /usr/local/bin/log-generator
 # Manifest, metrics, health and the stop.
 EXPOSE 8080
 ENTRYPOINT ["/usr/local/bin/log-generator"]
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-ARG CREATED=1970-01-01T00:00:00Z
-ARG SOURCE=https://github.com/ollygarden/thyme
 LABEL org.opencontainers.image.title="log-generator" \
-      org.opencontainers.image.description="Writes stamped log lines at an exact rate" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.vendor="OllyGarden" \
-      org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.created="${CREATED}"
+      org.opencontainers.image.description="Writes stamped log lines at an exact rate"
 
 FROM runtime AS nop-collector
 COPY --from=builder --chown=0:0 --chmod=0555 /out/nop-collector /usr/local/bin/nop-collector
 # OTLP over gRPC and HTTP; report, metrics and health.
 EXPOSE 4317 4318 8080
 ENTRYPOINT ["/usr/local/bin/nop-collector"]
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-ARG CREATED=1970-01-01T00:00:00Z
-ARG SOURCE=https://github.com/ollygarden/thyme
 LABEL org.opencontainers.image.title="nop-collector" \
-      org.opencontainers.image.description="Receives OTLP logs, counts them, and proves loss and duplicates" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.vendor="OllyGarden" \
-      org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.created="${CREATED}"
+      org.opencontainers.image.description="Receives OTLP logs, counts them, and proves loss and duplicates"
