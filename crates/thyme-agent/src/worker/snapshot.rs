@@ -41,6 +41,7 @@ impl Worker {
             self.take_file(number, file, snapshot.start_at, &mut resume, now);
         }
         self.withdraw(resume);
+        self.assess(number);
         self.forget_vanished(number);
         self.activate(number, now);
     }
@@ -232,6 +233,7 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         acknowledged: Acknowledged::default(),
         continuation: None,
         is_present: true,
+        is_at_risk: false,
         end_since: None,
         finished_at: None,
     }
