@@ -14,7 +14,7 @@ mod turn;
 mod upkeep;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -41,7 +41,7 @@ use crate::{
     queue::{Request, Settlement, Token},
     spool::{SpoolLink, SpoolMessage},
     tail::idle_watch::{IdleWatch, Woken},
-    world::SharedClock,
+    world::{HashMap, SharedClock},
 };
 
 /// What a worker takes from the configuration, its share of the budgets included.
@@ -191,11 +191,11 @@ impl Worker {
             checkpoints,
             keys,
             state,
-            groups: HashMap::new(),
-            numbers: HashMap::new(),
+            groups: HashMap::default(),
+            numbers: HashMap::default(),
             urgent: Vec::new(),
             active: Vec::new(),
-            files: HashMap::new(),
+            files: HashMap::default(),
             next_number: 0,
             idle,
             clock,
@@ -203,7 +203,7 @@ impl Worker {
             batch: Batch::new(limits),
             encoder,
             unsent: VecDeque::new(),
-            under_way: HashMap::new(),
+            under_way: HashMap::default(),
             next_request: 0,
             batch_goes_to_spool: false,
             is_rescuing: false,

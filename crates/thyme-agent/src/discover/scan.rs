@@ -2,7 +2,7 @@
 //! and what has changed since the last look.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ffi::{OsStr, OsString},
     io,
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ use crate::{
     config::StartAt,
     metrics::Metrics,
     tail::identity::Inode,
-    world::{DirectoryState, Entry, EntryKind, LogTree, Opened, SharedClock},
+    world::{HashMap, DirectoryState, Entry, EntryKind, LogTree, Opened, SharedClock},
 };
 
 /// A directory whose time of change lies further back than this has shown all its changes.
@@ -73,7 +73,7 @@ impl Scanner {
         open_files_max: u64,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { sources, known: HashMap::new(), tree, clock, open_files_max, metrics }
+        Self { sources, known: HashMap::default(), tree, clock, open_files_max, metrics }
     }
 
     pub(super) fn start_at(&self, receiver: usize) -> StartAt {
@@ -143,7 +143,7 @@ impl Scanner {
             state,
             scanner: self,
             known: &mut known,
-            groups: HashMap::new(),
+            groups: HashMap::default(),
             new_directories: BTreeMap::new(),
             must_look_again: false,
         };

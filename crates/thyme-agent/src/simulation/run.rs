@@ -1,0 +1,219 @@
+//! One run: faults for a while, then calm, then the reckoning.
+
+use std::time::Duration;
+
+use super::{
+    agent::Agent,
+    chance::Chance,
+    kubelet,
+    plan::Plan,
+    world::{Shared, World},
+};
+
+/// Turns after which a calm world must be quiet.
+const CALM_TURNS_MAX: u32 = 20_000;
+
+/// Share of the lines of a run that may be missing with an excuse, in percent.
+const EXCUSED_PERCENT_MAX: usize = 90;
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    pub(super) lines: u64,
+    pub(super) excused: u64,
+    pub(super) duplicates: u64,
+    pub(super) lives: u64,
+    /// A number that differs when anything went differently.
+    pub(super) digest: u64,
+}
+
+struct Run {
+    shared: Shared,
+    agent: Option<Agent>,
+}
+
+/// Runs a seed; an error says which promise was broken.
+pub(super) fn run(seed: u64) -> Result<Report, String> {
+    let mut chance = Chance::new(seed);
+    let plan = Plan::draw(&mut chance);
+    run_plan(plan, chance)
+}
+
+/// Runs a plan.
+pub(super) fn run_plan(plan: Plan, chance: Chance) -> Result<Report, String> {
+    let turns = plan.turns;
+    let mut run = Run { shared: Shared::new(plan, chance), agent: None };
+    run.shared.lock().begin();
+    for _ in 0..turns {
+        run.turn();
+        run.check()?;
+    }
+    run.calm_down()?;
+    run.stop_and_start()?;
+    let world = run.shared.lock();
+    let report = Report {
+        lines: world.truth.lines.len() as u64,
+        excused: world.truth.excused() as u64,
+        duplicates: world.truth.duplicates,
+        lives: world.generation.into(),
+        digest: world.now ^ world.truth.records.rotate_left(32) ^ world.kubelet.written_bytes,
+    };
+    if world.truth.excused() * 100 > world.truth.lines.len() * EXCUSED_PERCENT_MAX + 1_000 {
+        return Err(format!("{} of {} lines were excused", report.excused, report.lines));
+    }
+    Ok(report)
+}
+
+impl World {
+    fn begin(&mut self) {
+        self.make_directory("/var/log");
+        self.make_directory(super::plan::ROOT);
+        self.disk.bytes_max = self.plan.disk_bytes_max;
+    }
+
+    /// How long the next turn takes.
+    fn next_wait(&mut self) -> Duration {
+        match self.chance.below(40) {
+            0 => self.chance.milliseconds(1_000, 10_000),
+            1..8 => self.chance.milliseconds(50, 500),
+            _ => self.chance.milliseconds(0, 20),
+        }
+    }
+}
+
+impl Run {
+    fn one_in(&self, times: u64) -> bool {
+        self.shared.lock().chance.one_in(times)
+    }
+
+    fn turn(&mut self) {
+        {
+            let mut world = self.shared.lock();
+            let wait = world.next_wait();
+            world.now += wait.as_nanos() as u64;
+            for _ in 0..world.chance.below(3) {
+                kubelet::act(&mut world);
+            }
+        }
+        self.fate();
+        let Some(agent) = &mut self.agent else { return };
+        let [has_event, works, exports, checkpoints] = {
+            let mut world = self.shared.lock();
+            [4, 2, 2, 4].map(|odds| world.chance.one_in(odds))
+        };
+        agent.scan(has_event);
+        if works && agent.work() {
+            agent.checkpoint();
+            self.end(false);
+            return;
+        }
+        if exports {
+            agent.export();
+        }
+        if checkpoints {
+            agent.checkpoint();
+        }
+    }
+
+    /// Starts the agent, or ends it in one of its ways.
+    fn fate(&mut self) {
+        let plan = self.shared.lock().plan.clone();
+        let Some(agent) = &mut self.agent else {
+            if self.shared.lock().generation == 0 || self.one_in(10) {
+                self.agent = Some(Agent::start(&self.shared));
+            }
+            return;
+        };
+        if !agent.is_stopping() && self.shared.lock().chance.one_in(plan.stop_odds) {
+            agent.stop();
+        }
+        if self.one_in(plan.kill_odds) {
+            self.end(false);
+        } else if self.one_in(plan.power_odds) {
+            self.end(true);
+        }
+    }
+
+    /// The agent's life is over.
+    fn end(&mut self, power: bool) {
+        self.agent = None;
+        let mut world = self.shared.lock();
+        if power {
+            world.lose_power();
+        }
+        world.truth.life_ended(power);
+        world.agent_ended();
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let failure = self.shared.lock().truth.failure.clone();
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// All of the agent goes on for a moment.
+    fn calm_turn(&mut self, wait: Duration) -> Result<(), String> {
+        self.shared.advance(wait);
+        if let Some(agent) = &mut self.agent {
+            agent.scan(false);
+            if agent.work() {
+                agent.checkpoint();
+                self.end(false);
+                return self.check();
+            }
+            agent.export();
+            agent.checkpoint();
+        }
+        self.check()
+    }
+
+    /// Faults end, and the agent goes on until everything has arrived.
+    fn calm_down(&mut self) -> Result<(), String> {
+        {
+            let mut world = self.shared.lock();
+            world.faults = false;
+            world.disk.bytes_max = None;
+            kubelet::finish(&mut world);
+        }
+        while self.agent.as_ref().is_some_and(Agent::is_stopping) {
+            self.calm_turn(Duration::from_millis(100))?;
+        }
+        if self.agent.is_none() {
+            self.agent = Some(Agent::start(&self.shared));
+        }
+        for turn in 0..CALM_TURNS_MAX {
+            self.calm_turn(Duration::from_millis(10 + u64::from(turn % 50) * 4))?;
+            if turn % 20 == 0 && self.is_quiet() {
+                return Ok(());
+            }
+        }
+        let world = self.shared.lock();
+        let missing: Vec<usize> = world.truth.missing().collect();
+        let first = missing.first().map(|line| &world.truth.lines[*line]);
+        Err(format!("{} lines are missing, the first {:?}: {first:?}", missing.len(), missing.first()))
+    }
+
+    fn is_quiet(&self) -> bool {
+        let is_idle = self.agent.as_ref().is_some_and(Agent::is_idle);
+        is_idle && self.shared.lock().truth.missing().next().is_none()
+    }
+
+    /// A clean stop and start: nothing may come once more.
+    fn stop_and_start(&mut self) -> Result<(), String> {
+        // Everything lingers, is closed and forgotten first.
+        for _ in 0..100 {
+            self.calm_turn(Duration::from_millis(100))?;
+        }
+        self.shared.lock().truth.is_calm = true;
+        if let Some(agent) = &mut self.agent {
+            agent.stop();
+        }
+        while self.agent.is_some() {
+            self.calm_turn(Duration::from_millis(100))?;
+        }
+        self.agent = Some(Agent::start(&self.shared));
+        for _ in 0..100 {
+            self.calm_turn(Duration::from_millis(100))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,344 @@
+//! What was written, what arrived, and what may be missing. A run fails by what stands here.
+//!
+//! Every body says which line it belongs to and where in it, so that any piece of it that arrives
+//! is recognised without knowing how the agent cut or joined lines.
+
+use std::collections::HashMap;
+
+use crate::limits::PARTIAL_LINE_WAIT;
+
+/// Length of one block of a body: six digits of its line, five of its place, and a separator.
+pub(super) const BLOCK_BYTES: usize = 12;
+
+/// A piece of a body at least this long contains a whole block.
+pub(super) const PIECE_BYTES_MIN: usize = 2 * BLOCK_BYTES;
+
+/// Which bytes of a body were seen.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    bytes: Vec<bool>,
+    count: usize,
+    /// Of an empty body.
+    at_all: bool,
+}
+
+impl Seen {
+    fn is_whole(&self, body: &[u8]) -> bool {
+        self.at_all && self.count >= body.len()
+    }
+
+    fn has_any_of(&self, piece: &Piece) -> bool {
+        let known = self.bytes.len();
+        let seen = &self.bytes[piece.start.min(known)..piece.end.min(known)];
+        if piece.start == piece.end { self.at_all } else { seen.contains(&true) }
+    }
+
+    fn add(&mut self, piece: &Piece) {
+        self.at_all = true;
+        if self.bytes.len() < piece.end {
+            self.bytes.resize(piece.end, false);
+        }
+        for byte in &mut self.bytes[piece.start..piece.end] {
+            self.count += usize::from(!std::mem::replace(byte, true));
+        }
+    }
+}
+
+/// One physical line.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) container: usize,
+    /// 0 stdout, 1 stderr, 2 neither: a line that isn't CRI.
+    pub(super) stream: usize,
+    /// What its records must hold: what stands behind the tags, or all of it.
+    pub(super) body: Vec<u8>,
+    pub(super) time_unix_nano: u64,
+    /// Whether it was written as the fragment of a longer one.
+    pub(super) is_partial: bool,
+    /// Next line of its stream.
+    pub(super) next: Option<usize>,
+    /// When it was written, in nanoseconds of the run.
+    pub(super) written_at: u64,
+    /// What the sink has taken.
+    arrived: Seen,
+    /// What the exporter has settled in this life of the agent.
+    settled: Seen,
+    /// It may be missing: see [`Truth::excuse`].
+    pub(super) is_excused: bool,
+    /// The sink said that it does not take it.
+    pub(super) is_refused: bool,
+    /// A checkpoint on disk says that it has arrived.
+    is_kept: bool,
+    /// The life of the agent in which it arrived last, and whether that attempt's answer was lost.
+    arrived_in: Option<(u32, bool)>,
+}
+
+impl Line {
+    pub(super) fn has_arrived(&self) -> bool {
+        self.arrived.is_whole(&self.body)
+    }
+}
+
+/// A piece of a line within a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Piece {
+    pub(super) line: usize,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+/// The truth.
+#[derive(Debug, Default)]
+pub(super) struct Truth {
+    pub(super) lines: Vec<Line>,
+    by_time: HashMap<u64, usize>,
+    last_of_stream: HashMap<(usize, usize), usize>,
+    /// The first promise that was broken.
+    pub(super) failure: Option<String>,
+    /// Lines settled since the worker's last step, and since the last checkpoint.
+    settled: Vec<usize>,
+    published: Vec<usize>,
+    /// Lines of checkpoints that are on disk: of the newest, and of the newest synced one.
+    saved: Vec<usize>,
+    synced: Vec<usize>,
+    /// The last line that was sent first, by container and stream, in this life of the agent.
+    sent_last: HashMap<(usize, usize), usize>,
+    /// Lines that arrived once more.
+    pub(super) duplicates: u64,
+    /// Records that arrived, the same ones again included.
+    pub(super) records: u64,
+    /// No duplicate is excused any more.
+    pub(super) is_calm: bool,
+}
+
+/// A body of `bytes` bytes that says whose it is.
+pub(super) fn make_body(line: usize, bytes: usize, separator: u8) -> Vec<u8> {
+    use std::io::Write;
+    let mut body = Vec::with_capacity(bytes + BLOCK_BYTES);
+    let mut block = 0;
+    while body.len() < bytes {
+        write!(body, "{line:06x}{block:05x}").expect("memory doesn't fail");
+        body.push(separator);
+        block += 1;
+    }
+    body.truncate(bytes);
+    body
+}
+
+impl Truth {
+    pub(super) fn fail(&mut self, what: impl FnOnce() -> String) {
+        if self.failure.is_none() {
+            self.failure = Some(what());
+        }
+    }
+
+    /// A line is being written.
+    pub(super) fn add(
+        &mut self,
+        container: usize,
+        stream: usize,
+        (written_at, time_unix_nano): (u64, u64),
+        body: Vec<u8>,
+        is_partial: bool,
+    ) -> usize {
+        let line = self.lines.len();
+        if stream < 2 {
+            assert!(self.by_time.insert(time_unix_nano, line).is_none(), "times are unique");
+        }
+        if let Some(before) = self.last_of_stream.insert((container, stream), line) {
+            self.lines[before].next = Some(line);
+        }
+        self.lines.push(Line {
+            container,
+            stream,
+            body,
+            time_unix_nano,
+            is_partial,
+            next: None,
+            written_at,
+            arrived: Seen::default(),
+            settled: Seen::default(),
+            is_excused: false,
+            is_refused: false,
+            is_kept: false,
+            arrived_in: None,
+        });
+        line
+    }
+
+    /// Which lines a record consists of; an error when nobody wrote it.
+    pub(super) fn pieces_of(&self, time_unix_nano: u64, body: &[u8]) -> Result<Vec<Piece>, String> {
+        if body.is_empty() {
+            let line = self.by_time.get(&time_unix_nano);
+            // The newline of a line that left before the agent was killed.
+            let none = || if time_unix_nano == 0 { Ok(Vec::new()) } else { Err("an empty record".to_owned()) };
+            return line.map_or_else(none, |line| self.follow(*line, 0, body));
+        }
+        if let Some(line) = self.by_time.get(&time_unix_nano)
+            && self.lines[*line].body.is_empty()
+        {
+            return self.follow(*line, 0, body);
+        }
+        let places = 0..BLOCK_BYTES.min(body.len());
+        let found = places.filter_map(|at| self.block_at(body, at)).next();
+        let (line, start) = found.ok_or_else(|| "a record that nobody wrote".to_owned())?;
+        self.follow(line, start, body)
+    }
+
+    /// The line and the offset in it at which `body` begins, if a block begins at `at`.
+    fn block_at(&self, body: &[u8], at: usize) -> Option<(usize, usize)> {
+        let text = std::str::from_utf8(body.get(at..at + 11)?).ok()?;
+        let line = usize::from_str_radix(&text[..6], 16).ok()?;
+        let block = usize::from_str_radix(&text[6..], 16).ok()?;
+        let start = (block * BLOCK_BYTES).checked_sub(at)?;
+        let whole = &self.lines.get(line)?.body;
+        let length = body.len().min(whole.len().checked_sub(start)?);
+        (whole[start..start + length] == body[..length]).then_some((line, start))
+    }
+
+    /// The pieces of a body that begins in a line and goes on with those that follow it.
+    fn follow(&self, line: usize, start: usize, body: &[u8]) -> Result<Vec<Piece>, String> {
+        let (mut line, mut start, mut rest) = (line, start, body);
+        let mut pieces = Vec::new();
+        loop {
+            let whole = &self.lines[line].body[start..];
+            let length = whole.len().min(rest.len());
+            if whole[..length] != rest[..length] {
+                return Err(format!("line {line} arrived with other bytes than it has"));
+            }
+            pieces.push(Piece { line, start, end: start + length });
+            rest = &rest[length..];
+            if rest.is_empty() {
+                return Ok(pieces);
+            }
+            if !self.lines[line].is_partial {
+                return Err(format!("what follows line {line} was joined to it"));
+            }
+            line = self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
+            start = 0;
+        }
+    }
+
+    /// A record that ends with a fragment must say that more follows, or that it was waited for.
+    pub(super) fn check_end(&mut self, pieces: &[Piece], is_marked: [bool; 2], now: u64) {
+        let [is_chunk, is_partial] = is_marked;
+        let Some(last) = pieces.last() else { return };
+        let line = &self.lines[last.line];
+        let waited = u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
+        if line.is_partial && !is_chunk && !(is_partial && waited) {
+            self.fail(|| format!("a record ends with line {}, but it goes on", last.line));
+        }
+    }
+
+    /// A request leaves the queue: within a life of the agent lines do so in order.
+    pub(super) fn sent_first(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            let of = (self.lines[piece.line].container, self.lines[piece.line].stream);
+            let before = self.sent_last.insert(of, piece.line);
+            if before.is_some_and(|before| before > piece.line) {
+                let before = before.unwrap_or_default();
+                self.fail(|| format!("line {} was sent after line {before}", piece.line));
+            }
+        }
+    }
+
+    /// The sink took these pieces.
+    pub(super) fn arrived(&mut self, pieces: &[Piece], generation: u32, is_uncertain: bool) {
+        self.records += 1;
+        for piece in pieces {
+            let is_calm = self.is_calm;
+            let line = &mut self.lines[piece.line];
+            if line.arrived.has_any_of(piece) {
+                self.duplicates += 1;
+                let (number, kept) = (piece.line, line.is_kept);
+                let excused = match line.arrived_in {
+                    Some((_, true)) => true,
+                    Some((before, false)) => before != generation && !kept && !is_calm,
+                    None => false,
+                };
+                let before = line.arrived_in;
+                if !excused {
+                    self.fail(|| {
+                        format!(
+                            "line {number} came twice without a reason: life {generation}, before {before:?}, \
+                             in a checkpoint: {kept}"
+                        )
+                    });
+                }
+            }
+            let line = &mut self.lines[piece.line];
+            line.arrived.add(piece);
+            // What arrived once for sure can't be excused by a later attempt.
+            line.arrived_in = Some((generation, is_uncertain));
+        }
+    }
+
+    /// A request with these pieces is settled.
+    pub(super) fn settled(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            let line = &mut self.lines[piece.line];
+            line.settled.add(piece);
+            if line.settled.is_whole(&line.body) {
+                self.settled.push(piece.line);
+            }
+        }
+    }
+
+    /// The workers have taken all settlements and left their checkpoints.
+    pub(super) fn published(&mut self) {
+        self.published.append(&mut self.settled);
+    }
+
+    /// A checkpoint with all that was published is on disk.
+    pub(super) fn saved(&mut self, is_synced: bool) {
+        self.saved.append(&mut self.published);
+        if is_synced {
+            self.synced.append(&mut self.saved);
+        }
+    }
+
+    /// The agent's life is over; `power` when the disk has lost what wasn't synced.
+    pub(super) fn life_ended(&mut self, power: bool) {
+        let mut kept = std::mem::take(&mut self.synced);
+        let saved = std::mem::take(&mut self.saved);
+        if !power {
+            kept.extend(saved);
+        }
+        for line in kept {
+            self.lines[line].is_kept = true;
+        }
+        self.settled.clear();
+        self.published.clear();
+        self.sent_last.clear();
+        for line in &mut self.lines {
+            if line.settled.at_all {
+                line.settled = Seen::default();
+            }
+        }
+    }
+
+    /// A checkpoint could not be trusted, for a reason that is no fault: duplicates are excused.
+    pub(super) fn forget_checkpoints(&mut self) {
+        for line in &mut self.lines {
+            line.is_kept = false;
+        }
+    }
+
+    /// The line may be missing, unless it has arrived.
+    pub(super) fn excuse(&mut self, line: usize) {
+        let line = &mut self.lines[line];
+        line.is_excused |= !line.has_arrived();
+    }
+
+    /// Lines that have to arrive and have not, so far.
+    pub(super) fn missing(&self) -> impl Iterator<Item = usize> {
+        let lines = self.lines.iter().enumerate();
+        let is_missing = |line: &Line| !(line.has_arrived() || line.is_excused || line.is_refused);
+        lines.filter(move |(_, line)| is_missing(line)).map(|(number, _)| number)
+    }
+
+    /// Lines that are missing with an excuse.
+    pub(super) fn excused(&self) -> usize {
+        self.lines.iter().filter(|line| line.is_excused && !line.has_arrived()).count()
+    }
+}
