@@ -38,6 +38,16 @@ fn from_environment(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a number")))
 }
 
+/// Whether `TRACE` asks for every event of a run.
+fn is_traced() -> bool {
+    std::env::var_os("TRACE").is_some_and(|value| !value.is_empty())
+}
+
+/// Straight to the terminal, past what the test harness holds back.
+fn show(line: &str) {
+    writeln!(std::io::stderr(), "{line}").ok();
+}
+
 /// The run of a seed, in which a panic is a failure like any other.
 fn run_seed(seed: u64) -> Result<Report, String> {
     catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
@@ -105,14 +115,11 @@ impl Total {
 
     fn show(&self, begun: &Instant) {
         let Report { lines, excused, duplicates, lives, .. } = self.report;
-        // Straight to the terminal, past what the test harness holds back.
-        writeln!(
-            std::io::stderr(),
+        show(&format!(
             "{} seeds in {} s: {lines} lines, {excused} excused, {duplicates} duplicates, {lives} lives",
             self.runs,
             begun.elapsed().as_secs()
-        )
-        .ok();
+        ));
     }
 }
 
@@ -124,6 +131,10 @@ impl Total {
 /// run that fails says how to repeat it.
 #[test]
 fn seeds_keep_the_promises() {
+    if is_traced() {
+        let stderr = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time();
+        stderr.with_max_level(tracing::Level::DEBUG).init();
+    }
     let one = from_environment("SEED");
     let first = one.or(from_environment("FIRST_SEED")).unwrap_or(0);
     let count = if one.is_some() { 1 } else { from_environment("SEEDS").unwrap_or(SEEDS_DEFAULT) };

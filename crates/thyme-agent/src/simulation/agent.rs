@@ -51,6 +51,7 @@ impl Agent {
             let mut world = shared.lock();
             world.generation += 1;
             world.is_up = true;
+            world.note(|| format!("the agent starts with {:?}", world.checkpoints));
             (Arc::clone(&world.plan.config), world.checkpoints.clone())
         };
         let clock: SharedClock = Arc::new(shared.clone());

@@ -52,6 +52,8 @@ pub(super) struct Container {
     rotated_at: u64,
     /// Fragments of an open record that are still to come, by stream.
     fragments_left: [u64; 2],
+    /// Whether the stream's last line was a fragment that goes on.
+    is_midway: [bool; 2],
     /// The rest of a line whose beginning is written.
     rest: Option<(usize, Vec<u8>)>,
     /// The live file was truncated, and the agent has not looked since.
@@ -144,6 +146,7 @@ impl World {
             stage: Stage::Idle,
             rotated_at: 0,
             fragments_left: [0; 2],
+            is_midway: [false; 2],
             rest: None,
             is_truncated: false,
             has_ended: false,
@@ -243,7 +246,13 @@ impl World {
     }
 
     fn write_cri(&mut self, container: usize, stream: usize, is_partial: bool) {
-        let body = self.new_body();
+        let mut body = self.new_body();
+        // An empty fragment could not be told from none.
+        let is_fragment = is_partial || self.kubelet.containers[container].is_midway[stream];
+        if body.is_empty() && is_fragment {
+            body = self.body_of(PIECE_BYTES_MIN);
+        }
+        self.kubelet.containers[container].is_midway[stream] = is_partial;
         let time = self.new_time();
         let line = self.truth.add(container, stream, time, body.clone(), is_partial);
         let mut bytes = self.head(stream, time.1, is_partial);
@@ -292,6 +301,8 @@ impl World {
         let content = node.content.expect("live files have a content");
         self.tree.contents[content].lines.push((end, line));
         self.kubelet.written_bytes += bytes.len() as u64;
+        let path = || format!("{}/{}", self.kubelet.containers[container].directory, self.kubelet.containers[container].live);
+        self.note(|| format!("line {line} {} bytes to {} up to {end}", bytes.len(), path()));
     }
 
     /// One step of a rotation.

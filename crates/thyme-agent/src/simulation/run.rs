@@ -138,6 +138,7 @@ impl Run {
     fn end(&mut self, power: bool) {
         self.agent = None;
         let mut world = self.shared.lock();
+        world.note(|| format!("the agent has ended, power lost: {power}"));
         if power {
             world.lose_power();
         }

@@ -122,7 +122,7 @@ impl World {
         }
         if is_arriving {
             let marks = [CHUNK_OFFSET_ATTRIBUTE, PARTIAL_ATTRIBUTE].map(|key| attribute(key).is_some());
-            self.truth.check_end(&pieces, marks, self.now);
+            self.truth.check_end(&pieces, marks, self.now, record);
         }
         Ok(pieces)
     }
@@ -236,6 +236,10 @@ impl Network for SimulatedNetwork {
         let records = world.read_message(message, true);
         let (answer, wait) = world.decide(&records, message.len());
         let at = world.now + wait.as_nanos() as u64;
+        world.note(|| {
+            let lines: Vec<usize> = records.iter().flatten().map(|piece| piece.line).collect();
+            format!("attempt with lines {lines:?}: {answer:?} after {wait:?}")
+        });
         world.sink.attempts += 1;
         let attempt = world.sink.attempts;
         world.sink.answers.insert(attempt, (at, answer));

@@ -113,6 +113,7 @@ impl World {
     }
 
     pub(super) fn remove_directory(&mut self, path: &str) {
+        self.note(|| format!("rmdir {path}"));
         let removed = self.tree.directories.remove(path).expect("it exists");
         assert!(removed.items.is_empty(), "{path} is not empty");
         let (parent, name) = parent_of(path);
@@ -150,6 +151,7 @@ impl World {
     }
 
     fn name_file(&mut self, path: &str, id: NodeId) {
+        self.note(|| format!("inode {} is named {path}", self.tree.nodes[id].inode));
         let (parent, name) = parent_of(path);
         let now = self.now;
         let parent = self.tree.directories.get_mut(parent).expect("it has a parent");
@@ -162,6 +164,7 @@ impl World {
     }
 
     pub(super) fn unlink(&mut self, path: &str) {
+        self.note(|| format!("unlink {path}"));
         let (parent, name) = parent_of(path);
         let now = self.now;
         let parent = self.tree.directories.get_mut(parent).expect("it has a parent");
@@ -205,6 +208,7 @@ impl World {
 
     /// Cuts a file to nothing. What the agent had not read is gone.
     pub(super) fn truncate_file(&mut self, id: NodeId, fresh: ContentId) {
+        self.note(|| format!("truncate inode {}", self.tree.nodes[id].inode));
         let node = &mut self.tree.nodes[id];
         node.bytes.clear();
         let read_from = std::mem::replace(&mut node.read_from, u64::MAX);
@@ -271,6 +275,7 @@ impl World {
         let odds = self.plan.tree_fault_odds;
         if self.faults && self.chance.one_in(odds) {
             self.read_errors += 1;
+            self.note(|| format!("log files: error {code}"));
             // A file that can't be compared with its checkpoint is read from the start.
             self.truth.forget_checkpoints();
             return Err(io::Error::from_raw_os_error(code));
@@ -342,6 +347,7 @@ impl LogTree for SimulatedTree {
         if let Some(content) = content {
             world.tree.contents[content].opened_in = Some(generation);
         }
+        world.note(|| format!("agent opens {} inode {inode}, {bytes} bytes", path.display()));
         let inode = Inode { device: DEVICE, inode };
         let file = Box::new(SimulatedFile { shared: self.0.clone(), id });
         Ok(Some(Opened { file, inode, bytes }))
@@ -367,6 +373,8 @@ impl LogFile for SimulatedFile {
         let start = node.bytes.len().min(offset as usize);
         let read = buffer.len().min(node.bytes.len() - start);
         buffer[..read].copy_from_slice(&node.bytes[start..start + read]);
+        let inode = node.inode;
+        world.note(|| format!("agent reads {read} bytes of inode {inode} from {offset}"));
         Ok(read)
     }
 

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+
 use crate::limits::PARTIAL_LINE_WAIT;
 
 /// Length of one block of a body: six digits of its line, five of its place, and a separator.
@@ -220,13 +222,20 @@ impl Truth {
     }
 
     /// A record that ends with a fragment must say that more follows, or that it was waited for.
-    pub(super) fn check_end(&mut self, pieces: &[Piece], is_marked: [bool; 2], now: u64) {
+    pub(super) fn check_end(&mut self, pieces: &[Piece], is_marked: [bool; 2], now: u64, record: &LogRecord) {
         let [is_chunk, is_partial] = is_marked;
         let Some(last) = pieces.last() else { return };
         let line = &self.lines[last.line];
         let waited = u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
         if line.is_partial && !is_chunk && !(is_partial && waited) {
-            self.fail(|| format!("a record ends with line {}, but it goes on", last.line));
+            let written_at = line.written_at;
+            self.fail(|| {
+                format!(
+                    "a record ends with line {}, but it goes on: marks {is_marked:?}, written at \
+                     {written_at}, now {now}: {record:?}",
+                    last.line
+                )
+            });
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct World {
     pub(super) now: u64,
     /// Whether things still go wrong.
     pub(super) faults: bool,
+    /// Whether what happens is shown.
+    is_traced: bool,
     /// Counts the agent's lives.
     pub(super) generation: u32,
     /// Whether the agent runs.
@@ -57,6 +59,7 @@ impl Shared {
             chance,
             now: 0,
             faults: true,
+            is_traced: super::is_traced(),
             generation: 0,
             is_up: false,
             read_errors: 0,
@@ -75,6 +78,15 @@ impl Shared {
 
     pub(super) fn advance(&self, by: Duration) {
         self.lock().now += by.as_nanos() as u64;
+    }
+}
+
+impl World {
+    /// Shows what happens, if somebody wants to see it.
+    pub(super) fn note(&self, what: impl FnOnce() -> String) {
+        if self.is_traced {
+            super::show(&format!("{:>10.3} ms  {}", self.now as f64 / 1e6, what()));
+        }
     }
 }
 
