@@ -170,19 +170,6 @@ impl Publisher {
     }
 }
 
-#[cfg(test)]
-impl Publisher {
-    /// One without a writer.
-    pub(crate) fn detached() -> Self {
-        Self { pending: Arc::default(), wake: bounded(1).0 }
-    }
-
-    /// What was published since.
-    pub(crate) fn take(&self) -> Vec<Change> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
-    }
-}
-
 /// The writer's thread.
 #[derive(Debug)]
 pub struct Writer {

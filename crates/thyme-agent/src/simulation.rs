@@ -70,6 +70,7 @@ fn run_seeds(first: u64, count: u64) -> Total {
     let has_failed = AtomicBool::new(false);
     let total = Mutex::new(Total::default());
     let begun = Instant::now();
+    let goes_on = from_environment("GO_ON").is_some();
     let threads = from_environment("JOBS").unwrap_or_else(|| {
         std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64)
     });
@@ -83,8 +84,11 @@ fn run_seeds(first: u64, count: u64) -> Total {
                     }
                     let result = run_seed(seed);
                     let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let (true, Err(error)) = (goes_on, &result) {
+                        show(&format!("seed {seed}: {error}"));
+                    }
                     total.add(seed, result);
-                    has_failed.fetch_or(total.failure.is_some(), Ordering::Relaxed);
+                    has_failed.fetch_or(!goes_on && total.failure.is_some(), Ordering::Relaxed);
                     if total.runs % PROGRESS_SEEDS == 0 {
                         total.show(&begun);
                     }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc};
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
     delivery::{Delivery, Sink},
     outcome::{Cause, Failure, Outcome, Quote},
 };
-use crate::{config::ExporterConfig, metrics::Metrics, queue::Request};
+use crate::{config::{Compression, ExporterConfig}, metrics::Metrics, queue::{Request, Settlement}};
 
 /// What an attempt comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,14 +96,23 @@ async fn consume<N: Network>(
         let reply = request.reply.clone();
         let settled = delivery.deliver(request).await;
         network.settled(&message);
-        reply.send(settled).ok();
+        reply.send(Settlement::Ended(settled)).ok();
     }
 }
 
 fn message_of(part: &Part) -> Vec<u8> {
-    let message = decompress(part).expect("a request's length is that of its message");
-    assert_eq!(part.body_bytes, part.body.iter().map(bytes::Bytes::len).sum::<usize>());
-    message
+    assert_eq!(part.body_bytes, part.body.iter().map(Bytes::len).sum::<usize>());
+    decompress(part).expect("a request's length is that of its message")
+}
+
+/// The message of a request that was kept as these bytes.
+pub(crate) fn message_of_kept(
+    body: Vec<u8>,
+    compression: Compression,
+    uncompressed_bytes: usize,
+) -> Vec<u8> {
+    let (body_bytes, body) = (body.len(), vec![Bytes::from(body)]);
+    message_of(&Part { body, body_bytes, uncompressed_bytes, records: 0, compression })
 }
 
 struct SimulatedSink<N>(Arc<N>);

@@ -8,21 +8,18 @@ use std::{
 
 use crossbeam_channel::{Sender, unbounded};
 
-use super::{
-    sink::SimulatedNetwork,
-    tree::SimulatedTree,
-    world::Shared,
-};
+use super::{disk::SimulatedDisk, sink::SimulatedNetwork, tree::SimulatedTree, world::Shared};
 use crate::{
-    checkpoint::{FileCheckpoint, FileKey, Publisher},
+    checkpoint::{self, Table},
     discover::{Discovery, DiscoveryStart, Source},
     export::simulated::{Consumer, exporter},
     metrics::Metrics,
+    spool::{self, Spool, SpoolLink, SpoolMessage, SpoolStart},
     worker::{
-        KeySource, Step, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
+        self, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
         WorkerState,
     },
-    world::{Clock, SharedClock},
+    world::{Clock, SharedClock, StateDisk},
 };
 
 /// The agent while it runs.
@@ -34,38 +31,46 @@ pub(super) struct Agent {
     workers: Vec<Option<Worker>>,
     handles: Vec<WorkerHandle>,
     consumers: Vec<Consumer>,
-    checkpoints: Checkpoints,
+    spool: Option<Spool>,
+    spool_messages: Option<Sender<SpoolMessage>>,
+    table: Table,
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// What the checkpoint thread does.
-struct Checkpoints {
-    publisher: Publisher,
-    files: std::collections::BTreeMap<FileKey, FileCheckpoint>,
-}
-
 impl Agent {
-    /// Starts with what the disk has.
-    pub(super) fn start(shared: &Shared) -> Self {
-        let (config, restored) = {
+    /// Starts with what the disk has; fails when it can't be read.
+    pub(super) fn start(shared: &Shared) -> Result<Self, String> {
+        let config = {
             let mut world = shared.lock();
             world.generation += 1;
-            world.is_up = true;
-            world.note(|| format!("the agent starts with {:?}", world.checkpoints));
-            (Arc::clone(&world.plan.config), world.checkpoints.clone())
+            Arc::clone(&world.plan.config)
         };
         let clock: SharedClock = Arc::new(shared.clone());
         let metrics = Arc::new(Metrics::default());
         let network = Arc::new(SimulatedNetwork(shared.clone()));
         let (requests, consumers) = exporter(&network, &config.exporter, Arc::clone(&metrics));
+        let disk: Arc<dyn StateDisk> = Arc::new(SimulatedDisk(shared.clone()));
+        let opened = checkpoint::open_on(Arc::clone(&disk), None);
+        let (state, restored) = opened.map_err(|error| error.to_string())?;
+        shared.lock().note(|| format!("the agent starts with {restored:?}"));
         let keys = Arc::new(KeySource::default());
-        let is_first_start = restored.is_none();
         let resume: Vec<_> =
-            restored.unwrap_or_default().into_iter().map(|file| (keys.next(), file)).collect();
-        let checkpoints = Checkpoints {
-            publisher: Publisher::detached(),
-            files: resume.iter().cloned().collect(),
-        };
+            restored.files.into_iter().map(|file| (keys.next(), file)).collect();
+        let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
+        let (publisher, _, table) =
+            Table::new(state, resumed, Arc::clone(&clock), Arc::clone(&metrics));
+        let spool = config.exporter.queue.storage.is_some().then(|| {
+            let start = SpoolStart {
+                disk,
+                bytes_max: config.thyme.spool_bytes_max as u64,
+                requests: requests.clone(),
+                clock: Arc::clone(&clock),
+                metrics: Arc::clone(&metrics),
+            };
+            Spool::open(start, config.thyme.workers)
+        });
+        let (spool, mut links) = spool.transpose().map_err(|error| error.to_string())?.unzip();
+        let spool_messages = links.as_ref().map(|links: &Vec<SpoolLink>| links[0].messages.clone());
         let mut workers = Vec::new();
         let mut handles = Vec::new();
         for _ in 0..config.thyme.workers {
@@ -73,7 +78,8 @@ impl Agent {
             let channels = WorkerChannels {
                 messages: inbox,
                 requests: requests.clone(),
-                checkpoints: Some(checkpoints.publisher.clone()),
+                spool: links.as_mut().and_then(Vec::pop),
+                checkpoints: Some(publisher.clone()),
             };
             let state = Arc::new(WorkerState::new(Clock::now(shared)));
             let worker = Worker::new(
@@ -92,25 +98,30 @@ impl Agent {
             sources: vec![Source::new(&config.receivers[0]).expect("a pattern")],
             open_files_max: config.thyme.open_files_max as u64,
             resume,
-            is_first_start,
+            is_first_start: restored.is_first_start,
             scan_interval: config.thyme.scan_interval,
             workers: handles.clone(),
-            checkpoints: Some(checkpoints.publisher.clone()),
+            checkpoints: Some(publisher),
             tree: Box::new(SimulatedTree(shared.clone())),
             clock,
             watches: false,
             metrics: Arc::clone(&metrics),
         });
-        Self {
+        shared.lock().is_up = true;
+        let mut agent = Self {
             shared: shared.clone(),
             discovery: Some(discovery),
             next_scan: Clock::now(shared),
             workers,
             handles,
             consumers,
-            checkpoints,
+            spool_messages,
+            spool,
+            table,
             metrics,
-        }
+        };
+        agent.checkpoint_with(|table| table.write(true));
+        Ok(agent)
     }
 
     /// A scan, when it is due or an event came.
@@ -123,19 +134,33 @@ impl Agent {
         }
     }
 
-    /// One step of every worker; `true` when all have ended.
-    pub(super) fn work(&mut self) -> bool {
+    /// One step of every worker that chance has running.
+    pub(super) fn work(&mut self) {
         for number in 0..self.workers.len() {
             let worker = &mut self.workers[number];
             if let Some(running) = worker
-                && running.step().expect("the compressor works") == Step::End
+                && running.step().expect("the compressor works") == worker::Step::End
             {
                 *worker = None;
             }
             self.check_conservation();
         }
         self.shared.lock().truth.published();
-        self.workers.iter().all(Option::is_none)
+    }
+
+    /// One step of the spool.
+    pub(super) fn keep(&mut self) {
+        if let Some(spool) = &mut self.spool {
+            if spool.step() == spool::Step::End {
+                self.spool = None;
+            }
+            self.check_conservation();
+        }
+    }
+
+    /// Whether it has stopped.
+    pub(super) fn has_ended(&self) -> bool {
+        self.workers.iter().all(Option::is_none) && self.spool.is_none()
     }
 
     /// Lets the consumers go on as far as they can.
@@ -144,25 +169,40 @@ impl Agent {
         self.consumers.retain_mut(|consumer| consumer.as_mut().poll(&mut context).is_pending());
     }
 
-    /// The checkpoint thread's turn.
-    pub(super) fn checkpoint(&mut self) {
-        for (key, change) in self.checkpoints.publisher.take() {
-            match change {
-                Some(file) => self.checkpoints.files.insert(key, file),
-                None => self.checkpoints.files.remove(&key),
-            };
+    /// The checkpoint thread's turn, perhaps its last.
+    pub(super) fn checkpoint(&mut self, is_end: bool) {
+        self.checkpoint_with(|table| table.turn(is_end));
+    }
+
+    fn checkpoint_with(&mut self, turn: impl FnOnce(&mut Table)) {
+        let written = self.metrics.checkpoints_written.get();
+        let syncs = self.shared.lock().disk.root_syncs;
+        turn(&mut self.table);
+        if self.metrics.checkpoints_written.get() > written {
+            let mut world = self.shared.lock();
+            let is_synced = world.disk.root_syncs > syncs;
+            world.truth.saved(is_synced);
         }
-        let mut world = self.shared.lock();
-        world.checkpoints = Some(self.checkpoints.files.values().cloned().collect());
-        world.truth.saved(false);
+    }
+
+    /// Whether requests went through the spool, which sends what it has not forgotten once more.
+    pub(super) fn used_spool(&self) -> bool {
+        let metrics = &self.metrics;
+        let counts = [&metrics.spool_kept_requests, &metrics.spool_secured_requests];
+        counts.iter().any(|count| count.get() > 0) || metrics.recovered.get() != (0, 0)
     }
 
     /// SIGTERM.
     pub(super) fn stop(&mut self) {
-        if self.discovery.take().is_some() {
-            for handle in &self.handles {
-                handle.messages.send(WorkerMessage::Stop).ok();
-            }
+        if self.discovery.take().is_none() {
+            return;
+        }
+        let timeout = self.shared.lock().plan.config.thyme.shutdown_timeout;
+        if let Some(messages) = self.spool_messages.take() {
+            messages.send(SpoolMessage::Stop(Clock::now(&self.shared) + timeout)).ok();
+        }
+        for handle in &self.handles {
+            handle.messages.send(WorkerMessage::Stop).ok();
         }
     }
 
@@ -173,9 +213,13 @@ impl Agent {
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         let metrics = &self.metrics;
-        [&metrics.queued_partial, &metrics.queued_batch, &metrics.queued_request]
-            .iter()
-            .all(|queued| queued.get() == (0, 0))
+        let queued = [
+            &metrics.queued_partial,
+            &metrics.queued_batch,
+            &metrics.queued_request,
+            &metrics.queued_spool,
+        ];
+        queued.iter().all(|queued| queued.get() == (0, 0))
     }
 
     /// Everything that was read is somewhere.
@@ -186,6 +230,7 @@ impl Agent {
             &metrics.queued_partial,
             &metrics.queued_batch,
             &metrics.queued_request,
+            &metrics.queued_spool,
             &metrics.dead_lettered,
         ];
         let mut sum = (0, 0);
@@ -193,7 +238,8 @@ impl Agent {
             let (records, bytes) = place.get();
             sum = (sum.0 + records, sum.1 + bytes);
         }
-        let read = metrics.read.get();
+        let (read, recovered) = (metrics.read.get(), metrics.recovered.get());
+        let read = (read.0 + recovered.0, read.1 + recovered.1);
         if read != sum {
             let what = || format!("read {read:?} records and bytes, but {sum:?} are somewhere");
             self.shared.lock().truth.fail(what);

@@ -32,11 +32,20 @@ pub(super) struct Disk {
     files: Vec<DiskFile>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    /// Since the last sync of the directory; a loss of power keeps the first of them.
+    /// Since the last sync of their directory; a loss of power keeps the first of them.
     changes: Vec<NameChange>,
+    /// Times that the names of the state directory itself were synced.
+    pub(super) root_syncs: u64,
     /// Fewer free bytes than that are none.
     pub(super) bytes_max: Option<u64>,
     pub(super) errors: u64,
+}
+
+impl NameChange {
+    fn directory(&self) -> &str {
+        let (Self::Set(name, _) | Self::Rename(_, name, _) | Self::Remove(name)) = self;
+        name.rsplit_once('/').map_or("", |(directory, _)| directory)
+    }
 }
 
 fn apply(names: &mut BTreeMap<String, usize>, change: &NameChange) {
@@ -88,6 +97,7 @@ impl World {
     fn disk_fault(&mut self) -> io::Result<()> {
         if self.faults && self.chance.one_in(self.plan.disk_fault_odds) {
             self.disk.errors += 1;
+            self.note(|| "state disk: an error".to_owned());
             return Err(io::Error::from_raw_os_error(INPUT_OUTPUT));
         }
         Ok(())
@@ -152,6 +162,7 @@ impl StateDisk for SimulatedDisk {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
         let mut world = self.0.lock();
+        world.note(|| format!("create {name}"));
         world.disk_fault()?;
         let id = match world.disk.names.get(name).copied() {
             Some(id) => {
@@ -200,11 +211,18 @@ impl StateDisk for SimulatedDisk {
         Ok(())
     }
 
-    fn sync_directory(&self, _directory: &str) -> io::Result<()> {
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
         let mut world = self.0.lock();
         world.disk_fault()?;
-        world.disk.changes.clear();
-        world.disk.durable_names = world.disk.names.clone();
+        let Disk { changes, durable_names, root_syncs, .. } = &mut world.disk;
+        changes.retain(|change| {
+            let is_synced = change.directory() == directory;
+            if is_synced {
+                apply(durable_names, change);
+            }
+            !is_synced
+        });
+        *root_syncs += u64::from(directory.is_empty());
         Ok(())
     }
 }

@@ -82,7 +82,11 @@ impl Plan {
         let (disk_fault_odds, kill_odds, power_odds) = (odds(40), odds(80), odds(160));
         let (stop_odds, reject_odds, partial_success_odds) = (odds(120), odds(60), odds(40));
         let truncate_weight = u64::from(chance.one_in(16));
-        let disk_bytes_max = chance.one_in(6).then(|| chance.between(500, 20_000));
+        let disk_bytes_max = match chance.below(10) {
+            0 => Some(chance.between(500, 20_000)),
+            1 => Some(chance.between(17 << 20, 40 << 20)),
+            _ => None,
+        };
         let all = [
             Mood::Busy,
             Mood::Unreachable,
@@ -94,7 +98,8 @@ impl Plan {
         ];
         let mut moods = vec![Mood::Good; chance.between(1, 4) as usize];
         moods.extend(all.into_iter().filter(|_| chance.one_in(3)));
-        let config = Arc::new(draw_config(chance));
+        let files_max = chance.between(2, 5) as usize;
+        let config = Arc::new(draw_config(chance, files_max));
         let sink_bytes_max = chance.one_in(5).then(|| chance.between(300, 4_000) as usize);
         Self {
             turns: chance.between(100, 700),
@@ -103,7 +108,7 @@ impl Plan {
             pod_weight,
             restart_weight,
             truncate_weight,
-            files_max: chance.between(2, 5) as usize,
+            files_max,
             compresses: chance.one_in(2),
             partial_odds,
             malformed_odds,
@@ -126,7 +131,7 @@ impl Plan {
     }
 }
 
-fn draw_config(chance: &mut Chance) -> Config {
+fn draw_config(chance: &mut Chance, files_max: usize) -> Config {
     let format = chance.pick(&[ContainerFormat::Auto, ContainerFormat::Containerd]);
     let receiver = FilelogConfig {
         id: "filelog".to_owned(),
@@ -154,6 +159,8 @@ fn draw_config(chance: &mut Chance) -> Config {
         partial_bytes_max: chance.pick(&[500, 5_000, 1 << 20]),
         shutdown_timeout: chance.milliseconds(50, 20_000),
         scan_interval: chance.milliseconds(200, 5_000),
+        spool_bytes_max: chance.pick(&[16 << 20, 64 << 20]),
+        container_log_max_files: files_max,
         ..ThymeConfig::default()
     };
     Config {
@@ -188,6 +195,7 @@ fn draw_exporter(chance: &mut Chance) -> ExporterConfig {
         queue: QueueConfig {
             num_consumers: chance.pick(&[1, 2, 10]),
             queue_size: chance.pick(&[1, 4, 1000]),
+            storage: chance.one_in(2).then(|| "file_storage".to_owned()),
         },
     }
 }

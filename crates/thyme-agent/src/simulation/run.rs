@@ -1,13 +1,19 @@
 //! One run: faults for a while, then calm, then the reckoning.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     agent::Agent,
     chance::Chance,
+    disk::SimulatedDisk,
     kubelet,
     plan::Plan,
     world::{Shared, World},
+};
+use crate::{
+    export::simulated::message_of_kept,
+    spool::segment::{self, Found},
+    world::StateDisk,
 };
 
 /// Turns after which a calm world must be quiet.
@@ -97,21 +103,40 @@ impl Run {
         }
         self.fate();
         let Some(agent) = &mut self.agent else { return };
-        let [has_event, works, exports, checkpoints] = {
+        let [has_event, works, keeps, exports, checkpoints] = {
             let mut world = self.shared.lock();
-            [4, 2, 2, 4].map(|odds| world.chance.one_in(odds))
+            [4, 2, 3, 2, 4].map(|odds| world.chance.one_in(odds))
         };
         agent.scan(has_event);
-        if works && agent.work() {
-            agent.checkpoint();
-            self.end(false);
-            return;
+        if works {
+            agent.work();
+        }
+        if keeps {
+            agent.keep();
         }
         if exports {
             agent.export();
         }
         if checkpoints {
-            agent.checkpoint();
+            agent.checkpoint(false);
+        }
+        self.end_if_stopped();
+    }
+
+    fn end_if_stopped(&mut self) {
+        if let Some(agent) = &mut self.agent
+            && agent.has_ended()
+        {
+            agent.checkpoint(true);
+            self.end(false);
+        }
+    }
+
+    /// Starts the agent; where that fails, it stays down.
+    fn start(&mut self) {
+        match Agent::start(&self.shared) {
+            Ok(agent) => self.agent = Some(agent),
+            Err(error) => self.shared.lock().note(|| format!("the agent can't start: {error}")),
         }
     }
 
@@ -120,7 +145,7 @@ impl Run {
         let plan = self.shared.lock().plan.clone();
         let Some(agent) = &mut self.agent else {
             if self.shared.lock().generation == 0 || self.one_in(10) {
-                self.agent = Some(Agent::start(&self.shared));
+                self.start();
             }
             return;
         };
@@ -136,14 +161,18 @@ impl Run {
 
     /// The agent's life is over.
     fn end(&mut self, power: bool) {
+        let used_spool = self.agent.as_ref().is_some_and(Agent::used_spool);
         self.agent = None;
-        let mut world = self.shared.lock();
-        world.note(|| format!("the agent has ended, power lost: {power}"));
-        if power {
-            world.lose_power();
+        {
+            let mut world = self.shared.lock();
+            world.note(|| format!("the agent has ended, power lost: {power}"));
+            if power {
+                world.lose_power();
+            }
+            world.truth.life_ended(power, used_spool);
         }
-        world.truth.life_ended(power);
-        world.agent_ended();
+        let kept = kept_lines(&self.shared);
+        self.shared.lock().agent_ended(&kept);
     }
 
     fn check(&self) -> Result<(), String> {
@@ -156,14 +185,12 @@ impl Run {
         self.shared.advance(wait);
         if let Some(agent) = &mut self.agent {
             agent.scan(false);
-            if agent.work() {
-                agent.checkpoint();
-                self.end(false);
-                return self.check();
-            }
+            agent.work();
+            agent.keep();
             agent.export();
-            agent.checkpoint();
+            agent.checkpoint(false);
         }
+        self.end_if_stopped();
         self.check()
     }
 
@@ -179,7 +206,7 @@ impl Run {
             self.calm_turn(Duration::from_millis(100))?;
         }
         if self.agent.is_none() {
-            self.agent = Some(Agent::start(&self.shared));
+            self.start();
         }
         for turn in 0..CALM_TURNS_MAX {
             self.calm_turn(Duration::from_millis(10 + u64::from(turn % 50) * 4))?;
@@ -211,10 +238,37 @@ impl Run {
         while self.agent.is_some() {
             self.calm_turn(Duration::from_millis(100))?;
         }
-        self.agent = Some(Agent::start(&self.shared));
+        self.start();
         for _ in 0..100 {
             self.calm_turn(Duration::from_millis(100))?;
         }
         Ok(())
     }
+}
+
+/// The lines that are in the spool's segments.
+fn kept_lines(shared: &Shared) -> BTreeSet<usize> {
+    let faults = std::mem::take(&mut shared.lock().faults);
+    let disk = SimulatedDisk(shared.clone());
+    let mut lines = BTreeSet::new();
+    for name in disk.names("spool").expect("no faults") {
+        let file = disk.open(&format!("spool/{name}")).expect("no faults");
+        let (length, mut at) = (file.length().expect("no faults"), 0);
+        while name.ends_with(".segment") {
+            match segment::look(&*file, at, length).expect("no faults") {
+                Found::Record(header) => {
+                    if let Some(body) = segment::read_body(&*file, at, &header).expect("no faults") {
+                        let bytes = header.uncompressed_bytes as usize;
+                        let message = message_of_kept(body, header.compression, bytes);
+                        lines.extend(shared.lock().lines_of(&message));
+                    }
+                    at += header.record_bytes();
+                }
+                Found::Damage { end } => at = end,
+                Found::End => break,
+            }
+        }
+    }
+    shared.lock().faults = faults;
+    lines
 }

@@ -87,6 +87,11 @@ impl World {
         }
     }
 
+    /// The lines of a message.
+    pub(super) fn lines_of(&mut self, message: &[u8]) -> Vec<usize> {
+        self.read_message(message, false).into_iter().flatten().map(|piece| piece.line).collect()
+    }
+
     fn read_record(
         &mut self,
         identity: &str,

@@ -2,7 +2,7 @@
 //! on while they are held open. What the kubelet does with it stands in `kubelet`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     io,
     path::Path,
@@ -231,23 +231,23 @@ impl World {
     /// A content has lost its last name. Whoever has it open can still read it; nobody else can.
     fn content_unlinked(&mut self, content: ContentId) {
         let was_opened = self.tree.contents[content].opened_in == Some(self.generation);
-        if !(self.is_up && was_opened) {
-            self.excuse_content(content);
+        if self.is_up && was_opened {
+            return;
         }
-    }
-
-    fn excuse_content(&mut self, content: ContentId) {
-        for (_, line) in &self.tree.contents[content].lines {
+        let kept = &self.kept;
+        for (_, line) in self.tree.contents[content].lines.iter().filter(|one| !kept.contains(&one.1)) {
             self.truth.excuse(*line);
         }
     }
 
-    /// The agent has ended: what has no name any more, nobody can read.
-    pub(super) fn agent_ended(&mut self) {
+    /// The agent has ended: what has no name any more nobody can read, but the spool may have kept
+    /// it.
+    pub(super) fn agent_ended(&mut self, kept: &BTreeSet<usize>) {
         self.is_up = false;
-        for content in 0..self.tree.contents.len() {
-            if self.tree.contents[content].names == 0 {
-                self.excuse_content(content);
+        self.kept.clone_from(kept);
+        for content in self.tree.contents.iter().filter(|content| content.names == 0) {
+            for (_, line) in content.lines.iter().filter(|(_, line)| !kept.contains(line)) {
+                self.truth.excuse(*line);
             }
         }
     }

@@ -15,33 +15,44 @@ pub(super) const BLOCK_BYTES: usize = 12;
 /// A piece of a body at least this long contains a whole block.
 pub(super) const PIECE_BYTES_MIN: usize = 2 * BLOCK_BYTES;
 
-/// Which bytes of a body were seen.
+/// How a byte came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Coming {
+    /// In which life of the agent.
+    generation: u32,
+    /// Whether the agent never got the answer.
+    is_uncertain: bool,
+}
+
+/// Which bytes of a body were seen, and how they came last.
 #[derive(Clone, Debug, Default)]
 struct Seen {
-    bytes: Vec<bool>,
+    bytes: Vec<Option<Coming>>,
     count: usize,
     /// Of an empty body.
-    at_all: bool,
+    at_all: Option<Coming>,
 }
 
 impl Seen {
     fn is_whole(&self, body: &[u8]) -> bool {
-        self.at_all && self.count >= body.len()
+        self.at_all.is_some() && self.count >= body.len()
     }
 
-    fn has_any_of(&self, piece: &Piece) -> bool {
+    /// How bytes of a piece came before.
+    fn comings(&self, piece: &Piece) -> impl Iterator<Item = Coming> {
         let known = self.bytes.len();
-        let seen = &self.bytes[piece.start.min(known)..piece.end.min(known)];
-        if piece.start == piece.end { self.at_all } else { seen.contains(&true) }
+        let bytes = &self.bytes[piece.start.min(known)..piece.end.min(known)];
+        let empty = self.at_all.filter(|_| piece.start == piece.end);
+        bytes.iter().flatten().copied().chain(empty)
     }
 
-    fn add(&mut self, piece: &Piece) {
-        self.at_all = true;
+    fn add(&mut self, piece: &Piece, coming: Coming) {
+        self.at_all = Some(coming);
         if self.bytes.len() < piece.end {
-            self.bytes.resize(piece.end, false);
+            self.bytes.resize(piece.end, None);
         }
         for byte in &mut self.bytes[piece.start..piece.end] {
-            self.count += usize::from(!std::mem::replace(byte, true));
+            self.count += usize::from(byte.replace(coming).is_none());
         }
     }
 }
@@ -71,8 +82,6 @@ pub(super) struct Line {
     pub(super) is_refused: bool,
     /// A checkpoint on disk says that it has arrived.
     is_kept: bool,
-    /// The life of the agent in which it arrived last, and whether that attempt's answer was lost.
-    arrived_in: Option<(u32, bool)>,
 }
 
 impl Line {
@@ -163,7 +172,6 @@ impl Truth {
             is_excused: false,
             is_refused: false,
             is_kept: false,
-            arrived_in: None,
         });
         line
     }
@@ -254,31 +262,26 @@ impl Truth {
     /// The sink took these pieces.
     pub(super) fn arrived(&mut self, pieces: &[Piece], generation: u32, is_uncertain: bool) {
         self.records += 1;
+        let is_calm = self.is_calm;
         for piece in pieces {
-            let is_calm = self.is_calm;
             let line = &mut self.lines[piece.line];
-            if line.arrived.has_any_of(piece) {
+            let is_kept = line.is_kept;
+            let before: Vec<Coming> = line.arrived.comings(piece).collect();
+            line.arrived.add(piece, Coming { generation, is_uncertain });
+            if !before.is_empty() {
                 self.duplicates += 1;
-                let (number, kept) = (piece.line, line.is_kept);
-                let excused = match line.arrived_in {
-                    Some((_, true)) => true,
-                    Some((before, false)) => before != generation && !kept && !is_calm,
-                    None => false,
+                let is_excused = |coming: &Coming| {
+                    coming.is_uncertain || (coming.generation != generation && !is_kept && !is_calm)
                 };
-                let before = line.arrived_in;
-                if !excused {
+                if let Some(coming) = before.iter().find(|coming| !is_excused(coming)) {
                     self.fail(|| {
                         format!(
-                            "line {number} came twice without a reason: life {generation}, before {before:?}, \
-                             in a checkpoint: {kept}"
+                            "{piece:?} came twice without a reason: in life {generation}, before \
+                             {coming:?}, in a checkpoint: {is_kept}"
                         )
                     });
                 }
             }
-            let line = &mut self.lines[piece.line];
-            line.arrived.add(piece);
-            // What arrived once for sure can't be excused by a later attempt.
-            line.arrived_in = Some((generation, is_uncertain));
         }
     }
 
@@ -286,7 +289,7 @@ impl Truth {
     pub(super) fn settled(&mut self, pieces: &[Piece]) {
         for piece in pieces {
             let line = &mut self.lines[piece.line];
-            line.settled.add(piece);
+            line.settled.add(piece, Coming { generation: 0, is_uncertain: false });
             if line.settled.is_whole(&line.body) {
                 self.settled.push(piece.line);
             }
@@ -307,11 +310,15 @@ impl Truth {
     }
 
     /// The agent's life is over; `power` when the disk has lost what wasn't synced.
-    pub(super) fn life_ended(&mut self, power: bool) {
+    /// With `used_spool`, requests may come again although their lines are in a checkpoint.
+    pub(super) fn life_ended(&mut self, power: bool, used_spool: bool) {
         let mut kept = std::mem::take(&mut self.synced);
         let saved = std::mem::take(&mut self.saved);
         if !power {
             kept.extend(saved);
+        }
+        if used_spool {
+            kept.clear();
         }
         for line in kept {
             self.lines[line].is_kept = true;
@@ -320,7 +327,7 @@ impl Truth {
         self.published.clear();
         self.sent_last.clear();
         for line in &mut self.lines {
-            if line.settled.at_all {
+            if line.settled.at_all.is_some() {
                 line.settled = Seen::default();
             }
         }

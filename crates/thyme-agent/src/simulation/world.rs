@@ -3,6 +3,7 @@
 //! seed.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use super::{
     chance::Chance, disk::Disk, kubelet::Kubelet, plan::Plan, sink::SinkState, tree::Tree,
     truth::Truth,
 };
-use crate::{checkpoint::FileCheckpoint, world::Clock};
+use crate::world::Clock;
 
 /// When a run begins, in nanoseconds since the Unix epoch: 2026-01-01.
 const BEGIN_UNIX_NANOS: u64 = 1_767_225_600_000_000_000;
@@ -38,8 +39,8 @@ pub(super) struct World {
     pub(super) is_up: bool,
     /// Errors of log files so far.
     pub(super) read_errors: u64,
-    /// What the next life of the agent resumes from.
-    pub(super) checkpoints: Option<Vec<FileCheckpoint>>,
+    /// Lines that the spool held when the agent ended last.
+    pub(super) kept: BTreeSet<usize>,
     pub(super) tree: Tree,
     pub(super) disk: Disk,
     pub(super) kubelet: Kubelet,
@@ -63,7 +64,7 @@ impl Shared {
             generation: 0,
             is_up: false,
             read_errors: 0,
-            checkpoints: None,
+            kept: BTreeSet::new(),
             tree: Tree::default(),
             disk: Disk::default(),
             kubelet: Kubelet::default(),
