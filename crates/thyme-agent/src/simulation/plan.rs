@@ -73,6 +73,24 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// What a failure is likely to have to do with.
+    pub(super) fn summary(&self) -> String {
+        let queue = &self.config.exporter.queue;
+        format!(
+            "spool: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, truncations: {}, \
+             ends: {}, consumers: {}, queue: {}, moods: {:?}",
+            queue.storage.is_some(),
+            self.tree_fault_odds > 0,
+            self.disk_fault_odds > 0,
+            self.disk_bytes_max,
+            self.truncate_weight > 0,
+            self.kill_odds + self.power_odds + self.stop_odds > 0,
+            queue.num_consumers,
+            queue.queue_size,
+            self.moods
+        )
+    }
+
     pub(super) fn draw(chance: &mut Chance) -> Self {
         // Each fault is left out in about every other run.
         let mut odds = |usual: u64| if chance.one_in(2) { usual } else { 0 };

@@ -8,6 +8,7 @@ use super::{
     disk::SimulatedDisk,
     kubelet,
     plan::Plan,
+    tree::Content,
     world::{Shared, World},
 };
 use crate::{
@@ -42,7 +43,8 @@ struct Run {
 pub(super) fn run(seed: u64) -> Result<Report, String> {
     let mut chance = Chance::new(seed);
     let plan = Plan::draw(&mut chance);
-    run_plan(plan, chance)
+    let summary = plan.summary();
+    run_plan(plan, chance).map_err(|error| format!("{error} ({summary})"))
 }
 
 /// Runs a plan.
@@ -216,8 +218,21 @@ impl Run {
         }
         let world = self.shared.lock();
         let missing: Vec<usize> = world.truth.missing().collect();
-        let first = missing.first().map(|line| &world.truth.lines[*line]);
-        Err(format!("{} lines are missing, the first {:?}: {first:?}", missing.len(), missing.first()))
+        let Some(first) = missing.first() else {
+            return Err("it does not become quiet".to_owned());
+        };
+        let line = &world.truth.lines[*first];
+        let has_it = |content: &&Content| content.lines.iter().any(|(_, line)| line == first);
+        let content = world.tree.contents.iter().find(has_it);
+        let place = content.map(|content| (content.names, content.opened_in));
+        Err(format!(
+            "{} lines are missing, the first is {first} of {}, written at {}: names and last life \
+             of its file {place:?}, now in life {}",
+            missing.len(),
+            world.kubelet.containers[line.container].identity,
+            line.written_at,
+            world.generation
+        ))
     }
 
     fn is_quiet(&self) -> bool {

@@ -254,7 +254,9 @@ impl Truth {
             let before = self.sent_last.insert(of, piece.line);
             if before.is_some_and(|before| before > piece.line) {
                 let before = before.unwrap_or_default();
-                self.fail(|| format!("line {} was sent after line {before}", piece.line));
+                let line = &self.lines[piece.line];
+                let of = (line.container, line.stream);
+                self.fail(|| format!("line {} was sent after line {before} of {of:?}", piece.line));
             }
         }
     }
