@@ -267,6 +267,8 @@ impl Worker {
         let mut at = 0;
         while at < self.active.len() {
             if self.is_budget_used() {
+                // Who has not had a turn comes first in the next one.
+                self.active.rotate_left(at);
                 return Ok(rescue);
             }
             let number = self.active[at];
@@ -317,9 +319,10 @@ impl Worker {
     /// When the open batch is to leave; `None` while it is empty, or while so many requests are on
     /// their way that waiting makes larger ones.
     fn batch_deadline(&self) -> Option<Instant> {
-        let is_congested = self.outstanding_requests
-            >= self.config.config.exporter.queue.num_consumers
-            || self.is_budget_used();
+        // Nothing but the batch itself may use the budget up: then nobody else will make room.
+        let consumers = self.config.config.exporter.queue.num_consumers;
+        let is_congested = self.outstanding_requests >= consumers
+            || (self.outstanding_requests > 0 && self.is_budget_used());
         let waits = if self.batch_goes_to_spool { self.is_closing_blocked() } else { is_congested };
         let opened_at = self.batch.opened_at.filter(|_| !waits)?;
         Some(opened_at + self.config.config.batch.timeout)
