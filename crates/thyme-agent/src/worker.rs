@@ -14,7 +14,7 @@ mod turn;
 mod upkeep;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -110,7 +110,7 @@ pub struct Worker {
     /// Requests that the exporter's channel had no room for; they go first when it has.
     unsent: VecDeque<Request>,
     /// What the exporter has, by number, where there is a spool for copies.
-    under_way: HashMap<u64, UnderWay>,
+    under_way: BTreeMap<u64, UnderWay>,
     next_request: u64,
     /// Where the open batch goes: set while it may hold bytes of urgent files.
     batch_goes_to_spool: bool,
@@ -203,7 +203,7 @@ impl Worker {
             batch: Batch::new(limits),
             encoder,
             unsent: VecDeque::new(),
-            under_way: HashMap::default(),
+            under_way: BTreeMap::new(),
             next_request: 0,
             batch_goes_to_spool: false,
             is_rescuing: false,
@@ -379,11 +379,12 @@ impl Worker {
 
     /// Sends a request on its way to the exporter or the spool.
     fn dispatch(&mut self, request: Request) {
-        if let Some(spool) = self.spool.as_ref().filter(|_| request.token.to_spool) {
-            self.spool_pending_requests += 1;
-            self.spool_pending_bytes += request.token.charged_bytes;
-            // A spool that has ended ends the pipeline's health.
-            let _ended = spool.messages.send(SpoolMessage::Keep(request));
+        if request.token.to_spool && self.spool.is_some() {
+            // What the exporter has had no room for was read before.
+            while let Some(earlier) = self.unsent.pop_front() {
+                self.divert(earlier);
+            }
+            self.keep(request);
             return;
         }
         if self.outstanding_requests == 0 {
