@@ -336,7 +336,11 @@ impl LogTree for SimulatedTree {
         let mut world = self.0.lock();
         world.somebody_acts();
         let code = world.chance.pick(&[ACCESS_DENIED, TOO_MANY_OPEN_FILES, INPUT_OUTPUT]);
-        world.tree_fault(code)?;
+        if let Err(error) = world.tree_fault(code) {
+            // What can't be opened now is read after what can.
+            world.truth.forget_order();
+            return Err(error);
+        }
         let path = root.join(relative);
         let id = world.file_at(text(&path));
         let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;

@@ -114,6 +114,8 @@ pub(super) struct Truth {
     synced: Vec<usize>,
     /// The last line that was sent first, by container and stream, in this life of the agent.
     sent_last: HashMap<(usize, usize), usize>,
+    /// Whether the order is not promised in this life of the agent.
+    has_no_order: bool,
     /// Lines that arrived once more.
     pub(super) duplicates: u64,
     /// Records that arrived, the same ones again included.
@@ -252,7 +254,7 @@ impl Truth {
         for piece in pieces {
             let of = (self.lines[piece.line].container, self.lines[piece.line].stream);
             let before = self.sent_last.insert(of, piece.line);
-            if before.is_some_and(|before| before > piece.line) {
+            if !self.has_no_order && before.is_some_and(|before| before > piece.line) {
                 let before = before.unwrap_or_default();
                 let line = &self.lines[piece.line];
                 let of = (line.container, line.stream);
@@ -328,11 +330,17 @@ impl Truth {
         self.settled.clear();
         self.published.clear();
         self.sent_last.clear();
+        self.has_no_order = false;
         for line in &mut self.lines {
             if line.settled.at_all.is_some() {
                 line.settled = Seen::default();
             }
         }
+    }
+
+    /// Order is not promised in this life of the agent, for a reason that is no fault of it.
+    pub(super) fn forget_order(&mut self) {
+        self.has_no_order = true;
     }
 
     /// A checkpoint could not be trusted, for a reason that is no fault: duplicates are excused.

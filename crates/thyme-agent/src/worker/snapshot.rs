@@ -81,20 +81,22 @@ impl Worker {
             return;
         }
         let Some(opened) = found.opened else { return };
-        let head = match head_of(&*opened.file, compressed) {
-            Ok(head) => head,
-            Err(error) => {
-                self.metrics.file_errors.increment();
-                tracing::warn!(file = ?found.name, %error, "cannot read the head of a log file");
-                return;
-            }
-        };
+        // Discovery reports a file once: it is followed even if it can't be read now.
+        let head = head_of(&*opened.file, compressed).unwrap_or_else(|error| {
+            self.metrics.file_errors.increment();
+            tracing::warn!(file = ?found.name, %error, "cannot read the head of a log file");
+            Head::default()
+        });
         let resumed = take_checkpoint(resume, &opened, &plain, compressed);
         let is_live = name.rotated_at.is_none();
         let file = match resumed {
-            Some((key, checkpoint)) => self.resume_file(number, opened, plain, key, &checkpoint),
+            Some((key, checkpoint)) => {
+                let file = self.resume_file(number, opened, plain, key, &checkpoint);
+                TailedFile { head: checkpoint.head(), ..file }
+            }
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
+        let head = if head.bytes > file.head.bytes { head } else { file.head };
         let mut file = TailedFile { head, ..file };
         if compressed {
             file.source = file.source.map(into_archive);
