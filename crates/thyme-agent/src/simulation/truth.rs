@@ -72,6 +72,8 @@ pub(super) struct Line {
     pub(super) next: Option<usize>,
     /// When it was written, in nanoseconds of the run.
     pub(super) written_at: u64,
+    /// Whether it has left the queue, or a part of it.
+    was_sent: bool,
     /// What the sink has taken.
     arrived: Seen,
     /// What the exporter has settled in this life of the agent.
@@ -112,9 +114,9 @@ pub(super) struct Truth {
     /// Lines of checkpoints that are on disk: of the newest, and of the newest synced one.
     saved: Vec<usize>,
     synced: Vec<usize>,
-    /// The last line that was sent first, by container and stream, in this life of the agent.
+    /// The last line that was sent for the first time, by container and stream.
     sent_last: HashMap<(usize, usize), usize>,
-    /// Whether the order is not promised in this life of the agent.
+    /// Whether the order is not promised.
     has_no_order: bool,
     /// Lines that arrived once more.
     pub(super) duplicates: u64,
@@ -169,6 +171,7 @@ impl Truth {
             is_partial,
             next: None,
             written_at,
+            was_sent: false,
             arrived: Seen::default(),
             settled: Seen::default(),
             is_excused: false,
@@ -249,15 +252,17 @@ impl Truth {
         }
     }
 
-    /// A request leaves the queue: within a life of the agent lines do so in order.
+    /// A request leaves the queue: lines do so in order, the first time.
     pub(super) fn sent_first(&mut self, pieces: &[Piece]) {
         for piece in pieces {
-            let of = (self.lines[piece.line].container, self.lines[piece.line].stream);
+            let line = &mut self.lines[piece.line];
+            if std::mem::replace(&mut line.was_sent, true) {
+                continue;
+            }
+            let of = (line.container, line.stream);
             let before = self.sent_last.insert(of, piece.line);
             if !self.has_no_order && before.is_some_and(|before| before > piece.line) {
                 let before = before.unwrap_or_default();
-                let line = &self.lines[piece.line];
-                let of = (line.container, line.stream);
                 self.fail(|| format!("line {} was sent after line {before} of {of:?}", piece.line));
             }
         }
@@ -329,8 +334,6 @@ impl Truth {
         }
         self.settled.clear();
         self.published.clear();
-        self.sent_last.clear();
-        self.has_no_order = false;
         for line in &mut self.lines {
             if line.settled.at_all.is_some() {
                 line.settled = Seen::default();
@@ -338,7 +341,7 @@ impl Truth {
         }
     }
 
-    /// Order is not promised in this life of the agent, for a reason that is no fault of it.
+    /// Order is not promised any more, for a reason that is no fault of the agent.
     pub(super) fn forget_order(&mut self) {
         self.has_no_order = true;
     }
