@@ -236,6 +236,7 @@ struct SimulatedFile {
 impl StateFile for SimulatedFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut world = self.shared.lock();
+        world.note(|| format!("append {} bytes to disk file {}", bytes.len(), self.id));
         let room = world.disk.room(self.id);
         if (bytes.len() as u64) > room {
             world.disk.errors += 1;

@@ -302,7 +302,9 @@ impl World {
         self.tree.contents[content].lines.push((end, line));
         self.kubelet.written_bytes += bytes.len() as u64;
         let path = || format!("{}/{}", self.kubelet.containers[container].directory, self.kubelet.containers[container].live);
-        self.note(|| format!("line {line} {} bytes to {} up to {end}", bytes.len(), path()));
+        let one = &self.truth.lines[line];
+        let kind = (one.stream, if one.is_partial { "P" } else { "F" });
+        self.note(|| format!("line {line} {kind:?} {} bytes to {} up to {end}", bytes.len(), path()));
     }
 
     /// One step of a rotation.

@@ -234,7 +234,7 @@ impl World {
         if self.is_up && was_opened {
             return;
         }
-        let kept = &self.kept;
+        let kept = &self.truth.in_spool.clone();
         for (_, line) in self.tree.contents[content].lines.iter().filter(|one| !kept.contains(&one.1)) {
             self.truth.excuse(*line);
         }
@@ -244,7 +244,7 @@ impl World {
     /// it.
     pub(super) fn agent_ended(&mut self, kept: &BTreeSet<usize>) {
         self.is_up = false;
-        self.kept.clone_from(kept);
+        self.truth.in_spool.clone_from(kept);
         for content in self.tree.contents.iter().filter(|content| content.names == 0) {
             for (_, line) in content.lines.iter().filter(|(_, line)| !kept.contains(line)) {
                 self.truth.excuse(*line);
