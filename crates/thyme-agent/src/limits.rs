@@ -84,5 +84,8 @@ pub const SPOOL_CURSOR_INTERVAL: Duration = Duration::from_millis(100);
 /// Requests that a worker may have on their way to the spool, in units of `request_bytes_max`.
 pub const SPOOL_PENDING_REQUESTS: usize = 2;
 
+/// How often a worker looks whether the spool has been drained.
+pub const SPOOL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Least time between two log lines about the same trouble that lasts.
 pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
