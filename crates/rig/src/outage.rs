@@ -34,7 +34,7 @@ pub struct Details {
     pub outage_mode: &'static str,
     /// Length of the outage.
     pub outage_seconds: f64,
-    /// How often the agent was killed meanwhile.
+    /// How often the agent was killed in it, before the two halves below.
     pub kills: u32,
     /// Largest memory before the outage.
     pub rss_before_bytes: u64,
@@ -96,13 +96,17 @@ pub fn outage(options: &OutageOptions, interrupt: &Interrupt) -> Result<Verdict<
     bench.note(format_args!("the sink goes away for {:?}", options.outage));
     let stopped = Instant::now();
     bench.sink_leaves()?;
-    let first_half = options.outage.mul_f64(FILL_SHARE);
-    let rss_first_half_bytes = watch_rss(&mut bench, "outage", first_half)?;
+    // A killed agent begins with fresh memory: what it comes to is looked at after the last kill.
+    let to_kills = if options.kills > 0 { options.outage / 4 } else { Duration::ZERO };
+    watch_rss(&mut bench, "outage", to_kills)?;
     for _ in 0..options.kills {
         bench.kill_agent()?;
         watch_rss(&mut bench, "outage", KILL_GAP)?;
     }
-    let rss_second_half_bytes = watch_rss(&mut bench, "outage", options.outage - first_half)?;
+    let first_half = (options.outage - to_kills).mul_f64(FILL_SHARE);
+    let rss_first_half_bytes = watch_rss(&mut bench, "outage", first_half)?;
+    let second_half = options.outage - to_kills - first_half;
+    let rss_second_half_bytes = watch_rss(&mut bench, "outage", second_half)?;
     bench.sink_comes_back()?;
     let outage_seconds = stopped.elapsed().as_secs_f64();
     bench.note(format_args!("the sink is back"));
