@@ -343,6 +343,8 @@ pub struct ThymeConfig {
     pub open_files_max: usize,
     /// Time between two scans of the directories.
     pub scan_interval: Duration,
+    /// Sets the record attribute `log.record.uid`.
+    pub record_uid: bool,
 }
 
 impl Default for ThymeConfig {
@@ -355,6 +357,7 @@ impl Default for ThymeConfig {
             shutdown_timeout: Duration::from_secs(20),
             open_files_max: 100_000,
             scan_interval: Duration::from_secs(5),
+            record_uid: false,
         }
     }
 }

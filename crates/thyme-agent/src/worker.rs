@@ -10,6 +10,7 @@ mod handle;
 mod settle;
 mod snapshot;
 mod turn;
+mod uid;
 mod upkeep;
 
 use std::{

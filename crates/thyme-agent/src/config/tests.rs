@@ -83,6 +83,7 @@ extensions:
     shutdown_timeout: 25s
     open_files_max: 1000
     scan_interval: 10s
+    record_uid: true
 service:
   extensions: [file_storage/state, health_check, thyme]
   pipelines:
@@ -199,6 +200,7 @@ fn defaults_are_the_collectors() {
             shutdown_timeout: 20 * second,
             open_files_max: 100_000,
             scan_interval: 5 * second,
+            record_uid: false,
         },
         telemetry: TelemetryConfig {
             log_level: LogLevel::Info,
@@ -279,6 +281,7 @@ fn every_key_arrives() {
         shutdown_timeout: Duration::from_secs(25),
         open_files_max: 1000,
         scan_interval: Duration::from_secs(10),
+        record_uid: true,
     };
     assert_eq!(config.thyme, expected);
     telemetry_arrived(&config.telemetry);
@@ -375,7 +378,7 @@ fn unknown_keys_name_the_nearest() {
     );
     assert_eq!(
         refused(COMPLETE, "port: 0", "prot: 0"),
-        "agent.yaml:84: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::prot: \
+        "agent.yaml:85: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::prot: \
          unknown key, the nearest known one is `port`"
     );
 }

@@ -32,6 +32,23 @@ impl Source {
         }
     }
 
+    /// The file itself.
+    pub fn file(&self) -> &File {
+        match self {
+            Self::Plain(file) => file,
+            Self::Archive(archive) => archive.decoder.get_ref(),
+        }
+    }
+
+    /// Its bytes from the start, whatever has been read; [`Source::fill`] doesn't notice.
+    pub fn from_start(&self) -> Box<dyn Read + '_> {
+        let plain = ReadAt { file: self.file(), offset: 0 };
+        match self {
+            Self::Plain(_) => Box::new(plain),
+            Self::Archive(_) => Box::new(MultiGzDecoder::new(plain)),
+        }
+    }
+
     /// Whether what [`Source::fill`] returned is lost to the next call unless given back.
     pub fn give_back(&mut self, rest: &[u8]) {
         if let Self::Archive(archive) = self {

@@ -9,4 +9,5 @@ mod backpressure;
 mod cli;
 mod export;
 mod hostile;
+mod identity;
 mod rotation;
