@@ -21,7 +21,7 @@ help: ## List the commands
 		| while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
 
 .PHONY: run
-run: binaries ## Run generator, agent and collector for 30 s; RATE PODS DURATION LINES PROTOCOL COMPRESSION AGENT_CONFIG AGENT change it
+run: binaries ## Run generator, agent and collector for 30 s; RATE PODS DURATION LINES PROTOCOL COMPRESSION RECORD_UID AGENT_CONFIG AGENT change it
 	@exec $(RIG) run
 
 .PHONY: kill-test

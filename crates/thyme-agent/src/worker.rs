@@ -11,6 +11,7 @@ mod rescue;
 mod settle;
 mod snapshot;
 mod turn;
+mod uid;
 mod upkeep;
 
 use std::{
