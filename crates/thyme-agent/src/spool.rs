@@ -374,6 +374,10 @@ impl Spool {
                 }
             }
         }
+        // A record that failed takes along what was written before it and not yet synced.
+        while let Some(lost) = self.written.pop_if(|written| self.store.is_done(written.id)) {
+            self.waiting.push_front(lost.waiting);
+        }
         if self.written.is_empty() {
             return;
         }

@@ -15,7 +15,7 @@ mod uid;
 mod upkeep;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -43,7 +43,7 @@ use crate::{
     queue::{Request, Settlement, Token},
     spool::{SpoolLink, SpoolMessage},
     tail::idle_watch::{IdleWatch, Woken},
-    world::SharedClock,
+    world::{HashMap, SharedClock},
 };
 
 /// What a worker takes from the configuration, its share of the budgets included.
@@ -112,7 +112,7 @@ pub struct Worker {
     /// Requests that the exporter's channel had no room for; they go first when it has.
     unsent: VecDeque<Request>,
     /// What the exporter has, by number, where there is a spool for copies.
-    under_way: HashMap<u64, UnderWay>,
+    under_way: BTreeMap<u64, UnderWay>,
     next_request: u64,
     /// Where the open batch goes: set while it may hold bytes of urgent files.
     batch_goes_to_spool: bool,
@@ -193,11 +193,11 @@ impl Worker {
             checkpoints,
             keys,
             state,
-            groups: HashMap::new(),
-            numbers: HashMap::new(),
+            groups: HashMap::default(),
+            numbers: HashMap::default(),
             urgent: Vec::new(),
             active: Vec::new(),
-            files: HashMap::new(),
+            files: HashMap::default(),
             next_number: 0,
             idle,
             clock,
@@ -205,7 +205,7 @@ impl Worker {
             batch: Batch::new(limits),
             encoder,
             unsent: VecDeque::new(),
-            under_way: HashMap::new(),
+            under_way: BTreeMap::new(),
             next_request: 0,
             batch_goes_to_spool: false,
             is_rescuing: false,
@@ -274,6 +274,8 @@ impl Worker {
         let mut at = 0;
         while at < self.active.len() {
             if self.is_budget_used() {
+                // Who has not had a turn comes first in the next one.
+                self.active.rotate_left(at);
                 return Ok(rescue);
             }
             let number = self.active[at];
@@ -324,9 +326,10 @@ impl Worker {
     /// When the open batch is to leave; `None` while it is empty, or while so many requests are on
     /// their way that waiting makes larger ones.
     fn batch_deadline(&self) -> Option<Instant> {
-        let is_congested = self.outstanding_requests
-            >= self.config.config.exporter.queue.num_consumers
-            || self.is_budget_used();
+        // Nothing but the batch itself may use the budget up: then nobody else will make room.
+        let consumers = self.config.config.exporter.queue.num_consumers;
+        let is_congested = self.outstanding_requests >= consumers
+            || (self.outstanding_requests > 0 && self.is_budget_used());
         let waits = if self.batch_goes_to_spool { self.is_closing_blocked() } else { is_congested };
         let opened_at = self.batch.opened_at.filter(|_| !waits)?;
         Some(opened_at + self.config.config.batch.timeout)
@@ -383,11 +386,12 @@ impl Worker {
 
     /// Sends a request on its way to the exporter or the spool.
     fn dispatch(&mut self, request: Request) {
-        if let Some(spool) = self.spool.as_ref().filter(|_| request.token.to_spool) {
-            self.spool_pending_requests += 1;
-            self.spool_pending_bytes += request.token.charged_bytes;
-            // A spool that has ended ends the pipeline's health.
-            let _ended = spool.messages.send(SpoolMessage::Keep(request));
+        if request.token.to_spool && self.spool.is_some() {
+            // What the exporter has had no room for was read before.
+            while let Some(earlier) = self.unsent.pop_front() {
+                self.divert(earlier);
+            }
+            self.keep(request);
             return;
         }
         if self.outstanding_requests == 0 {

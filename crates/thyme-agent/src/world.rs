@@ -6,13 +6,19 @@ pub mod real;
 
 use std::{
     ffi::OsString,
-    fmt, io,
+    fmt,
+    hash::{BuildHasherDefault, DefaultHasher},
+    io,
     path::Path,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
 use crate::tail::identity::Inode;
+
+/// A map whose order depends on nothing but what was done with it, so that a simulated run can be
+/// repeated.
+pub type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
 /// Time.
 pub trait Clock: Send + Sync {

@@ -2,7 +2,7 @@
 //! and what has changed since the last look.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ffi::{OsStr, OsString},
     io,
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ use crate::{
     config::StartAt,
     metrics::Metrics,
     tail::identity::Inode,
-    world::{DirectoryState, Entry, EntryKind, LogTree, Opened, SharedClock},
+    world::{HashMap, DirectoryState, Entry, EntryKind, LogTree, Opened, SharedClock},
 };
 
 /// A directory whose time of change lies further back than this has shown all its changes.
@@ -73,7 +73,7 @@ impl Scanner {
         open_files_max: u64,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { sources, known: HashMap::new(), tree, clock, open_files_max, metrics }
+        Self { sources, known: HashMap::default(), tree, clock, open_files_max, metrics }
     }
 
     pub(super) fn start_at(&self, receiver: usize) -> StartAt {
@@ -127,23 +127,26 @@ impl Scanner {
         let mut known = self.known.remove(&directory.path).unwrap_or_default();
         let had_all_places = known.places.is_superset(&directory.places);
         known.places.extend(&directory.places);
-        let Ok(state) = self.tree.directory(&directory.path) else {
-            self.tree.forget_root(&directory.path);
-            return gone(known);
+        let state = match self.tree.directory(&directory.path) {
+            Ok(state) => state,
+            Err(error) => return self.unreadable(directory, known, &error),
         };
         let changed_at = state.changed_at;
         if had_all_places && changed_at.is_some() && known.changed_at == changed_at {
             self.known.insert(directory.path.clone(), known);
             return Found::default();
         }
-        let Ok(entries) = self.tree.entries(&directory.path) else { return gone(known) };
+        let entries = match self.tree.entries(&directory.path) {
+            Ok(entries) => entries,
+            Err(error) => return self.unreadable(directory, known, &error),
+        };
         let wall = UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos());
         let mut look = Look {
             directory: &directory.path,
             state,
             scanner: self,
             known: &mut known,
-            groups: HashMap::new(),
+            groups: HashMap::default(),
             new_directories: BTreeMap::new(),
             must_look_again: false,
         };
@@ -159,6 +162,20 @@ impl Scanner {
         known.changed_at = if must_look_again { None } else { settled };
         self.known.insert(directory.path.clone(), known);
         found
+    }
+
+    /// A directory that isn't there any more is gone. Any other failure says nothing about it: what
+    /// is known of it stays, and it is looked at again.
+    fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
+        if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+            self.tree.forget_root(&directory.path);
+            return gone(known);
+        }
+        self.metrics.file_errors.increment();
+        tracing::warn!(path = ?directory.path, %error, "cannot read a log directory");
+        known.changed_at = None;
+        self.known.insert(directory.path.clone(), known);
+        Found::default()
     }
 
     /// Opens a file of `directory`, beneath the root that leads there.

@@ -405,7 +405,7 @@ impl Store {
         }
     }
 
-    fn is_done(&self, id: u64) -> bool {
+    pub(super) fn is_done(&self, id: u64) -> bool {
         self.done.skip(id) > id
     }
 

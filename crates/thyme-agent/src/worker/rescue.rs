@@ -166,6 +166,40 @@ impl Worker {
         }
     }
 
+    /// Gives a request to the spool.
+    pub(super) fn keep(&mut self, request: Request) {
+        let Some(spool) = &self.spool else { return };
+        self.spool_pending_requests += 1;
+        self.spool_pending_bytes += request.token.charged_bytes;
+        // A spool that has ended ends the pipeline's health.
+        let _ended = spool.messages.send(SpoolMessage::Keep(request));
+    }
+
+    /// Gives the spool a request that was meant for the exporter, and that it has not.
+    pub(super) fn divert(&mut self, mut request: Request) {
+        let number = request.token.number;
+        self.outstanding_requests -= 1;
+        self.outstanding_bytes -= request.token.charged_bytes;
+        self.metrics.queue_requests.add_gauge(-1);
+        if self.outstanding_requests == 0 {
+            self.state.set_waiting(false);
+        }
+        request.token.to_spool = true;
+        self.keep(request);
+        self.forget_copy(number);
+    }
+
+    /// The request has ended, or has another place: a copy of it isn't needed any more.
+    pub(super) fn forget_copy(&mut self, number: u64) {
+        if let Some(under_way) = self.under_way.remove(&number)
+            && under_way.is_secured
+            && let Some(spool) = &self.spool
+        {
+            let worker = spool.worker;
+            let _ended = spool.messages.send(SpoolMessage::Forget { worker, number });
+        }
+    }
+
     /// Reads on in a group whose files are urgent, once, and gives the spool what the open batch has
     /// of them when there is no more to read now.
     fn rescue_group(

@@ -83,20 +83,25 @@ impl Worker {
             return;
         }
         let Some(opened) = found.opened else { return };
-        let head = match head_of(&*opened.file, compressed) {
-            Ok(head) => head,
-            Err(error) => {
-                self.metrics.file_errors.increment();
-                tracing::warn!(file = ?found.name, %error, "cannot read the head of a log file");
-                return;
-            }
-        };
+        if compressed && self.recognise_archive(number, &opened, &plain) {
+            return;
+        }
+        // Discovery reports a file once: it is followed even if it can't be read now.
+        let head = head_of(&*opened.file, compressed).unwrap_or_else(|error| {
+            self.metrics.file_errors.increment();
+            tracing::warn!(file = ?found.name, %error, "cannot read the head of a log file");
+            Head::default()
+        });
         let resumed = take_checkpoint(resume, &opened, &plain, compressed);
         let is_live = name.rotated_at.is_none();
         let file = match resumed {
-            Some((key, checkpoint)) => self.resume_file(number, opened, plain, key, &checkpoint),
+            Some((key, checkpoint)) => {
+                let file = self.resume_file(number, opened, plain, key, &checkpoint);
+                TailedFile { head: checkpoint.head(), ..file }
+            }
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
+        let head = if head.bytes > file.head.bytes { head } else { file.head };
         let mut file = TailedFile { head, ..file };
         if compressed {
             file.source = file.source.map(into_archive);
@@ -119,6 +124,28 @@ impl Worker {
         for file in self.group_files(number) {
             let Some(file) = self.files.get_mut(&file) else { continue };
             if is_that_file(file, found.inode, plain, compressed) {
+                file.is_present = true;
+                file.name.clone_from(plain);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether an archive is what an open file of the group was rotated and compressed to before
+    /// its directory was looked at again.
+    fn recognise_archive(&mut self, number: u32, opened: &Opened, plain: &Arc<OsStr>) -> bool {
+        let Some(group) = self.groups.get(&number) else { return false };
+        let live = Arc::clone(&group.key.live);
+        for id in self.group_files(number) {
+            let Some(file) = self.files.get_mut(&id) else { continue };
+            let Some(Source::Plain(open)) = &file.source else { continue };
+            if file.is_present || file.name != live {
+                continue;
+            }
+            let head = Head::read(&**open, HEAD_BYTES_MAX).unwrap_or(file.head);
+            let found = Archive::head(&*opened.file, HEAD_BYTES_MAX);
+            if found.is_ok_and(|found| found == head) {
                 file.is_present = true;
                 file.name.clone_from(plain);
                 return true;

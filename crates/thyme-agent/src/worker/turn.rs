@@ -348,8 +348,8 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
 fn report_unreadable(metrics: &Metrics, file: &mut TailedFile, error: &io::Error, now: Instant) {
     metrics.file_errors.increment();
     tracing::warn!(file = ?file.name, %error, "cannot read a log file");
-    // A damaged archive stays damaged; a plain file may come back.
-    if matches!(file.source, Some(Source::Archive(_))) {
+    // A damaged archive stays damaged; what the operating system couldn't read may come back.
+    if matches!(file.source, Some(Source::Archive(_))) && error.raw_os_error().is_none() {
         metrics.lost_files.increment();
         // How much is in the rest of it, nobody knows: what it takes on disk is the least.
         let archive_bytes = file.source.as_ref().and_then(Source::rest_bytes).unwrap_or(0);
