@@ -11,6 +11,7 @@ mod rescue;
 mod settle;
 mod snapshot;
 mod turn;
+mod uid;
 mod upkeep;
 
 use std::{
@@ -35,7 +36,8 @@ use crate::{
     discover::GroupKey,
     encode::{EncodeError, Encoder},
     limits::{
-        HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, SPOOL_PENDING_REQUESTS, UPKEEP_INTERVAL,
+        HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, SPOOL_LOOK_INTERVAL,
+        SPOOL_PENDING_REQUESTS, UPKEEP_INTERVAL,
     },
     metrics::Metrics,
     queue::{Request, Settlement, Token},
@@ -260,8 +262,13 @@ impl Worker {
     fn poll_files(&mut self, now: Instant) -> Result<Option<Instant>, EncodeError> {
         let rescue = self.rescue(now)?;
         // While there is more to rescue, and the spool takes it, nothing else is read.
-        if rescue.is_some_and(|due| due <= now) || self.must_wait_for_spool() {
+        if rescue.is_some_and(|due| due <= now) {
             return Ok(rescue);
+        }
+        if self.must_wait_for_spool() {
+            // Nobody says when the spool has been drained.
+            let look_again = now + SPOOL_LOOK_INTERVAL;
+            return Ok(Some(rescue.map_or(look_again, |due| due.min(look_again))));
         }
         let mut next_poll = rescue;
         let mut at = 0;

@@ -34,6 +34,10 @@ pub trait LogFile: Send + fmt::Debug {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Its length now, in bytes.
     fn length(&self) -> io::Result<u64>;
+    /// When its inode came to be, in nanoseconds since the Unix epoch, where that is known.
+    fn born_unix_nanos(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A log file that was opened.

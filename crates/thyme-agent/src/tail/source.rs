@@ -36,6 +36,23 @@ impl Source {
         Some(file.length().ok()?.saturating_sub(*offset))
     }
 
+    /// The file itself.
+    pub fn file(&self) -> &dyn LogFile {
+        match self {
+            Self::Plain(file) => &**file,
+            Self::Archive(archive) => &*archive.decoder.get_ref().file,
+        }
+    }
+
+    /// Its bytes from the start, whatever has been read; [`Source::fill`] doesn't notice.
+    pub fn from_start(&self) -> Box<dyn Read + '_> {
+        let plain = Sequential { file: self.file(), offset: 0 };
+        match self {
+            Self::Plain(_) => Box::new(plain),
+            Self::Archive(_) => Box::new(MultiGzDecoder::new(plain)),
+        }
+    }
+
     /// Whether what [`Source::fill`] returned is lost to the next call unless given back.
     pub fn give_back(&mut self, rest: &[u8]) {
         if let Self::Archive(archive) = self {

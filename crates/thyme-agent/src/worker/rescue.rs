@@ -212,7 +212,7 @@ impl Worker {
             urgent.iter().any(|id| self.files.get(id).is_some_and(|file| !file.is_finished()));
         let Some(group) = self.groups.get(&number) else { return Ok(None) };
         let mut due = has_unread.then_some(group.next_poll);
-        let has_open_line = group.lines.partials.queued().0 > 0;
+        let has_open_line = urgent.iter().any(|id| group.lines.partials.cover(*id));
         if (has_unread || has_open_line) && group.next_poll <= now {
             match self.read_for_spool(number, now)? {
                 Progress::Again => return Ok(Some(now)),
@@ -237,6 +237,9 @@ impl Worker {
         self.is_rescuing = true;
         let progress = self.read_turn(number, now);
         self.is_rescuing = false;
+        if matches!(progress, Ok(Progress::Idle)) {
+            self.active.retain(|active| *active != number);
+        }
         let has_read = self.batch.source_bytes != before || self.next_request != requests_before;
         self.batch_goes_to_spool = (went_to_spool || has_read) && self.batch.opened_at.is_some();
         progress
@@ -245,10 +248,11 @@ impl Worker {
     /// An open line of files that are gone and read to their end leaves as a piece: its rest, if it
     /// ever comes, follows as another.
     fn release_open_lines(&mut self, number: u32, urgent: &[u32]) -> Result<(), EncodeError> {
+        let Some(group) = self.groups.get(&number) else { return Ok(()) };
         let is_held_back = |id: &u32| {
-            self.files
-                .get(id)
-                .is_some_and(|file| !file.is_present && file.is_finished() && !file.is_settled())
+            let file = self.files.get(id);
+            file.is_some_and(|file| !file.is_present && file.is_finished())
+                && group.lines.partials.cover(*id)
         };
         let is_caught_up = self
             .oldest_unfinished(number)

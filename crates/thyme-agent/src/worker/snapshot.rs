@@ -52,7 +52,9 @@ impl Worker {
         }
         let number = self.new_number();
         let receiver = &self.config.config.receivers[snapshot.key.receiver];
-        self.groups.insert(number, Group::new(Arc::clone(&snapshot.key), receiver, now));
+        let record_uid = self.config.config.thyme.record_uid;
+        let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
+        self.groups.insert(number, group);
         self.numbers.insert(Arc::clone(&snapshot.key), number);
         number
     }
@@ -164,6 +166,7 @@ impl Worker {
         let mut file = new_file(key, number, opened, name);
         file.offset = checkpoint.offset;
         file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
+        (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);
         // A plain file that has grown since had a late writer. (An archive is shorter than what
         // it holds.)
         if checkpoint.finished && bytes <= checkpoint.offset {
@@ -263,6 +266,8 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         is_at_risk: false,
         end_since: None,
         finished_at: None,
+        uid: None,
+        former_uid: None,
     }
 }
 

@@ -229,6 +229,7 @@ impl Worker {
 
     /// Parses the buffer from `at` on, and books what became of it.
     fn parse(&mut self, number: u32, id: u32, at: usize, filled: usize) -> (usize, Stop) {
+        self.name_file(number, id);
         let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
         else {
             return (0, Stop::NoNewline);
@@ -283,6 +284,7 @@ impl Worker {
         {
             self.close_batch()?;
         }
+        self.name_file(number, id);
         let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
         else {
             return Ok(0);

@@ -227,6 +227,7 @@ impl Worker {
         file.head = Head::default();
         file.continuation = None;
         file.end_since = None;
+        file.former_uid = file.uid.take().or(file.former_uid);
         let group = file.group;
         self.next_number += 1;
         let next = self.next_number;
