@@ -237,6 +237,8 @@ impl Worker {
     pub(crate) fn step(&mut self) -> Result<Step, EncodeError> {
         self.state.beat();
         self.take_settlements();
+        // The spool shares the exporter's channel: room may come without a settlement.
+        self.hand_over();
         self.take_messages();
         if self.is_stopping {
             return self.drain();

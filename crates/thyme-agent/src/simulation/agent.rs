@@ -210,6 +210,22 @@ impl Agent {
         self.discovery.is_none()
     }
 
+    /// Where things are.
+    pub(super) fn summary(&self) -> String {
+        let metrics = &self.metrics;
+        format!(
+            "open lines {:?}, batches {:?}, requests {:?}, spool {:?} in {} requests and {} bytes, \
+             full {}",
+            metrics.queued_partial.get(),
+            metrics.queued_batch.get(),
+            metrics.queued_request.get(),
+            metrics.queued_spool.get(),
+            metrics.spool_requests.get(),
+            metrics.spool_bytes.get(),
+            metrics.spool_full.get()
+        )
+    }
+
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         let metrics = &self.metrics;

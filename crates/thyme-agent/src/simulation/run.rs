@@ -227,11 +227,12 @@ impl Run {
         let place = content.map(|content| (content.names, content.opened_in));
         Err(format!(
             "{} lines are missing, the first is {first} of {}, written at {}: names and last life \
-             of its file {place:?}, now in life {}",
+             of its file {place:?}, now in life {}; {}",
             missing.len(),
             world.kubelet.containers[line.container].identity,
             line.written_at,
-            world.generation
+            world.generation,
+            self.agent.as_ref().map(Agent::summary).unwrap_or_default()
         ))
     }
 
