@@ -136,6 +136,8 @@ impl Agent {
 
     /// One step of every worker that chance has running.
     pub(super) fn work(&mut self) {
+        // A settlement that comes after its worker has ended moves no checkpoint.
+        let are_all_running = self.workers.iter().all(Option::is_some);
         for number in 0..self.workers.len() {
             let worker = &mut self.workers[number];
             if let Some(running) = worker
@@ -145,7 +147,11 @@ impl Agent {
             }
             self.check_conservation();
         }
-        self.shared.lock().truth.published();
+        let mut world = self.shared.lock();
+        world.note(|| "the workers have had their turn".to_owned());
+        if are_all_running {
+            world.truth.published();
+        }
     }
 
     /// One step of the spool.

@@ -267,7 +267,9 @@ impl Network for SimulatedNetwork {
 
     fn settled(&self, message: &[u8]) {
         let mut world = self.0.lock();
-        for record in world.read_message(message, false) {
+        let records = world.read_message(message, false);
+        world.note(|| format!("lines {:?} are settled", lines_of(&records)));
+        for record in records {
             world.truth.settled(&record);
         }
     }
