@@ -272,7 +272,8 @@ fn kept_lines(shared: &Shared) -> BTreeSet<usize> {
         while name.ends_with(".segment") {
             match segment::look(&*file, at, length).expect("no faults") {
                 Found::Record(header) => {
-                    if let Some(body) = segment::read_body(&*file, at, &header).expect("no faults") {
+                    if let Some(body) = segment::read_body(&*file, at, &header).expect("no faults")
+                    {
                         let bytes = header.uncompressed_bytes as usize;
                         let message = message_of_kept(body, header.compression, bytes);
                         lines.extend(shared.lock().lines_of(&message));

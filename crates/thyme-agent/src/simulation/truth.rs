@@ -186,7 +186,9 @@ impl Truth {
         if body.is_empty() {
             let line = self.by_time.get(&time_unix_nano);
             // The newline of a line that left before the agent was killed.
-            let none = || if time_unix_nano == 0 { Ok(Vec::new()) } else { Err("an empty record".to_owned()) };
+            let none = || {
+                if time_unix_nano == 0 { Ok(Vec::new()) } else { Err("an empty record".to_owned()) }
+            };
             return line.map_or_else(none, |line| self.follow(*line, 0, body));
         }
         if let Some(line) = self.by_time.get(&time_unix_nano)
@@ -229,13 +231,20 @@ impl Truth {
             if !self.lines[line].is_partial {
                 return Err(format!("what follows line {line} was joined to it"));
             }
-            line = self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
+            line =
+                self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
             start = 0;
         }
     }
 
     /// A record that ends with a fragment must say that more follows, or that it was waited for.
-    pub(super) fn check_end(&mut self, pieces: &[Piece], is_marked: [bool; 2], now: u64, record: &LogRecord) {
+    pub(super) fn check_end(
+        &mut self,
+        pieces: &[Piece],
+        is_marked: [bool; 2],
+        now: u64,
+        record: &LogRecord,
+    ) {
         let [is_chunk, is_partial] = is_marked;
         let Some(last) = pieces.last() else { return };
         let line = &self.lines[last.line];

@@ -37,16 +37,17 @@ impl Source {
     }
 
     /// The file itself.
-    pub fn file(&self) -> &dyn LogFile {
+    pub fn file(&self) -> Option<&dyn LogFile> {
         match self {
-            Self::Plain(file) => &**file,
-            Self::Archive(archive) => &*archive.decoder.get_ref().file,
+            Self::Plain(file) => Some(&**file),
+            Self::Archive(archive) => Some(&*archive.decoder.as_ref()?.get_ref().file),
         }
     }
 
     /// Its bytes from the start, whatever has been read; [`Source::fill`] doesn't notice.
     pub fn from_start(&self) -> Box<dyn Read + '_> {
-        let plain = Sequential { file: self.file(), offset: 0 };
+        let Some(file) = self.file() else { return Box::new(io::empty()) };
+        let plain = Sequential { file, offset: 0 };
         match self {
             Self::Plain(_) => Box::new(plain),
             Self::Archive(_) => Box::new(MultiGzDecoder::new(plain)),
