@@ -41,7 +41,7 @@ use crate::{
     },
     metrics::Metrics,
     queue::{Request, Settlement, Token},
-    spool::{SpoolLink, SpoolMessage},
+    spool::SpoolLink,
     tail::idle_watch::{IdleWatch, Woken},
     world::{HashMap, SharedClock},
 };

@@ -18,7 +18,7 @@ use crate::{
     config::StartAt,
     metrics::Metrics,
     tail::identity::Inode,
-    world::{HashMap, DirectoryState, Entry, EntryKind, LogTree, Opened, SharedClock},
+    world::{DirectoryState, Entry, EntryKind, HashMap, LogTree, Opened, SharedClock},
 };
 
 /// A directory whose time of change lies further back than this has shown all its changes.

@@ -17,7 +17,11 @@ use super::{
     delivery::{Delivery, Sink},
     outcome::{Cause, Failure, Outcome, Quote},
 };
-use crate::{config::{Compression, ExporterConfig}, metrics::Metrics, queue::{Request, Settlement}};
+use crate::{
+    config::{Compression, ExporterConfig},
+    metrics::Metrics,
+    queue::{Request, Settlement},
+};
 
 /// What an attempt comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -54,8 +54,7 @@ impl Agent {
         let (state, restored) = opened.map_err(|error| error.to_string())?;
         shared.lock().note(|| format!("the agent starts with {restored:?}"));
         let keys = Arc::new(KeySource::default());
-        let resume: Vec<_> =
-            restored.files.into_iter().map(|file| (keys.next(), file)).collect();
+        let resume: Vec<_> = restored.files.into_iter().map(|file| (keys.next(), file)).collect();
         let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
         let (publisher, _, table) =
             Table::new(state, resumed, Arc::clone(&clock), Arc::clone(&metrics));

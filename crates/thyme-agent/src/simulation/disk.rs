@@ -82,7 +82,9 @@ impl Disk {
         let mut ids: Vec<usize> = self.names.values().copied().collect();
         ids.sort_unstable();
         ids.dedup();
-        ids.iter().map(|id| (self.files[*id].bytes.len() as u64).max(self.files[*id].reserved)).sum()
+        ids.iter()
+            .map(|id| (self.files[*id].bytes.len() as u64).max(self.files[*id].reserved))
+            .sum()
     }
 
     fn room(&self, id: usize) -> u64 {
@@ -277,7 +279,10 @@ impl StateFile for SimulatedFile {
         world.disk_fault()?;
         let file = &world.disk.files[self.id];
         let wanted = bytes.saturating_sub(file.reserved.max(file.bytes.len() as u64));
-        let free = world.disk.bytes_max.map_or(u64::MAX, |max| max.saturating_sub(world.disk.used_bytes()));
+        let free = world
+            .disk
+            .bytes_max
+            .map_or(u64::MAX, |max| max.saturating_sub(world.disk.used_bytes()));
         if wanted > free {
             world.disk.errors += 1;
             return Err(io::Error::from_raw_os_error(NO_SPACE));

@@ -74,7 +74,8 @@ pub(super) struct Kubelet {
 /// Does one thing.
 pub(super) fn act(world: &mut World) {
     let plan = &world.plan;
-    let weights = [20, plan.rotate_weight, plan.pod_weight, plan.restart_weight, plan.truncate_weight];
+    let weights =
+        [20, plan.rotate_weight, plan.pod_weight, plan.restart_weight, plan.truncate_weight];
     let mut at = world.chance.below(weights.iter().sum());
     let mut action = 0;
     while at >= weights[action] {
@@ -316,7 +317,11 @@ impl World {
         let next = match one.stage.clone() {
             Stage::Idle => {
                 let is_due = second > one.rotated_at && one.rest.is_none() && !one.is_truncated;
-                if is_due && !self.tree.nodes[node].bytes.is_empty() { Stage::Begun } else { return }
+                if is_due && !self.tree.nodes[node].bytes.is_empty() {
+                    Stage::Begun
+                } else {
+                    return;
+                }
             }
             Stage::Begun => return self.prepare_rotation(container),
             Stage::Compressing { plain, temporary } => {
@@ -364,7 +369,8 @@ impl World {
         let plain = archives.iter().find(|name| !name.ends_with(".gz"));
         let next = if let (Some(plain), true) = (plain, self.plan.compresses) {
             let id = self.file_at(&at(plain)).expect("it was listed");
-            let mut archive = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            let mut archive =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             archive.write_all(&self.tree.nodes[id].bytes).expect("memory doesn't fail");
             let temporary = self.make_file(&at(&format!("{plain}.tmp")), None);
             self.tree.nodes[temporary].bytes = archive.finish().expect("memory doesn't fail");
@@ -398,8 +404,9 @@ impl World {
     fn end_pod(&mut self) {
         let going = self.kubelet.pods.iter().position(|pod| pod.is_going && !pod.is_gone);
         let Some(pod) = going else {
-            let living: Vec<usize> =
-                (0..self.kubelet.pods.len()).filter(|pod| !self.kubelet.pods[*pod].is_gone).collect();
+            let living: Vec<usize> = (0..self.kubelet.pods.len())
+                .filter(|pod| !self.kubelet.pods[*pod].is_gone)
+                .collect();
             let pod = living[self.chance.place(living.len())];
             for container in 0..self.kubelet.containers.len() {
                 if self.kubelet.containers[container].pod == pod {

@@ -75,7 +75,9 @@ impl World {
                 for resource_logs in request.resource_logs {
                     let attributes = resource_logs.resource.unwrap_or_default().attributes;
                     let identity = identity_of(&attributes);
-                    for record in resource_logs.scope_logs.into_iter().flat_map(|one| one.log_records) {
+                    for record in
+                        resource_logs.scope_logs.into_iter().flat_map(|one| one.log_records)
+                    {
                         match self.read_record(&identity, &record, is_arriving) {
                             Ok(pieces) => records.push(pieces),
                             Err(error) => self.truth.fail(|| format!("{error}: {record:?}")),
@@ -130,7 +132,8 @@ impl World {
             return Err(format!("line {} was taken for no line", first.line));
         }
         if is_arriving {
-            let marks = [CHUNK_OFFSET_ATTRIBUTE, PARTIAL_ATTRIBUTE].map(|key| attribute(key).is_some());
+            let marks =
+                [CHUNK_OFFSET_ATTRIBUTE, PARTIAL_ATTRIBUTE].map(|key| attribute(key).is_some());
             self.truth.check_end(&pieces, marks, self.now, record);
         }
         Ok(pieces)
@@ -202,7 +205,8 @@ impl World {
         let answer = match mood {
             Mood::Good | Mood::Slow => return None,
             Mood::Busy => {
-                let retry_after = self.chance.one_in(2).then(|| self.chance.milliseconds(1, 60_000));
+                let retry_after =
+                    self.chance.one_in(2).then(|| self.chance.milliseconds(1, 60_000));
                 Answer::Busy { retry_after }
             }
             Mood::Unreachable => Answer::Unreachable,

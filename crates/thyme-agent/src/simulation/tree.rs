@@ -278,6 +278,8 @@ impl World {
             self.note(|| format!("log files: error {code}"));
             // A file that can't be compared with its checkpoint is read from the start.
             self.truth.forget_checkpoints();
+            // What can't be opened or compared now is read after what can.
+            self.truth.forget_order();
             return Err(io::Error::from_raw_os_error(code));
         }
         Ok(())
@@ -336,11 +338,7 @@ impl LogTree for SimulatedTree {
         let mut world = self.0.lock();
         world.somebody_acts();
         let code = world.chance.pick(&[ACCESS_DENIED, TOO_MANY_OPEN_FILES, INPUT_OUTPUT]);
-        if let Err(error) = world.tree_fault(code) {
-            // What can't be opened now is read after what can.
-            world.truth.forget_order();
-            return Err(error);
-        }
+        world.tree_fault(code)?;
         let path = root.join(relative);
         let id = world.file_at(text(&path));
         let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;

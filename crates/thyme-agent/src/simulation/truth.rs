@@ -188,7 +188,9 @@ impl Truth {
         if body.is_empty() {
             let line = self.by_time.get(&time_unix_nano);
             // The newline of a line that left before the agent was killed.
-            let none = || if time_unix_nano == 0 { Ok(Vec::new()) } else { Err("an empty record".to_owned()) };
+            let none = || {
+                if time_unix_nano == 0 { Ok(Vec::new()) } else { Err("an empty record".to_owned()) }
+            };
             return line.map_or_else(none, |line| self.follow(*line, 0, body));
         }
         if let Some(line) = self.by_time.get(&time_unix_nano)
@@ -231,13 +233,33 @@ impl Truth {
             if !self.lines[line].is_partial {
                 return Err(format!("what follows line {line} was joined to it"));
             }
-            line = self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
+            line = self.next_fragment(line, rest)?;
             start = 0;
         }
     }
 
+    /// The line that goes on with a fragment. After a restart what has arrived is not read again, and
+    /// what was truncated can't be read: such a line may be left out.
+    fn next_fragment(&self, mut line: usize, rest: &[u8]) -> Result<usize, String> {
+        loop {
+            line = self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
+            let next = &self.lines[line];
+            let length = next.body.len().min(rest.len());
+            let may_be_left_out = next.has_arrived() || next.is_excused;
+            if !may_be_left_out || next.body[..length] == rest[..length] {
+                return Ok(line);
+            }
+        }
+    }
+
     /// A record that ends with a fragment must say that more follows, or that it was waited for.
-    pub(super) fn check_end(&mut self, pieces: &[Piece], is_marked: [bool; 2], now: u64, record: &LogRecord) {
+    pub(super) fn check_end(
+        &mut self,
+        pieces: &[Piece],
+        is_marked: [bool; 2],
+        now: u64,
+        record: &LogRecord,
+    ) {
         let [is_chunk, is_partial] = is_marked;
         let Some(last) = pieces.last() else { return };
         let line = &self.lines[last.line];
