@@ -354,6 +354,8 @@ impl Truth {
             kept.extend(saved);
         }
         if used_spool {
+            // A copy in the spool overtakes what was read before it and not copied.
+            self.sent_last.clear();
             kept.clear();
         }
         for line in kept {
