@@ -354,12 +354,14 @@ impl Truth {
             kept.extend(saved);
         }
         if used_spool {
-            // A copy in the spool overtakes what was read before it and not copied.
-            self.sent_last.clear();
             kept.clear();
         }
         for line in kept {
             self.lines[line].is_kept = true;
+        }
+        // A copy in the spool overtakes what was read before it and not copied.
+        if used_spool || !self.in_spool.is_empty() {
+            self.sent_last.clear();
         }
         self.settled.clear();
         self.published.clear();
