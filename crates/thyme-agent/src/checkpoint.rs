@@ -294,11 +294,15 @@ impl Table {
         let fresh = directory.join("checkpoints.new");
         let current = directory.join(CURRENT_NAME);
         let bytes = format::encode(self.files.values());
+        crate::failpoint::hit("checkpoint_begun");
         let mut file =
             File::create(&fresh).map_err(CheckpointError::io(&fresh, "cannot create"))?;
+        crate::failpoint::hit("checkpoint_created");
         file.write_all(&bytes).map_err(CheckpointError::io(&fresh, "cannot write"))?;
+        crate::failpoint::hit("checkpoint_written");
         if sync {
             file.sync_all().map_err(CheckpointError::io(&fresh, "cannot sync"))?;
+            crate::failpoint::hit("checkpoint_synced");
             let synced = directory.join(SYNCED_NAME);
             let link = directory.join("checkpoints.synced.new");
             if let Err(error) = fs::remove_file(&link)
@@ -306,14 +310,19 @@ impl Table {
             {
                 return Err(CheckpointError::io(&link, "cannot remove")(error));
             }
+            crate::failpoint::hit("checkpoint_unlinked");
             fs::hard_link(&fresh, &link).map_err(CheckpointError::io(&link, "cannot link"))?;
+            crate::failpoint::hit("checkpoint_linked");
             fs::rename(&link, &synced).map_err(CheckpointError::io(&synced, "cannot rename to"))?;
+            crate::failpoint::hit("checkpoint_generation_renamed");
         }
         fs::rename(&fresh, &current).map_err(CheckpointError::io(&current, "cannot rename to"))?;
+        crate::failpoint::hit("checkpoint_renamed");
         if sync {
             File::open(directory)
                 .and_then(|opened| opened.sync_all())
                 .map_err(CheckpointError::io(directory, "cannot sync"))?;
+            crate::failpoint::hit("checkpoint_directory_synced");
         }
         Ok(())
     }

@@ -189,6 +189,7 @@ impl Pipeline {
             report.unsettled_requests +=
                 worker.handle.state.unsettled_requests.load(Ordering::Relaxed);
         }
+        crate::failpoint::hit("workers_ended");
         report.unsettled_records = self.metrics.queued_request.get().0;
         if let Some(checkpoints) = self.checkpoints {
             checkpoints.finish();

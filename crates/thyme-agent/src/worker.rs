@@ -172,6 +172,7 @@ impl Worker {
         loop {
             self.state.beat();
             self.take_settlements();
+            crate::failpoint::hit("worker_turn");
             if let Some(deadline) = self.take_messages() {
                 return self.drain(deadline);
             }
@@ -273,6 +274,7 @@ impl Worker {
         let encoded = self.encoder.encode(&mut self.batch, |number| {
             groups.get(&number).map_or(&[][..], |group| &group.resource)
         })?;
+        crate::failpoint::hit("batch_encoded");
         self.metrics.requests.increment();
         if let Some(batch_send_size) = self.metrics.batch_send_size.get() {
             batch_send_size.record(records, &[]);
@@ -297,6 +299,7 @@ impl Worker {
         };
         self.unsent.push_back(request);
         self.hand_over();
+        crate::failpoint::hit("batch_handed_over");
         Ok(())
     }
 
@@ -371,12 +374,14 @@ impl Worker {
     /// Sends what was read and waits for it to settle. Open partial lines stay unread for the next
     /// start, unless there is no checkpoint to say so.
     fn drain(mut self, deadline: Instant) -> Result<(), EncodeError> {
+        crate::failpoint::hit("drain_begun");
         if self.checkpoints.is_none() {
             self.flush_all_partials()?;
         }
         if self.batch.opened_at.is_some() {
             self.close_batch()?;
         }
+        crate::failpoint::hit("drain_sent");
         while self.outstanding_requests > 0 {
             self.state.beat();
             match self.settled.recv_deadline(deadline) {
@@ -384,6 +389,7 @@ impl Worker {
                 Err(_) => break,
             }
         }
+        crate::failpoint::hit("drain_settled");
         self.state.unsettled_requests.store(self.outstanding_requests as u64, Ordering::Relaxed);
         Ok(())
     }

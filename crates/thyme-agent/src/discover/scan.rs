@@ -304,6 +304,7 @@ impl Look<'_> {
             .scanner
             .root_of(self.directory, place)
             .and_then(|(root, relative)| open_beneath(root, &relative.join(name)));
+        crate::failpoint::hit("file_opened");
         match opened {
             Ok(Some(opened)) => Some(opened),
             Ok(None) => {

@@ -57,6 +57,7 @@ impl Worker {
                 touched.push(range.file);
             }
         }
+        crate::failpoint::hit("settlement_booked");
         touched.sort_unstable();
         touched.dedup();
         self.publish(&touched);
@@ -71,5 +72,6 @@ impl Worker {
             Some((file.key, Some(file.checkpoint(&group.key))))
         });
         checkpoints.publish(changes);
+        crate::failpoint::hit("settlement_published");
     }
 }
