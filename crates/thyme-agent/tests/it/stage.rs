@@ -1,0 +1,79 @@
+//! A node whose kubelet writes, rotates, compresses and deletes while agents come and go.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use nop_collector::report::Report;
+
+use crate::{
+    kubelet::Kubelet,
+    node::Node,
+    program::{DEADLINE, Program, Setup},
+};
+
+/// The node, its kubelet, and the agents' configuration.
+pub(crate) struct Stage {
+    pub(crate) node: Arc<Node>,
+    kubelet: Kubelet,
+    pub(crate) config: PathBuf,
+}
+
+impl Stage {
+    pub(crate) fn new(pods: u32, setup: &Setup) -> Self {
+        let node = Arc::new(Node::without_copies());
+        let kubelet = Kubelet::start(&node, pods);
+        let config = setup.write(&node);
+        Self { node, kubelet, config }
+    }
+
+    fn received(&self) -> u64 {
+        self.node.collector.report().received
+    }
+
+    /// Waits until so many more lines have come.
+    pub(crate) fn wait_for_more(&self, lines: u64, agent: &mut Program) {
+        let wanted = self.received() + lines;
+        self.wait(&format!("{lines} more lines come"), agent, |_| self.received() >= wanted);
+    }
+
+    pub(crate) fn wait(
+        &self,
+        expected: &str,
+        agent: &mut Program,
+        mut holds: impl FnMut(&mut Program) -> bool,
+    ) {
+        let start = Instant::now();
+        while !holds(agent) {
+            let report = self.node.collector.report();
+            let log = agent.log();
+            assert!(start.elapsed() < DEADLINE, "never: {expected}; {report:?} {log:#?}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until archives have been compressed and deleted, stops writing, waits until all lines
+    /// of the manifest have come to this last agent, and stops it in good order.
+    pub(crate) fn end(self, mut agent: Program) -> Report {
+        let deeds = Arc::clone(&self.kubelet.deeds);
+        self.wait("archives are deleted", &mut agent, |_| {
+            deeds.deleted.load(Ordering::Relaxed) >= 2
+        });
+        assert!(deeds.compressed.load(Ordering::Relaxed) >= 2);
+        let collector = &self.node.collector;
+        let manifest = self.kubelet.stop();
+        let lines: u64 = manifest.iter().map(|line| line.lines).sum();
+        collector.add_manifest(manifest).unwrap();
+        let start = Instant::now();
+        while collector.report().lost > 0 && start.elapsed() < DEADLINE {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let log = agent.stop();
+        let report = collector.report();
+        assert_eq!((report.lost, report.received), (0, lines), "{report:?} {log:#?}");
+        assert!(report.exact);
+        report
+    }
+}
