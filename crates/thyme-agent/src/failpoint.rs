@@ -114,7 +114,9 @@ mod armed {
     #[cold]
     fn act(action: Action) {
         match action {
-            Action::Kill => kill_process(getpid(), Signal::KILL).expect("a process may kill itself"),
+            Action::Kill => {
+                kill_process(getpid(), Signal::KILL).expect("a process may kill itself")
+            }
             Action::Hang => {}
             Action::Panic => panic!("{VARIABLE} asks for it"),
         }

@@ -52,7 +52,8 @@ impl Setup {
             .yaml(self.exporter, self.thyme)
             .replacen("extensions:\n", "extensions:\n  health_check: {endpoint: 127.0.0.1:0}\n", 1)
             .replace("extensions: [", "extensions: [health_check, ");
-        yaml += "  telemetry: {metrics: {readers: [{pull: {exporter: {prometheus: {port: 0}}}}]}}\n";
+        yaml +=
+            "  telemetry: {metrics: {readers: [{pull: {exporter: {prometheus: {port: 0}}}}]}}\n";
         if self.grpc {
             let http = format!("endpoint: http://{}", node.collector.http_addr());
             let grpc = node.collector.grpc_addr();

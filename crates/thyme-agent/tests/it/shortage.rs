@@ -112,8 +112,7 @@ fn unreadable_files_are_said_and_read_later() {
         may(file, if rustix::process::geteuid().is_root() { 0o600 } else { 0o000 });
     }
     let config = Setup::default().write(&node);
-    let mut agent =
-        Program::spawn(without_privileges(&node).arg("--config").arg(&config));
+    let mut agent = Program::spawn(without_privileges(&node).arg("--config").arg(&config));
     assert_eq!(node.wait_records(1)[0].text(), "open");
     let line = agent.line("cannot open a log file");
     assert!(line.contains("closed") && line.contains("denied"), "{line}");

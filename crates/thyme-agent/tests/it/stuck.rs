@@ -27,7 +27,8 @@ fn a_dead_worker_is_unhealthy() {
                 let node = Node::without_copies();
                 append(&node.container("a").join("0.log"), cri("line"));
                 let config = Setup::default().write(&node);
-                let mut agent = Program::start_armed(&config, &format!("settlement_booked:1:{how}"));
+                let mut agent =
+                    Program::start_armed(&config, &format!("settlement_booked:1:{how}"));
                 assert!(agent.health().starts_with("HTTP/1.1 200 "));
                 let start = Instant::now();
                 let mut said = agent.health();
