@@ -220,11 +220,12 @@ fn a_pod_of_fifty_milliseconds_is_read() {
     node.wait_records(1);
     for number in 0..PODS {
         let container = node.container(&format!("p{number}"));
-        append(&container.join("0.log"), lines(0..5));
+        let live = fs::canonicalize(&container).unwrap().join("0.log");
+        append(&live, lines(0..5));
         // The pod's life.
         std::thread::sleep(std::time::Duration::from_millis(50));
-        append(&container.join("0.log"), lines(5..10));
-        wait_until("the file is open", || is_open(&container.join("0.log")));
+        append(&live, lines(5..10));
+        wait_until("the file is open", || is_open(&live));
         fs::remove_dir_all(container.parent().unwrap()).unwrap();
     }
     let mut found = bodies(&node.wait_records(10 * PODS));
