@@ -127,7 +127,8 @@ mod armed {
     }
 }
 
-#[cfg(all(test, debug_assertions))]
+#[cfg(test)]
+#[cfg(debug_assertions)]
 mod tests {
     use super::armed::{Action, parse};
     use super::*;

@@ -124,7 +124,7 @@ impl Container {
             let stream = if number % 4 == 3 { "stderr" } else { "stdout" };
             text.extend(cri(stream, "F", &body));
         }
-        if self.bursts % 3 == 0 {
+        if self.bursts.is_multiple_of(3) {
             let body = self.body(0, false);
             let (first, rest) = body.split_at(body.len() / 3);
             text.extend(cri("stdout", "P", first));
