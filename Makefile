@@ -29,7 +29,7 @@ kill-test: binaries ## Kill the agent under load, KILLS=20 times; nothing may be
 	@exec $(RIG) kill
 
 .PHONY: outage-test
-outage-test: binaries ## Take the sink away under load, OUTAGE=120s, OUTAGE_MODE=freeze or refuse; nothing may be lost, memory stays flat
+outage-test: binaries ## Take the sink away under load, OUTAGE=120s, OUTAGE_MODE=freeze or refuse, OUTAGE_KILLS=0 kills in it; nothing may be lost, memory stays flat
 	@exec $(RIG) outage
 
 .PHONY: test

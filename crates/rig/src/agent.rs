@@ -195,7 +195,8 @@ fn generated(load: &LoadOptions) -> String {
         Protocol::Http => ("otlp_http", "http://{http}"),
     };
     let exporters = format!(
-        "exporters:\n  {exporter}:\n    compression: {compression}\n    endpoint: {rest}\n"
+        "exporters:\n  {exporter}:\n    sending_queue: {{storage: file_storage}}\n    \
+         compression: {compression}\n    endpoint: {rest}\n"
     );
     format!("{CONFIG}{exporters}{SERVICE}      exporters: [{exporter}]\n")
 }

@@ -68,6 +68,9 @@ pub struct OutageOptions {
     /// In which way it is away.
     #[arg(long, env = "OUTAGE_MODE", default_value = "freeze")]
     pub mode: OutageMode,
+    /// How often the agent is killed in the middle of the outage.
+    #[arg(long, env = "OUTAGE_KILLS", default_value_t = 0)]
+    pub kills: u32,
     /// Load before the outage, and again after it.
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
     pub around: Duration,

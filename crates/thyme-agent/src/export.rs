@@ -50,7 +50,7 @@ use self::{
 use crate::{
     config::{ExporterConfig, Protocol},
     metrics::Metrics,
-    queue::Request,
+    queue::{Request, Settlement},
 };
 
 pub use self::{
@@ -158,7 +158,7 @@ async fn consume<S: Sink>(
         let settled = delivery.deliver(request).await;
         crate::failpoint::hit("request_ended");
         // A worker that is gone has nothing to account for any more.
-        reply.send(settled).ok();
+        reply.send(Settlement::Ended(settled)).ok();
         crate::failpoint::hit("settlement_sent");
     }
 }

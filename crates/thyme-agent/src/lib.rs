@@ -6,6 +6,7 @@ pub mod config;
 pub mod limits;
 pub mod failpoint;
 pub mod metrics;
+pub mod world;
 pub mod pipeline;
 
 pub mod discover;
@@ -16,6 +17,7 @@ pub mod enrich;
 pub mod batch;
 pub mod encode;
 pub mod queue;
+pub mod spool;
 pub mod export;
 pub mod checkpoint;
 

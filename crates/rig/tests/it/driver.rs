@@ -36,6 +36,7 @@ const VARIABLES: [&str; 16] = [
     "ROTATE_INTERVAL",
     "OUTAGE",
     "OUTAGE_MODE",
+    "OUTAGE_KILLS",
 ];
 
 /// A place for one start of `rig`.

@@ -123,7 +123,8 @@ fn kills_lose_nothing() {
 #[test]
 fn an_outage_loses_nothing() {
     for mode in ["freeze", "refuse"] {
-        let arguments = ["--rate", "3000", "--outage", "3", "--around", "1", "--mode", mode];
+        let arguments =
+            ["--rate", "3000", "--outage", "3", "--around", "1", "--kills", "1", "--mode", mode];
         let (code, table, json) = run("outage", &arguments, &[]);
         assert_eq!(code, Some(0), "{mode}");
         assert_eq!(json["lines_lost"], 0);

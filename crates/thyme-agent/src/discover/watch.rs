@@ -54,6 +54,11 @@ impl DirectoryWatch {
         Self { watcher, _events: kept, complained: false }
     }
 
+    /// No watches at all: scans find everything.
+    pub(super) fn none(events: Sender<DirectoryEvent>) -> Self {
+        Self { watcher: None, _events: events, complained: true }
+    }
+
     /// Watches a directory; without a watch it is found to have changed by the next scan.
     pub(super) fn add(&mut self, directory: &Path) {
         let Some(watcher) = &mut self.watcher else { return };

@@ -93,6 +93,11 @@ impl Partials {
         self.open.iter().flatten().map(|open| open.body.capacity()).sum()
     }
 
+    /// Whether an open line holds bytes of this file.
+    pub fn cover(&self, file: u32) -> bool {
+        self.open.iter().flatten().any(|open| open.ranges.iter().any(|range| range.file == file))
+    }
+
     /// Open records and the bytes of the files that they hold back.
     pub fn queued(&self) -> (i64, i64) {
         let open = self.open.iter().flatten();

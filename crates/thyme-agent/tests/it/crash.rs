@@ -19,41 +19,101 @@ use crate::{
 /// Points that are tried at the same time.
 const THREADS: usize = 4;
 
+/// How often the sink may go away before a point is passed, and for how many attempts it does.
+const OUTAGES_MAX: u32 = 10;
+const ATTEMPTS_AWAY: u64 = 40;
+
 /// Requests of each life that the sink takes and forgets.
 const STALLED: usize = 4;
+
+/// Whether a point is passed only after SIGTERM.
+fn is_of_drain(point: &str) -> bool {
+    point.starts_with("drain_") || matches!(point, "workers_ended" | "spool_ended")
+}
+
+/// Whether a point is passed only while the spool is in use.
+fn is_of_spool(point: &str) -> bool {
+    let is_passed_always = point == "spool_ended";
+    let is_the_workers = matches!(point, "batch_sent_to_spool" | "request_copied");
+    is_the_workers || (point.starts_with("spool_") && !is_passed_always)
+}
 
 /// How often a point is passed before the process dies there. Some are passed once in a life or
 /// once a second.
 fn counts(point: &str) -> &'static [u32] {
     match point {
-        "drain_begun" | "drain_sent" | "drain_settled" | "workers_ended" => &[1],
+        "spool_recovered" => &[1, 1],
+        _ if is_of_drain(point) => &[1],
         "file_resumed" => &[1, 2],
         "checkpoint_synced"
-        | "checkpoint_unlinked"
+        | "link_removed"
+        | "link_made"
+        | "link_renamed"
         | "checkpoint_linked"
-        | "checkpoint_generation_renamed"
         | "checkpoint_directory_synced" => &[1, 2],
+        _ if is_of_spool(point) => &[1, 1, 1],
         _ => &[1, 4, 15],
+    }
+}
+
+/// A life that leaves requests in the spool.
+fn leave_spooled(stage: &Stage) {
+    let mut agent = Program::start(&stage.config);
+    stage.wait("the spool is used", &mut agent, |_| stage.has_spooled());
+    agent.kill();
+}
+
+/// The sink goes away and comes back until the agent has ended.
+fn go_and_come(stage: &Stage, agent: &mut Program) {
+    let faults = stage.node.collector.faults();
+    for _ in 0..OUTAGES_MAX {
+        // The spool is drained, and the kubelet deletes what has arrived.
+        let wanted = stage.deleted() + 2;
+        stage.wait("archives are deleted, or it ends", agent, |agent| {
+            agent.has_ended() || stage.deleted() >= wanted
+        });
+        // Nothing arrives: archives with requests under way come to be at risk.
+        let wanted = faults.applied() + ATTEMPTS_AWAY;
+        faults.always(Fault::Stall);
+        stage.wait("attempts fail, or it ends", agent, |agent| {
+            agent.has_ended() || faults.applied() >= wanted
+        });
+        faults.clear();
+        if agent.has_ended() {
+            return;
+        }
     }
 }
 
 /// Lives of one agent that end at one point, one after the other.
 fn die_at(point: &str, grpc: bool) {
-    let exporter = "timeout: 400ms";
-    let stage = Stage::new(2, &Setup { grpc, exporter, ..Setup::default() });
+    let exporter = "timeout: 400ms\n    sending_queue: {storage: file_storage}";
+    let thyme = "workers: 1, container_log_max_files: 5";
+    let stage = Stage::new(2, &Setup { grpc, exporter, thyme });
     // So that the next life finds a checkpoint of each container's live file.
     let mut agent = Program::start(&stage.config);
     stage.wait_for_more(500, &mut agent);
     agent.stop();
+    let faults = stage.node.collector.faults();
     for count in counts(point) {
         let armed = format!("{point}:{count}");
         // These requests fail by their time-out, while later ones succeed and checkpoints are
         // written: what is read, sent and acknowledged lies far apart when the end comes.
-        stage.node.collector.faults().next(STALLED, Fault::Stall);
+        faults.next(STALLED, Fault::Stall);
+        if is_of_spool(point) {
+            faults.always(Fault::Stall);
+            stage.wait_for_archives_at_risk();
+            if point != "batch_sent_to_spool" {
+                leave_spooled(&stage);
+                faults.clear();
+            }
+        }
         let mut agent = Program::start_armed(&stage.config, &armed);
-        if point.starts_with("drain_") || point == "workers_ended" {
+        if is_of_drain(point) {
             stage.wait_for_more(500, &mut agent);
             agent.signal(Signal::TERM);
+        } else if is_of_spool(point) {
+            go_and_come(&stage, &mut agent);
         }
         let status = agent.status();
         assert_eq!(status.signal(), Some(9), "{armed}: {status} {:#?}", agent.log());
@@ -62,9 +122,10 @@ fn die_at(point: &str, grpc: bool) {
     stage.end(last);
 }
 
-/// Scenario: rows 1, 2, 4, 8, 15 and 16. For each named point, in turn with gRPC and HTTP: the
+/// Scenario: rows 1, 2, 4, 8, 15, 16 and 17. For each named point, in turn with gRPC and HTTP: the
 /// process is killed there under load, several times after another number of passings, while files
-/// are rotated, compressed and deleted, lines in fragments among them; then it lives on.
+/// are rotated, compressed and deleted, lines in fragments among them; for those of the spool, while
+/// the sink comes and goes. Then it lives on.
 /// Guarantees: every point was met, and every line of the manifest arrived.
 #[test]
 fn a_kill_at_any_named_point_loses_nothing() {

@@ -39,6 +39,8 @@ const RUN: u32 = 7;
 pub(crate) struct Deeds {
     pub(crate) compressed: AtomicU64,
     pub(crate) deleted: AtomicU64,
+    /// How often an archive stayed because the sink did not have it.
+    pub(crate) spared: AtomicU64,
 }
 
 /// Writing until it is stopped.
@@ -187,6 +189,7 @@ impl Container {
         let surplus = archives.len().saturating_sub(FILES_MAX - 2);
         for archive in &archives[..surplus] {
             if !self.has_arrived(archive, sink) {
+                deeds.spared.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             fs::remove_file(archive).unwrap();

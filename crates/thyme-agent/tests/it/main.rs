@@ -16,4 +16,5 @@ mod export;
 mod hostile;
 mod rotation;
 mod shortage;
+mod spool;
 mod stuck;

@@ -148,6 +148,11 @@ impl Program {
         std::mem::take(&mut self.seen)
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end.
     pub(crate) fn status(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;

@@ -1,7 +1,8 @@
 //! A node whose kubelet writes, rotates, compresses and deletes while agents come and go.
 
 use std::{
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -10,7 +11,7 @@ use nop_collector::report::Report;
 
 use crate::{
     kubelet::Kubelet,
-    node::Node,
+    node::{Node, wait_until},
     program::{DEADLINE, Program, Setup},
 };
 
@@ -29,6 +30,11 @@ impl Stage {
         Self { node, kubelet, config }
     }
 
+    /// Archives that the kubelet has deleted.
+    pub(crate) fn deleted(&self) -> u64 {
+        self.kubelet.deeds.deleted.load(Ordering::Relaxed)
+    }
+
     fn received(&self) -> u64 {
         self.node.collector.report().received
     }
@@ -37,6 +43,21 @@ impl Stage {
     pub(crate) fn wait_for_more(&self, lines: u64, agent: &mut Program) {
         let wanted = self.received() + lines;
         self.wait(&format!("{lines} more lines come"), agent, |_| self.received() >= wanted);
+    }
+
+    /// Waits until the oldest of as many archives as the kubelet keeps has not arrived: no agent
+    /// runs, and whatever it will read of them first is at risk.
+    pub(crate) fn wait_for_archives_at_risk(&self) {
+        let spared = || self.kubelet.deeds.spared.load(Ordering::Relaxed);
+        let wanted = spared() + 10;
+        wait_until("archives are at risk", || spared() >= wanted);
+    }
+
+    /// Whether there is anything in the spool.
+    pub(crate) fn has_spooled(&self) -> bool {
+        let Ok(names) = fs::read_dir(self.node.path("state/spool")) else { return false };
+        let segments = names.filter_map(|name| name.ok().filter(|name| is_segment(&name.path())));
+        segments.filter_map(|segment| segment.metadata().ok()).any(|one| one.len() > 0)
     }
 
     pub(crate) fn wait(
@@ -58,9 +79,7 @@ impl Stage {
     /// of the manifest have come to this last agent, and stops it in good order.
     pub(crate) fn end(self, mut agent: Program) -> Report {
         let deeds = Arc::clone(&self.kubelet.deeds);
-        self.wait("archives are deleted", &mut agent, |_| {
-            deeds.deleted.load(Ordering::Relaxed) >= 2
-        });
+        self.wait("archives are deleted", &mut agent, |_| self.deleted() >= 2);
         assert!(deeds.compressed.load(Ordering::Relaxed) >= 2);
         let collector = &self.node.collector;
         let manifest = self.kubelet.stop();
@@ -76,4 +95,8 @@ impl Stage {
         assert!(report.exact);
         report
     }
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "segment")
 }
