@@ -82,7 +82,8 @@ pub fn outage(options: &OutageOptions, interrupt: &Interrupt) -> Result<Verdict<
     let mut load = options.load.clone();
     load.rotate_files.get_or_insert(ROTATE_FILES);
     let duration = options.outage + options.around * 2;
-    let mut bench = Bench::start(&load, duration, Some(options.mode), interrupt)?;
+    let mut bench =
+        Bench::start(&load, load.disk_bytes_max(duration), Some(options.mode), interrupt)?;
     bench.start_load(None)?;
 
     let rss_before_bytes = watch_rss(&mut bench, "before the outage", options.around)?;

@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const MARK: &str = "THYME_RIG_TEST";
 
 /// The variables that `rig` reads; a test must not depend on the caller's.
-const VARIABLES: [&str; 11] = [
+const VARIABLES: [&str; 13] = [
     "RATE",
     "PODS",
     "DURATION",
@@ -31,6 +31,8 @@ const VARIABLES: [&str; 11] = [
     "KILLS",
     "OUTAGE",
     "OUTAGE_MODE",
+    "FLOOD_RATE",
+    "IDLE",
 ];
 
 /// A place for one start of `rig`.
