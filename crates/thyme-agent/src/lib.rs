@@ -5,6 +5,7 @@
 pub mod config;
 pub mod limits;
 pub mod metrics;
+pub mod world;
 pub mod pipeline;
 
 pub mod discover;

@@ -29,6 +29,7 @@ use crate::{
         KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage, WorkerState,
         unix_ms,
     },
+    world::real::{NodeLogs, SystemClock},
 };
 
 /// Why the pipeline can't be started.
@@ -104,15 +105,15 @@ impl Pipeline {
                 requests: requests.clone(),
                 checkpoints: publisher.clone(),
             };
-            let now = Instant::now();
-            let state = Arc::new(WorkerState::new(now));
+            let state = Arc::new(WorkerState::new(Instant::now()));
             let worker = Worker::new(
                 WorkerConfig::new(&config),
                 channels,
                 Arc::clone(&keys),
                 Arc::clone(&state),
                 Arc::clone(&metrics),
-                now,
+                SystemClock::shared(),
+                true,
             )?;
             let thread = spawn(format!("worker-{number}"), move || worker.run())?;
             workers.push(RunningWorker { handle: WorkerHandle { messages, state }, thread });
@@ -125,6 +126,9 @@ impl Pipeline {
             scan_interval: config.thyme.scan_interval,
             workers: workers.iter().map(|worker| worker.handle.clone()).collect(),
             checkpoints: publisher,
+            tree: Box::new(NodeLogs::default()),
+            clock: SystemClock::shared(),
+            watches: true,
             metrics: Arc::clone(&metrics),
         });
         let discovery_ended = Arc::new(AtomicBool::new(false));

@@ -36,6 +36,7 @@ use crate::{
     metrics::Metrics,
     queue::{Request, Settled, Token},
     tail::idle_watch::{IdleWatch, Woken},
+    world::SharedClock,
 };
 
 /// What a worker takes from the configuration, its share of the budgets included.
@@ -86,6 +87,7 @@ pub struct Worker {
     files: HashMap<u32, TailedFile>,
     next_number: u32,
     idle: IdleWatch,
+    clock: SharedClock,
 
     /// Holds what was read last; as long as the longest line so far, within its limit.
     buffer: Vec<u8>,
@@ -99,6 +101,8 @@ pub struct Worker {
     last_upkeep: Instant,
     last_idle_check: Instant,
     is_stopping: bool,
+    /// Set once it stops: until then what was read may settle.
+    drain_deadline: Option<Instant>,
 }
 
 /// The ends of a worker's channels that it is given.
@@ -111,16 +115,27 @@ pub struct WorkerChannels {
     pub checkpoints: Option<Publisher>,
 }
 
+/// What a worker does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It waits, unless something comes before.
+    Wait(Duration),
+    /// It has ended.
+    End,
+}
+
 impl Worker {
-    /// Prepares a worker; `now` is the time of the start.
+    /// Prepares a worker that starts now. Without `watches`, idle files are polled.
     pub fn new(
         config: WorkerConfig,
         channels: WorkerChannels,
         keys: Arc<KeySource>,
         state: Arc<WorkerState>,
         metrics: Arc<Metrics>,
-        now: Instant,
+        clock: SharedClock,
+        watches: bool,
     ) -> Result<Self, EncodeError> {
+        let now = clock.now();
         let WorkerChannels { messages, requests, checkpoints } = channels;
         let (thyme, exporter) = (&config.config.thyme, &config.config.exporter);
         let batch_config = &config.config.batch;
@@ -137,7 +152,8 @@ impl Worker {
             Encoder::new(exporter.compression, exporter.compression_level, spare_bytes_max)?;
         let (reply, settled) = unbounded();
         let (wake, woken) = unbounded();
-        let idle = IdleWatch::new(wake, Arc::clone(&metrics));
+        let idle =
+            if watches { IdleWatch::new(wake, Arc::clone(&metrics)) } else { IdleWatch::none() };
         Ok(Self {
             messages,
             woken,
@@ -153,6 +169,7 @@ impl Worker {
             files: HashMap::new(),
             next_number: 0,
             idle,
+            clock,
             buffer: vec![0; READ_BYTES],
             batch: Batch::new(limits),
             encoder,
@@ -162,6 +179,7 @@ impl Worker {
             last_upkeep: now,
             last_idle_check: now,
             is_stopping: false,
+            drain_deadline: None,
             metrics,
             config,
         })
@@ -169,29 +187,36 @@ impl Worker {
 
     /// Works until it is told to stop and everything is settled, or the deadline is over.
     pub fn run(mut self) -> Result<(), EncodeError> {
-        loop {
-            self.state.beat();
-            self.take_settlements();
-            if let Some(deadline) = self.take_messages() {
-                return self.drain(deadline);
-            }
-            let now = Instant::now();
-            let next_poll = self.poll_files(now)?;
-            self.close_if_due(Instant::now())?;
-            if now.duration_since(self.last_upkeep) >= UPKEEP_INTERVAL {
-                self.last_upkeep = now;
-                self.upkeep(now)?;
-            }
-            let now = Instant::now();
-            let wait = [next_poll, self.batch_deadline(), Some(self.last_upkeep + UPKEEP_INTERVAL)]
-                .into_iter()
-                .flatten()
-                .min()
-                .map_or(HEARTBEAT_INTERVAL, |at| at.saturating_duration_since(now));
+        while let Step::Wait(wait) = self.step()? {
             if !wait.is_zero() {
-                self.wait(wait.min(HEARTBEAT_INTERVAL));
+                self.wait(wait);
             }
         }
+        Ok(())
+    }
+
+    /// Does all that is due now, once; says how long nothing will be due.
+    pub(crate) fn step(&mut self) -> Result<Step, EncodeError> {
+        self.state.beat();
+        self.take_settlements();
+        self.take_messages();
+        if self.is_stopping {
+            return self.drain();
+        }
+        let now = self.clock.now();
+        let next_poll = self.poll_files(now)?;
+        self.close_if_due(self.clock.now())?;
+        if now.duration_since(self.last_upkeep) >= UPKEEP_INTERVAL {
+            self.last_upkeep = now;
+            self.upkeep(now)?;
+        }
+        let now = self.clock.now();
+        let wait = [next_poll, self.batch_deadline(), Some(self.last_upkeep + UPKEEP_INTERVAL)]
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(HEARTBEAT_INTERVAL, |at| at.saturating_duration_since(now));
+        Ok(Step::Wait(wait.min(HEARTBEAT_INTERVAL)))
     }
 
     /// Reads every group that is due, in turn, and returns when the next one will be; `None` while
@@ -350,15 +375,14 @@ impl Worker {
         }
     }
 
-    /// Takes all messages that wait; the deadline of a stop, if there was one.
-    fn take_messages(&mut self) -> Option<Instant> {
+    /// Takes all messages that wait.
+    fn take_messages(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
             self.take_message(message);
         }
         while let Ok(woken) = self.woken.try_recv() {
             self.wake(woken);
         }
-        self.is_stopping.then(|| Instant::now() + self.config.config.thyme.shutdown_timeout)
     }
 
     fn take_message(&mut self, message: WorkerMessage) {
@@ -370,21 +394,24 @@ impl Worker {
 
     /// Sends what was read and waits for it to settle. Open partial lines stay unread for the next
     /// start, unless there is no checkpoint to say so.
-    fn drain(mut self, deadline: Instant) -> Result<(), EncodeError> {
-        if self.checkpoints.is_none() {
-            self.flush_all_partials()?;
-        }
-        if self.batch.opened_at.is_some() {
-            self.close_batch()?;
-        }
-        while self.outstanding_requests > 0 {
-            self.state.beat();
-            match self.settled.recv_deadline(deadline) {
-                Ok(settled) => self.settle(settled),
-                Err(_) => break,
+    fn drain(&mut self) -> Result<Step, EncodeError> {
+        let now = self.clock.now();
+        let deadline = match self.drain_deadline {
+            Some(deadline) => deadline,
+            None => {
+                if self.checkpoints.is_none() {
+                    self.flush_all_partials()?;
+                }
+                if self.batch.opened_at.is_some() {
+                    self.close_batch()?;
+                }
+                *self.drain_deadline.insert(now + self.config.config.thyme.shutdown_timeout)
             }
+        };
+        if self.outstanding_requests > 0 && now < deadline {
+            return Ok(Step::Wait((deadline - now).min(HEARTBEAT_INTERVAL)));
         }
         self.state.unsettled_requests.store(self.outstanding_requests as u64, Ordering::Relaxed);
-        Ok(())
+        Ok(Step::End)
     }
 }

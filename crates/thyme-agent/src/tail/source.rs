@@ -1,20 +1,17 @@
 //! Bytes of one log file from an offset on: a plain file, or a `.gz` archive in its decompressed
 //! offsets. It must not know what the bytes mean.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::FileExt,
-};
+use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
 
 use super::identity::{HEAD_BYTES_MAX, Head};
+use crate::world::LogFile;
 
 /// Where a file's bytes come from.
 pub enum Source {
     /// Read at any offset, again if need be.
-    Plain(File),
+    Plain(Box<dyn LogFile>),
     /// Read once, forwards.
     Archive(Box<Archive>),
 }
@@ -43,7 +40,7 @@ impl Source {
 
 /// A `.gz` archive, read from its start to its end.
 pub struct Archive {
-    decoder: MultiGzDecoder<File>,
+    decoder: MultiGzDecoder<Sequential<Box<dyn LogFile>>>,
     /// Decompressed offset of what the decoder gives next.
     decoded: u64,
     /// The unfinished line that was given back, which precedes `decoded`.
@@ -54,14 +51,15 @@ pub struct Archive {
 
 impl Archive {
     /// Opens it at the start.
-    pub fn new(file: File) -> Self {
-        Self { decoder: MultiGzDecoder::new(file), decoded: 0, carry: Vec::new(), ended: false }
+    pub fn new(file: Box<dyn LogFile>) -> Self {
+        let decoder = MultiGzDecoder::new(Sequential { file, offset: 0 });
+        Self { decoder, decoded: 0, carry: Vec::new(), ended: false }
     }
 
     /// The head of what it holds.
-    pub fn head(file: &File, bytes: usize) -> io::Result<Head> {
+    pub fn head(file: &dyn LogFile, bytes: usize) -> io::Result<Head> {
         let mut first = Vec::with_capacity(HEAD_BYTES_MAX);
-        let decoder = MultiGzDecoder::new(ReadAt { file, offset: 0 });
+        let decoder = MultiGzDecoder::new(Sequential { file, offset: 0 });
         decoder.take(bytes.min(HEAD_BYTES_MAX) as u64).read_to_end(&mut first)?;
         Ok(Head::of(&first))
     }
@@ -96,13 +94,21 @@ impl Archive {
     }
 }
 
-/// Reads a file from its start without moving its position, which a decoder of it needs later.
-struct ReadAt<'a> {
-    file: &'a File,
+/// Reads a file from its start to its end.
+struct Sequential<F> {
+    file: F,
     offset: u64,
 }
 
-impl Read for ReadAt<'_> {
+impl Read for Sequential<&dyn LogFile> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+impl Read for Sequential<Box<dyn LogFile>> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read_at(buffer, self.offset)?;
         self.offset += read as u64;
@@ -122,7 +128,10 @@ fn retry(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Seek, Write};
+    use std::{
+        fs::File,
+        io::{Seek, Write},
+    };
 
     fn archive(content: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
@@ -142,7 +151,7 @@ mod tests {
         let file = archive(&content);
         let head = Archive::head(&file, HEAD_BYTES_MAX).unwrap();
         assert_eq!(head, Head::of(&content));
-        let mut source = Source::Archive(Box::new(Archive::new(file)));
+        let mut source = Source::Archive(Box::new(Archive::new(Box::new(file))));
         let mut offset = 70_001_usize;
         let mut buffer = [0; 4096];
         loop {

@@ -1,7 +1,7 @@
 //! What discovery found becomes files to read: known ones are recognised, new ones are resumed
 //! from their checkpoint or begun.
 
-use std::{ffi::OsStr, fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Instant};
+use std::{ffi::OsStr, io, sync::Arc, time::Instant};
 
 use super::{
     Worker,
@@ -10,13 +10,14 @@ use super::{
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     config::StartAt,
-    discover::{FoundFile, Snapshot, open::Opened, pattern::LogName},
+    discover::{FoundFile, Snapshot, pattern::LogName},
     limits::READ_BYTES,
     tail::{
         acknowledge::Acknowledged,
         identity::{HEAD_BYTES_MAX, Head, Inode},
         source::{Archive, Source},
     },
+    world::{LogFile, Opened},
 };
 
 /// What a checkpoint said, until its file is found.
@@ -25,7 +26,7 @@ type Resume = Vec<(FileKey, FileCheckpoint)>;
 impl Worker {
     /// Brings a group up to date with its directory.
     pub(super) fn apply_snapshot(&mut self, snapshot: Snapshot) {
-        let now = Instant::now();
+        let now = self.clock.now();
         let number = self.group_number(&snapshot, now);
         let mut resume = snapshot.resume;
         for file in self.group_files(number) {
@@ -79,7 +80,7 @@ impl Worker {
             return;
         }
         let Some(opened) = found.opened else { return };
-        let head = match head_of(&opened.file, compressed) {
+        let head = match head_of(&*opened.file, compressed) {
             Ok(head) => head,
             Err(error) => {
                 self.metrics.file_errors.increment();
@@ -138,7 +139,7 @@ impl Worker {
         // A plain file that has grown since had a late writer. (An archive is shorter than what
         // it holds.)
         if checkpoint.finished && bytes <= checkpoint.offset {
-            file.finished_at = Some(Instant::now());
+            file.finished_at = Some(self.clock.now());
         }
         file
     }
@@ -153,14 +154,14 @@ impl Worker {
     ) -> TailedFile {
         let offset = match start_at {
             StartAt::Beginning => 0,
-            StartAt::End if is_live => last_line_end(&opened.file, opened.bytes).unwrap_or(0),
+            StartAt::End if is_live => last_line_end(&*opened.file, opened.bytes).unwrap_or(0),
             StartAt::End => 0,
         };
         let mut file = new_file(self.keys.next(), number, opened, name);
         file.offset = offset;
         file.acknowledged = Acknowledged::new(offset, &[]);
         if start_at == StartAt::End && !is_live {
-            file.finished_at = Some(Instant::now());
+            file.finished_at = Some(self.clock.now());
         }
         file
     }
@@ -243,7 +244,7 @@ fn into_archive(source: Source) -> Source {
     }
 }
 
-fn head_of(file: &File, compressed: bool) -> io::Result<Head> {
+fn head_of(file: &dyn LogFile, compressed: bool) -> io::Result<Head> {
     if compressed { Archive::head(file, HEAD_BYTES_MAX) } else { Head::read(file, HEAD_BYTES_MAX) }
 }
 
@@ -258,9 +259,9 @@ fn take_checkpoint(
     let has_head = |checkpoint: &FileCheckpoint| {
         let head = checkpoint.head();
         if compressed {
-            Archive::head(&opened.file, head.bytes as usize).is_ok_and(|found| found == head)
+            Archive::head(&*opened.file, head.bytes as usize).is_ok_and(|found| found == head)
         } else {
-            head.matches(&opened.file).unwrap_or(false)
+            head.matches(&*opened.file).unwrap_or(false)
         }
     };
     let position = if compressed {
@@ -277,7 +278,7 @@ fn take_checkpoint(
 }
 
 /// Where the last complete line of a file ends: what `start_at: end` begins with.
-fn last_line_end(file: &File, bytes: u64) -> io::Result<u64> {
+fn last_line_end(file: &dyn LogFile, bytes: u64) -> io::Result<u64> {
     let mut buffer = vec![0; READ_BYTES];
     let start = bytes.saturating_sub(READ_BYTES as u64);
     let read = file.read_at(&mut buffer, start)?;
@@ -293,7 +294,8 @@ mod tests {
     const OTHER: Inode = Inode { device: 1, inode: 8 };
 
     fn file(name: &str) -> TailedFile {
-        let opened = Opened { file: tempfile::tempfile().unwrap(), inode: NUMBER, bytes: 0 };
+        let opened =
+            Opened { file: Box::new(tempfile::tempfile().unwrap()), inode: NUMBER, bytes: 0 };
         new_file(1, 1, opened, Arc::from(OsStr::new(name)))
     }
 

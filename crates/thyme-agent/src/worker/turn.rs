@@ -1,10 +1,6 @@
 //! A group's turn: one read of its oldest unfinished file, parsed into the open batch.
 
-use std::{
-    io,
-    sync::atomic::Ordering,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{io, sync::atomic::Ordering, time::Instant};
 
 use super::{
     Worker,
@@ -24,6 +20,7 @@ use crate::{
         identity::{HEAD_BYTES_MAX, Head},
         source::Source,
     },
+    world::Clock,
 };
 
 /// What a turn came to.
@@ -216,7 +213,7 @@ impl Worker {
             filled = match source.fill(buffer, kept, file.offset) {
                 Ok(filled) => filled,
                 Err(error) => {
-                    report_unreadable(&self.metrics, file, &error);
+                    report_unreadable(&self.metrics, file, &error, self.clock.now());
                     return None;
                 }
             };
@@ -242,7 +239,7 @@ impl Worker {
             return (0, Stop::NoNewline);
         }
         let utf8 = simdutf8::basic::from_utf8(&bytes[..complete]).is_ok();
-        let mut booking = Booking::begin(group, &mut self.batch, number);
+        let mut booking = Booking::begin(group, &mut self.batch, number, &*self.clock);
         let mut head_bytes = 0;
         if let Some(begun) = file.continuation.take() {
             let end = memchr::memchr(b'\n', bytes).unwrap_or(complete - 1);
@@ -292,7 +289,7 @@ impl Worker {
         };
         let bytes = &self.buffer[..filled];
         let chunk = Chunk { bytes, file: id, offset: file.offset, utf8: false };
-        let mut booking = Booking::begin(group, &mut self.batch, number);
+        let mut booking = Booking::begin(group, &mut self.batch, number, &*self.clock);
         let (consumed, line) = parse_piece(
             chunk,
             file.continuation,
@@ -317,7 +314,7 @@ impl Worker {
     fn was_truncated(&mut self, id: u32) -> bool {
         let Some(file) = self.files.get_mut(&id) else { return false };
         let Some(Source::Plain(open)) = &file.source else { return false };
-        if !open.metadata().is_ok_and(|metadata| metadata.len() < file.offset) {
+        if !open.length().is_ok_and(|length| length < file.offset) {
             return false;
         }
         self.metrics.truncated_files.increment();
@@ -336,7 +333,7 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
                 file.head = head;
             }
         } else if let Some(Source::Plain(open)) = &file.source
-            && let Ok(head) = Head::read(open, HEAD_BYTES_MAX)
+            && let Ok(head) = Head::read(&**open, HEAD_BYTES_MAX)
         {
             file.head = head;
         }
@@ -346,13 +343,13 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
 }
 
 #[cold]
-fn report_unreadable(metrics: &Metrics, file: &mut TailedFile, error: &io::Error) {
+fn report_unreadable(metrics: &Metrics, file: &mut TailedFile, error: &io::Error, now: Instant) {
     metrics.file_errors.increment();
     tracing::warn!(file = ?file.name, %error, "cannot read a log file");
     // A damaged archive stays damaged; a plain file may come back.
     if matches!(file.source, Some(Source::Archive(_))) {
         metrics.lost_files.increment();
-        file.finished_at = Some(Instant::now());
+        file.finished_at = Some(now);
     }
 }
 
@@ -363,13 +360,17 @@ pub(super) struct Booking<'a> {
     pub(super) counts: ParseCounts,
     partial_before: (i64, i64),
     batch_before: (u64, u64),
+    now: Instant,
 }
 
 impl<'a> Booking<'a> {
-    pub(super) fn begin(group: &'a mut Group, batch: &'a mut Batch, number: u32) -> Self {
-        let observed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let observed_unix_nano = u64::try_from(observed.as_nanos()).unwrap_or(u64::MAX);
-        group.lines.suffixes.set_observed_time(observed_unix_nano);
+    pub(super) fn begin(
+        group: &'a mut Group,
+        batch: &'a mut Batch,
+        number: u32,
+        clock: &dyn Clock,
+    ) -> Self {
+        group.lines.suffixes.set_observed_time(clock.unix_nanos());
         batch.begin_segment(number, group.resource.len());
         Self {
             partial_before: group.lines.partials.queued(),
@@ -377,6 +378,7 @@ impl<'a> Booking<'a> {
             group,
             batch,
             counts: ParseCounts::default(),
+            now: clock.now(),
         }
     }
 
@@ -403,7 +405,7 @@ impl<'a> Booking<'a> {
     }
 
     pub(super) fn end(self, metrics: &Metrics, consumed: usize) {
-        let Self { group, batch, counts, partial_before, batch_before } = self;
+        let Self { group, batch, counts, partial_before, batch_before, now } = self;
         batch.end_segment();
         let partial = group.lines.partials.queued();
         let partial = (partial.0 - partial_before.0, partial.1 - partial_before.1);
@@ -413,7 +415,7 @@ impl<'a> Booking<'a> {
         );
         // A batch ages from its first byte on.
         if queued.1 > 0 && batch.opened_at.is_none() {
-            batch.opened_at = Some(Instant::now());
+            batch.opened_at = Some(now);
         }
         metrics.read.add(counts.records as i64, consumed as i64);
         metrics.queued_partial.add(partial.0, partial.1);

@@ -96,7 +96,7 @@ impl Worker {
             self.close_batch()?;
         }
         let Some(group) = self.groups.get_mut(&number) else { return Ok(()) };
-        let mut booking = Booking::begin(group, &mut self.batch, number);
+        let mut booking = Booking::begin(group, &mut self.batch, number, &*self.clock);
         let lines = &mut booking.group.lines;
         flush_partial(stream, lines, booking.batch, &mut booking.counts, flush);
         booking.end(&self.metrics, 0);
@@ -175,7 +175,7 @@ impl Worker {
             Woken::File(path) => self.idle.disarm(&path).into_iter().collect(),
             Woken::All => self.idle.disarm_all(),
         };
-        let now = Instant::now();
+        let now = self.clock.now();
         for number in numbers {
             if let Some(group) = self.groups.get_mut(&number) {
                 group.is_watched = false;
@@ -238,9 +238,7 @@ impl Worker {
 /// Whether an open plain file holds bytes that were not read, or fewer than were read.
 fn has_grown(file: &TailedFile) -> bool {
     match &file.source {
-        Some(Source::Plain(open)) => {
-            open.metadata().is_ok_and(|metadata| metadata.len() != file.offset)
-        }
+        Some(Source::Plain(open)) => open.length().is_ok_and(|length| length != file.offset),
         _ => false,
     }
 }
