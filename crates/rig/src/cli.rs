@@ -138,14 +138,14 @@ pub struct ManyOptions {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub lines_per_file: u64,
     /// How long nobody writes before the agent is taken for idle.
-    #[arg(long, default_value = "20s", value_parser = parse_duration)]
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub settle: Duration,
     /// How long the idle agent is measured.
     #[arg(long, env = "IDLE", default_value = "30s", value_parser = parse_duration)]
     pub idle: Duration,
     /// Longest time from a start until all files are open and what is in them has come. It says
     /// little where others use the processors: see --startup-cpu-max.
-    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    #[arg(long, env = "STARTUP_MAX", default_value = "2s", value_parser = parse_duration)]
     pub startup_max: Duration,
     /// Most processor time of the agent within that.
     #[arg(long, default_value = "2s", value_parser = parse_duration)]

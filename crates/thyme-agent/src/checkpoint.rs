@@ -33,6 +33,9 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two log lines about failing writes.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Changes that room is kept for between two writes.
+const RETAINED_CHANGES: usize = 1024;
+
 const CURRENT_NAME: &str = "checkpoints";
 const SYNCED_NAME: &str = "checkpoints.synced";
 
@@ -263,6 +266,8 @@ impl Table {
                 None => self.files.remove(&key),
             };
         }
+        // After a start with very many files it would stay as large as all of them together.
+        self.taken.shrink_to(RETAINED_CHANGES);
         self.unsynced |= changed;
         changed
     }

@@ -6,6 +6,7 @@ pub mod config;
 pub mod limits;
 pub mod metrics;
 pub mod world;
+pub mod inotify;
 pub mod pipeline;
 
 pub mod discover;

@@ -7,13 +7,14 @@
 
 mod group;
 mod handle;
+mod schedule;
 mod settle;
 mod snapshot;
 mod turn;
 mod upkeep;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -23,7 +24,8 @@ use tokio::sync::mpsc::error::TrySendError;
 
 pub use self::handle::{KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms};
 use self::{
-    group::{Group, TailedFile},
+    group::{Group, TailedFile, Turn},
+    schedule::Schedule,
     turn::Progress,
 };
 use crate::{
@@ -79,12 +81,19 @@ pub struct Worker {
     metrics: Arc<Metrics>,
 
     /// Containers by number; a number is never used again.
-    groups: HashMap<u32, Group>,
+    groups: HashMap<u32, Box<Group>>,
     numbers: HashMap<Arc<GroupKey>, u32>,
-    /// Groups that are polled, in turn.
-    active: Vec<u32>,
+    /// Groups that are polled, and in which order.
+    schedule: Schedule,
+    /// Groups that need to be looked after now and then: those with an open partial line, those that
+    /// are idle without a watch, those without files.
+    with_partials: BTreeSet<u32>,
+    unwatched: BTreeSet<u32>,
+    empty: BTreeSet<u32>,
+    /// Files that need it: read to their end, or gone from their directory.
+    ending: BTreeSet<u32>,
     /// Files by number; a number is never used again, so that a late settlement can't hit another.
-    files: HashMap<u32, TailedFile>,
+    files: HashMap<u32, Box<TailedFile>>,
     next_number: u32,
     idle: IdleWatch,
     clock: SharedClock,
@@ -165,7 +174,11 @@ impl Worker {
             state,
             groups: HashMap::new(),
             numbers: HashMap::new(),
-            active: Vec::new(),
+            schedule: Schedule::default(),
+            with_partials: BTreeSet::new(),
+            unwatched: BTreeSet::new(),
+            empty: BTreeSet::new(),
+            ending: BTreeSet::new(),
             files: HashMap::new(),
             next_number: 0,
             idle,
@@ -219,39 +232,57 @@ impl Worker {
         Ok(Step::Wait(wait.min(HEARTBEAT_INTERVAL)))
     }
 
-    /// Reads every group that is due, in turn, and returns when the next one will be; `None` while
+    /// Gives every group that is due one turn, and returns when the next one will be due; `None` while
     /// there is none or the budget is used up.
     fn poll_files(&mut self, now: Instant) -> Result<Option<Instant>, EncodeError> {
-        let mut next_poll: Option<Instant> = None;
-        let mut at = 0;
-        while at < self.active.len() {
+        self.enqueue_due(now);
+        for _ in 0..self.schedule.round() {
             if self.is_budget_used() {
+                // The next round goes on here, so that it favours nobody.
                 return Ok(None);
             }
-            let number = self.active[at];
-            let Some(group) = self.groups.get(&number) else {
-                self.active.swap_remove(at);
+            let Some(number) = self.schedule.next() else { continue };
+            if !self.groups.contains_key(&number) {
                 continue;
-            };
-            let mut due = group.next_poll;
-            if due <= now + group.poll_slack() {
-                match self.read_turn(number, now)? {
-                    Progress::Again => due = now,
-                    Progress::At(next) => due = next,
-                    Progress::Idle => {
-                        self.active.swap_remove(at);
-                        continue;
-                    }
-                }
             }
-            next_poll = Some(next_poll.map_or(due, |other| other.min(due)));
-            at += 1;
+            let before = self.state.read_bytes.load(Ordering::Relaxed);
+            let turn = match self.read_turn(number, now)? {
+                Progress::Again => {
+                    let after = self.state.read_bytes.load(Ordering::Relaxed);
+                    self.schedule.go_on(number, after - before);
+                    Turn::Ready
+                }
+                Progress::At(due) => {
+                    self.schedule.wait_until(due, number);
+                    Turn::Waiting
+                }
+                Progress::Idle => Turn::Idle,
+            };
+            if let Some(group) = self.groups.get_mut(&number) {
+                group.turn = turn;
+            }
         }
-        // The order of turns moves on, so that a budget that is used up half-way favours nobody.
-        if !self.active.is_empty() {
-            self.active.rotate_left(1);
+        if !self.schedule.is_empty() {
+            return Ok(Some(now));
         }
-        Ok(next_poll)
+        Ok(self.schedule.earliest().map(|(due, _)| due))
+    }
+
+    /// Those that have waited long enough get their turn, and their neighbours with them.
+    fn enqueue_due(&mut self, now: Instant) {
+        while let Some((due, number)) = self.schedule.earliest() {
+            // An entry holds no longer when its group is gone, idle, or has its turn at another time.
+            let holds =
+                |group: &&mut Box<Group>| group.turn == Turn::Waiting && group.next_poll == due;
+            if let Some(group) = self.groups.get_mut(&number).filter(holds) {
+                if due > now + group.poll_slack() {
+                    return;
+                }
+                group.turn = Turn::Ready;
+                self.schedule.enqueue(number);
+            }
+            self.schedule.drop_earliest();
+        }
     }
 
     /// Whether no further request may be made for now.

@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const MARK: &str = "THYME_RIG_TEST";
 
 /// The variables that `rig` reads; a test must not depend on the caller's.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "RATE",
     "PODS",
     "DURATION",
@@ -33,6 +33,7 @@ const VARIABLES: [&str; 13] = [
     "OUTAGE_MODE",
     "FLOOD_RATE",
     "IDLE",
+    "STARTUP_MAX",
 ];
 
 /// A place for one start of `rig`.

@@ -1,5 +1,7 @@
 //! What follows the body in each record: its attributes, encoded once a container and kind of line.
 
+use std::cell::OnceCell;
+
 use thyme_core::{
     cri::Stream,
     otlp::encode::{RecordSuffix, Value, log_record_bytes, put_record_attribute},
@@ -36,38 +38,32 @@ impl Marker<'static> {
     }
 }
 
-/// The suffixes of one container's records.
+/// Kinds of lines that have a suffix of their own.
+const KINDS: usize = 8;
+
+/// Places of the kinds in [`Suffixes::made`]; those of a stream are followed by those of the other.
+const FULL: usize = 0;
+const PARTIAL: usize = 2;
+const DOCKER: usize = 4;
+const RAW: usize = 6;
+const MALFORMED: usize = 7;
+
+/// The suffixes of one container's records. Each is made with the first line of its kind: most
+/// containers have one kind, and there may be very many containers.
 #[derive(Debug)]
 pub struct Suffixes {
-    full: [RecordSuffix; 2],
-    partial: [RecordSuffix; 2],
-    docker: [RecordSuffix; 2],
-    raw: RecordSuffix,
-    malformed: RecordSuffix,
+    /// The encoded attributes that every record of the file carries.
+    file_attributes: Box<[u8]>,
+    made: [OnceCell<RecordSuffix>; KINDS],
     observed_unix_nano: u64,
 }
 
 impl Suffixes {
     /// `file_attributes` are the encoded attributes that every record of the file carries.
     pub fn new(file_attributes: &[u8]) -> Self {
-        let with = |attributes: &[(&str, Value<'_>)]| {
-            let mut encoded = Vec::new();
-            for (key, value) in attributes {
-                put_record_attribute(&mut encoded, key, *value);
-            }
-            encoded.extend_from_slice(file_attributes);
-            RecordSuffix::new(&encoded)
-        };
-        let cri = |stream: Stream, tag| {
-            with(&[("log.iostream", Value::Text(stream.as_str())), ("logtag", Value::Text(tag))])
-        };
-        let docker = |stream: Stream| with(&[("log.iostream", Value::Text(stream.as_str()))]);
         Self {
-            full: [cri(Stream::Stdout, "F"), cri(Stream::Stderr, "F")],
-            partial: [cri(Stream::Stdout, "P"), cri(Stream::Stderr, "P")],
-            docker: [docker(Stream::Stdout), docker(Stream::Stderr)],
-            raw: with(&[]),
-            malformed: with(&[(MALFORMED_ATTRIBUTE, Value::Bool(true))]),
+            file_attributes: file_attributes.into(),
+            made: Default::default(),
             observed_unix_nano: 0,
         }
     }
@@ -75,9 +71,7 @@ impl Suffixes {
     /// Sets the observed time of all records to come.
     pub fn set_observed_time(&mut self, unix_nano: u64) {
         self.observed_unix_nano = unix_nano;
-        let Self { full, partial, docker, raw, malformed, .. } = self;
-        let all = full.iter_mut().chain(partial).chain(docker).chain([raw, malformed]);
-        for suffix in all {
+        for suffix in self.made.iter_mut().filter_map(OnceCell::get_mut) {
             suffix.set_observed_time(unix_nano);
         }
     }
@@ -85,30 +79,56 @@ impl Suffixes {
     /// Of a complete CRI line.
     #[inline]
     pub fn full(&self, stream: Stream) -> &RecordSuffix {
-        &self.full[stream.index()]
+        self.made[FULL + stream.index()].get_or_init(|| self.make_tagged(stream, "F"))
     }
 
     /// Of a line of a file that isn't a container's.
     pub fn raw(&self) -> &RecordSuffix {
-        &self.raw
+        self.made[RAW].get_or_init(|| self.make(&[]))
     }
 
     /// Of a line that didn't parse.
     pub fn malformed(&self) -> &RecordSuffix {
-        &self.malformed
+        let mark = [(MALFORMED_ATTRIBUTE, Value::Bool(true))];
+        self.made[MALFORMED].get_or_init(|| self.make(&mark))
+    }
+
+    fn partial(&self, stream: Stream) -> &RecordSuffix {
+        self.made[PARTIAL + stream.index()].get_or_init(|| self.make_tagged(stream, "P"))
+    }
+
+    fn docker(&self, stream: Stream) -> &RecordSuffix {
+        let name = [("log.iostream", Value::Text(stream.as_str()))];
+        self.made[DOCKER + stream.index()].get_or_init(|| self.make(&name))
+    }
+
+    #[cold]
+    fn make_tagged(&self, stream: Stream, tag: &str) -> RecordSuffix {
+        let name = stream.as_str();
+        self.make(&[("log.iostream", Value::Text(name)), ("logtag", Value::Text(tag))])
+    }
+
+    #[cold]
+    fn make(&self, attributes: &[(&str, Value<'_>)]) -> RecordSuffix {
+        let mut encoded = Vec::new();
+        for (key, value) in attributes {
+            put_record_attribute(&mut encoded, key, *value);
+        }
+        encoded.extend_from_slice(&self.file_attributes);
+        self.finish(&encoded)
     }
 
     /// Of a record by its first fragment; a copy, since few lines come here.
     pub fn of(&self, stream: Stream, marker: Marker<'_>) -> RecordSuffix {
         match marker {
-            Marker::Docker => self.docker[stream.index()].clone(),
-            Marker::Tags(b"F") => self.full[stream.index()].clone(),
-            Marker::Tags(b"P") => self.partial[stream.index()].clone(),
+            Marker::Docker => self.docker(stream).clone(),
+            Marker::Tags(b"F") => self.full(stream).clone(),
+            Marker::Tags(b"P") => self.partial(stream).clone(),
             Marker::Tags(tags) => {
                 let shown = String::from_utf8_lossy(&tags[..tags.len().min(TAGS_BYTES_MAX)]);
                 let mut attributes = Vec::new();
                 put_record_attribute(&mut attributes, "logtag", Value::Text(&shown));
-                attributes.extend_from_slice(self.docker[stream.index()].attributes());
+                attributes.extend_from_slice(self.docker(stream).attributes());
                 self.finish(&attributes)
             }
         }
@@ -138,6 +158,6 @@ impl Suffixes {
     /// Bytes that a record with a body of `body_bytes` takes at most, whatever its marks are.
     #[inline]
     pub fn record_bytes_max(&self, body_bytes: usize) -> usize {
-        log_record_bytes(body_bytes, &self.full[0]) + MARKS_BYTES_MAX
+        log_record_bytes(body_bytes, self.full(Stream::Stdout)) + MARKS_BYTES_MAX
     }
 }
