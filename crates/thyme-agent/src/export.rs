@@ -50,7 +50,7 @@ use self::{
 use crate::{
     config::{ExporterConfig, Protocol},
     metrics::Metrics,
-    queue::Request,
+    queue::{Request, Settlement},
 };
 
 pub use self::{
@@ -157,6 +157,6 @@ async fn consume<S: Sink>(
         let reply = request.reply.clone();
         let settled = delivery.deliver(request).await;
         // A worker that is gone has nothing to account for any more.
-        reply.send(settled).ok();
+        reply.send(Settlement::Ended(settled)).ok();
     }
 }

@@ -17,6 +17,7 @@ pub mod enrich;
 pub mod batch;
 pub mod encode;
 pub mod queue;
+pub mod spool;
 pub mod export;
 pub mod checkpoint;
 

@@ -7,6 +7,7 @@
 
 mod group;
 mod handle;
+mod rescue;
 mod schedule;
 mod settle;
 mod snapshot;
@@ -25,6 +26,7 @@ use tokio::sync::mpsc::error::TrySendError;
 pub use self::handle::{KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms};
 use self::{
     group::{Group, TailedFile, Turn},
+    rescue::UnderWay,
     schedule::Schedule,
     turn::Progress,
 };
@@ -34,9 +36,12 @@ use crate::{
     config::{Compression, Config},
     discover::GroupKey,
     encode::{EncodeError, Encoder},
-    limits::{HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, UPKEEP_INTERVAL},
+    limits::{
+        HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, SPOOL_PENDING_REQUESTS, UPKEEP_INTERVAL,
+    },
     metrics::Metrics,
-    queue::{Request, Settled, Token},
+    queue::{Request, Settlement, Token},
+    spool::{SpoolLink, SpoolMessage},
     tail::idle_watch::{IdleWatch, Woken},
     world::SharedClock,
 };
@@ -50,8 +55,12 @@ pub struct WorkerConfig {
     pub in_flight_bytes_max: usize,
     /// Requests that may be unsettled.
     pub requests_max: usize,
+    /// Bytes of requests that may be on their way to the spool.
+    pub spool_pending_bytes_max: usize,
     /// Memory that open partial lines may hold.
     pub partial_bytes_max: usize,
+    /// Bytes of deleted files that may be kept open.
+    pub deleted_files_bytes_max: u64,
 }
 
 impl WorkerConfig {
@@ -62,6 +71,8 @@ impl WorkerConfig {
             config: Arc::clone(config),
             in_flight_bytes_max: config.thyme.in_flight_bytes_max / workers,
             requests_max: (config.exporter.queue.queue_size / workers).max(1),
+            spool_pending_bytes_max: SPOOL_PENDING_REQUESTS * config.thyme.request_bytes_max,
+            deleted_files_bytes_max: (config.thyme.deleted_files_bytes_max / workers) as u64,
             partial_bytes_max: config.thyme.partial_bytes_max / workers,
         }
     }
@@ -72,9 +83,10 @@ pub struct Worker {
     config: WorkerConfig,
     messages: Receiver<WorkerMessage>,
     woken: Receiver<Woken>,
-    settled: Receiver<Settled>,
-    reply: Sender<Settled>,
+    settled: Receiver<Settlement>,
+    reply: Sender<Settlement>,
     requests: tokio::sync::mpsc::Sender<Request>,
+    spool: Option<SpoolLink>,
     checkpoints: Option<Publisher>,
     keys: Arc<KeySource>,
     state: Arc<WorkerState>,
@@ -83,6 +95,8 @@ pub struct Worker {
     /// Containers by number; a number is never used again.
     groups: HashMap<u32, Box<Group>>,
     numbers: HashMap<Arc<GroupKey>, u32>,
+    /// Groups with files that are deleted, or about to be, and not settled.
+    urgent: Vec<u32>,
     /// Groups that are polled, and in which order.
     schedule: Schedule,
     /// Groups that need to be looked after now and then: those with an open partial line, those that
@@ -104,6 +118,17 @@ pub struct Worker {
     encoder: Encoder,
     /// Requests that the exporter's channel had no room for; they go first when it has.
     unsent: VecDeque<Request>,
+    /// What the exporter has, by number, where there is a spool for copies.
+    under_way: HashMap<u64, UnderWay>,
+    next_request: u64,
+    /// Where the open batch goes: set while it may hold bytes of urgent files.
+    batch_goes_to_spool: bool,
+    /// Set while urgent files are read.
+    is_rescuing: bool,
+    /// Requests on their way to the spool, and what they hold.
+    spool_pending_requests: usize,
+    spool_pending_bytes: usize,
+    last_loss_said: Option<Instant>,
     /// Requests that are not settled, and what they take from the budget.
     outstanding_requests: usize,
     outstanding_bytes: usize,
@@ -120,6 +145,8 @@ pub struct WorkerChannels {
     pub messages: Receiver<WorkerMessage>,
     /// To the exporter.
     pub requests: tokio::sync::mpsc::Sender<Request>,
+    /// To the spool, where there is one.
+    pub spool: Option<SpoolLink>,
     /// To the checkpoint thread, where positions are kept.
     pub checkpoints: Option<Publisher>,
 }
@@ -145,7 +172,7 @@ impl Worker {
         watches: bool,
     ) -> Result<Self, EncodeError> {
         let now = clock.now();
-        let WorkerChannels { messages, requests, checkpoints } = channels;
+        let WorkerChannels { messages, requests, spool, checkpoints } = channels;
         let (thyme, exporter) = (&config.config.thyme, &config.config.exporter);
         let batch_config = &config.config.batch;
         let records_max = match batch_config.send_batch_max_size {
@@ -169,11 +196,13 @@ impl Worker {
             settled,
             reply,
             requests,
+            spool,
             checkpoints,
             keys,
             state,
             groups: HashMap::new(),
             numbers: HashMap::new(),
+            urgent: Vec::new(),
             schedule: Schedule::default(),
             with_partials: BTreeSet::new(),
             unwatched: BTreeSet::new(),
@@ -187,6 +216,13 @@ impl Worker {
             batch: Batch::new(limits),
             encoder,
             unsent: VecDeque::new(),
+            under_way: HashMap::new(),
+            next_request: 0,
+            batch_goes_to_spool: false,
+            is_rescuing: false,
+            spool_pending_requests: 0,
+            spool_pending_bytes: 0,
+            last_loss_said: None,
             outstanding_requests: 0,
             outstanding_bytes: 0,
             last_upkeep: now,
@@ -235,11 +271,16 @@ impl Worker {
     /// Gives every group that is due one turn, and returns when the next one will be due; `None` while
     /// there is none or the budget is used up.
     fn poll_files(&mut self, now: Instant) -> Result<Option<Instant>, EncodeError> {
+        let rescue = self.rescue(now)?;
+        // While there is more to rescue, and the spool takes it, nothing else is read.
+        if rescue.is_some_and(|due| due <= now) || self.must_wait_for_spool() {
+            return Ok(rescue);
+        }
         self.enqueue_due(now);
         for _ in 0..self.schedule.round() {
             if self.is_budget_used() {
                 // The next round goes on here, so that it favours nobody.
-                return Ok(None);
+                return Ok(rescue);
             }
             let Some(number) = self.schedule.next() else { continue };
             if !self.groups.contains_key(&number) {
@@ -265,7 +306,8 @@ impl Worker {
         if !self.schedule.is_empty() {
             return Ok(Some(now));
         }
-        Ok(self.schedule.earliest().map(|(due, _)| due))
+        let next = self.schedule.earliest().map(|(due, _)| due);
+        Ok(rescue.into_iter().chain(next).min())
     }
 
     /// Those that have waited long enough get their turn, and their neighbours with them.
@@ -290,6 +332,15 @@ impl Worker {
         self.outstanding_requests >= self.config.requests_max
     }
 
+    /// Whether the open batch may not be closed for now.
+    fn is_closing_blocked(&self) -> bool {
+        if self.batch_goes_to_spool && !self.is_spool_useless() {
+            !self.has_spool_room()
+        } else {
+            self.is_queue_full()
+        }
+    }
+
     fn is_budget_used(&self) -> bool {
         self.is_queue_full()
             || self.outstanding_bytes + self.batch.records.len() >= self.config.in_flight_bytes_max
@@ -301,7 +352,8 @@ impl Worker {
         let is_congested = self.outstanding_requests
             >= self.config.config.exporter.queue.num_consumers
             || self.is_budget_used();
-        let opened_at = self.batch.opened_at.filter(|_| !is_congested)?;
+        let waits = if self.batch_goes_to_spool { self.is_closing_blocked() } else { is_congested };
+        let opened_at = self.batch.opened_at.filter(|_| !waits)?;
         Some(opened_at + self.config.config.batch.timeout)
     }
 
@@ -315,7 +367,9 @@ impl Worker {
     /// Encodes the open batch and hands it over.
     fn close_batch(&mut self) -> Result<(), EncodeError> {
         let (records, source_bytes) = (self.batch.record_count, self.batch.source_bytes);
-        let ranges: Box<[_]> = self.batch.ranges.as_slice().into();
+        let ranges: Arc<[_]> = self.batch.ranges.as_slice().into();
+        let to_spool = self.batch_goes_to_spool && !self.is_spool_useless();
+        self.batch_goes_to_spool = self.is_rescuing;
         if records == 0 {
             // Bytes without a record, such as a newline whose line has left: nothing to send.
             let own = std::mem::take(&mut self.batch.records);
@@ -335,12 +389,9 @@ impl Worker {
         }
         self.metrics.queued_batch.add(-(records as i64), -(source_bytes as i64));
         self.metrics.queued_request.add(records as i64, source_bytes as i64);
-        if self.outstanding_requests == 0 {
-            self.state.set_waiting(true);
-        }
-        self.outstanding_requests += 1;
-        self.outstanding_bytes += encoded.buffer_bytes;
-        self.metrics.queue_requests.add_gauge(1);
+        self.next_request += 1;
+        let number = self.next_request;
+        let charged_bytes = encoded.buffer_bytes;
         let request = Request {
             body: encoded.body,
             body_bytes: encoded.body_bytes,
@@ -349,11 +400,32 @@ impl Worker {
             source_bytes,
             compression: self.compression(),
             reply: self.reply.clone(),
-            token: Token { ranges, buffer: encoded.buffer, charged_bytes: encoded.buffer_bytes },
+            token: Token { number, to_spool, ranges, buffer: encoded.buffer, charged_bytes },
         };
+        self.dispatch(request);
+        Ok(())
+    }
+
+    /// Sends a request on its way to the exporter or the spool.
+    fn dispatch(&mut self, request: Request) {
+        if let Some(spool) = self.spool.as_ref().filter(|_| request.token.to_spool) {
+            self.spool_pending_requests += 1;
+            self.spool_pending_bytes += request.token.charged_bytes;
+            // A spool that has ended ends the pipeline's health.
+            let _ended = spool.messages.send(SpoolMessage::Keep(request));
+            return;
+        }
+        if self.outstanding_requests == 0 {
+            self.state.set_waiting(true);
+        }
+        self.outstanding_requests += 1;
+        self.outstanding_bytes += request.token.charged_bytes;
+        self.metrics.queue_requests.add_gauge(1);
+        if self.spool.is_some() {
+            self.under_way.insert(request.token.number, UnderWay::new(&request));
+        }
         self.unsent.push_back(request);
         self.hand_over();
-        Ok(())
     }
 
     /// Hands requests over as far as the exporter's channel has room, without ever waiting.
@@ -381,9 +453,9 @@ impl Worker {
     /// Sleeps until something comes or the time is over.
     fn wait(&mut self, wait: Duration) {
         select_biased! {
-            recv(self.settled) -> settled => {
-                if let Ok(settled) = settled {
-                    self.settle(settled);
+            recv(self.settled) -> settlement => {
+                if let Ok(settlement) = settlement {
+                    self.take_settlement(settlement);
                 }
             }
             recv(self.messages) -> message => {
@@ -401,8 +473,8 @@ impl Worker {
     }
 
     fn take_settlements(&mut self) {
-        while let Ok(settled) = self.settled.try_recv() {
-            self.settle(settled);
+        while let Ok(settlement) = self.settled.try_recv() {
+            self.take_settlement(settlement);
         }
     }
 
@@ -427,21 +499,24 @@ impl Worker {
     /// start, unless there is no checkpoint to say so.
     fn drain(&mut self) -> Result<Step, EncodeError> {
         let now = self.clock.now();
-        let deadline = match self.drain_deadline {
-            Some(deadline) => deadline,
-            None => {
-                if self.checkpoints.is_none() {
-                    self.flush_all_partials()?;
-                }
-                if self.batch.opened_at.is_some() {
-                    self.close_batch()?;
-                }
-                *self.drain_deadline.insert(now + self.config.config.thyme.shutdown_timeout)
-            }
-        };
-        if self.outstanding_requests > 0 && now < deadline {
+        let timeout = self.config.config.thyme.shutdown_timeout;
+        let is_first = self.drain_deadline.is_none();
+        let deadline = *self.drain_deadline.get_or_insert(now + timeout);
+        // Files without a name end with this process: they go to the spool even now.
+        if let Some(due) = self.rescue(now)?.filter(|due| *due < deadline) {
+            return Ok(Step::Wait(due.saturating_duration_since(now)));
+        }
+        if is_first && self.checkpoints.is_none() {
+            self.flush_all_partials()?;
+        }
+        if self.batch.opened_at.is_some() && !self.is_closing_blocked() {
+            self.close_batch()?;
+        }
+        let is_settled = self.outstanding_requests == 0 && self.spool_pending_requests == 0;
+        if !is_settled && now < deadline {
             return Ok(Step::Wait((deadline - now).min(HEARTBEAT_INTERVAL)));
         }
+        self.lose_deleted(now);
         self.state.unsettled_requests.store(self.outstanding_requests as u64, Ordering::Relaxed);
         Ok(Step::End)
     }

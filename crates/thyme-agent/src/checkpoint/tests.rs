@@ -3,6 +3,7 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use super::*;
+use crate::world::real::SystemClock;
 
 fn checkpoint(offset: u64) -> FileCheckpoint {
     FileCheckpoint {
@@ -21,7 +22,8 @@ fn checkpoint(offset: u64) -> FileCheckpoint {
 
 fn write(directory: &Path, offset: u64) {
     let (state, _) = open(directory, true).unwrap();
-    let writer = Writer::spawn(state, Vec::new(), Arc::default()).unwrap();
+    let clock = SystemClock::shared();
+    let writer = Writer::spawn(state, Vec::new(), clock, Arc::default()).unwrap();
     writer.publisher().publish([(7, Some(checkpoint(offset))), (8, Some(checkpoint(1)))]);
     writer.publisher().publish([(8, None)]);
     writer.finish();
@@ -60,7 +62,7 @@ fn damage_falls_back_to_the_older_generation() {
         for damaged in [flipped, good[..at].to_vec()] {
             fs::write(&current, &damaged).unwrap();
             fs::write(directory.path().join(SYNCED_NAME), &older).unwrap();
-            let restored = restore(directory.path()).unwrap();
+            let restored = restore(&NodeDisk::new(directory.path())).unwrap();
             assert_eq!(restored.files, [checkpoint(3)], "byte {at}");
             assert!(!restored.is_first_start);
             let aside = directory.path().join("checkpoints.corrupt");
@@ -85,10 +87,11 @@ fn a_second_agent_is_refused() {
 fn changes_reach_the_disk_soon() {
     let directory = tempfile::tempdir().unwrap();
     let (state, _) = open(directory.path(), false).unwrap();
-    let writer = Writer::spawn(state, Vec::new(), Arc::default()).unwrap();
+    let clock = SystemClock::shared();
+    let writer = Writer::spawn(state, Vec::new(), clock, Arc::default()).unwrap();
     writer.publisher().publish([(7, Some(checkpoint(5)))]);
     let published = Instant::now();
-    while restore(directory.path()).unwrap().files != [checkpoint(5)] {
+    while restore(&NodeDisk::new(directory.path())).unwrap().files != [checkpoint(5)] {
         assert!(published.elapsed() < Duration::from_secs(10), "not written");
         std::thread::sleep(Duration::from_millis(5));
     }

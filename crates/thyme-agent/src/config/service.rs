@@ -53,11 +53,12 @@ fn read_service(service: &Section<'_>, defined: &Defined, problems: &Problems) -
         .receivers
         .into_iter()
         .filter_map(|component| in_use(component, storage_id, &thyme, problems))
-        .collect();
+        .collect::<Vec<_>>();
+    let exporter = exporter_in_use(pipeline.exporter?, storage_id, &receivers, problems)?;
     Some(Config {
         receivers,
         batch: pipeline.batch.unwrap_or_default(),
-        exporter: pipeline.exporter?,
+        exporter,
         file_storage: storage.map(|(_, config)| config),
         health_check: extensions.health_check,
         thyme,
@@ -125,7 +126,7 @@ fn pipelines<'a>(field: &Field<'a>) -> Option<Field<'a>> {
 struct Pipeline<'a> {
     receivers: Vec<&'a Component<Receiver>>,
     batch: Option<BatchConfig>,
-    exporter: Option<ExporterConfig>,
+    exporter: Option<&'a Component<ExporterConfig>>,
 }
 
 fn pipeline<'a>(body: &Section<'_>, defined: &'a Defined) -> Option<Pipeline<'a>> {
@@ -141,7 +142,7 @@ fn pipeline<'a>(body: &Section<'_>, defined: &'a Defined) -> Option<Pipeline<'a>
     Some(Pipeline {
         receivers,
         batch: processors.first().and_then(|component| component.value.clone()),
-        exporter: exporters.first()?.value.clone(),
+        exporter: exporters.first().copied(),
     })
 }
 
@@ -166,6 +167,33 @@ fn references<'a, T>(
         found.push(component);
     }
     found
+}
+
+/// The exporter of the pipeline, checked against what surrounds it.
+fn exporter_in_use(
+    component: &Component<ExporterConfig>,
+    storage: Option<&str>,
+    receivers: &[FilelogConfig],
+    problems: &Problems,
+) -> Option<ExporterConfig> {
+    let config = component.value.clone()?;
+    if let Some(wanted) = &config.queue.storage {
+        if storage != Some(wanted.as_str()) {
+            component.refuse(
+                problems,
+                format!(
+                    "`sending_queue.storage: {wanted}` is no `file_storage` in service::extensions"
+                ),
+            );
+        } else if receivers.iter().any(|receiver| !receiver.storage) {
+            component.refuse(
+                problems,
+                "`sending_queue.storage` needs `storage` on every receiver of the pipeline: what is \
+                 kept on disk would be read again after a restart",
+            );
+        }
+    }
+    Some(config)
 }
 
 /// A receiver of the pipeline, checked against what surrounds it.

@@ -29,6 +29,13 @@ impl Source {
         }
     }
 
+    /// Of an archive: its compressed bytes that were not read.
+    pub fn rest_bytes(&self) -> Option<u64> {
+        let Self::Archive(archive) = self else { return None };
+        let Sequential { file, offset } = archive.decoder.get_ref();
+        Some(file.length().ok()?.saturating_sub(*offset))
+    }
+
     /// Whether what [`Source::fill`] returned is lost to the next call unless given back.
     pub fn give_back(&mut self, rest: &[u8]) {
         if let Self::Archive(archive) = self {

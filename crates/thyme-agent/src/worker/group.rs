@@ -44,6 +44,8 @@ pub(super) struct TailedFile {
     pub(super) continuation: Option<Continuation>,
     /// Whether its directory shows it, plain or compressed.
     pub(super) is_present: bool,
+    /// Whether the kubelet will remove it at one of its next rotations.
+    pub(super) is_at_risk: bool,
     /// Since when its end has been its end.
     pub(super) end_since: Option<Instant>,
     /// When it was read to its end and its successor was turned to.

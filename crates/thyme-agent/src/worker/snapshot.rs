@@ -44,6 +44,7 @@ impl Worker {
         let is_gone = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_present);
         let gone: Vec<u32> = self.group_files(number).into_iter().filter(is_gone).collect();
         self.ending.extend(gone);
+        self.assess(number);
         self.forget_vanished(number);
         self.activate(number, now);
     }
@@ -240,6 +241,7 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         acknowledged: Acknowledged::default(),
         continuation: None,
         is_present: true,
+        is_at_risk: false,
         end_since: None,
         finished_at: None,
     }

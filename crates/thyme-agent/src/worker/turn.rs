@@ -13,7 +13,7 @@ use crate::{
         IDLE_AFTER, LINE_HEADER_BYTES, POLL_INTERVAL_MIN, READ_BYTES, READ_BYTES_WANTED,
         ROTATION_GRACE, UNTERMINATED_LINE_WAIT,
     },
-    metrics::Metrics,
+    metrics::{LossReason, Metrics},
     parse::{self, Chunk, ParseCounts, Stop, parse_lines, parse_piece},
     queue::FileRange,
     tail::{
@@ -70,7 +70,7 @@ impl Worker {
         }
     }
 
-    fn oldest_unfinished(&self, number: u32) -> Option<u32> {
+    pub(super) fn oldest_unfinished(&self, number: u32) -> Option<u32> {
         let files = &self.groups.get(&number)?.files;
         files.iter().copied().find(|id| self.files.get(id).is_some_and(|file| !file.is_finished()))
     }
@@ -175,7 +175,7 @@ impl Worker {
             if stop == Stop::NoNewline {
                 break;
             }
-            if self.is_queue_full() {
+            if self.is_closing_blocked() {
                 self.give_back(id, at, filled);
                 return Ok(Read::Blocked);
             }
@@ -361,6 +361,9 @@ fn report_unreadable(metrics: &Metrics, file: &mut TailedFile, error: &io::Error
     // A damaged archive stays damaged; a plain file may come back.
     if matches!(file.source, Some(Source::Archive(_))) {
         metrics.lost_files.increment();
+        // How much is in the rest of it, nobody knows: what it takes on disk is the least.
+        let archive_bytes = file.source.as_ref().and_then(Source::rest_bytes).unwrap_or(0);
+        metrics.lost(LossReason::DamagedArchive).add(archive_bytes);
         file.finished_at = Some(now);
     }
 }

@@ -23,6 +23,7 @@ impl Worker {
         self.flush_ended_partials(now)?;
         self.keep_partials_within_budget()?;
         self.close_lingering(now);
+        self.look_after_deleted(now);
         self.check_idle(now);
         let empty: Vec<u32> = self.empty.iter().copied().collect();
         for number in empty {
@@ -77,6 +78,11 @@ impl Worker {
             }
             self.flush_partials(largest.1, Flush::Piece)?;
         }
+    }
+
+    /// Lets go of a group's open lines.
+    pub(super) fn flush_open_lines(&mut self, number: u32) -> Result<(), EncodeError> {
+        self.flush_partials(number, Flush::Piece)
     }
 
     fn flush_partials(&mut self, number: u32, flush: Flush) -> Result<(), EncodeError> {

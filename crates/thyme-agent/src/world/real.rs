@@ -144,12 +144,11 @@ impl StateDisk for NodeDisk {
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
         // A link does not replace a name; a rename does.
         let fresh = self.at(&format!("{to}.new"));
-        match fs::remove_file(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_if_there(&fresh)?;
         fs::hard_link(self.at(from), &fresh)?;
-        fs::rename(&fresh, self.at(to))
+        fs::rename(&fresh, self.at(to))?;
+        // Two names of one file are left alone by a rename.
+        remove_if_there(&fresh)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -162,6 +161,13 @@ impl StateDisk for NodeDisk {
 
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
         File::open(self.at(directory))?.sync_all()
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -10,3 +10,4 @@ mod cli;
 mod export;
 mod hostile;
 mod rotation;
+mod spool;
