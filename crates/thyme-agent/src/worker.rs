@@ -284,6 +284,7 @@ impl Worker {
             }
             let Some(number) = self.schedule.next() else { continue };
             if !self.groups.contains_key(&number) {
+                self.schedule.rest(number);
                 continue;
             }
             let before = self.state.read_bytes.load(Ordering::Relaxed);
@@ -294,10 +295,14 @@ impl Worker {
                     Turn::Ready
                 }
                 Progress::At(due) => {
+                    self.schedule.rest(number);
                     self.schedule.wait_until(due, number);
                     Turn::Waiting
                 }
-                Progress::Idle => Turn::Idle,
+                Progress::Idle => {
+                    self.schedule.rest(number);
+                    Turn::Idle
+                }
             };
             if let Some(group) = self.groups.get_mut(&number) {
                 group.turn = turn;

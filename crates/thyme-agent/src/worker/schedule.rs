@@ -57,23 +57,29 @@ impl Schedule {
     /// The next group that is to be read; `None` when it is passed over for what it owes.
     pub(super) fn next(&mut self) -> Option<u32> {
         let group = self.ring.pop_front()?;
-        let Some(debt) = self.debts.get_mut(&group) else { return Some(group) };
-        if *debt > SHARE_BYTES {
-            *debt -= SHARE_BYTES;
-            self.ring.push_back(group);
-            return None;
+        match self.debts.get_mut(&group) {
+            Some(debt) if *debt >= SHARE_BYTES => {
+                *debt -= SHARE_BYTES;
+                self.ring.push_back(group);
+                None
+            }
+            _ => Some(group),
         }
-        self.debts.remove(&group);
-        Some(group)
     }
 
     /// The group has read so much in its turn, and has more.
     pub(super) fn go_on(&mut self, group: u32, read_bytes: u64) {
-        let debt = read_bytes.saturating_sub(SHARE_BYTES);
+        let debt = self.debts.remove(&group).unwrap_or(0);
+        let debt = (debt + read_bytes).saturating_sub(SHARE_BYTES);
         if debt > 0 {
             self.debts.insert(group, debt);
         }
         self.enqueue(group);
+    }
+
+    /// The group has nothing more to read for now: what it owes is forgiven.
+    pub(super) fn rest(&mut self, group: u32) {
+        self.debts.remove(&group);
     }
 
     /// Whether a group is in the ring.
