@@ -18,6 +18,7 @@ use crate::limits::{
 };
 use crate::manifest::ManifestCause;
 use crate::observe::{Observations, StreamKey};
+use crate::uids::Uids;
 
 /// A map by stream; stamps come from outside, so that the hash is seeded.
 type StreamMap<T> = HashMap<StreamKey, T, foldhash::fast::RandomState>;
@@ -130,6 +131,7 @@ pub(crate) struct Verifier {
     pub(crate) latency_us: BTreeMap<u32, Histogram<u64>>,
     /// The same of runs beyond the limit on runs, and of what replicas' reports say of all runs.
     pub(crate) other_latency_us: Histogram<u64>,
+    pub(crate) uids: Uids,
     pub(crate) manifest: StreamMap<ManifestLine>,
     /// Whether a manifest was posted, if only an empty one.
     pub(crate) manifest_posted: bool,
@@ -146,6 +148,7 @@ impl Default for Verifier {
             streams: StreamMap::default(),
             latency_us: BTreeMap::new(),
             other_latency_us: new_histogram(),
+            uids: Uids::default(),
             manifest: StreamMap::default(),
             manifest_posted: false,
             invalid: BTreeMap::new(),
@@ -174,6 +177,7 @@ impl Verifier {
             }
             latencies_us = rest;
         }
+        self.uids.see(&seen.sightings);
         for stretch in &seen.stretches {
             self.update(stretch.stream, stretch.numbers.len(), |stream, intervals_max| {
                 stream.receive(stretch.numbers, intervals_max);

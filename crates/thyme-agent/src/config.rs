@@ -353,6 +353,8 @@ pub struct ThymeConfig {
     pub container_log_max_files: usize,
     /// Time between two scans of the directories.
     pub scan_interval: Duration,
+    /// Sets the record attribute `log.record.uid`.
+    pub record_uid: bool,
 }
 
 impl Default for ThymeConfig {
@@ -368,6 +370,7 @@ impl Default for ThymeConfig {
             deleted_files_bytes_max: 1 << 30,
             container_log_max_files: 5,
             scan_interval: Duration::from_secs(5),
+            record_uid: false,
         }
     }
 }

@@ -8,7 +8,7 @@ mod scan;
 mod watch;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     path::Path,
     sync::Arc,
@@ -30,7 +30,7 @@ use crate::{
     metrics::Metrics,
     tail::identity::Inode,
     worker::{WorkerHandle, WorkerMessage},
-    world::{LogTree, Opened, SharedClock},
+    world::{HashMap, LogTree, Opened, SharedClock},
 };
 
 /// One container's log: a live file and what it was rotated to.
@@ -151,7 +151,7 @@ impl Discovery {
     pub fn new(start: DiscoveryStart) -> (Self, Sender<()>) {
         let (stopper, stop) = bounded(0);
         let (sender, events) = bounded(DIRECTORY_EVENTS_MAX);
-        let mut resume: HashMap<_, Vec<_>> = HashMap::new();
+        let mut resume: HashMap<Place, Vec<_>> = HashMap::default();
         for (key, file) in start.resume {
             let group = (file.directory.clone(), file.live.clone());
             resume.entry(group).or_default().push((key, file));
@@ -174,7 +174,7 @@ impl Discovery {
             stop,
             resume,
             workers: start.workers,
-            assigned: HashMap::new(),
+            assigned: HashMap::default(),
             checkpoints: start.checkpoints,
             scan_interval: start.scan_interval,
             is_first_start: start.is_first_start,

@@ -33,6 +33,8 @@ mod connect;
 mod tls;
 mod warnings;
 mod chance;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::{io, path::PathBuf, sync::Arc};
 

@@ -23,3 +23,6 @@ pub mod checkpoint;
 
 pub mod admin;
 pub mod telemetry;
+
+#[cfg(test)]
+mod simulation;

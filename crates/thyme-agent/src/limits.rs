@@ -8,6 +8,10 @@ pub const READ_BYTES: usize = 256 * 1024;
 /// Room in the read buffer beyond `max_log_size` for what stands before a body.
 pub const LINE_HEADER_BYTES: usize = 4 * 1024;
 
+/// Bytes of a file's first line that its identity is derived from, at most: docker writes the time
+/// at a line's end, and its lines are far shorter.
+pub const FIRST_LINE_BYTES_MAX: usize = 256 * 1024;
+
 /// Events about directories that may wait for discovery; more are made good by a scan.
 pub const DIRECTORY_EVENTS_MAX: usize = 16 * 1024;
 
@@ -86,6 +90,9 @@ pub const SPOOL_CURSOR_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Requests that a worker may have on their way to the spool, in units of `request_bytes_max`.
 pub const SPOOL_PENDING_REQUESTS: usize = 2;
+
+/// How often a worker looks whether the spool has been drained.
+pub const SPOOL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Least time between two log lines about the same trouble that lasts.
 pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);

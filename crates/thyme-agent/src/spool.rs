@@ -144,6 +144,8 @@ pub struct Spool {
 
     waiting: VecDeque<Waiting>,
     written: Vec<Written>,
+    /// What workers are told at the end of a step: by then the exporter may have their requests.
+    news: Vec<(Sender<Settlement>, Settlement)>,
     /// Copies by worker and number, and their ids.
     copies: HashMap<(usize, u64), u64>,
     /// Ids of the copies, which are not sent from here.
@@ -220,6 +222,7 @@ impl Spool {
             metrics,
             waiting: VecDeque::new(),
             written: Vec::new(),
+            news: Vec::new(),
             copies: HashMap::new(),
             copy_ids: HashMap::new(),
             unsent: None,
@@ -296,8 +299,12 @@ impl Spool {
         if self.deadline.is_none() {
             self.hand_over(now);
         }
+        self.tell();
         let is_over = self.handed_requests == 0 || self.deadline.is_none_or(|at| now >= at);
         let is_end = self.is_closed && is_over;
+        if is_end {
+            self.store.close();
+        }
         self.write_cursor(now, is_end);
         self.show();
         if is_end {
@@ -367,6 +374,10 @@ impl Spool {
                 }
             }
         }
+        // A record that failed takes along what was written before it and not yet synced.
+        while let Some(lost) = self.written.pop_if(|written| self.store.is_done(written.id)) {
+            self.waiting.push_front(lost.waiting);
+        }
         if self.written.is_empty() {
             return;
         }
@@ -414,8 +425,14 @@ impl Spool {
             self.metrics.spool_requests.add_gauge(1);
             Settlement::Kept(request)
         };
-        // A worker that has ended has nothing to forget any more.
-        let _ended = reply.send(settlement);
+        self.news.push((reply, settlement));
+    }
+
+    fn tell(&mut self) {
+        for (reply, settlement) in self.news.drain(..) {
+            // A worker that has ended has nothing to forget any more.
+            let _ended = reply.send(settlement);
+        }
     }
 
     /// Gives the exporter what is kept, oldest first, as far as memory and its channel have room.

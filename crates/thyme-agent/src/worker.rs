@@ -12,10 +12,11 @@ mod schedule;
 mod settle;
 mod snapshot;
 mod turn;
+mod uid;
 mod upkeep;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -29,6 +30,7 @@ use self::{
     rescue::UnderWay,
     schedule::Schedule,
     turn::Progress,
+    upkeep::Attention,
 };
 use crate::{
     batch::{Batch, BatchLimits},
@@ -37,13 +39,14 @@ use crate::{
     discover::GroupKey,
     encode::{EncodeError, Encoder},
     limits::{
-        HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, SPOOL_PENDING_REQUESTS, UPKEEP_INTERVAL,
+        HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, SPOOL_LOOK_INTERVAL,
+        SPOOL_PENDING_REQUESTS, UPKEEP_INTERVAL,
     },
     metrics::Metrics,
     queue::{Request, Settlement, Token},
-    spool::{SpoolLink, SpoolMessage},
+    spool::SpoolLink,
     tail::idle_watch::{IdleWatch, Woken},
-    world::SharedClock,
+    world::{HashMap, SharedClock},
 };
 
 /// What a worker takes from the configuration, its share of the budgets included.
@@ -99,13 +102,8 @@ pub struct Worker {
     urgent: Vec<u32>,
     /// Groups that are polled, and in which order.
     schedule: Schedule,
-    /// Groups that need to be looked after now and then: those with an open partial line, those that
-    /// are idle without a watch, those without files.
-    with_partials: BTreeSet<u32>,
-    unwatched: BTreeSet<u32>,
-    empty: BTreeSet<u32>,
-    /// Files that need it: read to their end, or gone from their directory.
-    ending: BTreeSet<u32>,
+    /// Groups and files that need to be looked after now and then.
+    attention: Attention,
     /// Files by number; a number is never used again, so that a late settlement can't hit another.
     files: HashMap<u32, Box<TailedFile>>,
     next_number: u32,
@@ -119,7 +117,7 @@ pub struct Worker {
     /// Requests that the exporter's channel had no room for; they go first when it has.
     unsent: VecDeque<Request>,
     /// What the exporter has, by number, where there is a spool for copies.
-    under_way: HashMap<u64, UnderWay>,
+    under_way: BTreeMap<u64, UnderWay>,
     next_request: u64,
     /// Where the open batch goes: set while it may hold bytes of urgent files.
     batch_goes_to_spool: bool,
@@ -200,15 +198,12 @@ impl Worker {
             checkpoints,
             keys,
             state,
-            groups: HashMap::new(),
-            numbers: HashMap::new(),
+            groups: HashMap::default(),
+            numbers: HashMap::default(),
             urgent: Vec::new(),
             schedule: Schedule::default(),
-            with_partials: BTreeSet::new(),
-            unwatched: BTreeSet::new(),
-            empty: BTreeSet::new(),
-            ending: BTreeSet::new(),
-            files: HashMap::new(),
+            attention: Attention::default(),
+            files: HashMap::default(),
             next_number: 0,
             idle,
             clock,
@@ -216,7 +211,7 @@ impl Worker {
             batch: Batch::new(limits),
             encoder,
             unsent: VecDeque::new(),
-            under_way: HashMap::new(),
+            under_way: BTreeMap::new(),
             next_request: 0,
             batch_goes_to_spool: false,
             is_rescuing: false,
@@ -273,8 +268,13 @@ impl Worker {
     fn poll_files(&mut self, now: Instant) -> Result<Option<Instant>, EncodeError> {
         let rescue = self.rescue(now)?;
         // While there is more to rescue, and the spool takes it, nothing else is read.
-        if rescue.is_some_and(|due| due <= now) || self.must_wait_for_spool() {
+        if rescue.is_some_and(|due| due <= now) {
             return Ok(rescue);
+        }
+        if self.must_wait_for_spool() {
+            // Nobody says when the spool has been drained.
+            let look_again = now + SPOOL_LOOK_INTERVAL;
+            return Ok(Some(rescue.map_or(look_again, |due| due.min(look_again))));
         }
         self.enqueue_due(now);
         for _ in 0..self.schedule.round() {
@@ -354,9 +354,10 @@ impl Worker {
     /// When the open batch is to leave; `None` while it is empty, or while so many requests are on
     /// their way that waiting makes larger ones.
     fn batch_deadline(&self) -> Option<Instant> {
-        let is_congested = self.outstanding_requests
-            >= self.config.config.exporter.queue.num_consumers
-            || self.is_budget_used();
+        // Nothing but the batch itself may use the budget up: then nobody else will make room.
+        let consumers = self.config.config.exporter.queue.num_consumers;
+        let is_congested = self.outstanding_requests >= consumers
+            || (self.outstanding_requests > 0 && self.is_budget_used());
         let waits = if self.batch_goes_to_spool { self.is_closing_blocked() } else { is_congested };
         let opened_at = self.batch.opened_at.filter(|_| !waits)?;
         Some(opened_at + self.config.config.batch.timeout)
@@ -413,11 +414,12 @@ impl Worker {
 
     /// Sends a request on its way to the exporter or the spool.
     fn dispatch(&mut self, request: Request) {
-        if let Some(spool) = self.spool.as_ref().filter(|_| request.token.to_spool) {
-            self.spool_pending_requests += 1;
-            self.spool_pending_bytes += request.token.charged_bytes;
-            // A spool that has ended ends the pipeline's health.
-            let _ended = spool.messages.send(SpoolMessage::Keep(request));
+        if request.token.to_spool && self.spool.is_some() {
+            // What the exporter has had no room for was read before.
+            while let Some(earlier) = self.unsent.pop_front() {
+                self.divert(earlier);
+            }
+            self.keep(request);
             return;
         }
         if self.outstanding_requests == 0 {

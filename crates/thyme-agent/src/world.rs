@@ -6,13 +6,19 @@ pub mod real;
 
 use std::{
     ffi::OsString,
-    fmt, io,
+    fmt,
+    hash::{BuildHasherDefault, DefaultHasher},
+    io,
     path::Path,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
 use crate::tail::identity::Inode;
+
+/// A map whose order depends on nothing but what was done with it, so that a simulated run can be
+/// repeated.
+pub type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
 /// Time.
 pub trait Clock: Send + Sync {
@@ -28,6 +34,10 @@ pub trait LogFile: Send + fmt::Debug {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Its length now, in bytes.
     fn length(&self) -> io::Result<u64>;
+    /// When its inode came to be, in nanoseconds since the Unix epoch, where that is known.
+    fn born_unix_nanos(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A log file that was opened.

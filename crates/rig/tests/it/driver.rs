@@ -34,6 +34,7 @@ const VARIABLES: [&str; 14] = [
     "FLOOD_RATE",
     "IDLE",
     "STARTUP_MAX",
+    "OUTAGE_KILLS",
 ];
 
 /// A place for one start of `rig`.

@@ -11,7 +11,10 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::frame::{self, FrameError};
-use crate::tail::identity::{Head, Inode};
+use crate::tail::{
+    identity::{Head, Inode},
+    uid::FileUid,
+};
 
 const MAGIC: &str = "thyme-checkpoints 1";
 
@@ -60,6 +63,12 @@ pub struct FileCheckpoint {
     /// Whether it was read to its end after its successor came.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
+    /// What its records carry; absent until one was to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<FileUid>,
+    /// What its records carried before it was truncated, as long as none has been read since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_uid: Option<FileUid>,
 }
 
 impl FileCheckpoint {

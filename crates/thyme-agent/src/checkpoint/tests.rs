@@ -3,6 +3,7 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use super::*;
+use crate::tail::uid::FileUid;
 use crate::world::real::SystemClock;
 
 fn checkpoint(offset: u64) -> FileCheckpoint {
@@ -17,6 +18,8 @@ fn checkpoint(offset: u64) -> FileCheckpoint {
         offset,
         beyond: vec![(10, 20)],
         finished: false,
+        uid: None,
+        former_uid: None,
     }
 }
 
@@ -42,6 +45,22 @@ fn what_is_published_comes_back() {
     let (_state, restored) = open(directory.path(), false).unwrap();
     assert!(!restored.is_first_start);
     assert_eq!(restored.files, [checkpoint(5)]);
+}
+
+/// Scenario: a checkpoint that an agent wrote which knew no identities, and one with both of them.
+/// Guarantees: the first is read as one without; the second comes back, and without identities
+/// nothing is written of them.
+#[test]
+fn identities_are_optional() {
+    let old = r#"{"directory":"/logs","live":"0.log","name":"0.log","device":1,"inode":2,"head_bytes":3,"head_crc32":4,"offset":5}"#;
+    let read: FileCheckpoint = serde_json::from_str(old).unwrap();
+    assert_eq!((read.uid, read.former_uid), (None, None));
+    assert_eq!(serde_json::to_string(&read).unwrap(), old);
+    let derive = |line: &[u8]| FileUid::derive(&read.directory, &read.live, line, None);
+    let (uid, former) = (derive(b"a"), derive(b"b").distinct_from([derive(b"b")], None));
+    let with = FileCheckpoint { uid: Some(uid), former_uid: Some(former), ..read };
+    let bytes = format::encode([with.clone()].iter());
+    assert_eq!(format::decode(&bytes).unwrap(), [with]);
 }
 
 /// Scenario: each byte of the checkpoint file is flipped, or the file is cut there (row 16).

@@ -163,5 +163,6 @@ fn thyme(body: &Section<'_>) -> ThymeConfig {
             SCAN_INTERVAL_MIN..=SCAN_INTERVAL_MAX,
             default.scan_interval,
         ),
+        record_uid: body.flag("record_uid", default.record_uid),
     }
 }

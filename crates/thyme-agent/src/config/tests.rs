@@ -87,6 +87,7 @@ extensions:
     deleted_files_bytes_max: 64MiB
     container_log_max_files: 3
     scan_interval: 10s
+    record_uid: true
 service:
   extensions: [file_storage/state, health_check, thyme]
   pipelines:
@@ -206,6 +207,7 @@ fn defaults_are_the_collectors() {
             deleted_files_bytes_max: 1 << 30,
             container_log_max_files: 5,
             scan_interval: 5 * second,
+            record_uid: false,
         },
         telemetry: TelemetryConfig {
             log_level: LogLevel::Info,
@@ -289,6 +291,7 @@ fn every_key_arrives() {
         deleted_files_bytes_max: 64 << 20,
         container_log_max_files: 3,
         scan_interval: Duration::from_secs(10),
+        record_uid: true,
     };
     assert_eq!(config.thyme, expected);
     telemetry_arrived(&config.telemetry);
@@ -392,7 +395,7 @@ fn unknown_keys_name_the_nearest() {
     );
     assert_eq!(
         refused(COMPLETE, "port: 0", "prot: 0"),
-        "agent.yaml:88: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::prot: \
+        "agent.yaml:89: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::prot: \
          unknown key, the nearest known one is `port`"
     );
 }

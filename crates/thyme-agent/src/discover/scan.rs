@@ -2,7 +2,7 @@
 //! and what has changed since the last look.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ffi::{OsStr, OsString},
     io,
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use crate::{
     limits::WATCHED_SCANS,
     metrics::Metrics,
     tail::identity::Inode,
-    world::{DirectoryState, Entry, EntryKind, LogTree, Opened, SharedClock},
+    world::{DirectoryState, Entry, EntryKind, HashMap, LogTree, Opened, SharedClock},
 };
 
 /// A directory whose time of change lies further back than this has shown all its changes.
@@ -94,7 +94,7 @@ impl Scanner {
     ) -> Self {
         Self {
             sources,
-            known: HashMap::new(),
+            known: HashMap::default(),
             tree,
             clock,
             open_files_max,
@@ -173,23 +173,26 @@ impl Scanner {
             known.scan = self.looks % WATCHED_SCANS;
         }
         known.is_watched |= directory.is_watched;
-        let Ok(state) = self.tree.directory(&directory.path) else {
-            self.tree.forget_root(&directory.path);
-            return gone(known);
+        let state = match self.tree.directory(&directory.path) {
+            Ok(state) => state,
+            Err(error) => return self.unreadable(directory, known, &error),
         };
         let changed_at = state.changed_at;
         if had_all_places && changed_at.is_some() && known.changed_at == changed_at {
             self.known.insert(directory.path.clone(), known);
             return Found::default();
         }
-        let Ok(entries) = self.tree.entries(&directory.path) else { return gone(known) };
+        let entries = match self.tree.entries(&directory.path) {
+            Ok(entries) => entries,
+            Err(error) => return self.unreadable(directory, known, &error),
+        };
         let wall = UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos());
         let mut look = Look {
             directory: &directory.path,
             state,
             scanner: self,
             known: &mut known,
-            groups: HashMap::new(),
+            groups: HashMap::default(),
             new_directories: BTreeMap::new(),
             must_look_again: false,
         };
@@ -215,6 +218,20 @@ impl Scanner {
         let kept = Places::new(places);
         self.places.push(Arc::clone(&kept));
         kept
+    }
+
+    /// A directory that isn't there any more is gone. Any other failure says nothing about it: what
+    /// is known of it stays, and it is looked at again.
+    fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
+        if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+            self.tree.forget_root(&directory.path);
+            return gone(known);
+        }
+        self.metrics.file_errors.increment();
+        tracing::warn!(path = ?directory.path, %error, "cannot read a log directory");
+        known.changed_at = None;
+        self.known.insert(directory.path.clone(), known);
+        Found::default()
     }
 
     /// Opens a file of `directory`, beneath the root that leads there.
@@ -428,7 +445,7 @@ mod tests {
             directory.is_watched = directory.path != unwatched;
             pending.extend(scanner.scan(&directory).new_directories);
         }
-        let mut times: HashMap<PathBuf, u32> = HashMap::new();
+        let mut times: HashMap<PathBuf, u32> = HashMap::default();
         for _ in 0..WATCHED_SCANS {
             let due = scanner.due_directories();
             assert!(due.len() < 25, "{} of 51 directories at once", due.len());

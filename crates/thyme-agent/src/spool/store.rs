@@ -252,16 +252,18 @@ impl Store {
     /// An active segment with room for a record of so many bytes.
     fn make_room(&mut self, record_bytes: u64) -> io::Result<()> {
         let used = self.segments.back().map_or(0, |segment| segment.bytes);
-        if self.active.is_some() && (used == 0 || used + record_bytes <= SPOOL_SEGMENT_BYTES) {
-            return Ok(());
+        let room = SPOOL_SEGMENT_BYTES.min(self.bytes_max).max(record_bytes);
+        if let Some(active) = &mut self.active
+            && (used == 0 || used + record_bytes <= SPOOL_SEGMENT_BYTES)
+        {
+            return if used == 0 { active.file.reserve(room) } else { Ok(()) };
         }
         self.seal()?;
         let number = self.next_segment;
         let name = segment_name(number);
         let mut file = self.disk.create(&name)?;
         // Half a record because of a full disk would be of no use to anybody.
-        let reserved = file.reserve(SPOOL_SEGMENT_BYTES.min(self.bytes_max).max(record_bytes));
-        if let Err(error) = reserved.and_then(|()| self.disk.sync_directory(DIRECTORY)) {
+        if let Err(error) = file.reserve(room).and_then(|()| self.disk.sync_directory(DIRECTORY)) {
             drop(file);
             // What can't be removed is empty, and goes at the next start.
             let _left = self.disk.remove(&name);
@@ -403,7 +405,7 @@ impl Store {
         }
     }
 
-    fn is_done(&self, id: u64) -> bool {
+    pub(super) fn is_done(&self, id: u64) -> bool {
         self.done.skip(id) > id
     }
 
@@ -420,8 +422,7 @@ impl Store {
         while let Some(segment) = self.segments.get(at) {
             let is_done = segment.ids.is_none_or(|(first, last)| self.done.skip(first) > last);
             let is_active = self.active.is_some() && at + 1 == self.segments.len();
-            // An active one without records was just made, to be written to.
-            if !is_done || (is_active && segment.ids.is_none()) {
+            if !is_done || (is_active && self.empty_active()) {
                 at += 1;
                 continue;
             }
@@ -432,6 +433,31 @@ impl Store {
                 self.put_away(&segment);
             }
         }
+    }
+
+    /// Makes the active segment, all of whose records are done, an empty one to be written to again:
+    /// a pod's end must not cost a new file each time. `false` where that can't be.
+    fn empty_active(&mut self) -> bool {
+        let (Some(active), Some(segment)) = (&mut self.active, self.segments.back_mut()) else {
+            return false;
+        };
+        if segment.bytes == 0 {
+            return true;
+        }
+        if segment.is_damaged || active.file.truncate(0).is_err() {
+            return false;
+        }
+        (segment.bytes, segment.ids) = (0, None);
+        if self.position.segment == segment.number {
+            self.position.offset = 0;
+        }
+        true
+    }
+
+    /// Nothing will be written any more.
+    pub(super) fn close(&mut self) {
+        self.active = None;
+        self.remove_done();
     }
 
     fn put_away(&mut self, segment: &Segment) {

@@ -214,11 +214,13 @@ impl Rig {
     }
 }
 
+/// Files that hold anything.
 fn files(directory: &Path, suffix: &str) -> Vec<std::path::PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(directory.join("spool"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.to_string_lossy().ends_with(suffix))
+        .filter(|path| path.metadata().unwrap().len() > 0)
         .collect();
     files.sort();
     files

@@ -32,8 +32,26 @@ impl Source {
     /// Of an archive: its compressed bytes that were not read.
     pub fn rest_bytes(&self) -> Option<u64> {
         let Self::Archive(archive) = self else { return None };
-        let Sequential { file, offset } = archive.decoder.get_ref();
+        let Sequential { file, offset } = archive.decoder.as_ref()?.get_ref();
         Some(file.length().ok()?.saturating_sub(*offset))
+    }
+
+    /// The file itself.
+    pub fn file(&self) -> Option<&dyn LogFile> {
+        match self {
+            Self::Plain(file) => Some(&**file),
+            Self::Archive(archive) => Some(&*archive.decoder.as_ref()?.get_ref().file),
+        }
+    }
+
+    /// Its bytes from the start, whatever has been read; [`Source::fill`] doesn't notice.
+    pub fn from_start(&self) -> Box<dyn Read + '_> {
+        let Some(file) = self.file() else { return Box::new(io::empty()) };
+        let plain = Sequential { file, offset: 0 };
+        match self {
+            Self::Plain(_) => Box::new(plain),
+            Self::Archive(_) => Box::new(MultiGzDecoder::new(plain)),
+        }
     }
 
     /// Whether what [`Source::fill`] returned is lost to the next call unless given back.
@@ -47,7 +65,8 @@ impl Source {
 
 /// A `.gz` archive, read from its start to its end.
 pub struct Archive {
-    decoder: MultiGzDecoder<Sequential<Box<dyn LogFile>>>,
+    /// `None` only while it is begun anew.
+    decoder: Option<MultiGzDecoder<Sequential<Box<dyn LogFile>>>>,
     /// Decompressed offset of what the decoder gives next.
     decoded: u64,
     /// The unfinished line that was given back, which precedes `decoded`.
@@ -59,8 +78,15 @@ pub struct Archive {
 impl Archive {
     /// Opens it at the start.
     pub fn new(file: Box<dyn LogFile>) -> Self {
-        let decoder = MultiGzDecoder::new(Sequential { file, offset: 0 });
+        let decoder = Some(MultiGzDecoder::new(Sequential { file, offset: 0 }));
         Self { decoder, decoded: 0, carry: Vec::new(), ended: false }
+    }
+
+    /// Goes back to the start, since a decoder can't be trusted after a failed read.
+    fn rewind(&mut self) {
+        if let Some(decoder) = self.decoder.take() {
+            *self = Self::new(decoder.into_inner().file);
+        }
     }
 
     /// The head of what it holds.
@@ -71,13 +97,23 @@ impl Archive {
         Ok(Head::of(&first))
     }
 
+    /// After an error of the operating system the next call begins anew; after one of the decoder
+    /// there is nothing to be had any more.
     fn fill(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let result = self.fill_on(buffer, offset);
+        if result.as_ref().is_err_and(|error| error.raw_os_error().is_some()) {
+            self.rewind();
+        }
+        result
+    }
+
+    fn fill_on(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let carried = self.carry.len();
         buffer[..carried].copy_from_slice(&self.carry);
         self.skip_to(offset + carried as u64, &mut buffer[carried..])?;
         let mut filled = carried;
         while filled < buffer.len() && !self.ended {
-            match retry(|| self.decoder.read(&mut buffer[filled..]))? {
+            match self.decode(&mut buffer[filled..])? {
                 0 => self.ended = true,
                 read => {
                     filled += read;
@@ -88,11 +124,15 @@ impl Archive {
         Ok(filled)
     }
 
+    fn decode(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.decoder.as_mut().map_or(Ok(0), |decoder| retry(|| decoder.read(buffer)))
+    }
+
     /// Decompresses and forgets up to `offset`, with `scratch` as the place for it.
     fn skip_to(&mut self, offset: u64, scratch: &mut [u8]) -> io::Result<()> {
         while self.decoded < offset && !self.ended {
             let wanted = scratch.len().min((offset - self.decoded) as usize);
-            match retry(|| self.decoder.read(&mut scratch[..wanted]))? {
+            match self.decode(&mut scratch[..wanted])? {
                 0 => self.ended = true,
                 read => self.decoded += read as u64,
             }

@@ -170,6 +170,40 @@ impl Worker {
         }
     }
 
+    /// Gives a request to the spool.
+    pub(super) fn keep(&mut self, request: Request) {
+        let Some(spool) = &self.spool else { return };
+        self.spool_pending_requests += 1;
+        self.spool_pending_bytes += request.token.charged_bytes;
+        // A spool that has ended ends the pipeline's health.
+        let _ended = spool.messages.send(SpoolMessage::Keep(request));
+    }
+
+    /// Gives the spool a request that was meant for the exporter, and that it has not.
+    pub(super) fn divert(&mut self, mut request: Request) {
+        let number = request.token.number;
+        self.outstanding_requests -= 1;
+        self.outstanding_bytes -= request.token.charged_bytes;
+        self.metrics.queue_requests.add_gauge(-1);
+        if self.outstanding_requests == 0 {
+            self.state.set_waiting(false);
+        }
+        request.token.to_spool = true;
+        self.keep(request);
+        self.forget_copy(number);
+    }
+
+    /// The request has ended, or has another place: a copy of it isn't needed any more.
+    pub(super) fn forget_copy(&mut self, number: u64) {
+        if let Some(under_way) = self.under_way.remove(&number)
+            && under_way.is_secured
+            && let Some(spool) = &self.spool
+        {
+            let worker = spool.worker;
+            let _ended = spool.messages.send(SpoolMessage::Forget { worker, number });
+        }
+    }
+
     /// Reads on in a group whose files are urgent, once, and gives the spool what the open batch has
     /// of them when there is no more to read now.
     fn rescue_group(
@@ -182,7 +216,7 @@ impl Worker {
             urgent.iter().any(|id| self.files.get(id).is_some_and(|file| !file.is_finished()));
         let Some(group) = self.groups.get(&number) else { return Ok(None) };
         let mut due = has_unread.then_some(group.next_poll);
-        let has_open_line = group.lines.partials.queued().0 > 0;
+        let has_open_line = urgent.iter().any(|id| group.lines.partials.cover(*id));
         if (has_unread || has_open_line) && group.next_poll <= now {
             match self.read_for_spool(number, now)? {
                 Progress::Again => return Ok(Some(now)),
@@ -209,11 +243,14 @@ impl Worker {
         self.is_rescuing = false;
         let has_read = self.batch.source_bytes != before || self.next_request != requests_before;
         self.batch_goes_to_spool = (went_to_spool || has_read) && self.batch.opened_at.is_some();
-        // Its usual turn is when the read has put it off to.
-        if let Some(group) = self.groups.get(&number)
+        // Its usual turn is when this read has put it off to; one that it has now comes all the same.
+        if let Some(group) = self.groups.get_mut(&number)
             && group.turn == Turn::Waiting
         {
-            self.schedule.wait_until(group.next_poll, number);
+            match progress {
+                Ok(Progress::Idle) => group.turn = Turn::Idle,
+                _ => self.schedule.wait_until(group.next_poll, number),
+            }
         }
         progress
     }
@@ -221,10 +258,11 @@ impl Worker {
     /// An open line of files that are gone and read to their end leaves as a piece: its rest, if it
     /// ever comes, follows as another.
     fn release_open_lines(&mut self, number: u32, urgent: &[u32]) -> Result<(), EncodeError> {
+        let Some(group) = self.groups.get(&number) else { return Ok(()) };
         let is_held_back = |id: &u32| {
-            self.files
-                .get(id)
-                .is_some_and(|file| !file.is_present && file.is_finished() && !file.is_settled())
+            let file = self.files.get(id);
+            file.is_some_and(|file| !file.is_present && file.is_finished())
+                && group.lines.partials.cover(*id)
         };
         let is_caught_up = self
             .oldest_unfinished(number)
@@ -287,7 +325,7 @@ impl Worker {
         file.source = None;
         file.finished_at = Some(now);
         file.continuation = None;
-        self.ending.insert(id);
+        self.attention.ending.insert(id);
         self.metrics.open_files.add_gauge(-1);
         if lost == 0 {
             return;

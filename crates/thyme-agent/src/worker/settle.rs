@@ -4,7 +4,6 @@ use super::Worker;
 use crate::{
     checkpoint::Change,
     queue::{FileRange, Request, Settled, Settlement},
-    spool::SpoolMessage,
 };
 
 impl Worker {
@@ -31,13 +30,7 @@ impl Worker {
         self.metrics.queued_request.add(-records, -bytes);
         self.metrics.book_end(&settled);
         let request = settled.request;
-        if let Some(under_way) = self.under_way.remove(&request.token.number)
-            && under_way.is_secured
-            && let Some(spool) = &self.spool
-        {
-            let (worker, number) = (spool.worker, request.token.number);
-            let _ended = spool.messages.send(SpoolMessage::Forget { worker, number });
-        }
+        self.forget_copy(request.token.number);
         self.release(request);
         self.hand_over();
     }

@@ -43,7 +43,7 @@ impl Worker {
         self.withdraw(resume);
         let is_gone = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_present);
         let gone: Vec<u32> = self.group_files(number).into_iter().filter(is_gone).collect();
-        self.ending.extend(gone);
+        self.attention.ending.extend(gone);
         self.assess(number);
         self.forget_vanished(number);
         self.activate(number, now);
@@ -55,7 +55,8 @@ impl Worker {
         }
         let number = self.new_number();
         let receiver = &self.config.config.receivers[snapshot.key.receiver];
-        let group = Group::new(Arc::clone(&snapshot.key), receiver, now);
+        let record_uid = self.config.config.thyme.record_uid;
+        let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
         self.groups.insert(number, Box::new(group));
         self.numbers.insert(Arc::clone(&snapshot.key), number);
         number
@@ -85,20 +86,25 @@ impl Worker {
             return;
         }
         let Some(opened) = found.opened else { return };
-        let head = match head_of(&*opened.file, compressed) {
-            Ok(head) => head,
-            Err(error) => {
-                self.metrics.file_errors.increment();
-                tracing::warn!(file = ?found.name, %error, "cannot read the head of a log file");
-                return;
-            }
-        };
+        if compressed && self.recognise_archive(number, &opened, &plain) {
+            return;
+        }
+        // Discovery reports a file once: it is followed even if it can't be read now.
+        let head = head_of(&*opened.file, compressed).unwrap_or_else(|error| {
+            self.metrics.file_errors.increment();
+            tracing::warn!(file = ?found.name, %error, "cannot read the head of a log file");
+            Head::default()
+        });
         let resumed = take_checkpoint(resume, &opened, &plain, compressed);
         let is_live = name.rotated_at.is_none();
         let file = match resumed {
-            Some((key, checkpoint)) => self.resume_file(number, opened, plain, key, &checkpoint),
+            Some((key, checkpoint)) => {
+                let file = self.resume_file(number, opened, plain, key, &checkpoint);
+                TailedFile { head: checkpoint.head(), ..file }
+            }
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
+        let head = if head.bytes > file.head.bytes { head } else { file.head };
         let mut file = TailedFile { head, ..file };
         if compressed {
             file.source = file.source.map(into_archive);
@@ -129,6 +135,28 @@ impl Worker {
         false
     }
 
+    /// Whether an archive is what an open file of the group was rotated and compressed to before
+    /// its directory was looked at again.
+    fn recognise_archive(&mut self, number: u32, opened: &Opened, plain: &Arc<OsStr>) -> bool {
+        let Some(group) = self.groups.get(&number) else { return false };
+        let live = Arc::clone(&group.key.live);
+        for id in self.group_files(number) {
+            let Some(file) = self.files.get_mut(&id) else { continue };
+            let Some(Source::Plain(open)) = &file.source else { continue };
+            if file.is_present || file.name != live {
+                continue;
+            }
+            let head = Head::read(&**open, HEAD_BYTES_MAX).unwrap_or(file.head);
+            let found = Archive::head(&*opened.file, HEAD_BYTES_MAX);
+            if found.is_ok_and(|found| found == head) {
+                file.is_present = true;
+                file.name.clone_from(plain);
+                return true;
+            }
+        }
+        false
+    }
+
     fn resume_file(
         &mut self,
         number: u32,
@@ -141,6 +169,7 @@ impl Worker {
         let mut file = new_file(key, number, opened, name);
         file.offset = checkpoint.offset;
         file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
+        (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);
         // A plain file that has grown since had a late writer. (An archive is shorter than what
         // it holds.)
         if checkpoint.finished && bytes <= checkpoint.offset {
@@ -177,7 +206,7 @@ impl Worker {
         group.files.push(id);
         let checkpoint = (file.key, Some(file.checkpoint(&group.key)));
         if file.is_finished() {
-            self.ending.insert(id);
+            self.attention.ending.insert(id);
         }
         self.files.insert(id, Box::new(file));
         let files = &self.files;
@@ -213,7 +242,7 @@ impl Worker {
         group.next_poll = now;
         if group.turn != Turn::Ready && !group.files.is_empty() {
             group.turn = Turn::Ready;
-            self.unwatched.remove(&number);
+            self.attention.unwatched.remove(&number);
             self.schedule.enqueue(number);
         }
     }
@@ -244,6 +273,8 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         is_at_risk: false,
         end_since: None,
         finished_at: None,
+        uid: None,
+        former_uid: None,
     }
 }
 

@@ -148,7 +148,7 @@ impl Worker {
             }
         }
         if !group.is_watched {
-            self.unwatched.insert(number);
+            self.attention.unwatched.insert(number);
         }
         Progress::Idle
     }
@@ -159,7 +159,7 @@ impl Worker {
         if let Some(file) = self.files.get_mut(&id) {
             file.finished_at = Some(now);
             file.continuation = None;
-            self.ending.insert(id);
+            self.attention.ending.insert(id);
         }
         self.publish(&[id]);
         Ok(())
@@ -218,7 +218,7 @@ impl Worker {
                 Err(error) => {
                     report_unreadable(&self.metrics, file, &error, self.clock.now());
                     if file.is_finished() {
-                        self.ending.insert(id);
+                        self.attention.ending.insert(id);
                     }
                     return None;
                 }
@@ -235,6 +235,7 @@ impl Worker {
 
     /// Parses the buffer from `at` on, and books what became of it.
     fn parse(&mut self, number: u32, id: u32, at: usize, filled: usize) -> (usize, Stop) {
+        self.name_file(number, id);
         let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
         else {
             return (0, Stop::NoNewline);
@@ -262,7 +263,7 @@ impl Worker {
         let consumed = head_bytes + consumed;
         booking.end(&self.metrics, consumed);
         if group.lines.partials.is_any_open() {
-            self.with_partials.insert(number);
+            self.attention.with_partials.insert(number);
         }
         advance(file, &bytes[..consumed]);
         self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
@@ -292,6 +293,7 @@ impl Worker {
         {
             self.close_batch()?;
         }
+        self.name_file(number, id);
         let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
         else {
             return Ok(0);
@@ -308,7 +310,7 @@ impl Worker {
         );
         booking.end(&self.metrics, consumed);
         if group.lines.partials.is_any_open() {
-            self.with_partials.insert(number);
+            self.attention.with_partials.insert(number);
         }
         file.continuation = Some(line);
         advance(file, &bytes[..consumed]);
@@ -358,8 +360,8 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
 fn report_unreadable(metrics: &Metrics, file: &mut TailedFile, error: &io::Error, now: Instant) {
     metrics.file_errors.increment();
     tracing::warn!(file = ?file.name, %error, "cannot read a log file");
-    // A damaged archive stays damaged; a plain file may come back.
-    if matches!(file.source, Some(Source::Archive(_))) {
+    // A damaged archive stays damaged; what the operating system couldn't read may come back.
+    if matches!(file.source, Some(Source::Archive(_))) && error.raw_os_error().is_none() {
         metrics.lost_files.increment();
         // How much is in the rest of it, nobody knows: what it takes on disk is the least.
         let archive_bytes = file.source.as_ref().and_then(Source::rest_bytes).unwrap_or(0);

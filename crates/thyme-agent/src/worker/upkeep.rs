@@ -1,7 +1,7 @@
 //! What isn't urgent: partial lines that nobody ends, files that linger, idle files whose watch
 //! may have missed an event, groups that are gone.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use thyme_core::cri::Stream;
 
@@ -17,6 +17,19 @@ use crate::{
     tail::{acknowledge::Acknowledged, identity::Head, idle_watch::Woken, source::Source},
 };
 
+/// What needs to be looked after now and then, so that upkeep costs nothing for everything else.
+#[derive(Debug, Default)]
+pub(super) struct Attention {
+    /// Groups with an open partial line; some whose line has left.
+    pub(super) with_partials: BTreeSet<u32>,
+    /// Groups that are idle without a watch.
+    pub(super) unwatched: BTreeSet<u32>,
+    /// Groups that had no file left.
+    pub(super) empty: BTreeSet<u32>,
+    /// Files that were read to their end, or are gone from their directory.
+    pub(super) ending: BTreeSet<u32>,
+}
+
 impl Worker {
     /// Looks after everything once.
     pub(super) fn upkeep(&mut self, now: Instant) -> Result<(), EncodeError> {
@@ -25,7 +38,7 @@ impl Worker {
         self.close_lingering(now);
         self.look_after_deleted(now);
         self.check_idle(now);
-        let empty: Vec<u32> = self.empty.iter().copied().collect();
+        let empty: Vec<u32> = self.attention.empty.iter().copied().collect();
         for number in empty {
             self.forget_group(number);
         }
@@ -35,10 +48,10 @@ impl Worker {
     /// Lets go of partial lines whose end isn't waited for any longer.
     fn flush_ended_partials(&mut self, now: Instant) -> Result<(), EncodeError> {
         let mut ended = Vec::new();
-        self.with_partials.retain(|number| {
+        self.attention.with_partials.retain(|number| {
             self.groups.get(number).is_some_and(|group| group.lines.partials.is_any_open())
         });
-        for number in &self.with_partials {
+        for number in &self.attention.with_partials {
             let Some(group) = self.groups.get_mut(number) else { continue };
             for stream in [Stream::Stdout, Stream::Stderr] {
                 // The next fragment may stand in what hasn't been read yet.
@@ -67,7 +80,7 @@ impl Worker {
     /// As long as open partial lines hold more memory than they may, the largest leave in pieces.
     fn keep_partials_within_budget(&mut self) -> Result<(), EncodeError> {
         loop {
-            let held = self.with_partials.iter().map(|number| {
+            let held = self.attention.with_partials.iter().map(|number| {
                 let group = self.groups.get(number);
                 (group.map_or(0, |group| group.lines.partials.held_bytes()), *number)
             });
@@ -115,7 +128,7 @@ impl Worker {
     /// Closes files that were finished a while ago, unless their writer was late.
     fn close_lingering(&mut self, now: Instant) {
         let (mut late, mut groups) = (Vec::new(), Vec::new());
-        self.ending.retain(|id| {
+        self.attention.ending.retain(|id| {
             let Some(file) = self.files.get_mut(id) else { return false };
             let Some(finished_at) = file.finished_at else {
                 // It is gone, and still read; or it goes on, and is no longer looked after.
@@ -163,7 +176,7 @@ impl Worker {
             !is_gone
         });
         if group.files.is_empty() {
-            self.empty.insert(number);
+            self.attention.empty.insert(number);
         }
         if let Some(checkpoints) = &self.checkpoints
             && !gone.is_empty()
@@ -179,13 +192,13 @@ impl Worker {
             self.groups.get(&number).is_some_and(|group| group.lines.partials.queued().0 > 0);
         let has_files = self.groups.get(&number).is_some_and(|group| !group.files.is_empty());
         if has_files {
-            self.empty.remove(&number);
+            self.attention.empty.remove(&number);
         }
         if is_in_batch || has_open_line || has_files {
             return;
         }
-        self.empty.remove(&number);
-        self.unwatched.remove(&number);
+        self.attention.empty.remove(&number);
+        self.attention.unwatched.remove(&number);
         if let Some(group) = self.groups.remove(&number) {
             self.numbers.remove(&group.key);
             self.idle.disarm(number);
@@ -220,7 +233,7 @@ impl Worker {
         let mut due: Vec<u32> = if is_full {
             self.groups.keys().copied().collect()
         } else {
-            self.unwatched.iter().copied().collect()
+            self.attention.unwatched.iter().copied().collect()
         };
         due.sort_unstable();
         for number in due {
@@ -247,6 +260,7 @@ impl Worker {
         file.head = Head::default();
         file.continuation = None;
         file.end_since = None;
+        file.former_uid = file.uid.take().or(file.former_uid);
         let group = file.group;
         self.next_number += 1;
         let next = self.next_number;

@@ -48,6 +48,11 @@ impl LogFile for File {
     fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
+
+    fn born_unix_nanos(&self) -> Option<u64> {
+        let born = self.metadata().ok()?.created().ok()?;
+        u64::try_from(born.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()
+    }
 }
 
 /// The node's log directories.

@@ -9,5 +9,6 @@ mod backpressure;
 mod cli;
 mod export;
 mod hostile;
+mod identity;
 mod rotation;
 mod spool;
