@@ -283,8 +283,15 @@ impl Worker {
                 return Ok(rescue);
             }
             let Some(number) = self.schedule.next() else { continue };
-            if !self.groups.contains_key(&number) {
+            let Some(group) = self.groups.get_mut(&number) else {
                 self.schedule.rest(number);
+                continue;
+            };
+            // A rescue may have read it meanwhile, and put its turn off.
+            if group.next_poll > now + group.poll_slack() {
+                group.turn = Turn::Waiting;
+                self.schedule.rest(number);
+                self.schedule.wait_until(group.next_poll, number);
                 continue;
             }
             let before = self.state.read_bytes.load(Ordering::Relaxed);
