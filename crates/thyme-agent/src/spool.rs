@@ -608,4 +608,7 @@ impl Spool {
 }
 
 #[cfg(test)]
+pub(crate) use self::store::read_cursor;
+
+#[cfg(test)]
 mod tests;

@@ -246,6 +246,8 @@ impl Worker {
     pub(crate) fn step(&mut self) -> Result<Step, EncodeError> {
         self.state.beat();
         self.take_settlements();
+        // The spool shares the exporter's channel: room may come without a settlement.
+        self.hand_over();
         crate::failpoint::hit("worker_turn");
         self.take_messages();
         if self.is_stopping {
@@ -385,7 +387,9 @@ impl Worker {
     fn close_batch(&mut self) -> Result<(), EncodeError> {
         let (records, source_bytes) = (self.batch.record_count, self.batch.source_bytes);
         let ranges: Arc<[_]> = self.batch.ranges.as_slice().into();
-        let to_spool = self.batch_goes_to_spool && !self.is_spool_useless();
+        // What was read before may still be in the spool: this must not overtake it.
+        let to_spool =
+            (self.batch_goes_to_spool || self.must_wait_for_spool()) && !self.is_spool_useless();
         self.batch_goes_to_spool = self.is_rescuing;
         if records == 0 {
             // Bytes without a record, such as a newline whose line has left: nothing to send.

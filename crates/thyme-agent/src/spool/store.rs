@@ -513,7 +513,7 @@ impl Store {
 }
 
 /// What is done; nothing where the cursor is missing or damaged, so that all is sent again.
-fn read_cursor(disk: &dyn StateDisk) -> Acknowledged {
+pub(crate) fn read_cursor(disk: &dyn StateDisk) -> Acknowledged {
     let bytes = match disk.read(CURSOR) {
         Ok(bytes) => bytes,
         Err(error) => {
