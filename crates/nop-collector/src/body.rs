@@ -2,6 +2,7 @@
 //! within a time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body as _;
@@ -11,10 +12,17 @@ use hyper::body::Incoming;
 use crate::limits::{BODY_TIMEOUT, BUFFERED_BYTES_MAX, DISCARDED_BYTES_MAX};
 use crate::refusal::Refusal;
 
-/// Bytes of bodies in memory, of all requests together.
-#[derive(Debug, Default)]
+/// Bytes of bodies in memory, of all requests together, and the time that each may take.
+#[derive(Debug)]
 pub(crate) struct Budget {
     used_bytes: AtomicUsize,
+    timeout: Duration,
+}
+
+impl Budget {
+    pub(crate) const fn new(timeout: Duration) -> Self {
+        Self { used_bytes: AtomicUsize::new(0), timeout }
+    }
 }
 
 /// A request's share of the budget; given back when dropped.
@@ -79,10 +87,10 @@ pub(crate) async fn collect<'b>(
         }
         Ok(())
     };
-    match tokio::time::timeout(BODY_TIMEOUT, receive).await {
+    match tokio::time::timeout(budget.timeout, receive).await {
         Ok(received) => received?,
         Err(_) => {
-            let cause = format!("it took longer than {} s", BODY_TIMEOUT.as_secs());
+            let cause = format!("it took longer than {:?}", budget.timeout);
             return Err(Refusal::Interrupted { cause });
         }
     }

@@ -39,6 +39,8 @@ use tokio::{
     sync::mpsc,
 };
 
+use crate::authority::{Authority, TlsDirectory};
+
 /// Longest that anything expected is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -589,27 +591,6 @@ async fn a_sink_that_hangs_is_left_out() {
     }
 }
 
-/// A certificate for localhost, and its authority in PEM.
-fn certificate() -> (rustls::ServerConfig, String) {
-    let authority_key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::default();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority_pem = params.self_signed(&authority_key).unwrap().pem();
-    let issuer = rcgen::Issuer::new(params, authority_key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &issuer).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
-    (config, authority_pem)
-}
-
 /// Scenario: TLS over both protocols, first with an authority that the sink's certificate isn't of;
 /// failure mode 28: then the authority file is exchanged.
 /// Guarantees: nothing is sent to a sink that isn't trusted, nothing is lost, and the new file
@@ -617,10 +598,11 @@ fn certificate() -> (rustls::ServerConfig, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_with_an_exchanged_authority() {
     for protocol in PROTOCOLS {
-        let (server, authority) = certificate();
-        let sink = sink_with(|options| options.tls = Some(Arc::new(server))).await;
+        let authority = Authority::new();
+        let files = TlsDirectory::new(&authority, &authority);
+        let sink = sink_with(|options| options.tls = Some(files.for_collector(false))).await;
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), certificate().1).unwrap();
+        std::fs::write(file.path(), Authority::new().pem).unwrap();
         let tls = TlsConfig { insecure: false, ca_file: Some(file.path().to_owned()) };
         let endpoint = "https://localhost:4317".to_owned();
         let config = ExporterConfig { tls, endpoint, ..config(protocol) };
@@ -630,7 +612,7 @@ async fn tls_with_an_exchanged_authority() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(sink.report().requests, 0);
-        std::fs::write(file.path(), authority).unwrap();
+        std::fs::write(file.path(), &authority.pem).unwrap();
         exporter.all_acknowledged(3).await;
         assert_eq!(taken(&sink).len(), 3);
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end where its own set-up fails")]
 
+mod authority;
 mod node;
 
 mod allocations;
