@@ -50,7 +50,10 @@ mod tests {
         let own = rcgen::KeyPair::generate().unwrap();
         let certificate = rcgen::CertificateParams::default().self_signed(&own).unwrap().pem();
         let key_pem = own.serialize_pem();
-        assert_eq!(certificates(format!("{certificate}{certificate}").as_bytes()).unwrap().len(), 2);
+        assert_eq!(
+            certificates(format!("{certificate}{certificate}").as_bytes()).unwrap().len(),
+            2
+        );
         assert_eq!(roots(certificate.as_bytes()).unwrap().len(), 1);
         assert!(key(key_pem.as_bytes()).is_ok());
 
