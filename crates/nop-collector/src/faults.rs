@@ -100,9 +100,7 @@ impl Faults {
             (Some((name, value, fault)), _) if headers.get(name) != Some(value) => {
                 Some(fault.clone())
             }
-            (_, Some((bytes_max, fault))) if decompressed_bytes > *bytes_max => {
-                Some(fault.clone())
-            }
+            (_, Some((bytes_max, fault))) if decompressed_bytes > *bytes_max => Some(fault.clone()),
             _ => script.next.pop_front().or_else(|| script.always.clone()),
         };
         script.applied += u64::from(fault.is_some());

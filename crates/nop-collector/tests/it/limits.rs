@@ -7,9 +7,7 @@ use http::Version;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn;
 use hyper_util::rt::TokioIo;
-use nop_collector::limits::{
-    HTTP2_HEADER_LIST_BYTES_MAX, PortLimits, STREAMS_PER_CONNECTION_MAX,
-};
+use nop_collector::limits::{HTTP2_HEADER_LIST_BYTES_MAX, PortLimits, STREAMS_PER_CONNECTION_MAX};
 use nop_collector::{Collector, Fault, Options, Running, TlsFiles};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -117,8 +115,7 @@ async fn large_heads_are_refused() {
 /// Guarantees: their connections are closed; the request is answered.
 #[tokio::test]
 async fn silent_clients_are_let_go() {
-    let limits =
-        PortLimits { header_timeout: SHORT, idle_timeout: SHORT, ..PortLimits::default() };
+    let limits = PortLimits { header_timeout: SHORT, idle_timeout: SHORT, ..PortLimits::default() };
     let running = collector(limits).await;
     for address in [running.grpc_addr(), running.http_addr(), running.admin_addr()] {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -177,8 +174,7 @@ async fn handshakes_are_not_waited_for() {
     std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
     let tls = Some(TlsFiles { certificate, key, client_authorities: None });
     let limits = PortLimits { handshake_timeout: SHORT, ..PortLimits::default() };
-    let running =
-        Collector::start(Options { tls, limits, ..Options::ephemeral() }).await.unwrap();
+    let running = Collector::start(Options { tls, limits, ..Options::ephemeral() }).await.unwrap();
     for address in [running.grpc_addr(), running.http_addr()] {
         ended(&mut TcpStream::connect(address).await.unwrap()).await;
     }

@@ -28,7 +28,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use thyme_agent::{
-    config::{Compression, ExporterConfig, Protocol, QueueConfig, RetryConfig, TlsConfig},
+    config::{Compression, ExporterConfig, Protocol, QueueConfig, RetryConfig, Source, TlsConfig},
     export::{Resolver, Resolving, Timing, spawn_with},
     metrics::Metrics,
     queue::{DropReason, Request, Settled, Token},
@@ -42,14 +42,14 @@ use tokio::{
 use crate::authority::{Authority, TlsDirectory};
 
 /// Longest that anything expected is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A name server that tests change.
 #[derive(Clone, Debug, Default)]
-struct Names(Arc<Mutex<Vec<SocketAddr>>>);
+pub(crate) struct Names(Arc<Mutex<Vec<SocketAddr>>>);
 
 impl Names {
-    fn of(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+    pub(crate) fn of(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self(Arc::new(Mutex::new(addresses.into_iter().collect())))
     }
 
@@ -69,7 +69,7 @@ impl Resolver for Names {
 }
 
 /// A configuration that is in a hurry.
-fn config(protocol: Protocol) -> ExporterConfig {
+pub(crate) fn config(protocol: Protocol) -> ExporterConfig {
     ExporterConfig {
         id: "otlp/test".into(),
         protocol,
@@ -77,6 +77,7 @@ fn config(protocol: Protocol) -> ExporterConfig {
         compression: Compression::Zstd,
         compression_level: 1,
         headers: vec![("x-token".into(), "secret".into())],
+        auth: None,
         timeout: Duration::from_secs(10),
         tls: TlsConfig::default(),
         retry: RetryConfig {
@@ -91,7 +92,7 @@ fn config(protocol: Protocol) -> ExporterConfig {
     }
 }
 
-fn timing() -> Timing {
+pub(crate) fn timing() -> Timing {
     Timing {
         resolve_interval: Duration::from_millis(200),
         resolve_interval_min: Duration::from_millis(20),
@@ -102,20 +103,20 @@ fn timing() -> Timing {
 }
 
 /// An exporter and what it settled.
-struct Exporter {
+pub(crate) struct Exporter {
     requests: mpsc::Sender<Request>,
     reply: crossbeam_channel::Sender<Settled>,
     settled: Receiver<Settled>,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     compression: Compression,
 }
 
 impl Exporter {
-    fn start(config: &ExporterConfig, names: &Names) -> Self {
+    pub(crate) fn start(config: &ExporterConfig, names: &Names) -> Self {
         Self::start_with(config, names, timing())
     }
 
-    fn start_with(config: &ExporterConfig, names: &Names, timing: Timing) -> Self {
+    pub(crate) fn start_with(config: &ExporterConfig, names: &Names, timing: Timing) -> Self {
         let metrics = Arc::new(Metrics::default());
         let runtime = tokio::runtime::Handle::current();
         let names = Arc::new(names.clone());
@@ -154,7 +155,7 @@ impl Exporter {
     }
 
     /// Sends `count` requests of one record each, whose body is its number.
-    async fn send_numbers(&self, numbers: std::ops::Range<usize>) {
+    pub(crate) async fn send_numbers(&self, numbers: std::ops::Range<usize>) {
         for number in numbers {
             self.send(&[number.to_string()]).await;
         }
@@ -172,7 +173,7 @@ impl Exporter {
     }
 
     /// Waits for so many settlements, each an acknowledgement of everything.
-    async fn all_acknowledged(&self, count: usize) {
+    pub(crate) async fn all_acknowledged(&self, count: usize) {
         for _ in 0..count {
             let settled = self.next_settled().await;
             assert_eq!(settled.acknowledged_records, settled.request.records);
@@ -204,7 +205,7 @@ fn bodies_of(request: ExportLogsServiceRequest) -> Vec<String> {
 }
 
 /// Bodies of the records that the sink took since the last call, in the order of arrival.
-fn taken(sink: &Running) -> Vec<String> {
+pub(crate) fn taken(sink: &Running) -> Vec<String> {
     let requests = sink.take_requests().into_iter().filter(|request| request.accepted);
     let decode = |message: Bytes| ExportLogsServiceRequest::decode(message).unwrap();
     requests.flat_map(|request| bodies_of(decode(request.message))).collect()
@@ -214,22 +215,22 @@ async fn sink() -> Running {
     sink_with(|_| {}).await
 }
 
-async fn sink_with(change: impl FnOnce(&mut Options)) -> Running {
+pub(crate) async fn sink_with(change: impl FnOnce(&mut Options)) -> Running {
     let mut options = Options { keep_requests: true, ..Options::ephemeral() };
     change(&mut options);
     Collector::start(options).await.unwrap()
 }
 
-fn address(sink: &Running, protocol: Protocol) -> SocketAddr {
+pub(crate) fn address(sink: &Running, protocol: Protocol) -> SocketAddr {
     match protocol {
         Protocol::Grpc => sink.grpc_addr(),
         Protocol::Http => sink.http_addr(),
     }
 }
 
-const PROTOCOLS: [Protocol; 2] = [Protocol::Grpc, Protocol::Http];
+pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Grpc, Protocol::Http];
 
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+pub(crate) fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
@@ -603,7 +604,8 @@ async fn tls_with_an_exchanged_authority() {
         let sink = sink_with(|options| options.tls = Some(files.for_collector(false))).await;
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), Authority::new().pem).unwrap();
-        let tls = TlsConfig { insecure: false, ca_file: Some(file.path().to_owned()) };
+        let authorities = Some(Source::File(file.path().to_owned()));
+        let tls = TlsConfig { authorities, ..TlsConfig::default() };
         let endpoint = "https://localhost:4317".to_owned();
         let config = ExporterConfig { tls, endpoint, ..config(protocol) };
         let exporter = Exporter::start(&config, &Names::of([address(&sink, protocol)]));

@@ -4,10 +4,14 @@
 
 mod authority;
 mod node;
+mod program;
 
 mod allocations;
 mod backpressure;
+mod bomb;
 mod cli;
+mod credentials;
 mod export;
 mod hostile;
 mod rotation;
+mod secrecy;
