@@ -181,6 +181,32 @@ async fn a_token_that_changes_loses_nothing() {
     }
 }
 
+/// Scenario: row 24: the token's file is exchanged before the agent looks at it again; after a
+/// refusal the exporter would wait for an hour.
+/// Guarantees: the refused request goes out again with the new token at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_token_is_replaced_without_waiting() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "old").unwrap();
+    let sink = sink_with(|_| {}).await;
+    demand(&sink, "Bearer new");
+    let auth = BearerTokenConfig {
+        id: "bearertokenauth".into(),
+        header: "authorization".into(),
+        scheme: "Bearer".into(),
+        token: Source::File(file.path().to_owned()),
+    };
+    let hour = Duration::from_secs(3600);
+    let mut config = ExporterConfig { auth: Some(auth), ..config(Protocol::Http) };
+    (config.retry.initial_interval, config.retry.max_interval) = (hour, hour);
+    let timing = Timing { token_read_interval: hour, ..timing() };
+    let exporter = Exporter::start_with(&config, &Names::of([sink.http_addr()]), timing);
+    fs::write(file.path(), "new").unwrap();
+    exporter.send_numbers(0..1).await;
+    exporter.all_acknowledged(1).await;
+    assert_eq!((sink.faults().applied(), sink.report().records), (1, 1));
+}
+
 /// Answers 401 to whoever comes without this `authorization`.
 fn demand(sink: &nop_collector::Running, value: &'static str) {
     let fault =
