@@ -115,3 +115,27 @@ pub(crate) async fn discard(incoming: &mut Incoming) {
     // What has not come by then is not waited for.
     let _in_time = tokio::time::timeout(BODY_TIMEOUT, read).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: bodies of several requests grow up to the budget, one beyond it; that one is
+    /// refused, and another ends.
+    /// Guarantees: what was refused or ended is free again, to the byte.
+    #[test]
+    fn all_bodies_share_one_budget() {
+        let budget = Budget::new(BODY_TIMEOUT);
+        let share = || Share { budget: &budget, bytes: 0 };
+        let (mut first, mut second, mut third) = (share(), share(), share());
+        first.grow(BUFFERED_BYTES_MAX / 2).unwrap();
+        second.grow(BUFFERED_BYTES_MAX / 2).unwrap();
+        assert!(matches!(third.grow(1), Err(Refusal::Overloaded)));
+        drop(third);
+        assert!(matches!(share().grow(1), Err(Refusal::Overloaded)));
+        drop(second);
+        share().grow(BUFFERED_BYTES_MAX / 2).unwrap();
+        drop(first);
+        assert_eq!(budget.used_bytes.load(Ordering::Relaxed), 0);
+    }
+}

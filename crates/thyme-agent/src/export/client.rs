@@ -45,6 +45,7 @@ pub(super) struct Answer {
 pub(super) struct Client {
     pool: Arc<Pool>,
     protocol: Protocol,
+    uses_tls: bool,
     uri: Uri,
     /// What every request has; values of the configuration's headers are marked as sensitive.
     headers: HeaderMap,
@@ -77,7 +78,8 @@ impl Client {
         let headers = request_headers(config, endpoint)?;
         // In the Collector zero is no limit.
         let timeout = if config.timeout.is_zero() { Duration::MAX } else { config.timeout };
-        Ok(Self { pool, protocol: config.protocol, uri, headers, token, timeout, metrics })
+        let (protocol, uses_tls) = (config.protocol, endpoint.tls);
+        Ok(Self { pool, protocol, uses_tls, uri, headers, token, timeout, metrics })
     }
 
     fn request(&self, part: &Part, token: Option<&Current>) -> Request<MessageBody> {
@@ -117,12 +119,26 @@ impl Client {
         let exchange = async { read_answer(lease.sender.send(request).await?).await };
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err((Cause::Broken, Quote::of_error(&error))),
+            Ok(Err(error)) => Err(self.broken(lease, &error)),
             Err(_) => {
                 let said = format!("{}: no answer in {:?}", lease.address(), self.timeout);
                 Err((Cause::TimedOut, Quote::new(said.as_bytes())))
             }
         }
+    }
+
+    /// What a connection that broke says. With TLS 1.3 a sink looks at the client's certificate when
+    /// the client takes the handshake for done: if it refuses it, the first request breaks. That
+    /// must not be held against the request, which would be given up where one of several sinks
+    /// behind an address has not got the new authorities yet.
+    fn broken(&self, lease: &Lease, error: &hyper::Error) -> (Cause, Quote) {
+        let said = Quote::of_error(error);
+        if !self.uses_tls || lease.has_served() {
+            return (Cause::Broken, said);
+        }
+        let said =
+            format!("broken before any answer, perhaps for the want of a certificate: {said}");
+        (Cause::Unreachable, Quote::new(said.as_bytes()))
     }
 
     fn outcome(&self, answer: &Answer) -> Outcome {

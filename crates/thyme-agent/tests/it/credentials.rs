@@ -259,6 +259,28 @@ service:
     )
 }
 
+/// Scenario: the program has no certificate for a sink that demands one, which is said only after
+/// the handshake.
+/// Guarantees: its log names what may be wrong, and nothing is taken for the requests' own fault.
+#[test]
+fn the_program_says_that_its_certificate_is_not_taken() {
+    let authority = Authority::new();
+    let files = TlsDirectory::new(&authority, &authority);
+    files.write("token", "token");
+    let tls = Some(files.for_collector(true));
+    let sink = Collector::start_on_threads(Options { tls, ..Options::ephemeral() }, 1).unwrap();
+    let without = |line: &&str| !line.contains("cert_file") && !line.contains("key_file");
+    let yaml: Vec<_> = yaml(&files, &sink).lines().filter(without).map(str::to_owned).collect();
+    let config = files.path("agent.yaml");
+    fs::write(&config, yaml.join("\n")).unwrap();
+    append(&files.path("logs").join("0.log"), cri("a line"));
+    let mut program = Program::start(&config);
+    program.says("no connection to the sink");
+    let said = program.seen.last().unwrap();
+    assert!(said.contains("perhaps for the want of a certificate"), "{said}");
+    assert_eq!(sink.report().requests, 0);
+}
+
 /// Scenario: rows 24 and 28 on the real program, with mutual TLS and a token, while a line is
 /// written every few milliseconds: the sink demands a new token before the agent has it, then
 /// certificates and authorities of both sides are exchanged, the sink's first.

@@ -17,7 +17,8 @@ use crate::export::PATIENCE;
 pub(crate) struct Program {
     child: Child,
     lines: mpsc::Receiver<String>,
-    seen: Vec<String>,
+    /// What it said so far, as far as it was listened to.
+    pub(crate) seen: Vec<String>,
 }
 
 impl Program {
