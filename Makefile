@@ -21,7 +21,7 @@ help: ## List the commands
 		| while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
 
 .PHONY: run
-run: binaries ## Run generator, agent and collector for 30 s; RATE PODS DURATION LINES PROTOCOL COMPRESSION AGENT_CONFIG AGENT change it
+run: binaries ## Run generator, agent and collector for 30 s; RATE PODS DURATION LINES PROTOCOL COMPRESSION RECORD_UID AGENT_CONFIG AGENT change it
 	@exec $(RIG) run
 
 .PHONY: kill-test
@@ -29,7 +29,7 @@ kill-test: binaries ## Kill the agent under load, KILLS=20 times; nothing may be
 	@exec $(RIG) kill
 
 .PHONY: outage-test
-outage-test: binaries ## Take the sink away under load, OUTAGE=120s, OUTAGE_MODE=freeze or refuse; nothing may be lost, memory stays flat
+outage-test: binaries ## Take the sink away under load, OUTAGE=120s, OUTAGE_MODE=freeze or refuse, OUTAGE_KILLS=0 kills in it; nothing may be lost, memory stays flat
 	@exec $(RIG) outage
 
 .PHONY: test

@@ -5,7 +5,7 @@
 //! The path of a request, and of these modules: a port accepts a connection, which speaks gRPC or
 //! HTTP; the body is collected, then decompressed, read and merged into what is known, on the
 //! thread that received it; the admin port reports. No object is built per record, and nothing is
-//! kept but counts and intervals, so that memory stays small.
+//! kept but counts, intervals and the latest identities, so that memory stays small.
 
 pub mod limits;
 
@@ -28,6 +28,7 @@ mod json;
 mod observe;
 
 mod intervals;
+mod uids;
 mod verify;
 
 pub mod manifest;

@@ -75,6 +75,10 @@ pub const INTERVALS_PER_STREAM_MAX: usize = 65_536;
 /// Intervals of all streams together: 64 MiB.
 pub const INTERVALS_MAX: usize = 4 << 20;
 
+/// Identities of records (`log.record.uid`) that are remembered at least; twice as many at most,
+/// and then 72 MB. It is as many as fill a table of 2^21 places to its last.
+pub const UIDS_REMEMBERED_MIN: usize = (1 << 21) / 8 * 7;
+
 /// Latencies above it count as it, microseconds: a day.
 pub const LATENCY_MAX_US: u64 = 86_400_000_000;
 

@@ -6,6 +6,7 @@ use thyme_core::manifest::ManifestLine;
 
 use crate::manifest::ManifestCause;
 use crate::report::Report;
+use crate::uids::UidCounts;
 use crate::verify::Verifier;
 
 /// What the replicas prove together.
@@ -15,7 +16,8 @@ pub struct Verdict {
     pub lossless: bool,
     /// How many reports were united.
     pub replicas: usize,
-    /// The figures of all replicas together. `reordered` counts within each replica.
+    /// The figures of all replicas together. `reordered` counts within each replica, and so do
+    /// `duplicated_removable` and `uid_collisions`: identities aren't compared between replicas.
     #[serde(flatten)]
     pub report: Report,
 }
@@ -85,6 +87,12 @@ fn absorb(all: &mut Verifier, index: usize, report: &Report) -> Result<(), Merge
     for &(latency_us, count) in latencies {
         all.latency_us.saturating_record_n(latency_us, count);
     }
+    all.uids.counts.add(UidCounts {
+        records: report.uid_records,
+        repeated: report.duplicated_removable,
+        collisions: report.uid_collisions,
+        forgotten: report.uids_forgotten,
+    });
     let totals = &mut all.totals;
     totals.records += report.records;
     totals.requests += report.requests;

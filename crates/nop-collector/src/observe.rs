@@ -1,6 +1,9 @@
 //! What one request says: how many records, which stretches of which streams, how late. Kept in
 //! buffers that are reused, so that a record costs no allocation. Knows nothing of other requests.
 
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
 use thyme_core::otlp::walk::{
     AnyValue, CheckedParser, LogRecord, WalkError, for_each_raw_record, resource_logs,
 };
@@ -8,6 +11,7 @@ use thyme_core::stamp::Stamp;
 
 use crate::intervals::Interval;
 use crate::limits::RETAINED_BUFFER_BYTES_MAX;
+use crate::uids::Sighting;
 
 /// One writer of one run; its sequence numbers start at zero and have no gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +38,8 @@ pub(crate) struct Observations {
     pub(crate) stretches: Vec<Stretch>,
     /// From each stamp's write time to the receipt, microseconds; 0 where the clocks disagree.
     pub(crate) latencies_us: Vec<u64>,
+    /// Stamped records that carried an identity, in the order of arrival.
+    pub(crate) sightings: Vec<Sighting>,
     /// Records with and without a stamp.
     pub(crate) records: u64,
     /// Records without a stamp.
@@ -50,6 +56,8 @@ impl Observations {
         self.stretches.shrink_to(RETAINED_BUFFER_BYTES_MAX / size_of::<Stretch>());
         self.latencies_us.clear();
         self.latencies_us.shrink_to(RETAINED_BUFFER_BYTES_MAX / size_of::<u64>());
+        self.sightings.clear();
+        self.sightings.shrink_to(RETAINED_BUFFER_BYTES_MAX / size_of::<Sighting>());
         (self.records, self.unstamped, self.invalid_utf8) = (0, 0, 0);
         self.received_unix_nano = received_unix_nano;
     }
@@ -82,13 +90,25 @@ impl Observations {
                 AnyValue::Bytes(text) => Stamp::find(text),
                 _ => None,
             };
-            match stamp {
-                Some(stamp) => self.note(Some(stamp)),
-                None => self.note(find_elsewhere(&record)?),
+            let stamp = match stamp {
+                Some(stamp) => Some(stamp),
+                None => find_elsewhere(&record)?,
+            };
+            self.note(stamp);
+            if let Some((stamp, uid)) = stamp.zip(parser.uid()) {
+                self.note_uid(&stamp, uid);
             }
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// Notes the identity of a record that was noted.
+    fn note_uid(&mut self, stamp: &Stamp, uid: &[u8]) {
+        // All threads have to hash alike.
+        let hash = FixedState::default();
+        let line = hash.hash_one((stamp.run, stamp.writer, stamp.sequence));
+        self.sightings.push(Sighting { uid: hash.hash_one(uid), line });
     }
 
     /// Notes one record.
@@ -222,6 +242,37 @@ mod tests {
         let stream = StreamKey { run: 1, writer: 7 };
         let numbers = Interval { first: 0, last: 4 };
         assert_eq!(seen.stretches, [Stretch { stream, numbers, end: false }]);
+    }
+
+    /// Scenario: a line with an identity, the same once more, another line under the same identity,
+    /// one without attributes, one with others, and somebody else's line with an identity.
+    /// Guarantees: identities belong to the records that carry them, and only stamped ones count.
+    #[test]
+    fn identities_belong_to_their_records() {
+        let record = |body: String, uid: Option<&str>, other: Option<&str>| logs::LogRecord {
+            body: Some(value(Value::StringValue(body))),
+            attributes: [("log.iostream", other), ("log.record.uid", uid)]
+                .into_iter()
+                .filter_map(|(key, text)| Some(pair(key, Value::StringValue(text?.to_owned()))))
+                .collect(),
+            ..Default::default()
+        };
+        let line = |sequence| format!("hello stamp={}", text(stamp(7, sequence)));
+        let seen = observe(vec![
+            record(line(0), Some("a"), Some("stdout")),
+            record(line(0), Some("a"), Some("stdout")),
+            record(line(1), Some("a"), Some("stdout")),
+            record(line(2), None, None),
+            record(line(3), None, Some("stdout")),
+            record("someone else's line".to_owned(), Some("b"), Some("stdout")),
+            record(line(3), Some("c"), None),
+        ]);
+        let [first, again, collision, other] = seen.sightings[..] else {
+            panic!("{:?}", seen.sightings)
+        };
+        assert_eq!(first, again);
+        assert_eq!(first.uid, collision.uid);
+        assert!(first.line != collision.line && first.uid != other.uid);
     }
 
     /// Scenario: two streams take turns; then a number repeats, and one is skipped.

@@ -34,6 +34,24 @@ pub struct Report {
     pub lost: u64,
     /// Records beyond the first of each stamped line.
     pub duplicated: u64,
+    /// Of these, records whose `log.record.uid` had come before on the same line: a sink that keeps
+    /// the first record of each identity removes them. Identities are read in protobuf only.
+    #[serde(default)]
+    pub duplicated_removable: u64,
+    /// The others: they would stay. At most so many, if identities were forgotten.
+    #[serde(default)]
+    pub duplicated_remaining: u64,
+    /// Stamped records with a `log.record.uid`.
+    #[serde(default)]
+    pub uid_records: u64,
+    /// Those whose identity had come before on another line: a sink would remove them wrongly. At
+    /// least so many, if identities were forgotten.
+    #[serde(default)]
+    pub uid_collisions: u64,
+    /// Identities that are not remembered any more: the latest are, 1.8 million or more of each
+    /// collector.
+    #[serde(default)]
+    pub uids_forgotten: u64,
     /// First arrivals of a line after a later line of its stream.
     pub reordered: u64,
     /// Records without a stamp.
@@ -116,6 +134,9 @@ impl Verifier {
             wire_bytes: totals.wire_bytes,
             decompressed_bytes: totals.decompressed_bytes,
             streams: self.streams.len() as u64,
+            uid_records: self.uids.counts.records,
+            uid_collisions: self.uids.counts.collisions,
+            uids_forgotten: self.uids.counts.forgotten,
             unstamped: totals.unstamped,
             invalid_utf8: totals.invalid_utf8,
             untracked: totals.untracked,
@@ -138,6 +159,9 @@ impl Verifier {
             report.unexpected += line.map_or(0, |line| stream.unexpected(line));
         }
         report.lost += self.never_arrived().map(|(_, lines)| lines).sum::<u64>();
+        // What is untracked may repeat without being counted as a duplicate.
+        report.duplicated_removable = self.uids.counts.repeated.min(report.duplicated);
+        report.duplicated_remaining = report.duplicated - report.duplicated_removable;
         report.exact = report.untracked == 0;
         if detail {
             report.streams_detail = Some(self.streams_detail());

@@ -17,6 +17,7 @@ use crate::limits::{
 };
 use crate::manifest::ManifestCause;
 use crate::observe::{Observations, StreamKey};
+use crate::uids::Uids;
 
 /// A map by stream; stamps come from outside, so that the hash is seeded.
 type StreamMap<T> = HashMap<StreamKey, T, foldhash::fast::RandomState>;
@@ -127,6 +128,7 @@ pub(crate) struct Verifier {
     pub(crate) streams: StreamMap<Stream>,
     /// From write to receipt, microseconds.
     pub(crate) latency_us: Histogram<u64>,
+    pub(crate) uids: Uids,
     pub(crate) manifest: StreamMap<ManifestLine>,
     /// Whether a manifest was posted, if only an empty one.
     pub(crate) manifest_posted: bool,
@@ -144,6 +146,7 @@ impl Default for Verifier {
             totals: Totals::default(),
             streams: StreamMap::default(),
             latency_us,
+            uids: Uids::default(),
             manifest: StreamMap::default(),
             manifest_posted: false,
             invalid: BTreeMap::new(),
@@ -166,6 +169,7 @@ impl Verifier {
         for &latency_us in &seen.latencies_us {
             self.latency_us.saturating_record(latency_us);
         }
+        self.uids.see(&seen.sightings);
         for stretch in &seen.stretches {
             self.update(stretch.stream, stretch.numbers.len(), |stream, intervals_max| {
                 stream.receive(stretch.numbers, intervals_max);

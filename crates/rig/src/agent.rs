@@ -46,11 +46,11 @@ processors:
 
 ";
 
-/// The end of that configuration.
-const SERVICE: &str = "
-service:
-  extensions: [file_storage, health_check]
-  telemetry:
+/// What is added to its extensions where records are to carry an identity.
+const RECORD_UID: &str = "  thyme:\n    record_uid: true\n";
+
+/// The end of that configuration, after the extensions in service.
+const SERVICE: &str = "  telemetry:
     metrics:
       readers:
         - pull:
@@ -195,9 +195,13 @@ fn generated(load: &LoadOptions) -> String {
         Protocol::Http => ("otlp_http", "http://{http}"),
     };
     let exporters = format!(
-        "exporters:\n  {exporter}:\n    compression: {compression}\n    endpoint: {rest}\n"
+        "exporters:\n  {exporter}:\n    sending_queue: {{storage: file_storage}}\n    \
+         compression: {compression}\n    endpoint: {rest}\n"
     );
-    format!("{CONFIG}{exporters}{SERVICE}      exporters: [{exporter}]\n")
+    let (uid, thyme) = if load.record_uid { (RECORD_UID, ", thyme") } else { ("", "") };
+    let config = CONFIG.replacen("extensions:\n", &format!("extensions:\n{uid}"), 1);
+    let service = format!("\nservice:\n  extensions: [file_storage, health_check{thyme}]\n");
+    format!("{config}{exporters}{service}{SERVICE}      exporters: [{exporter}]\n")
 }
 
 fn places(tree: &Tree, collector: &Addresses) -> Result<Places> {

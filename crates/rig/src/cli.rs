@@ -2,7 +2,7 @@
 //! parsed here into what the scenarios use; nothing below parses again.
 
 use crate::{limits, tree::Volume};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
@@ -68,6 +68,9 @@ pub struct OutageOptions {
     /// In which way it is away.
     #[arg(long, env = "OUTAGE_MODE", default_value = "freeze")]
     pub mode: OutageMode,
+    /// How often the agent is killed in the middle of the outage.
+    #[arg(long, env = "OUTAGE_KILLS", default_value_t = 0)]
+    pub kills: u32,
     /// Load before the outage, and again after it.
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
     pub around: Duration,
@@ -95,6 +98,10 @@ pub struct LoadOptions {
     /// How thyme-agent compresses.
     #[arg(long, env = "COMPRESSION", default_value = "zstd")]
     pub compression: Compression,
+    /// Lets thyme-agent give each record an identity, `log.record.uid`; then no duplicate may remain
+    /// that a sink could not remove by it. (0, no, false and nothing are no.)
+    #[arg(long, env = "RECORD_UID", value_parser = FalseyValueParser::new())]
+    pub record_uid: bool,
     /// A configuration for the agent instead of the generated one. {logs} {state} {grpc} {http}
     /// {metrics} {health} are filled in, as are {grpc_port} and so on; other braces stay.
     #[arg(long, env = "AGENT_CONFIG", value_name = "FILE")]

@@ -54,6 +54,15 @@ pub struct Report {
     pub lost: u64,
     /// Stamped lines that came again.
     pub duplicated: u64,
+    /// Of these, those that a sink could remove by the record's identity.
+    #[serde(default)]
+    pub duplicated_removable: u64,
+    /// Records whose identity had come before on another line.
+    #[serde(default)]
+    pub uid_collisions: u64,
+    /// Stamped records with an identity.
+    #[serde(default)]
+    pub uid_records: u64,
     /// Lines that came after a later one of their writer.
     pub reordered: u64,
     /// Records without a stamp.

@@ -1,6 +1,7 @@
 //! `rig outage`: the sink goes away (it stands still, or refuses connections) while lines are written
-//! and rotated, and comes back later. Nothing may be lost, and the agent's memory must stay flat
-//! meanwhile: the files are the buffer. What was in flight may come twice.
+//! and rotated, and comes back later. The kubelet's part removes archives meanwhile as it always
+//! does. Nothing may be lost, not even if the agent is killed in the middle, and its memory must stay
+//! flat: the files are the buffer, and its disk for what is removed. What was in flight may come twice.
 
 use crate::{
     bench::Bench,
@@ -13,12 +14,12 @@ use crate::{
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Enough archives for any outage that fits the disk, unless the options say otherwise.
-const ROTATE_FILES: u32 = 10_000;
-
 /// The requests in flight may fill up after the sink has stopped: the agent's budget of 16 MiB, as
 /// much again for what is read and compressed, and slack.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
+
+/// Between two kills in the outage.
+const KILL_GAP: Duration = Duration::from_secs(2);
 
 /// By then everything that may fill up is full; from then on memory must not grow.
 const FILL_SHARE: f64 = 0.5;
@@ -33,6 +34,8 @@ pub struct Details {
     pub outage_mode: &'static str,
     /// Length of the outage.
     pub outage_seconds: f64,
+    /// How often the agent was killed in it, before the two halves below.
+    pub kills: u32,
     /// Largest memory before the outage.
     pub rss_before_bytes: u64,
     /// Largest memory in the outage's first half.
@@ -47,7 +50,13 @@ impl Details {
     /// This scenario's rows of the table.
     pub fn rows(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("outage", format!("{:.1} s, {}", self.outage_seconds, self.outage_mode)),
+            (
+                "outage",
+                format!(
+                    "{:.1} s, {}, agent killed {} times",
+                    self.outage_seconds, self.outage_mode, self.kills
+                ),
+            ),
             (
                 "agent RSS",
                 format!(
@@ -79,19 +88,25 @@ impl Details {
 
 /// Runs the scenario.
 pub fn outage(options: &OutageOptions, interrupt: &Interrupt) -> Result<Verdict<Details>> {
-    let mut load = options.load.clone();
-    load.rotate_files.get_or_insert(ROTATE_FILES);
-    let duration = options.outage + options.around * 2;
-    let mut bench = Bench::start(&load, duration, Some(options.mode), interrupt)?;
+    let duration = options.outage + options.around * 2 + KILL_GAP * options.kills;
+    let mut bench = Bench::start(&options.load, duration, Some(options.mode), interrupt)?;
     bench.start_load(None)?;
 
     let rss_before_bytes = watch_rss(&mut bench, "before the outage", options.around)?;
     bench.note(format_args!("the sink goes away for {:?}", options.outage));
     let stopped = Instant::now();
     bench.sink_leaves()?;
-    let first_half = options.outage.mul_f64(FILL_SHARE);
+    // A killed agent begins with fresh memory: what it comes to is looked at after the last kill.
+    let to_kills = if options.kills > 0 { options.outage / 4 } else { Duration::ZERO };
+    watch_rss(&mut bench, "outage", to_kills)?;
+    for _ in 0..options.kills {
+        bench.kill_agent()?;
+        watch_rss(&mut bench, "outage", KILL_GAP)?;
+    }
+    let first_half = (options.outage - to_kills).mul_f64(FILL_SHARE);
     let rss_first_half_bytes = watch_rss(&mut bench, "outage", first_half)?;
-    let rss_second_half_bytes = watch_rss(&mut bench, "outage", options.outage - first_half)?;
+    let second_half = options.outage - to_kills - first_half;
+    let rss_second_half_bytes = watch_rss(&mut bench, "outage", second_half)?;
     bench.sink_comes_back()?;
     let outage_seconds = stopped.elapsed().as_secs_f64();
     bench.note(format_args!("the sink is back"));
@@ -99,10 +114,11 @@ pub fn outage(options: &OutageOptions, interrupt: &Interrupt) -> Result<Verdict<
 
     let phase = bench.stop_load()?;
     let finish = bench.finish(phase)?;
-    let figures = Figures::new("outage", &load, &finish);
+    let figures = Figures::new("outage", &options.load, &finish);
     let details = Details {
         outage_mode: options.mode.name(),
         outage_seconds,
+        kills: options.kills,
         rss_before_bytes,
         rss_first_half_bytes,
         rss_second_half_bytes,
@@ -138,6 +154,7 @@ mod tests {
         let flat = Details {
             outage_mode: "freeze",
             outage_seconds: 120.0,
+            kills: 0,
             rss_before_bytes: 20 << 20,
             rss_first_half_bytes: 50 << 20,
             rss_second_half_bytes: 51 << 20,

@@ -40,6 +40,8 @@ pub struct Figures {
     pub lines_lost: u64,
     /// Received again.
     pub lines_duplicated: u64,
+    /// Identities of the records; absent where none was asked for and none came.
+    pub record_uids: Option<RecordUids>,
     /// Received after a later line of the same writer.
     pub lines_reordered: u64,
     /// Records that no generator wrote.
@@ -72,6 +74,17 @@ pub struct Figures {
     pub latency_ms: Option<Latency>,
 }
 
+/// What `log.record.uid` is good for.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RecordUids {
+    /// Lines that carried one.
+    pub lines: u64,
+    /// Lines received again that a sink could remove by it.
+    pub duplicates_removable: u64,
+    /// Lines that a sink would remove wrongly: theirs had come before on another line.
+    pub collisions: u64,
+}
+
 impl Figures {
     /// Takes the figures of a finished run.
     pub fn new(scenario: &'static str, options: &LoadOptions, finish: &Finish) -> Self {
@@ -93,6 +106,11 @@ impl Figures {
             lines_received: report.received,
             lines_lost: report.lost,
             lines_duplicated: report.duplicated,
+            record_uids: (options.record_uid || report.uid_records > 0).then_some(RecordUids {
+                lines: report.uid_records,
+                duplicates_removable: report.duplicated_removable,
+                collisions: report.uid_collisions,
+            }),
             lines_reordered: report.reordered,
             records_unstamped: report.unstamped,
             lines_per_second: over(written.lines as f64, seconds),
@@ -142,7 +160,27 @@ impl Figures {
                 grouped(max)
             ));
         }
+        if let Some(uids) = self.record_uids {
+            self.judge_uids(uids, &mut failures);
+        }
         failures
+    }
+
+    /// Every line must carry an identity, by which all duplicates and nothing else can be removed.
+    fn judge_uids(&self, uids: RecordUids, failures: &mut Vec<String>) {
+        let without = (self.lines_received + self.lines_duplicated).saturating_sub(uids.lines);
+        if without > 0 {
+            failures.push(format!("{} lines had no log.record.uid", grouped(without)));
+        }
+        let remaining = self.lines_duplicated.saturating_sub(uids.duplicates_removable);
+        if remaining > 0 {
+            let remaining = grouped(remaining);
+            failures.push(format!("{remaining} duplicates can't be removed by log.record.uid"));
+        }
+        if uids.collisions > 0 {
+            let collisions = grouped(uids.collisions);
+            failures.push(format!("{collisions} lines had another line's log.record.uid"));
+        }
     }
 }
 
@@ -199,7 +237,7 @@ fn common_rows(figures: &Figures) -> Vec<(&'static str, String)> {
         (Some(protocol), Some(compression)) => format!("{protocol} {compression}"),
         _ => "sent as the agent is configured".into(),
     };
-    vec![
+    let mut rows = vec![
         (
             "load",
             format!(
@@ -244,7 +282,17 @@ fn common_rows(figures: &Figures) -> Vec<(&'static str, String)> {
             ),
         ),
         ("agent's end", format!("{}, {}", figures.agent, figures.agent_end)),
-    ]
+    ];
+    if let Some(uids) = figures.record_uids {
+        let duplicates = format!(
+            "duplicates removable by log.record.uid: {} of {}; collisions: {}",
+            grouped(uids.duplicates_removable),
+            grouped(figures.lines_duplicated),
+            grouped(uids.collisions)
+        );
+        rows.push(("identities", duplicates));
+    }
+    rows
 }
 
 /// Bytes as mebibytes.
@@ -271,6 +319,7 @@ mod tests {
             lines_received: 10_000,
             lines_lost: 0,
             lines_duplicated: 0,
+            record_uids: None,
             lines_reordered: 0,
             records_unstamped: 0,
             lines_per_second: 1000.0,
@@ -310,6 +359,29 @@ mod tests {
             assert!(failures[0].contains(expected), "{failures:?}");
         }
         assert!(Figures { lines_duplicated: 7, ..clean }.judge(None).is_empty());
+    }
+
+    /// Scenario: a run with identities whose duplicates can all be removed, then one with each thing
+    /// that can be wrong with them.
+    /// Guarantees: only the first passes, and each failure is named; the table says what it is about.
+    #[test]
+    fn identities_must_remove_duplicates_and_nothing_else() {
+        let good = RecordUids { lines: 10_007, duplicates_removable: 7, collisions: 0 };
+        let with = |uids| Figures { lines_duplicated: 7, record_uids: Some(uids), ..figures() };
+        assert!(with(good).judge(None).is_empty());
+        let cases = [
+            (RecordUids { lines: 10_006, ..good }, "1 lines had no log.record.uid"),
+            (RecordUids { duplicates_removable: 5, ..good }, "2 duplicates can't be removed"),
+            (RecordUids { collisions: 3, ..good }, "3 lines had another line's"),
+        ];
+        for (uids, expected) in cases {
+            let failures = with(uids).judge(None);
+            assert_eq!(failures.len(), 1, "{failures:?}");
+            assert!(failures[0].contains(expected), "{failures:?}");
+        }
+        let rows = common_rows(&with(good));
+        let (_, said) = rows.last().unwrap();
+        assert_eq!(said, "duplicates removable by log.record.uid: 7 of 7; collisions: 0");
     }
 
     /// Scenario: the table and the JSON of a failed run with a scenario's own rows.

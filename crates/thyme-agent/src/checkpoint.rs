@@ -6,13 +6,14 @@
 //! loss falls back to it.
 
 mod format;
+pub(crate) mod frame;
 mod lock;
 pub mod prepare;
 
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     thread::JoinHandle,
@@ -22,7 +23,12 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 pub use self::format::{FileCheckpoint, FormatError};
-use crate::{metrics::Metrics, pipeline::EndNote};
+use crate::{
+    limits::COMPLAINT_INTERVAL,
+    metrics::Metrics,
+    pipeline::EndNote,
+    world::{SharedClock, StateDisk, real::NodeDisk},
+};
 
 /// Shortest time between two writes; an acknowledgement is on disk within twice that.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
@@ -30,11 +36,9 @@ const WRITE_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest time between two synced writes while there is something to sync.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Least time between two log lines about failing writes.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
-
 const CURRENT_NAME: &str = "checkpoints";
 const SYNCED_NAME: &str = "checkpoints.synced";
+const FRESH_NAME: &str = "checkpoints.new";
 
 /// Why the state directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -87,8 +91,16 @@ pub fn open(directory: &Path, create: bool) -> Result<(State, Restored), Checkpo
         create_private(directory).map_err(CheckpointError::io(directory, "cannot create"))?;
     }
     let lock = lock::acquire(directory)?;
-    let restored = restore(directory)?;
-    Ok((State { directory: directory.to_owned(), _lock: lock }, restored))
+    open_on(Arc::new(NodeDisk::new(directory)), Some(lock))
+}
+
+/// [`open`] for a disk that needs no lock, or has one.
+pub(crate) fn open_on(
+    disk: Arc<dyn StateDisk>,
+    lock: Option<File>,
+) -> Result<(State, Restored), CheckpointError> {
+    let restored = restore(&*disk)?;
+    Ok((State { disk, _lock: lock }, restored))
 }
 
 fn create_private(directory: &Path) -> io::Result<()> {
@@ -97,33 +109,44 @@ fn create_private(directory: &Path) -> io::Result<()> {
 }
 
 /// The state directory, held by this process as long as this lives.
-#[derive(Debug)]
 pub struct State {
-    directory: PathBuf,
-    _lock: File,
+    disk: Arc<dyn StateDisk>,
+    _lock: Option<File>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// The disk, for others that keep something there.
+    pub fn disk(&self) -> Arc<dyn StateDisk> {
+        Arc::clone(&self.disk)
+    }
 }
 
 /// Reads the newest generation that is whole; a damaged one is set aside, never deleted.
-fn restore(directory: &Path) -> Result<Restored, CheckpointError> {
+fn restore(disk: &dyn StateDisk) -> Result<Restored, CheckpointError> {
     let mut is_first_start = true;
     for name in [CURRENT_NAME, SYNCED_NAME] {
-        let path = directory.join(name);
-        let bytes = match fs::read(&path) {
+        let bytes = match disk.read(name) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(CheckpointError::io(&path, "cannot read")(error)),
+            Err(error) => return Err(CheckpointError::io(Path::new(name), "cannot read")(error)),
         };
         is_first_start = false;
         match format::decode(&bytes) {
             Ok(files) => return Ok(Restored { is_first_start, files }),
             Err(error) => {
-                let aside = directory.join(format!("{name}.corrupt"));
+                let aside = format!("{name}.corrupt");
                 tracing::error!(
-                    path = %path.display(), %error, kept_as = %aside.display(),
+                    name, %error, kept_as = aside,
                     "a checkpoint is damaged; the older generation is used, and records may come twice"
                 );
-                fs::rename(&path, &aside)
-                    .map_err(CheckpointError::io(&path, "cannot set aside"))?;
+                disk.rename(name, &aside)
+                    .map_err(CheckpointError::io(Path::new(name), "cannot set aside"))?;
             }
         }
     }
@@ -161,32 +184,19 @@ impl Writer {
     pub fn spawn(
         state: State,
         resumed: Vec<Change>,
+        clock: SharedClock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, CheckpointError> {
-        let (wake, woken) = bounded(1);
-        let publisher = Publisher { pending: Arc::default(), wake };
-        let pending = Arc::clone(&publisher.pending);
-        let directory = state.directory.clone();
-        let mut table = Table {
-            taken: HashMap::new(),
-            state,
-            files: BTreeMap::new(),
-            metrics,
-            last_sync: None,
-            unsynced: true,
-            complained: None,
-        };
-        table.taken.extend(resumed);
-        table.apply();
+        let (publisher, woken, mut table) = Table::new(state, resumed, clock, metrics);
         let ended = Arc::new(AtomicBool::new(false));
         let note = EndNote(Arc::clone(&ended));
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
             .spawn(move || {
                 let _note = note;
-                table.run(&woken, &pending);
+                table.run(&woken);
             })
-            .map_err(CheckpointError::io(&directory, "cannot start the checkpoint thread"))?;
+            .map_err(CheckpointError::io(Path::new("checkpoint"), "cannot start the thread"))?;
         Ok(Self { publisher, thread, ended })
     }
 
@@ -210,11 +220,14 @@ impl Writer {
 }
 
 /// All checkpoints, as they are to be on disk.
-struct Table {
+pub(crate) struct Table {
+    /// What workers have left; shared with the publishers.
+    pending: Arc<Mutex<HashMap<FileKey, Option<FileCheckpoint>>>>,
     /// Changes at hand; swapped with the workers', so that neither is ever made anew.
     taken: HashMap<FileKey, Option<FileCheckpoint>>,
     state: State,
     files: BTreeMap<FileKey, FileCheckpoint>,
+    clock: SharedClock,
     metrics: Arc<Metrics>,
     last_sync: Option<Instant>,
     unsynced: bool,
@@ -222,11 +235,32 @@ struct Table {
 }
 
 impl Table {
-    fn run(
-        mut self,
-        woken: &Receiver<()>,
-        pending: &Mutex<HashMap<FileKey, Option<FileCheckpoint>>>,
-    ) {
+    /// A table that holds what was resumed, the way to change it, and what wakes who writes it.
+    pub(crate) fn new(
+        state: State,
+        resumed: Vec<Change>,
+        clock: SharedClock,
+        metrics: Arc<Metrics>,
+    ) -> (Publisher, Receiver<()>, Self) {
+        let (wake, woken) = bounded(1);
+        let publisher = Publisher { pending: Arc::default(), wake };
+        let mut table = Self {
+            pending: Arc::clone(&publisher.pending),
+            taken: HashMap::new(),
+            state,
+            files: BTreeMap::new(),
+            clock,
+            metrics,
+            last_sync: None,
+            unsynced: true,
+            complained: None,
+        };
+        table.taken.extend(resumed);
+        table.apply();
+        (publisher, woken, table)
+    }
+
+    fn run(&mut self, woken: &Receiver<()>) {
         // At once, so that a restart is never taken for the first start.
         self.write(true);
         loop {
@@ -239,19 +273,25 @@ impl Table {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => true,
             };
-            std::mem::swap(
-                &mut *pending.lock().unwrap_or_else(PoisonError::into_inner),
-                &mut self.taken,
-            );
-            let changed = self.apply();
-            let sync_due =
-                self.unsynced && self.last_sync.is_none_or(|last| last.elapsed() >= SYNC_INTERVAL);
-            if changed || sync_due || ended {
-                self.write(sync_due || ended);
-            }
+            self.turn(ended);
             if ended {
                 return;
             }
+        }
+    }
+
+    /// Takes what workers have left, and writes and syncs as is due; in any case at the end.
+    pub(crate) fn turn(&mut self, is_end: bool) {
+        std::mem::swap(
+            &mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner),
+            &mut self.taken,
+        );
+        let changed = self.apply();
+        let now = self.clock.now();
+        let sync_due = self.unsynced
+            && self.last_sync.is_none_or(|last| now.duration_since(last) >= SYNC_INTERVAL);
+        if changed || sync_due || is_end {
+            self.write(sync_due || is_end);
         }
     }
 
@@ -267,53 +307,42 @@ impl Table {
         changed
     }
 
-    fn write(&mut self, sync: bool) {
+    pub(crate) fn write(&mut self, sync: bool) {
+        let now = self.clock.now();
         match self.try_write(sync) {
             Ok(()) => {
                 self.metrics.checkpoints_written.increment();
                 if sync {
-                    self.last_sync = Some(Instant::now());
+                    self.last_sync = Some(now);
                     self.unsynced = false;
                 }
             }
             Err(error) => {
                 self.metrics.checkpoint_errors.increment();
-                if self.complained.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
-                    self.complained = Some(Instant::now());
+                if self.complained.is_none_or(|last| now >= last + COMPLAINT_INTERVAL) {
+                    self.complained = Some(now);
                     tracing::error!(%error, "a checkpoint can't be written; records may come twice after a restart");
                 }
                 // Tried again with the next change, or after a second.
                 self.unsynced = true;
-                self.last_sync = Some(Instant::now());
+                self.last_sync = Some(now);
             }
         }
     }
 
     fn try_write(&self, sync: bool) -> Result<(), CheckpointError> {
-        let directory = &self.state.directory;
-        let fresh = directory.join("checkpoints.new");
-        let current = directory.join(CURRENT_NAME);
+        let disk = &*self.state.disk;
+        let failed = |name: &'static str, action| CheckpointError::io(Path::new(name), action);
         let bytes = format::encode(self.files.values());
-        let mut file =
-            File::create(&fresh).map_err(CheckpointError::io(&fresh, "cannot create"))?;
-        file.write_all(&bytes).map_err(CheckpointError::io(&fresh, "cannot write"))?;
+        let mut file = disk.create(FRESH_NAME).map_err(failed(FRESH_NAME, "cannot create"))?;
+        file.append(&bytes).map_err(failed(FRESH_NAME, "cannot write"))?;
         if sync {
-            file.sync_all().map_err(CheckpointError::io(&fresh, "cannot sync"))?;
-            let synced = directory.join(SYNCED_NAME);
-            let link = directory.join("checkpoints.synced.new");
-            if let Err(error) = fs::remove_file(&link)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                return Err(CheckpointError::io(&link, "cannot remove")(error));
-            }
-            fs::hard_link(&fresh, &link).map_err(CheckpointError::io(&link, "cannot link"))?;
-            fs::rename(&link, &synced).map_err(CheckpointError::io(&synced, "cannot rename to"))?;
+            file.sync().map_err(failed(FRESH_NAME, "cannot sync"))?;
+            disk.link(FRESH_NAME, SYNCED_NAME).map_err(failed(SYNCED_NAME, "cannot link"))?;
         }
-        fs::rename(&fresh, &current).map_err(CheckpointError::io(&current, "cannot rename to"))?;
+        disk.rename(FRESH_NAME, CURRENT_NAME).map_err(failed(CURRENT_NAME, "cannot rename to"))?;
         if sync {
-            File::open(directory)
-                .and_then(|opened| opened.sync_all())
-                .map_err(CheckpointError::io(directory, "cannot sync"))?;
+            disk.sync_directory("").map_err(failed("state directory", "cannot sync"))?;
         }
         Ok(())
     }

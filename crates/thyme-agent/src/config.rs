@@ -321,11 +321,14 @@ pub struct QueueConfig {
     pub num_consumers: usize,
     /// Requests waiting and in flight at once; the budget of bytes usually closes first.
     pub queue_size: usize,
+    /// The `file_storage` extension in which requests are kept whose files are deleted or about to
+    /// be; `None` keeps nothing on disk.
+    pub storage: Option<String>,
 }
 
 impl Default for QueueConfig {
     fn default() -> Self {
-        Self { num_consumers: 10, queue_size: 1000 }
+        Self { num_consumers: 10, queue_size: 1000, storage: None }
     }
 }
 
@@ -362,8 +365,17 @@ pub struct ThymeConfig {
     pub shutdown_timeout: Duration,
     /// Most files open at once.
     pub open_files_max: usize,
+    /// Most bytes of the spool on disk.
+    pub spool_bytes_max: usize,
+    /// Most bytes of deleted files that are kept open until they are read.
+    pub deleted_files_bytes_max: usize,
+    /// The kubelet's `containerLogMaxFiles`: the oldest archives go to the spool before it removes
+    /// them.
+    pub container_log_max_files: usize,
     /// Time between two scans of the directories.
     pub scan_interval: Duration,
+    /// Sets the record attribute `log.record.uid`.
+    pub record_uid: bool,
 }
 
 impl Default for ThymeConfig {
@@ -375,7 +387,11 @@ impl Default for ThymeConfig {
             partial_bytes_max: 16 << 20,
             shutdown_timeout: Duration::from_secs(20),
             open_files_max: 100_000,
+            spool_bytes_max: 8 << 30,
+            deleted_files_bytes_max: 1 << 30,
+            container_log_max_files: 5,
             scan_interval: Duration::from_secs(5),
+            record_uid: false,
         }
     }
 }

@@ -8,7 +8,6 @@ mod scan;
 mod watch;
 
 use std::{
-    collections::HashMap,
     ffi::{OsStr, OsString},
     path::Path,
     sync::Arc,
@@ -19,7 +18,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use globset::GlobMatcher;
 
 use self::{
-    open::Opened,
     pattern::{Pattern, PatternError},
     scan::{Directory, Scanner},
     watch::{DirectoryEvent, DirectoryWatch},
@@ -31,6 +29,7 @@ use crate::{
     metrics::Metrics,
     tail::identity::Inode,
     worker::{WorkerHandle, WorkerMessage},
+    world::{HashMap, LogTree, Opened, SharedClock},
 };
 
 /// One container's log: a live file and what it was rotated to.
@@ -115,6 +114,12 @@ pub struct DiscoveryStart {
     pub workers: Vec<WorkerHandle>,
     /// Where checkpoints of vanished files are withdrawn.
     pub checkpoints: Option<Publisher>,
+    /// The log files.
+    pub tree: Box<dyn LogTree>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Whether directories are watched; without watches scans find everything.
+    pub watches: bool,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -134,6 +139,7 @@ pub struct Discovery {
     assigned: HashMap<Arc<GroupKey>, usize>,
     checkpoints: Option<Publisher>,
     scan_interval: Duration,
+    clock: SharedClock,
     is_first_start: bool,
     is_first_scan: bool,
     metrics: Arc<Metrics>,
@@ -144,19 +150,30 @@ impl Discovery {
     pub fn new(start: DiscoveryStart) -> (Self, Sender<()>) {
         let (stopper, stop) = bounded(0);
         let (sender, events) = bounded(DIRECTORY_EVENTS_MAX);
-        let mut resume: HashMap<_, Vec<_>> = HashMap::new();
+        let mut resume: HashMap<Place, Vec<_>> = HashMap::default();
         for (key, file) in start.resume {
             let group = (file.directory.clone(), file.live.clone());
             resume.entry(group).or_default().push((key, file));
         }
         let discovery = Self {
-            scanner: Scanner::new(start.sources, start.open_files_max, Arc::clone(&start.metrics)),
-            watch: DirectoryWatch::new(sender, Arc::clone(&start.metrics)),
+            scanner: Scanner::new(
+                start.sources,
+                start.tree,
+                Arc::clone(&start.clock),
+                start.open_files_max,
+                Arc::clone(&start.metrics),
+            ),
+            watch: if start.watches {
+                DirectoryWatch::new(sender, Arc::clone(&start.metrics))
+            } else {
+                DirectoryWatch::none()
+            },
+            clock: start.clock,
             events,
             stop,
             resume,
             workers: start.workers,
-            assigned: HashMap::new(),
+            assigned: HashMap::default(),
             checkpoints: start.checkpoints,
             scan_interval: start.scan_interval,
             is_first_start: start.is_first_start,
@@ -168,26 +185,32 @@ impl Discovery {
 
     /// Scans, then follows events until it is stopped.
     pub fn run(mut self) {
-        self.scan_everything();
-        self.is_first_scan = false;
-        self.withdraw_vanished();
-        let mut next_scan = Instant::now() + self.next_scan_wait();
+        let mut next_scan = self.scan(self.clock.now());
         loop {
             crossbeam_channel::select! {
                 recv(self.stop) -> _ => return,
                 recv(self.events) -> event => {
                     let Ok(event) = event else { return };
                     if self.follow(event) {
-                        next_scan = Instant::now();
+                        next_scan = self.clock.now();
                     }
                 }
-                default(next_scan.saturating_duration_since(Instant::now())) => {}
+                default(next_scan.saturating_duration_since(self.clock.now())) => {}
             }
-            if Instant::now() >= next_scan {
-                self.scan_everything();
-                next_scan = Instant::now() + self.next_scan_wait();
+            let now = self.clock.now();
+            if now >= next_scan {
+                next_scan = self.scan(now);
             }
         }
+    }
+
+    /// Looks at everything; returns when that is due again.
+    pub(crate) fn scan(&mut self, now: Instant) -> Instant {
+        self.scan_everything();
+        if std::mem::take(&mut self.is_first_scan) {
+            self.withdraw_vanished();
+        }
+        now + self.next_scan_wait()
     }
 
     fn next_scan_wait(&self) -> Duration {
@@ -198,7 +221,7 @@ impl Discovery {
     /// everything must be looked at.
     fn follow(&mut self, first: DirectoryEvent) -> bool {
         // A directory that is being filled raises many events: a moment later, one look is enough.
-        let deadline = Instant::now() + EVENT_SETTLE_TIME;
+        let deadline = self.clock.now() + EVENT_SETTLE_TIME;
         let mut dirty = vec![first];
         loop {
             match self.events.recv_deadline(deadline) {

@@ -34,6 +34,8 @@ mod tls;
 mod token;
 mod warnings;
 mod chance;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::sync::Arc;
 
@@ -53,7 +55,7 @@ use self::{
 use crate::{
     config::{ExporterConfig, Protocol},
     metrics::Metrics,
-    queue::Request,
+    queue::{Request, Settlement},
 };
 
 pub use self::{
@@ -179,6 +181,6 @@ async fn consume<S: Sink>(
         let reply = request.reply.clone();
         let settled = delivery.deliver(request).await;
         // A worker that is gone has nothing to account for any more.
-        reply.send(settled).ok();
+        reply.send(Settlement::Ended(settled)).ok();
     }
 }

@@ -5,6 +5,7 @@
 pub mod config;
 pub mod limits;
 pub mod metrics;
+pub mod world;
 pub mod pipeline;
 
 pub mod discover;
@@ -15,8 +16,12 @@ pub mod enrich;
 pub mod batch;
 pub mod encode;
 pub mod queue;
+pub mod spool;
 pub mod export;
 pub mod checkpoint;
 
 pub mod admin;
 pub mod telemetry;
+
+#[cfg(test)]
+mod simulation;

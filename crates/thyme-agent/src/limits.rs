@@ -8,6 +8,10 @@ pub const READ_BYTES: usize = 256 * 1024;
 /// Room in the read buffer beyond `max_log_size` for what stands before a body.
 pub const LINE_HEADER_BYTES: usize = 4 * 1024;
 
+/// Bytes of a file's first line that its identity is derived from, at most: docker writes the time
+/// at a line's end, and its lines are far shorter.
+pub const FIRST_LINE_BYTES_MAX: usize = 256 * 1024;
+
 /// Events about directories that may wait for discovery; more are made good by a scan.
 pub const DIRECTORY_EVENTS_MAX: usize = 16 * 1024;
 
@@ -60,3 +64,32 @@ pub const EXPORT_SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Buffers that an encoder keeps, in requests.
 pub const SPARE_REQUESTS: usize = 1;
+
+/// Bytes of a spool segment; a record that is longer has one of its own. Room comes back in such
+/// steps.
+pub const SPOOL_SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Bytes of damaged spool segments that are kept for a human, and at most a quarter of the budget.
+pub const SPOOL_DAMAGED_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of requests that were read from the spool and are not settled; one request in any case.
+pub const SPOOL_HANDED_BYTES_MAX: usize = 8 << 20;
+
+/// How long after a failure of the disk, or of finding room on it, the spool tries again.
+pub const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Failures in a row to read the spool's next record before the rest of its segment is set aside.
+pub const SPOOL_READ_FAILURES_MAX: u32 = 5;
+
+/// Shortest time between two writes of the spool's cursor: what settled since comes twice after a
+/// crash.
+pub const SPOOL_CURSOR_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Requests that a worker may have on their way to the spool, in units of `request_bytes_max`.
+pub const SPOOL_PENDING_REQUESTS: usize = 2;
+
+/// How often a worker looks whether the spool has been drained.
+pub const SPOOL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Least time between two log lines about the same trouble that lasts.
+pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);

@@ -2,8 +2,8 @@
 //! OpenTelemetry. An addition costs nanoseconds, an instrument's hundreds.
 //!
 //! Conservation, in records and in source bytes:
-//! `read = acknowledged + queued + dead_lettered + dropped`, where every term is counted on its
-//! own, so that the equation can fail.
+//! `read + recovered = acknowledged + queued + dead_lettered + dropped`, where every term is counted
+//! on its own, so that the equation can fail. `recovered` is what the spool held at the start.
 
 use std::sync::{
     OnceLock,
@@ -11,6 +11,8 @@ use std::sync::{
 };
 
 use opentelemetry::metrics::Histogram;
+
+use crate::queue::Settled;
 
 /// A counter or gauge of records beside its source bytes: bytes of the files they came from.
 #[derive(Debug, Default)]
@@ -91,6 +93,32 @@ impl DropReason {
     }
 }
 
+/// Why bytes of files were never read; each reason has its own counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum LossReason {
+    /// Deleted files held more unread bytes than `deleted_files_bytes_max`.
+    DeletedFilesBudget,
+    /// An archive is damaged.
+    DamagedArchive,
+    /// The agent ended while deleted files were unread and the spool had no room for them.
+    Shutdown,
+}
+
+impl LossReason {
+    /// All of them, in the order of [`Metrics::lost_bytes`].
+    pub const ALL: [Self; 3] = [Self::DeletedFilesBudget, Self::DamagedArchive, Self::Shutdown];
+
+    /// Value of the attribute `reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DeletedFilesBudget => "deleted_files_budget",
+            Self::DamagedArchive => "damaged_archive",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 /// What the agent counts. Counters only grow; fields called gauges move both ways.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -104,6 +132,10 @@ pub struct Metrics {
     pub queued_batch: Amount,
     /// Gauge: in requests that are not settled.
     pub queued_request: Amount,
+    /// Gauge: in the spool on disk.
+    pub queued_spool: Amount,
+    /// Found in the spool at the start.
+    pub recovered: Amount,
     /// Too large for the sink even alone.
     pub dead_lettered: Amount,
     /// Dropped, by [`DropReason`].
@@ -119,6 +151,13 @@ pub struct Metrics {
     pub truncated_files: Count,
     /// Files deleted while unread bytes were in them, and those bytes could not be read any more.
     pub lost_files: Count,
+    /// Bytes of files that were deleted before they could be read, by [`LossReason`].
+    pub lost_bytes: [Count; LossReason::ALL.len()],
+    /// Gauge: bytes of files that are deleted, or about to be, and that neither the sink nor the
+    /// spool has.
+    pub bytes_at_risk: Count,
+    /// Gauge: bytes of deleted files that are kept open because they have not been read.
+    pub deleted_open_bytes: Count,
     /// Directory entries refused: symbolic links, FIFOs, devices.
     pub refused_files: Count,
     /// Failures to open or read a file.
@@ -151,6 +190,23 @@ pub struct Metrics {
     pub queue_requests: Count,
     /// Unix time in milliseconds of the last finished attempt, good or bad.
     pub last_attempt_unix_ms: Count,
+    /// Gauge: bytes of the spool's segments on disk.
+    pub spool_bytes: Count,
+    /// Gauge: requests in the spool.
+    pub spool_requests: Count,
+    /// Requests that the spool took.
+    pub spool_kept_requests: Count,
+    /// Copies of requests under way that the spool took, because their files are deleted or about to
+    /// be.
+    pub spool_secured_requests: Count,
+    /// Requests of the spool that could not be read again.
+    pub spool_damaged_requests: Count,
+    /// Bytes of the spool, found at the start, that are no whole request.
+    pub spool_unreadable_bytes: Count,
+    /// Failures to write to the spool, for want of room or because of the disk.
+    pub spool_errors: Count,
+    /// Gauge: 1 while the spool takes nothing for want of room.
+    pub spool_full: Count,
     /// Checkpoint files written.
     pub checkpoints_written: Count,
     /// Failures to write one.
@@ -158,6 +214,36 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Books the end of a request whose records and bytes have been taken from where they were
+    /// queued. The source bytes of a part of the records are their share of the request's; what is
+    /// acknowledged takes the rest, so that the sum is exact.
+    pub fn book_end(&self, settled: &Settled) {
+        let (records, bytes) = (settled.request.records, settled.request.source_bytes);
+        let share = |part: u64| {
+            let share = u128::from(bytes) * u128::from(part) / u128::from(records.max(1));
+            i64::try_from(share).unwrap_or(i64::MAX)
+        };
+        let mut rest = bytes as i64;
+        if settled.dead_lettered_records > 0 {
+            let part = share(settled.dead_lettered_records);
+            rest -= part;
+            self.dead_lettered.add(settled.dead_lettered_records as i64, part);
+        }
+        for &(reason, part_records) in &settled.dropped {
+            let is_all_that_is_left = settled.acknowledged_records == 0
+                && part_records + settled.dead_lettered_records == records;
+            let part = if is_all_that_is_left { rest } else { share(part_records) };
+            rest -= part;
+            self.dropped(reason).add(part_records as i64, part);
+        }
+        self.acknowledged.add(settled.acknowledged_records as i64, rest);
+    }
+
+    /// Bytes lost for a reason.
+    pub fn lost(&self, reason: LossReason) -> &Count {
+        &self.lost_bytes[reason as usize]
+    }
+
     /// Records and bytes dropped for a reason.
     pub fn dropped(&self, reason: DropReason) -> &Amount {
         &self.dropped[reason as usize]

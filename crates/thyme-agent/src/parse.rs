@@ -5,6 +5,7 @@
 mod docker;
 pub mod partial;
 pub mod suffix;
+pub mod uid;
 
 use memchr::memchr_iter;
 use thyme_core::{
@@ -14,7 +15,7 @@ use thyme_core::{
 
 use self::{
     partial::Partials,
-    suffix::{Marker, Suffixes},
+    suffix::{Marker, Suffixes, write_offset},
 };
 use crate::{
     batch::Batch,
@@ -90,6 +91,20 @@ pub fn parse_lines(
     batch: &mut Batch,
     counts: &mut ParseCounts,
 ) -> (usize, Stop) {
+    if state.suffixes.has_uid() {
+        parse_lines_as::<true>(chunk, state, batch, counts)
+    } else {
+        parse_lines_as::<false>(chunk, state, batch, counts)
+    }
+}
+
+/// With or without an identity in each record: two loops, so that neither asks at each line.
+fn parse_lines_as<const HAS_UID: bool>(
+    chunk: Chunk<'_>,
+    state: &mut LineState,
+    batch: &mut Batch,
+    counts: &mut ParseCounts,
+) -> (usize, Stop) {
     let mut line_start = 0;
     // Bytes from here to `line_start` belong to records of this batch, and are not yet covered.
     let mut covered_from = 0;
@@ -108,6 +123,9 @@ pub fn parse_lines(
             let body = classify(cri.body, chunk.utf8, counts);
             let suffix = state.suffixes.full(cri.stream);
             put_log_record(&mut batch.records, cri.time_unix_nano, body, suffix);
+            if HAS_UID {
+                write_offset(&mut batch.records, chunk.offset + line_start as u64);
+            }
             batch.record_count += 1;
             counts.records += 1;
         } else {
@@ -135,6 +153,19 @@ fn parse_cri<'a>(line: &'a [u8], state: &mut LineState) -> Option<CriLine<'a>> {
     match state.format {
         LineFormat::Container { format: ContainerFormat::Docker, .. } | LineFormat::Raw => None,
         LineFormat::Container { .. } => state.cri.parse(line),
+    }
+}
+
+/// Whether a line, or its beginning, has a time that the runtime wrote.
+pub fn carries_time(line: &[u8], state: &mut LineState) -> bool {
+    if parse_cri(line, state).is_some() {
+        return true;
+    }
+    match state.format {
+        LineFormat::Container {
+            format: ContainerFormat::Auto | ContainerFormat::Docker, ..
+        } => docker::parse(line, &mut state.cri).is_some(),
+        _ => false,
     }
 }
 
@@ -174,10 +205,12 @@ fn parse_unusual(
 ) -> Taken {
     let line = &chunk.bytes[span.start..span.end - 1];
     let range = chunk.range(span.start, span.end);
+    let raw =
+        Line { body: line, time_unix_nano: 0, utf8: chunk.utf8, start: range.start, skipped: 0 };
     match state.format {
         LineFormat::Raw => {
             let suffix = state.suffixes.raw().clone();
-            put_pieces(line, 0, &suffix, chunk.utf8, state, batch, counts);
+            put_line(raw, &suffix, state, batch, counts);
             Taken::IntoBatch
         }
         LineFormat::Container { format, .. } => {
@@ -194,6 +227,7 @@ fn parse_unusual(
                         marker: Marker::Docker,
                         last: parsed.complete,
                         body: parsed.body.as_bytes(),
+                        skipped: 0,
                     };
                     return take_fragment(fragment, range, state, batch, counts);
                 }
@@ -204,12 +238,13 @@ fn parse_unusual(
                     marker: Marker::Tags(cri.tags),
                     last: !cri.is_partial(),
                     body: cri.body,
+                    skipped: (line.len() - cri.body.len()) as u64,
                 };
                 return take_fragment(fragment, range, state, batch, counts);
             }
             counts.malformed += 1;
             let suffix = state.suffixes.malformed().clone();
-            put_pieces(line, 0, &suffix, chunk.utf8, state, batch, counts);
+            put_line(raw, &suffix, state, batch, counts);
             Taken::IntoBatch
         }
     }
@@ -222,6 +257,8 @@ struct Fragment<'a> {
     marker: Marker<'a>,
     last: bool,
     body: &'a [u8],
+    /// Bytes of the line before the body, where the body is the rest of it as it stands.
+    skipped: u64,
 }
 
 /// Adds a fragment to its stream's open record, and sends the record when it is complete.
@@ -236,8 +273,9 @@ fn take_fragment(
     let whole_bytes = open_bytes + fragment.body.len();
     if fragment.last && !state.partials.is_midway(fragment.stream) {
         let suffix = state.suffixes.of(fragment.stream, fragment.marker);
-        let time = fragment.time_unix_nano;
-        put_pieces(fragment.body, time, &suffix, false, state, batch, counts);
+        let Fragment { body, time_unix_nano, skipped, .. } = fragment;
+        let line = Line { body, time_unix_nano, utf8: false, start: range.start, skipped };
+        put_line(line, &suffix, state, batch, counts);
         return Taken::IntoBatch;
     }
     let too_long = whole_bytes > state.body_bytes_max && open_bytes > 0;
@@ -259,6 +297,7 @@ fn take_fragment(
         fragment.marker,
         fragment.body,
         range,
+        state.suffixes.file(),
     );
     if fragment.last {
         flush_partial(fragment.stream, state, batch, counts, Flush::Complete);
@@ -296,6 +335,7 @@ pub fn flush_partial(
     if flush == Flush::Ended {
         suffix = state.suffixes.with_partial(&suffix);
     }
+    suffix = state.suffixes.with_cut_uid(suffix, open.file, open.start(), &open.body);
     let body = classify(&open.body, false, counts);
     put_log_record(&mut batch.records, open.time_unix_nano, body, &suffix);
     batch.record_count += 1;
@@ -305,35 +345,51 @@ pub fn flush_partial(
     state.partials.put_back(stream, open, flush == Flush::Piece);
 }
 
-/// Appends a body, in several records when it is longer than one may be.
-fn put_pieces(
-    mut body: &[u8],
+/// A complete line whose body leaves at once.
+struct Line<'a> {
+    body: &'a [u8],
     time_unix_nano: u64,
+    /// Whether the body is known to be UTF-8.
+    utf8: bool,
+    /// Offset of the line's first byte in its file.
+    start: u64,
+    /// Bytes of the line before the body, where the body is the rest of it as it stands.
+    skipped: u64,
+}
+
+/// Appends a line, in several records when its body is longer than one may be.
+fn put_line(
+    line: Line<'_>,
     suffix: &RecordSuffix,
-    known_utf8: bool,
     state: &LineState,
     batch: &mut Batch,
     counts: &mut ParseCounts,
 ) {
+    let Line { mut body, time_unix_nano, utf8, start, skipped } = line;
     let whole_bytes = body.len();
-    let is_split = whole_bytes > state.body_bytes_max;
-    loop {
-        let (piece, rest) = body.split_at(piece_end(body, state.body_bytes_max));
-        let content = classify(piece, known_utf8, counts);
-        if is_split {
-            let offset = (whole_bytes - body.len()) as u64;
-            let marked = state.suffixes.with_chunk_offset(suffix, offset);
-            put_log_record(&mut batch.records, time_unix_nano, content, &marked);
-            counts.split += 1;
-        } else {
-            put_log_record(&mut batch.records, time_unix_nano, content, suffix);
+    if whole_bytes <= state.body_bytes_max {
+        let content = classify(body, utf8, counts);
+        put_log_record(&mut batch.records, time_unix_nano, content, suffix);
+        if state.suffixes.has_uid() {
+            write_offset(&mut batch.records, start);
         }
         batch.record_count += 1;
         counts.records += 1;
+        return;
+    }
+    while !body.is_empty() {
+        let (piece, rest) = body.split_at(piece_end(body, state.body_bytes_max));
+        let content = classify(piece, utf8, counts);
+        let offset = (whole_bytes - body.len()) as u64;
+        let begins_at = start + if offset == 0 { 0 } else { skipped + offset };
+        let marked = state.suffixes.with_chunk_offset(suffix, offset);
+        let file = state.suffixes.file();
+        let marked = state.suffixes.with_cut_uid(marked, file, begins_at, piece);
+        put_log_record(&mut batch.records, time_unix_nano, content, &marked);
+        counts.split += 1;
+        batch.record_count += 1;
+        counts.records += 1;
         body = rest;
-        if body.is_empty() {
-            return;
-        }
     }
 }
 
@@ -390,6 +446,9 @@ pub fn parse_piece(
     } else {
         base
     };
+    // Even the whole line may come with more behind it, when it is read again.
+    let file = state.suffixes.file();
+    let suffix = state.suffixes.with_cut_uid(suffix, file, chunk.offset, piece);
     let content = classify(piece, false, counts);
     put_log_record(&mut batch.records, line.time_unix_nano, content, &suffix);
     batch.record_count += 1;

@@ -1,9 +1,9 @@
 //! Wires the stages, from the last to the first, and takes them down in the order of the flow.
 //!
 //! ```text
-//! discovery --snapshots--> workers --requests--> exporter --> sink
-//!                             |  ^                  |
-//!               checkpoints <-'  '---settlements----'
+//! discovery --snapshots--> workers --requests----------> exporter --> sink
+//!                          |  |  ^ '--at risk--> spool --^  |
+//!            checkpoints <-'  |  '------settlements---------'
 //! ```
 
 use std::{
@@ -25,9 +25,15 @@ use crate::{
     export::{self, ExportError},
     limits::{EXPORT_SILENCE_MAX, HEARTBEAT_AGE_MAX},
     metrics::Metrics,
+    queue::Request,
+    spool::{Spool, SpoolLink, SpoolMessage, SpoolStart},
     worker::{
         KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage, WorkerState,
         unix_ms,
+    },
+    world::{
+        StateDisk,
+        real::{NodeLogs, SystemClock},
     },
 };
 
@@ -54,6 +60,9 @@ pub enum PipelineError {
     /// Positions of some receivers are kept, of others not.
     #[error("receivers: `storage` must be set on all of them or on none")]
     MixedStorage,
+    /// The spool's directory.
+    #[error("file_storage: the spool can't be opened: {0}")]
+    Spool(std::io::Error),
     /// A thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -77,7 +86,9 @@ struct RunningWorker {
 pub struct Pipeline {
     discovery: (Sender<()>, JoinHandle<()>),
     workers: Vec<RunningWorker>,
+    spool: Option<(Sender<SpoolMessage>, JoinHandle<()>)>,
     checkpoints: Option<Writer>,
+    shutdown_timeout: Duration,
     /// Threads without a sign of life of their own: their names, and whether they have ended.
     ended: Vec<(&'static str, Arc<AtomicBool>)>,
     metrics: Arc<Metrics>,
@@ -95,24 +106,28 @@ impl Pipeline {
         let requests = export::spawn(runtime, &config.exporter, Arc::clone(&metrics))?;
         let keys = Arc::new(KeySource::default());
         let (checkpoints, restored) = start_checkpoints(&config, &keys, &metrics)?;
-        let publisher = checkpoints.as_ref().map(Writer::publisher);
+        let publisher = checkpoints.as_ref().map(|(writer, _)| writer.publisher());
+        let disk = checkpoints.as_ref().map(|(_, disk)| Arc::clone(disk));
+        let checkpoints = checkpoints.map(|(writer, _)| writer);
+        let mut spool = start_spool(&config, disk, &requests, &metrics)?;
         let mut workers = Vec::new();
         for number in 0..config.thyme.workers {
             let (messages, inbox) = unbounded();
             let channels = WorkerChannels {
                 messages: inbox,
                 requests: requests.clone(),
+                spool: spool.as_mut().and_then(|spool| spool.links.pop()),
                 checkpoints: publisher.clone(),
             };
-            let now = Instant::now();
-            let state = Arc::new(WorkerState::new(now));
+            let state = Arc::new(WorkerState::new(Instant::now()));
             let worker = Worker::new(
                 WorkerConfig::new(&config),
                 channels,
                 Arc::clone(&keys),
                 Arc::clone(&state),
                 Arc::clone(&metrics),
-                now,
+                SystemClock::shared(),
+                true,
             )?;
             let thread = spawn(format!("worker-{number}"), move || worker.run())?;
             workers.push(RunningWorker { handle: WorkerHandle { messages, state }, thread });
@@ -125,16 +140,28 @@ impl Pipeline {
             scan_interval: config.thyme.scan_interval,
             workers: workers.iter().map(|worker| worker.handle.clone()).collect(),
             checkpoints: publisher,
+            tree: Box::new(NodeLogs::default()),
+            clock: SystemClock::shared(),
+            watches: true,
             metrics: Arc::clone(&metrics),
         });
         let discovery_ended = Arc::new(AtomicBool::new(false));
         let mut ended = vec![("discovery", Arc::clone(&discovery_ended))];
+        ended.extend(spool.as_ref().map(|spool| ("spool", Arc::clone(&spool.ended))));
         ended.extend(checkpoints.as_ref().map(|writer| ("checkpoint", writer.ended())));
         let thread = spawn("discovery".to_owned(), move || {
             let _note = EndNote(discovery_ended);
             discovery.run();
         })?;
-        Ok(Self { discovery: (stopper, thread), workers, checkpoints, ended, metrics })
+        Ok(Self {
+            discovery: (stopper, thread),
+            workers,
+            spool: spool.map(|spool| (spool.messages, spool.thread)),
+            checkpoints,
+            shutdown_timeout: config.thyme.shutdown_timeout,
+            ended,
+            metrics,
+        })
     }
 
     /// A check that the pipeline makes progress: no thread has ended, every worker has given a sign
@@ -177,6 +204,10 @@ impl Pipeline {
         let (stopper, discovery) = self.discovery;
         drop(stopper);
         join(discovery, "discovery");
+        if let Some((messages, _)) = &self.spool {
+            // A spool that has ended by itself has said why.
+            let _ended = messages.send(SpoolMessage::Stop(Instant::now() + self.shutdown_timeout));
+        }
         for worker in &self.workers {
             // A worker that has ended by itself has said why.
             let _ended = worker.handle.messages.send(WorkerMessage::Stop);
@@ -188,6 +219,10 @@ impl Pipeline {
             }
             report.unsettled_requests +=
                 worker.handle.state.unsettled_requests.load(Ordering::Relaxed);
+        }
+        if let Some((messages, thread)) = self.spool {
+            drop(messages);
+            join(thread, "spool");
         }
         report.unsettled_records = self.metrics.queued_request.get().0;
         if let Some(checkpoints) = self.checkpoints {
@@ -221,7 +256,7 @@ fn start_checkpoints(
     config: &Config,
     keys: &KeySource,
     metrics: &Arc<Metrics>,
-) -> Result<(Option<Writer>, Numbered), PipelineError> {
+) -> Result<(Option<(Writer, Arc<dyn StateDisk>)>, Numbered), PipelineError> {
     let kept = config.receivers.iter().filter(|receiver| receiver.storage).count();
     if kept != 0 && kept != config.receivers.len() {
         return Err(PipelineError::MixedStorage);
@@ -233,8 +268,41 @@ fn start_checkpoints(
         checkpoint::open(&storage.directory, storage.create_directory)?;
     let files: Vec<_> = files.into_iter().map(|file| (keys.next(), file)).collect();
     let resumed = files.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
-    let writer = Writer::spawn(state, resumed, Arc::clone(metrics))?;
-    Ok((Some(writer), Numbered { is_first_start, files }))
+    let disk = state.disk();
+    let writer = Writer::spawn(state, resumed, SystemClock::shared(), Arc::clone(metrics))?;
+    Ok((Some((writer, disk)), Numbered { is_first_start, files }))
+}
+
+/// A spool that runs.
+struct RunningSpool {
+    messages: Sender<SpoolMessage>,
+    links: Vec<SpoolLink>,
+    thread: JoinHandle<()>,
+    ended: Arc<AtomicBool>,
+}
+
+/// Starts the spool, where one is configured.
+fn start_spool(
+    config: &Config,
+    disk: Option<Arc<dyn StateDisk>>,
+    requests: &tokio::sync::mpsc::Sender<Request>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<RunningSpool>, PipelineError> {
+    let Some(disk) = disk.filter(|_| config.exporter.queue.storage.is_some()) else {
+        return Ok(None);
+    };
+    let start = SpoolStart {
+        disk,
+        bytes_max: config.thyme.spool_bytes_max as u64,
+        requests: requests.clone(),
+        clock: SystemClock::shared(),
+        metrics: Arc::clone(metrics),
+    };
+    let (spool, links) = Spool::open(start, config.thyme.workers).map_err(PipelineError::Spool)?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let messages = links[0].messages.clone();
+    let thread = spool.spawn(Arc::clone(&ended)).map_err(PipelineError::Thread)?;
+    Ok(Some(RunningSpool { messages, links, thread, ended }))
 }
 
 /// What the state directory held, with the numbers that its files keep.

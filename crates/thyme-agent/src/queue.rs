@@ -1,6 +1,8 @@
 //! What stands between a worker and the exporter: encoded requests one way, their settlement the
 //! other. It must not know how either side works.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::config::Compression;
@@ -9,8 +11,12 @@ pub use crate::metrics::DropReason;
 /// What a worker needs back to move its checkpoints; the exporter only carries it.
 #[derive(Debug, Default)]
 pub struct Token {
+    /// The owner's own number of the request.
+    pub number: u64,
+    /// Whether it was given to the spool.
+    pub to_spool: bool,
     /// What the records cover; their order is the order of reading.
-    pub ranges: Box<[FileRange]>,
+    pub ranges: Arc<[FileRange]>,
     /// The memory behind the body, to be used again.
     pub buffer: Bytes,
     /// What the request takes from the budget of bytes in flight.
@@ -46,9 +52,20 @@ pub struct Request {
     pub compression: Compression,
     /// Where the settlement goes. It has room for every request that may be outstanding, so
     /// sending never blocks.
-    pub reply: crossbeam_channel::Sender<Settled>,
+    pub reply: crossbeam_channel::Sender<Settlement>,
     /// For the worker.
     pub token: Token,
+}
+
+/// What became of a request, as its owner is told.
+#[derive(Debug)]
+pub enum Settlement {
+    /// It came to its end.
+    Ended(Settled),
+    /// The spool has it on disk, and sees to the rest.
+    Kept(Request),
+    /// The spool has a copy of the request with this number on disk; the request itself goes on.
+    Secured(u64),
 }
 
 /// The end of a request. Every record of it is accounted for in exactly one of the three:

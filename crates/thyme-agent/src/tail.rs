@@ -5,3 +5,4 @@ pub mod acknowledge;
 pub mod identity;
 pub mod idle_watch;
 pub mod source;
+pub mod uid;

@@ -7,13 +7,15 @@
 
 mod group;
 mod handle;
+mod rescue;
 mod settle;
 mod snapshot;
 mod turn;
+mod uid;
 mod upkeep;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -24,6 +26,7 @@ use tokio::sync::mpsc::error::TrySendError;
 pub use self::handle::{KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms};
 use self::{
     group::{Group, TailedFile},
+    rescue::UnderWay,
     turn::Progress,
 };
 use crate::{
@@ -32,10 +35,15 @@ use crate::{
     config::{Compression, Config},
     discover::GroupKey,
     encode::{EncodeError, Encoder},
-    limits::{HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, UPKEEP_INTERVAL},
+    limits::{
+        HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, SPOOL_LOOK_INTERVAL,
+        SPOOL_PENDING_REQUESTS, UPKEEP_INTERVAL,
+    },
     metrics::Metrics,
-    queue::{Request, Settled, Token},
+    queue::{Request, Settlement, Token},
+    spool::SpoolLink,
     tail::idle_watch::{IdleWatch, Woken},
+    world::{HashMap, SharedClock},
 };
 
 /// What a worker takes from the configuration, its share of the budgets included.
@@ -47,8 +55,12 @@ pub struct WorkerConfig {
     pub in_flight_bytes_max: usize,
     /// Requests that may be unsettled.
     pub requests_max: usize,
+    /// Bytes of requests that may be on their way to the spool.
+    pub spool_pending_bytes_max: usize,
     /// Memory that open partial lines may hold.
     pub partial_bytes_max: usize,
+    /// Bytes of deleted files that may be kept open.
+    pub deleted_files_bytes_max: u64,
 }
 
 impl WorkerConfig {
@@ -59,6 +71,8 @@ impl WorkerConfig {
             config: Arc::clone(config),
             in_flight_bytes_max: config.thyme.in_flight_bytes_max / workers,
             requests_max: (config.exporter.queue.queue_size / workers).max(1),
+            spool_pending_bytes_max: SPOOL_PENDING_REQUESTS * config.thyme.request_bytes_max,
+            deleted_files_bytes_max: (config.thyme.deleted_files_bytes_max / workers) as u64,
             partial_bytes_max: config.thyme.partial_bytes_max / workers,
         }
     }
@@ -69,9 +83,10 @@ pub struct Worker {
     config: WorkerConfig,
     messages: Receiver<WorkerMessage>,
     woken: Receiver<Woken>,
-    settled: Receiver<Settled>,
-    reply: Sender<Settled>,
+    settled: Receiver<Settlement>,
+    reply: Sender<Settlement>,
     requests: tokio::sync::mpsc::Sender<Request>,
+    spool: Option<SpoolLink>,
     checkpoints: Option<Publisher>,
     keys: Arc<KeySource>,
     state: Arc<WorkerState>,
@@ -80,12 +95,15 @@ pub struct Worker {
     /// Containers by number; a number is never used again.
     groups: HashMap<u32, Group>,
     numbers: HashMap<Arc<GroupKey>, u32>,
+    /// Groups with files that are deleted, or about to be, and not settled.
+    urgent: Vec<u32>,
     /// Groups that are polled, in turn.
     active: Vec<u32>,
     /// Files by number; a number is never used again, so that a late settlement can't hit another.
     files: HashMap<u32, TailedFile>,
     next_number: u32,
     idle: IdleWatch,
+    clock: SharedClock,
 
     /// Holds what was read last; as long as the longest line so far, within its limit.
     buffer: Vec<u8>,
@@ -93,12 +111,25 @@ pub struct Worker {
     encoder: Encoder,
     /// Requests that the exporter's channel had no room for; they go first when it has.
     unsent: VecDeque<Request>,
+    /// What the exporter has, by number, where there is a spool for copies.
+    under_way: BTreeMap<u64, UnderWay>,
+    next_request: u64,
+    /// Where the open batch goes: set while it may hold bytes of urgent files.
+    batch_goes_to_spool: bool,
+    /// Set while urgent files are read.
+    is_rescuing: bool,
+    /// Requests on their way to the spool, and what they hold.
+    spool_pending_requests: usize,
+    spool_pending_bytes: usize,
+    last_loss_said: Option<Instant>,
     /// Requests that are not settled, and what they take from the budget.
     outstanding_requests: usize,
     outstanding_bytes: usize,
     last_upkeep: Instant,
     last_idle_check: Instant,
     is_stopping: bool,
+    /// Set once it stops: until then what was read may settle.
+    drain_deadline: Option<Instant>,
 }
 
 /// The ends of a worker's channels that it is given.
@@ -107,21 +138,34 @@ pub struct WorkerChannels {
     pub messages: Receiver<WorkerMessage>,
     /// To the exporter.
     pub requests: tokio::sync::mpsc::Sender<Request>,
+    /// To the spool, where there is one.
+    pub spool: Option<SpoolLink>,
     /// To the checkpoint thread, where positions are kept.
     pub checkpoints: Option<Publisher>,
 }
 
+/// What a worker does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It waits, unless something comes before.
+    Wait(Duration),
+    /// It has ended.
+    End,
+}
+
 impl Worker {
-    /// Prepares a worker; `now` is the time of the start.
+    /// Prepares a worker that starts now. Without `watches`, idle files are polled.
     pub fn new(
         config: WorkerConfig,
         channels: WorkerChannels,
         keys: Arc<KeySource>,
         state: Arc<WorkerState>,
         metrics: Arc<Metrics>,
-        now: Instant,
+        clock: SharedClock,
+        watches: bool,
     ) -> Result<Self, EncodeError> {
-        let WorkerChannels { messages, requests, checkpoints } = channels;
+        let now = clock.now();
+        let WorkerChannels { messages, requests, spool, checkpoints } = channels;
         let (thyme, exporter) = (&config.config.thyme, &config.config.exporter);
         let batch_config = &config.config.batch;
         let records_max = match batch_config.send_batch_max_size {
@@ -137,31 +181,43 @@ impl Worker {
             Encoder::new(exporter.compression, exporter.compression_level, spare_bytes_max)?;
         let (reply, settled) = unbounded();
         let (wake, woken) = unbounded();
-        let idle = IdleWatch::new(wake, Arc::clone(&metrics));
+        let idle =
+            if watches { IdleWatch::new(wake, Arc::clone(&metrics)) } else { IdleWatch::none() };
         Ok(Self {
             messages,
             woken,
             settled,
             reply,
             requests,
+            spool,
             checkpoints,
             keys,
             state,
-            groups: HashMap::new(),
-            numbers: HashMap::new(),
+            groups: HashMap::default(),
+            numbers: HashMap::default(),
+            urgent: Vec::new(),
             active: Vec::new(),
-            files: HashMap::new(),
+            files: HashMap::default(),
             next_number: 0,
             idle,
+            clock,
             buffer: vec![0; READ_BYTES],
             batch: Batch::new(limits),
             encoder,
             unsent: VecDeque::new(),
+            under_way: BTreeMap::new(),
+            next_request: 0,
+            batch_goes_to_spool: false,
+            is_rescuing: false,
+            spool_pending_requests: 0,
+            spool_pending_bytes: 0,
+            last_loss_said: None,
             outstanding_requests: 0,
             outstanding_bytes: 0,
             last_upkeep: now,
             last_idle_check: now,
             is_stopping: false,
+            drain_deadline: None,
             metrics,
             config,
         })
@@ -169,39 +225,58 @@ impl Worker {
 
     /// Works until it is told to stop and everything is settled, or the deadline is over.
     pub fn run(mut self) -> Result<(), EncodeError> {
-        loop {
-            self.state.beat();
-            self.take_settlements();
-            if let Some(deadline) = self.take_messages() {
-                return self.drain(deadline);
-            }
-            let now = Instant::now();
-            let next_poll = self.poll_files(now)?;
-            self.close_if_due(Instant::now())?;
-            if now.duration_since(self.last_upkeep) >= UPKEEP_INTERVAL {
-                self.last_upkeep = now;
-                self.upkeep(now)?;
-            }
-            let now = Instant::now();
-            let wait = [next_poll, self.batch_deadline(), Some(self.last_upkeep + UPKEEP_INTERVAL)]
-                .into_iter()
-                .flatten()
-                .min()
-                .map_or(HEARTBEAT_INTERVAL, |at| at.saturating_duration_since(now));
+        while let Step::Wait(wait) = self.step()? {
             if !wait.is_zero() {
-                self.wait(wait.min(HEARTBEAT_INTERVAL));
+                self.wait(wait);
             }
         }
+        Ok(())
+    }
+
+    /// Does all that is due now, once; says how long nothing will be due.
+    pub(crate) fn step(&mut self) -> Result<Step, EncodeError> {
+        self.state.beat();
+        self.take_settlements();
+        self.take_messages();
+        if self.is_stopping {
+            return self.drain();
+        }
+        let now = self.clock.now();
+        let next_poll = self.poll_files(now)?;
+        self.close_if_due(self.clock.now())?;
+        if now.duration_since(self.last_upkeep) >= UPKEEP_INTERVAL {
+            self.last_upkeep = now;
+            self.upkeep(now)?;
+        }
+        let now = self.clock.now();
+        let wait = [next_poll, self.batch_deadline(), Some(self.last_upkeep + UPKEEP_INTERVAL)]
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(HEARTBEAT_INTERVAL, |at| at.saturating_duration_since(now));
+        Ok(Step::Wait(wait.min(HEARTBEAT_INTERVAL)))
     }
 
     /// Reads every group that is due, in turn, and returns when the next one will be; `None` while
     /// there is none or the budget is used up.
     fn poll_files(&mut self, now: Instant) -> Result<Option<Instant>, EncodeError> {
-        let mut next_poll: Option<Instant> = None;
+        let rescue = self.rescue(now)?;
+        // While there is more to rescue, and the spool takes it, nothing else is read.
+        if rescue.is_some_and(|due| due <= now) {
+            return Ok(rescue);
+        }
+        if self.must_wait_for_spool() {
+            // Nobody says when the spool has been drained.
+            let look_again = now + SPOOL_LOOK_INTERVAL;
+            return Ok(Some(rescue.map_or(look_again, |due| due.min(look_again))));
+        }
+        let mut next_poll = rescue;
         let mut at = 0;
         while at < self.active.len() {
             if self.is_budget_used() {
-                return Ok(None);
+                // Who has not had a turn comes first in the next one.
+                self.active.rotate_left(at);
+                return Ok(rescue);
             }
             let number = self.active[at];
             let Some(group) = self.groups.get(&number) else {
@@ -234,6 +309,15 @@ impl Worker {
         self.outstanding_requests >= self.config.requests_max
     }
 
+    /// Whether the open batch may not be closed for now.
+    fn is_closing_blocked(&self) -> bool {
+        if self.batch_goes_to_spool && !self.is_spool_useless() {
+            !self.has_spool_room()
+        } else {
+            self.is_queue_full()
+        }
+    }
+
     fn is_budget_used(&self) -> bool {
         self.is_queue_full()
             || self.outstanding_bytes + self.batch.records.len() >= self.config.in_flight_bytes_max
@@ -242,10 +326,12 @@ impl Worker {
     /// When the open batch is to leave; `None` while it is empty, or while so many requests are on
     /// their way that waiting makes larger ones.
     fn batch_deadline(&self) -> Option<Instant> {
-        let is_congested = self.outstanding_requests
-            >= self.config.config.exporter.queue.num_consumers
-            || self.is_budget_used();
-        let opened_at = self.batch.opened_at.filter(|_| !is_congested)?;
+        // Nothing but the batch itself may use the budget up: then nobody else will make room.
+        let consumers = self.config.config.exporter.queue.num_consumers;
+        let is_congested = self.outstanding_requests >= consumers
+            || (self.outstanding_requests > 0 && self.is_budget_used());
+        let waits = if self.batch_goes_to_spool { self.is_closing_blocked() } else { is_congested };
+        let opened_at = self.batch.opened_at.filter(|_| !waits)?;
         Some(opened_at + self.config.config.batch.timeout)
     }
 
@@ -259,7 +345,9 @@ impl Worker {
     /// Encodes the open batch and hands it over.
     fn close_batch(&mut self) -> Result<(), EncodeError> {
         let (records, source_bytes) = (self.batch.record_count, self.batch.source_bytes);
-        let ranges: Box<[_]> = self.batch.ranges.as_slice().into();
+        let ranges: Arc<[_]> = self.batch.ranges.as_slice().into();
+        let to_spool = self.batch_goes_to_spool && !self.is_spool_useless();
+        self.batch_goes_to_spool = self.is_rescuing;
         if records == 0 {
             // Bytes without a record, such as a newline whose line has left: nothing to send.
             let own = std::mem::take(&mut self.batch.records);
@@ -279,12 +367,9 @@ impl Worker {
         }
         self.metrics.queued_batch.add(-(records as i64), -(source_bytes as i64));
         self.metrics.queued_request.add(records as i64, source_bytes as i64);
-        if self.outstanding_requests == 0 {
-            self.state.set_waiting(true);
-        }
-        self.outstanding_requests += 1;
-        self.outstanding_bytes += encoded.buffer_bytes;
-        self.metrics.queue_requests.add_gauge(1);
+        self.next_request += 1;
+        let number = self.next_request;
+        let charged_bytes = encoded.buffer_bytes;
         let request = Request {
             body: encoded.body,
             body_bytes: encoded.body_bytes,
@@ -293,11 +378,33 @@ impl Worker {
             source_bytes,
             compression: self.compression(),
             reply: self.reply.clone(),
-            token: Token { ranges, buffer: encoded.buffer, charged_bytes: encoded.buffer_bytes },
+            token: Token { number, to_spool, ranges, buffer: encoded.buffer, charged_bytes },
         };
+        self.dispatch(request);
+        Ok(())
+    }
+
+    /// Sends a request on its way to the exporter or the spool.
+    fn dispatch(&mut self, request: Request) {
+        if request.token.to_spool && self.spool.is_some() {
+            // What the exporter has had no room for was read before.
+            while let Some(earlier) = self.unsent.pop_front() {
+                self.divert(earlier);
+            }
+            self.keep(request);
+            return;
+        }
+        if self.outstanding_requests == 0 {
+            self.state.set_waiting(true);
+        }
+        self.outstanding_requests += 1;
+        self.outstanding_bytes += request.token.charged_bytes;
+        self.metrics.queue_requests.add_gauge(1);
+        if self.spool.is_some() {
+            self.under_way.insert(request.token.number, UnderWay::new(&request));
+        }
         self.unsent.push_back(request);
         self.hand_over();
-        Ok(())
     }
 
     /// Hands requests over as far as the exporter's channel has room, without ever waiting.
@@ -325,9 +432,9 @@ impl Worker {
     /// Sleeps until something comes or the time is over.
     fn wait(&mut self, wait: Duration) {
         select_biased! {
-            recv(self.settled) -> settled => {
-                if let Ok(settled) = settled {
-                    self.settle(settled);
+            recv(self.settled) -> settlement => {
+                if let Ok(settlement) = settlement {
+                    self.take_settlement(settlement);
                 }
             }
             recv(self.messages) -> message => {
@@ -345,20 +452,19 @@ impl Worker {
     }
 
     fn take_settlements(&mut self) {
-        while let Ok(settled) = self.settled.try_recv() {
-            self.settle(settled);
+        while let Ok(settlement) = self.settled.try_recv() {
+            self.take_settlement(settlement);
         }
     }
 
-    /// Takes all messages that wait; the deadline of a stop, if there was one.
-    fn take_messages(&mut self) -> Option<Instant> {
+    /// Takes all messages that wait.
+    fn take_messages(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
             self.take_message(message);
         }
         while let Ok(woken) = self.woken.try_recv() {
             self.wake(woken);
         }
-        self.is_stopping.then(|| Instant::now() + self.config.config.thyme.shutdown_timeout)
     }
 
     fn take_message(&mut self, message: WorkerMessage) {
@@ -370,21 +476,27 @@ impl Worker {
 
     /// Sends what was read and waits for it to settle. Open partial lines stay unread for the next
     /// start, unless there is no checkpoint to say so.
-    fn drain(mut self, deadline: Instant) -> Result<(), EncodeError> {
-        if self.checkpoints.is_none() {
+    fn drain(&mut self) -> Result<Step, EncodeError> {
+        let now = self.clock.now();
+        let timeout = self.config.config.thyme.shutdown_timeout;
+        let is_first = self.drain_deadline.is_none();
+        let deadline = *self.drain_deadline.get_or_insert(now + timeout);
+        // Files without a name end with this process: they go to the spool even now.
+        if let Some(due) = self.rescue(now)?.filter(|due| *due < deadline) {
+            return Ok(Step::Wait(due.saturating_duration_since(now)));
+        }
+        if is_first && self.checkpoints.is_none() {
             self.flush_all_partials()?;
         }
-        if self.batch.opened_at.is_some() {
+        if self.batch.opened_at.is_some() && !self.is_closing_blocked() {
             self.close_batch()?;
         }
-        while self.outstanding_requests > 0 {
-            self.state.beat();
-            match self.settled.recv_deadline(deadline) {
-                Ok(settled) => self.settle(settled),
-                Err(_) => break,
-            }
+        let is_settled = self.outstanding_requests == 0 && self.spool_pending_requests == 0;
+        if !is_settled && now < deadline {
+            return Ok(Step::Wait((deadline - now).min(HEARTBEAT_INTERVAL)));
         }
+        self.lose_deleted(now);
         self.state.unsettled_requests.store(self.outstanding_requests as u64, Ordering::Relaxed);
-        Ok(())
+        Ok(Step::End)
     }
 }

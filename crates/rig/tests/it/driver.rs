@@ -31,6 +31,7 @@ const VARIABLES: [&str; 11] = [
     "KILLS",
     "OUTAGE",
     "OUTAGE_MODE",
+    "OUTAGE_KILLS",
 ];
 
 /// A place for one start of `rig`.

@@ -65,6 +65,7 @@ fn variables_change_the_run() {
         ("LINES", "40"),
         ("AGENT", ""),
         ("AGENT_CONFIG", ""),
+        ("RECORD_UID", ""),
     ];
     let (code, _, json) = run("run", &[], &variables);
     assert_eq!(code, Some(0));
@@ -73,6 +74,7 @@ fn variables_change_the_run() {
     assert_eq!(json["protocol"], "http");
     assert_eq!(json["compression"], "none");
     assert_eq!(json["lines"], "mixed");
+    assert_eq!(json["record_uids"], Value::Null);
     assert!(json["wire_share"].as_f64().unwrap() > 1.0, "nothing is compressed");
 }
 
@@ -90,9 +92,10 @@ fn an_agent_that_delivers_nothing_fails() {
     assert!(table.lines().any(failed));
 }
 
-/// Scenario: the agent is killed three times within two seconds, under load and rotation.
+/// Scenario: rows 4 and 15. The agent is killed three times within two seconds, under load and
+/// rotation, while records carry identities.
 /// Guarantees: nothing is lost, duplicates are put down to kills, and the same seed repeats the
-/// moments.
+/// moments; a sink could remove each duplicate by its identity, and would remove nothing else.
 #[test]
 fn kills_lose_nothing() {
     let arguments = [
@@ -107,13 +110,18 @@ fn kills_lose_nothing() {
         "--seed",
         "7",
     ];
-    let (code, table, json) = run("kill", &arguments, &[]);
-    assert_eq!(code, Some(0));
+    let (code, table, json) = run("kill", &arguments, &[("RECORD_UID", "1")]);
+    assert_eq!(code, Some(0), "{table}");
     assert_eq!(json["lines_lost"], 0);
     let kills = json["kills"].as_array().unwrap();
     assert_eq!(kills.len(), 3);
     let duplicated: u64 = kills.iter().map(|kill| kill["duplicated"].as_u64().unwrap()).sum();
     assert_eq!(json["lines_duplicated"], duplicated);
+    let uids = &json["record_uids"];
+    assert_eq!(uids["duplicates_removable"], duplicated);
+    assert_eq!(uids["lines"], json["lines_received"].as_u64().unwrap() + duplicated);
+    assert_eq!(uids["collisions"], 0);
+    assert!(table.contains("duplicates removable by log.record.uid: "));
     assert!(table.contains("kills              3, seed 7\n"));
 }
 
@@ -123,7 +131,8 @@ fn kills_lose_nothing() {
 #[test]
 fn an_outage_loses_nothing() {
     for mode in ["freeze", "refuse"] {
-        let arguments = ["--rate", "3000", "--outage", "3", "--around", "1", "--mode", mode];
+        let arguments =
+            ["--rate", "3000", "--outage", "3", "--around", "1", "--kills", "1", "--mode", mode];
         let (code, table, json) = run("outage", &arguments, &[]);
         assert_eq!(code, Some(0), "{mode}");
         assert_eq!(json["lines_lost"], 0);

@@ -10,19 +10,20 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::tail::identity::{Head, Inode};
+use super::frame::{self, FrameError};
+use crate::tail::{
+    identity::{Head, Inode},
+    uid::FileUid,
+};
 
 const MAGIC: &str = "thyme-checkpoints 1";
 
 /// Why a checkpoint file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// The first line isn't one of ours, or of a version that this agent doesn't know.
-    #[error("line 1: expected `{MAGIC} crc32=… bytes=…`")]
-    Header,
-    /// The length or the CRC disagree with the first line.
-    #[error("the content is not what line 1 announces: it is damaged or cut short")]
-    Damaged,
+    /// The frame around the lines.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
     /// A line isn't a checkpoint.
     #[error("line {line}: {source}")]
     Line {
@@ -62,6 +63,12 @@ pub struct FileCheckpoint {
     /// Whether it was read to its end after its successor came.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
+    /// What its records carry; absent until one was to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<FileUid>,
+    /// What its records carried before it was truncated, as long as none has been read since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_uid: Option<FileUid>,
 }
 
 impl FileCheckpoint {
@@ -83,21 +90,12 @@ pub(super) fn encode<'a>(files: impl Iterator<Item = &'a FileCheckpoint>) -> Vec
         serde_json::to_writer(&mut lines, file).expect("a checkpoint is plain data in memory");
         lines.push(b'\n');
     }
-    let crc32 = crc32fast::hash(&lines);
-    let mut out = format!("{MAGIC} crc32={crc32:08x} bytes={}\n", lines.len()).into_bytes();
-    out.append(&mut lines);
-    out
+    frame::seal(MAGIC, &lines)
 }
 
 /// What [`encode`] wrote.
 pub(super) fn decode(bytes: &[u8]) -> Result<Vec<FileCheckpoint>, FormatError> {
-    let end = memchr::memchr(b'\n', bytes).ok_or(FormatError::Header)?;
-    let header = std::str::from_utf8(&bytes[..end]).map_err(|_| FormatError::Header)?;
-    let (crc32, length) = parse_header(header).ok_or(FormatError::Header)?;
-    let lines = &bytes[end + 1..];
-    if lines.len() != length || crc32fast::hash(lines) != crc32 {
-        return Err(FormatError::Damaged);
-    }
+    let lines = frame::open(MAGIC, bytes)?;
     lines
         .split(|byte| *byte == b'\n')
         .enumerate()
@@ -107,12 +105,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<FileCheckpoint>, FormatError> {
                 .map_err(|source| FormatError::Line { line: index + 2, source })
         })
         .collect()
-}
-
-fn parse_header(header: &str) -> Option<(u32, usize)> {
-    let rest = header.strip_prefix(MAGIC)?.strip_prefix(" crc32=")?;
-    let (crc32, length) = rest.split_once(" bytes=")?;
-    Some((u32::from_str_radix(crc32, 16).ok()?, length.parse().ok()?))
 }
 
 /// JSON has no bytes: what isn't UTF-8 in a name is written as `%XX`, and `%` as `%25`.

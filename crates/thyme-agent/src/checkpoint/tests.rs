@@ -3,6 +3,8 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use super::*;
+use crate::tail::uid::FileUid;
+use crate::world::real::SystemClock;
 
 fn checkpoint(offset: u64) -> FileCheckpoint {
     FileCheckpoint {
@@ -16,12 +18,15 @@ fn checkpoint(offset: u64) -> FileCheckpoint {
         offset,
         beyond: vec![(10, 20)],
         finished: false,
+        uid: None,
+        former_uid: None,
     }
 }
 
 fn write(directory: &Path, offset: u64) {
     let (state, _) = open(directory, true).unwrap();
-    let writer = Writer::spawn(state, Vec::new(), Arc::default()).unwrap();
+    let clock = SystemClock::shared();
+    let writer = Writer::spawn(state, Vec::new(), clock, Arc::default()).unwrap();
     writer.publisher().publish([(7, Some(checkpoint(offset))), (8, Some(checkpoint(1)))]);
     writer.publisher().publish([(8, None)]);
     writer.finish();
@@ -42,6 +47,22 @@ fn what_is_published_comes_back() {
     assert_eq!(restored.files, [checkpoint(5)]);
 }
 
+/// Scenario: a checkpoint that an agent wrote which knew no identities, and one with both of them.
+/// Guarantees: the first is read as one without; the second comes back, and without identities
+/// nothing is written of them.
+#[test]
+fn identities_are_optional() {
+    let old = r#"{"directory":"/logs","live":"0.log","name":"0.log","device":1,"inode":2,"head_bytes":3,"head_crc32":4,"offset":5}"#;
+    let read: FileCheckpoint = serde_json::from_str(old).unwrap();
+    assert_eq!((read.uid, read.former_uid), (None, None));
+    assert_eq!(serde_json::to_string(&read).unwrap(), old);
+    let derive = |line: &[u8]| FileUid::derive(&read.directory, &read.live, line, None);
+    let (uid, former) = (derive(b"a"), derive(b"b").distinct_from([derive(b"b")], None));
+    let with = FileCheckpoint { uid: Some(uid), former_uid: Some(former), ..read };
+    let bytes = format::encode([with.clone()].iter());
+    assert_eq!(format::decode(&bytes).unwrap(), [with]);
+}
+
 /// Scenario: each byte of the checkpoint file is flipped, or the file is cut there (row 16).
 /// Guarantees: the damage is noticed, the older generation is used, the damaged file is kept.
 #[test]
@@ -60,7 +81,7 @@ fn damage_falls_back_to_the_older_generation() {
         for damaged in [flipped, good[..at].to_vec()] {
             fs::write(&current, &damaged).unwrap();
             fs::write(directory.path().join(SYNCED_NAME), &older).unwrap();
-            let restored = restore(directory.path()).unwrap();
+            let restored = restore(&NodeDisk::new(directory.path())).unwrap();
             assert_eq!(restored.files, [checkpoint(3)], "byte {at}");
             assert!(!restored.is_first_start);
             let aside = directory.path().join("checkpoints.corrupt");
@@ -85,10 +106,11 @@ fn a_second_agent_is_refused() {
 fn changes_reach_the_disk_soon() {
     let directory = tempfile::tempdir().unwrap();
     let (state, _) = open(directory.path(), false).unwrap();
-    let writer = Writer::spawn(state, Vec::new(), Arc::default()).unwrap();
+    let clock = SystemClock::shared();
+    let writer = Writer::spawn(state, Vec::new(), clock, Arc::default()).unwrap();
     writer.publisher().publish([(7, Some(checkpoint(5)))]);
     let published = Instant::now();
-    while restore(directory.path()).unwrap().files != [checkpoint(5)] {
+    while restore(&NodeDisk::new(directory.path())).unwrap().files != [checkpoint(5)] {
         assert!(published.elapsed() < Duration::from_secs(10), "not written");
         std::thread::sleep(Duration::from_millis(5));
     }

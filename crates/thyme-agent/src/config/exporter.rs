@@ -247,12 +247,8 @@ fn queue(body: &Section<'_>) -> Option<QueueConfig> {
     let config = QueueConfig {
         num_consumers: count("num_consumers", CONSUMERS_MAX, default.num_consumers),
         queue_size: count("queue_size", QUEUE_REQUESTS_MAX, default.queue_size),
+        storage: body.field("storage").and_then(|field| field.text()),
     };
-    if let Some(storage) = body.field("storage") {
-        storage.refuse(
-            "a queue on disk does not exist yet; what is not acknowledged stays in the log files",
-        );
-    }
     if let Some(sizer) = body.field("sizer") {
         sizer.one_of(&[("requests", ())]);
     }
@@ -262,6 +258,6 @@ fn queue(body: &Section<'_>) -> Option<QueueConfig> {
         block.refuse("thyme never drops at a full queue: reading stops until there is room");
     }
     // Without a queue the Collector's pipeline waits for each request.
-    let direct = QueueConfig { num_consumers: 1, queue_size: 1 };
+    let direct = QueueConfig { num_consumers: 1, queue_size: 1, storage: None };
     Some(if body.flag("enabled", true) { config } else { direct })
 }

@@ -20,6 +20,11 @@ const PARTIAL_BYTES_MAX: usize = 16 << 30;
 const SHUTDOWN_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const OPEN_FILES_MIN: i64 = 16;
 const OPEN_FILES_MAX: i64 = 1_000_000;
+const SPOOL_BYTES_MIN: usize = 32 << 20;
+const SPOOL_BYTES_MAX: usize = 1 << 50;
+const DELETED_FILES_BYTES_MAX: usize = 1 << 50;
+const CONTAINER_LOG_FILES_MIN: i64 = 2;
+const CONTAINER_LOG_FILES_MAX: i64 = 10_000;
 const SCAN_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const SCAN_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
@@ -179,10 +184,27 @@ fn thyme(body: &Section<'_>) -> ThymeConfig {
             OPEN_FILES_MIN..=OPEN_FILES_MAX,
             default.open_files_max,
         ),
+        spool_bytes_max: body.bytes(
+            "spool_bytes_max",
+            // Two segments, and room for requests that are longer than those.
+            (2 * request_bytes_max).max(SPOOL_BYTES_MIN)..=SPOOL_BYTES_MAX,
+            default.spool_bytes_max,
+        ),
+        deleted_files_bytes_max: body.bytes(
+            "deleted_files_bytes_max",
+            0..=DELETED_FILES_BYTES_MAX,
+            default.deleted_files_bytes_max,
+        ),
+        container_log_max_files: count(
+            "container_log_max_files",
+            CONTAINER_LOG_FILES_MIN..=CONTAINER_LOG_FILES_MAX,
+            default.container_log_max_files,
+        ),
         scan_interval: body.duration(
             "scan_interval",
             SCAN_INTERVAL_MIN..=SCAN_INTERVAL_MAX,
             default.scan_interval,
         ),
+        record_uid: body.flag("record_uid", default.record_uid),
     }
 }

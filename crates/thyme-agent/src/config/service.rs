@@ -53,8 +53,9 @@ fn read_service(service: &Section<'_>, defined: &Defined, problems: &Problems) -
         .receivers
         .into_iter()
         .filter_map(|component| in_use(component, storage_id, &thyme, problems))
-        .collect();
-    let exporter = authenticated(pipeline.exporter?, &extensions.bearer_tokens, problems)?;
+        .collect::<Vec<_>>();
+    let tokens = &extensions.bearer_tokens;
+    let exporter = exporter_in_use(pipeline.exporter?, storage_id, &receivers, tokens, problems)?;
     Some(Config {
         receivers,
         batch: pipeline.batch.unwrap_or_default(),
@@ -173,6 +174,34 @@ fn references<'a, T>(
         found.push(component);
     }
     found
+}
+
+/// The exporter of the pipeline, checked against what surrounds it.
+fn exporter_in_use(
+    component: &Component<Exporter>,
+    storage: Option<&str>,
+    receivers: &[FilelogConfig],
+    bearer_tokens: &[BearerTokenConfig],
+    problems: &Problems,
+) -> Option<ExporterConfig> {
+    let config = authenticated(component, bearer_tokens, problems)?;
+    if let Some(wanted) = &config.queue.storage {
+        if storage != Some(wanted.as_str()) {
+            component.refuse(
+                problems,
+                format!(
+                    "`sending_queue.storage: {wanted}` is no `file_storage` in service::extensions"
+                ),
+            );
+        } else if receivers.iter().any(|receiver| !receiver.storage) {
+            component.refuse(
+                problems,
+                "`sending_queue.storage` needs `storage` on every receiver of the pipeline: what is \
+                 kept on disk would be read again after a restart",
+            );
+        }
+    }
+    Some(config)
 }
 
 /// A receiver of the pipeline, checked against what surrounds it.

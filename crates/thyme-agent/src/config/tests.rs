@@ -76,6 +76,7 @@ exporters:
       enabled: true
       num_consumers: 4
       queue_size: 100
+      storage: file_storage/state
       sizer: requests
       block_on_overflow: true
 extensions:
@@ -96,7 +97,11 @@ extensions:
     partial_bytes_max: 8MiB
     shutdown_timeout: 25s
     open_files_max: 1000
+    spool_bytes_max: 4GiB
+    deleted_files_bytes_max: 64MiB
+    container_log_max_files: 3
     scan_interval: 10s
+    record_uid: true
 service:
   extensions: [bearertokenauth/sink, file_storage/state, health_check, thyme]
   pipelines:
@@ -208,7 +213,7 @@ fn defaults_are_the_collectors() {
                 randomization_factor: 0.5,
                 max_elapsed: None, // The Collector: 300s.
             },
-            queue: QueueConfig { num_consumers: 10, queue_size: 1000 },
+            queue: QueueConfig { num_consumers: 10, queue_size: 1000, storage: None },
         },
         file_storage: None,
         health_check: None,
@@ -219,7 +224,11 @@ fn defaults_are_the_collectors() {
             partial_bytes_max: 16_777_216,
             shutdown_timeout: 20 * second,
             open_files_max: 100_000,
+            spool_bytes_max: 8 << 30,
+            deleted_files_bytes_max: 1 << 30,
+            container_log_max_files: 5,
             scan_interval: 5 * second,
+            record_uid: false,
         },
         telemetry: TelemetryConfig {
             log_level: LogLevel::Info,
@@ -299,7 +308,11 @@ fn every_key_arrives() {
         partial_bytes_max: 8 << 20,
         shutdown_timeout: Duration::from_secs(25),
         open_files_max: 1000,
+        spool_bytes_max: 4 << 30,
+        deleted_files_bytes_max: 64 << 20,
+        container_log_max_files: 3,
         scan_interval: Duration::from_secs(10),
+        record_uid: true,
     };
     assert_eq!(config.thyme, expected);
     telemetry_arrived(&config.telemetry);
@@ -335,7 +348,14 @@ fn exporter_arrived(exporter: &ExporterConfig) {
     assert_eq!(retry.max_elapsed, Some(Duration::from_secs(300)));
     assert_eq!(retry.initial_interval, Duration::from_secs(1));
     assert_eq!(retry.max_interval, Duration::from_secs(10));
-    assert_eq!(exporter.queue, QueueConfig { num_consumers: 4, queue_size: 100 });
+    assert_eq!(
+        exporter.queue,
+        QueueConfig {
+            num_consumers: 4,
+            queue_size: 100,
+            storage: Some("file_storage/state".into())
+        }
+    );
 }
 
 fn telemetry_arrived(telemetry: &TelemetryConfig) {
@@ -410,11 +430,11 @@ fn unknown_keys_name_the_nearest() {
     );
     assert_eq!(
         refused(COMPLETE, "workers: 2", "worker: 2"),
-        "agent.yaml:68: extensions::thyme::worker: unknown key, the nearest known one is `workers`"
+        "agent.yaml:69: extensions::thyme::worker: unknown key, the nearest known one is `workers`"
     );
     assert_eq!(
         refused(COMPLETE, "port: 0", "prot: 0"),
-        "agent.yaml:96: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::prot: \
+        "agent.yaml:101: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::prot: \
          unknown key, the nearest known one is `port`"
     );
 }
@@ -480,8 +500,8 @@ fn what_comes_later_is_refused() {
     let queue = "endpoint: collector:4317\n    sending_queue: {storage: file_storage}";
     assert_eq!(
         problems("endpoint: collector:4317", queue),
-        "agent.yaml:7: exporters::otlp::sending_queue::storage: a queue on disk does not exist \
-         yet; what is not acknowledged stays in the log files"
+        "agent.yaml:5: exporters::otlp: `sending_queue.storage: file_storage` is no \
+         `file_storage` in service::extensions"
     );
     let queue = "endpoint: collector:4317\n    sending_queue: {block_on_overflow: false}";
     assert_eq!(
@@ -542,12 +562,12 @@ fn extensions_must_be_in_service_to_be_used() {
 fn limits_must_fit_together() {
     assert_eq!(
         refused(COMPLETE, "in_flight_bytes_max: 32MiB", "in_flight_bytes_max: 8MiB"),
-        "agent.yaml:70: extensions::thyme::in_flight_bytes_max: must be at least 2 x \
+        "agent.yaml:71: extensions::thyme::in_flight_bytes_max: must be at least 2 x \
          request_bytes_max x workers = 12MiB"
     );
     assert_eq!(
         refused(COMPLETE, "workers: 2", "workers: 65"),
-        "agent.yaml:68: extensions::thyme::workers: must be from 1 to 64, found 65"
+        "agent.yaml:69: extensions::thyme::workers: must be from 1 to 64, found 65"
     );
     assert_eq!(
         refused(COMPLETE, "send_batch_max_size: 2000", "send_batch_max_size: 999"),
@@ -649,7 +669,7 @@ fn switches_mean_what_the_collector_means() {
     assert_eq!((batch.send_batch_size, batch.timeout), (2000, Duration::ZERO));
     let off = COMPLETE.replace("      enabled: true\n      num", "      enabled: false\n      num");
     let queue = parse(&off).unwrap().exporter.queue;
-    assert_eq!(queue, QueueConfig { num_consumers: 1, queue_size: 1 });
+    assert_eq!(queue, QueueConfig { num_consumers: 1, queue_size: 1, storage: None });
     let none = COMPLETE.replace("level: detailed", "level: none");
     assert_eq!(parse(&none).unwrap().telemetry.readers, []);
     let forever = COMPLETE.replace("max_elapsed_time: 5m", "max_elapsed_time: 0");

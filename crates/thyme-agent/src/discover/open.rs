@@ -8,18 +8,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::tail::identity::Inode;
-
-/// A file that is open for reading.
-#[derive(Debug)]
-pub struct Opened {
-    /// The descriptor.
-    pub file: File,
-    /// Which file it is.
-    pub inode: Inode,
-    /// Its length, in bytes.
-    pub bytes: u64,
-}
+use crate::{tail::identity::Inode, world::Opened};
 
 /// Opens `relative`, beneath `root`. `Ok(None)`: it isn't a regular file, or a symbolic link is on
 /// the way.
@@ -36,7 +25,11 @@ pub fn open_beneath(root: &File, relative: &Path) -> io::Result<Option<Opened>> 
         return Ok(None);
     }
     let inode = Inode { device: stat.st_dev, inode: stat.st_ino };
-    Ok(Some(Opened { file, inode, bytes: u64::try_from(stat.st_size).unwrap_or(0) }))
+    Ok(Some(Opened {
+        file: Box::new(file),
+        inode,
+        bytes: u64::try_from(stat.st_size).unwrap_or(0),
+    }))
 }
 
 /// Opens a root directory, which may itself be reached through links.

@@ -2,22 +2,24 @@
 //! and what has changed since the last look.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ffi::{OsStr, OsString},
-    fs::{DirEntry, File, Metadata},
     io,
-    os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use super::{
     FoundFile, GroupKey, Source,
-    open::{Opened, open_beneath, open_root},
     pattern::{Level, LogName},
 };
-use crate::{config::StartAt, metrics::Metrics, tail::identity::Inode};
+use crate::{
+    config::StartAt,
+    metrics::Metrics,
+    tail::identity::Inode,
+    world::{DirectoryState, Entry, EntryKind, HashMap, LogTree, Opened, SharedClock},
+};
 
 /// A directory whose time of change lies further back than this has shown all its changes.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
@@ -57,14 +59,21 @@ struct Known {
 pub(super) struct Scanner {
     sources: Vec<Source>,
     known: HashMap<PathBuf, Known>,
-    roots: HashMap<PathBuf, File>,
+    tree: Box<dyn LogTree>,
+    clock: SharedClock,
     open_files_max: u64,
     metrics: Arc<Metrics>,
 }
 
 impl Scanner {
-    pub(super) fn new(sources: Vec<Source>, open_files_max: u64, metrics: Arc<Metrics>) -> Self {
-        Self { sources, known: HashMap::new(), roots: HashMap::new(), open_files_max, metrics }
+    pub(super) fn new(
+        sources: Vec<Source>,
+        tree: Box<dyn LogTree>,
+        clock: SharedClock,
+        open_files_max: u64,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { sources, known: HashMap::default(), tree, clock, open_files_max, metrics }
     }
 
     pub(super) fn start_at(&self, receiver: usize) -> StartAt {
@@ -118,48 +127,62 @@ impl Scanner {
         let mut known = self.known.remove(&directory.path).unwrap_or_default();
         let had_all_places = known.places.is_superset(&directory.places);
         known.places.extend(&directory.places);
-        let metadata = match std::fs::metadata(&directory.path) {
-            Ok(metadata) if metadata.is_dir() => metadata,
-            _ => {
-                self.roots.remove(&directory.path);
-                return gone(known);
-            }
+        let state = match self.tree.directory(&directory.path) {
+            Ok(state) => state,
+            Err(error) => return self.unreadable(directory, known, &error),
         };
-        let changed_at = metadata.modified().ok();
+        let changed_at = state.changed_at;
         if had_all_places && changed_at.is_some() && known.changed_at == changed_at {
             self.known.insert(directory.path.clone(), known);
             return Found::default();
         }
-        let Ok(entries) = std::fs::read_dir(&directory.path) else { return gone(known) };
+        let entries = match self.tree.entries(&directory.path) {
+            Ok(entries) => entries,
+            Err(error) => return self.unreadable(directory, known, &error),
+        };
+        let wall = UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos());
         let mut look = Look {
             directory: &directory.path,
-            metadata: &metadata,
+            state,
             scanner: self,
             known: &mut known,
-            groups: HashMap::new(),
+            groups: HashMap::default(),
             new_directories: BTreeMap::new(),
             must_look_again: false,
         };
-        for entry in entries.flatten() {
+        for entry in entries {
             look.at_entry(&entry);
         }
         let must_look_again = look.must_look_again;
         let found = look.finish();
         // A change within the clock's granularity of this look might not show in the time.
-        let settled = changed_at.filter(|at| at.elapsed().is_ok_and(|age| age > SETTLED_AFTER));
+        let is_settled =
+            |at: &SystemTime| wall.duration_since(*at).is_ok_and(|age| age > SETTLED_AFTER);
+        let settled = changed_at.filter(is_settled);
         known.changed_at = if must_look_again { None } else { settled };
         self.known.insert(directory.path.clone(), known);
         found
     }
 
-    /// The root directory that leads to `directory`, open, and the way from there.
-    fn root_of<'a>(&mut self, directory: &'a Path, place: Place) -> io::Result<(&File, &'a Path)> {
-        let root = &self.sources[place.0].patterns[place.1].root;
-        if !self.roots.contains_key(root) {
-            self.roots.insert(root.clone(), open_root(root)?);
+    /// A directory that isn't there any more is gone. Any other failure says nothing about it: what
+    /// is known of it stays, and it is looked at again.
+    fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
+        if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+            self.tree.forget_root(&directory.path);
+            return gone(known);
         }
-        let relative = directory.strip_prefix(root).unwrap_or(Path::new(""));
-        Ok((&self.roots[root], relative))
+        self.metrics.file_errors.increment();
+        tracing::warn!(path = ?directory.path, %error, "cannot read a log directory");
+        known.changed_at = None;
+        self.known.insert(directory.path.clone(), known);
+        Found::default()
+    }
+
+    /// Opens a file of `directory`, beneath the root that leads there.
+    fn open(&mut self, directory: &Path, name: &OsStr, place: Place) -> io::Result<Option<Opened>> {
+        let root = &self.sources[place.0].patterns[place.1].root;
+        let relative = directory.strip_prefix(root).unwrap_or(Path::new("")).join(name);
+        self.tree.open(root, &relative)
     }
 }
 
@@ -172,7 +195,7 @@ fn gone(known: Known) -> Found {
 /// One look into one directory.
 struct Look<'a> {
     directory: &'a Path,
-    metadata: &'a Metadata,
+    state: DirectoryState,
     scanner: &'a mut Scanner,
     known: &'a mut Known,
     groups: HashMap<Arc<GroupKey>, Vec<(OsString, u64, Place)>>,
@@ -181,25 +204,24 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn at_entry(&mut self, entry: &DirEntry) {
-        let Ok(kind) = entry.file_type() else { return };
-        let name = entry.file_name();
+    fn at_entry(&mut self, entry: &Entry) {
+        let (kind, name) = (entry.kind, &entry.name);
         let places: Vec<Place> = self.known.places.iter().copied().collect();
         for place in places {
-            if kind.is_dir() {
-                self.at_directory(&name, place);
-            } else if kind.is_file() {
-                if let Some(key) = self.group_of(&name, place) {
+            if kind == EntryKind::Directory {
+                self.at_directory(name, place);
+            } else if kind == EntryKind::File {
+                if let Some(key) = self.group_of(name, place) {
                     let files = self.groups.entry(Arc::new(key)).or_default();
-                    if files.iter().all(|(other, ..)| *other != name) {
-                        files.push((name.clone(), entry.ino(), place));
+                    if files.iter().all(|(other, ..)| *other != *name) {
+                        files.push((name.clone(), entry.inode, place));
                     }
                 }
-            } else if self.group_of(&name, place).is_some()
+            } else if self.group_of(name, place).is_some()
                 && self.known.refused.insert(name.clone())
             {
                 self.scanner.metrics.refused_files.increment();
-                tracing::warn!(path = ?entry.path(), "not a regular file: it is not followed");
+                tracing::warn!(path = ?self.directory.join(name), "not a regular file: it is not followed");
             }
         }
     }
@@ -283,7 +305,7 @@ impl Look<'_> {
         number: u64,
         place: Place,
     ) -> Option<FoundFile> {
-        let device = self.metadata.dev();
+        let device = self.state.device;
         let same = |seen: &&Inode| seen.inode == number && seen.device == device;
         let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
         let as_live = || known.get(&*key.live).filter(|_| is_rotated);
@@ -300,11 +322,7 @@ impl Look<'_> {
             self.scanner.metrics.file_errors.increment();
             return None;
         }
-        let opened = self
-            .scanner
-            .root_of(self.directory, place)
-            .and_then(|(root, relative)| open_beneath(root, &relative.join(name)));
-        match opened {
+        match self.scanner.open(self.directory, name, place) {
             Ok(Some(opened)) => Some(opened),
             Ok(None) => {
                 if self.known.refused.insert(name.to_owned()) {

@@ -50,6 +50,11 @@ impl DirectoryWatch {
         Self { watcher, complained: false }
     }
 
+    /// No watches at all: scans find everything.
+    pub(super) fn none() -> Self {
+        Self { watcher: None, complained: true }
+    }
+
     /// Watches a directory; without a watch it is found to have changed by the next scan.
     pub(super) fn add(&mut self, directory: &Path) {
         let Some(watcher) = &mut self.watcher else { return };

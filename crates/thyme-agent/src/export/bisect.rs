@@ -57,8 +57,12 @@ impl Bisector {
     pub(super) async fn halve(&self, part: &Part) -> Option<(Part, Part)> {
         let _turn = self.turn.acquire().await.ok()?;
         let (part, level) = (part.clone(), self.level);
-        // Milliseconds of work would hold up everything else on the network's few threads.
-        tokio::task::spawn_blocking(move || halve(&part, level)).await.ok()?
+        // Milliseconds of work would hold up everything else on the network's few threads. A
+        // simulation has no threads.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => runtime.spawn_blocking(move || halve(&part, level)).await.ok()?,
+            Err(_) => halve(&part, level),
+        }
     }
 }
 
@@ -79,7 +83,7 @@ fn halve(part: &Part, level: i32) -> Option<(Part, Part)> {
 }
 
 /// The message itself, which must have exactly the length that was noted when it was built.
-fn decompress(part: &Part) -> io::Result<Vec<u8>> {
+pub(super) fn decompress(part: &Part) -> io::Result<Vec<u8>> {
     let body = part.body.concat();
     let length = part.uncompressed_bytes;
     let message = match part.compression {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use thyme_core::cri::Stream;
 
-use super::suffix::Marker;
+use super::{suffix::Marker, uid::FileDigits};
 use crate::queue::FileRange;
 
 /// A record that is being put together.
@@ -20,6 +20,8 @@ pub struct Partial {
     pub body: Vec<u8>,
     /// What `body` covers, over one or more files; not empty.
     pub ranges: Vec<FileRange>,
+    /// The file of its first fragment, where records carry an identity.
+    pub file: Option<FileDigits>,
     /// Bytes of the record that already left as pieces.
     pub emitted_bytes: u64,
     /// Length of `body` when it was last looked at, and since when it has had that length.
@@ -41,6 +43,11 @@ impl Partial {
         if let Marker::Tags(tags) = marker {
             self.tags.extend_from_slice(tags);
         }
+    }
+
+    /// Offset of its first byte in the file of its first fragment.
+    pub fn start(&self) -> u64 {
+        self.ranges.first().map_or(0, |range| range.start)
     }
 
     /// Bytes of the files that it holds back.
@@ -93,6 +100,11 @@ impl Partials {
         self.open.iter().flatten().map(|open| open.body.capacity()).sum()
     }
 
+    /// Whether an open line holds bytes of this file.
+    pub fn cover(&self, file: u32) -> bool {
+        self.open.iter().flatten().any(|open| open.ranges.iter().any(|range| range.file == file))
+    }
+
     /// Open records and the bytes of the files that they hold back.
     pub fn queued(&self) -> (i64, i64) {
         let open = self.open.iter().flatten();
@@ -106,12 +118,14 @@ impl Partials {
         marker: Marker<'_>,
         body: &[u8],
         range: FileRange,
+        file: Option<FileDigits>,
     ) {
         let emitted_bytes = std::mem::take(&mut self.emitted_bytes[stream.index()]);
         let spare = &mut self.spare;
         let open = self.open[stream.index()].get_or_insert_with(|| {
             let mut fresh = spare.take().unwrap_or_default();
             fresh.begin(time_unix_nano, marker, emitted_bytes);
+            fresh.file = file;
             fresh
         });
         open.body.extend_from_slice(body);

@@ -1,8 +1,17 @@
 //! What follows the body in each record: its attributes, encoded once a container and kind of line.
+//!
+//! An identity of the record, where one is wanted, is the last of them, so that what differs from
+//! record to record is overwritten in place (`parse/uid.rs` says what it is made of).
 
 use thyme_core::{
     cri::Stream,
-    otlp::encode::{RecordSuffix, Value, log_record_bytes, put_record_attribute},
+    otlp::encode::{
+        RecordSuffix, Value, log_record_bytes, overwrite_last_text, put_record_attribute,
+    },
+};
+
+use super::uid::{
+    FILE_DIGITS, FileDigits, LINE_UID_BYTES, OFFSET_DIGITS, UID_ATTRIBUTE, cut_uid, hex,
 };
 
 /// Attribute of a line that didn't parse and was passed on raw.
@@ -14,8 +23,8 @@ pub const CHUNK_OFFSET_ATTRIBUTE: &str = "thyme.chunk.offset";
 /// Attribute of a record whose end was never written: its container ended, or went silent.
 pub const PARTIAL_ATTRIBUTE: &str = "thyme.partial";
 
-/// Room for marks that few records carry: a chunk's offset, longer tags.
-pub const MARKS_BYTES_MAX: usize = 96;
+/// Room for marks that few records carry: a chunk's offset, longer tags, a longer identity.
+pub const MARKS_BYTES_MAX: usize = 128;
 
 /// Tags of a CRI line longer than this are cut in `logtag`.
 const TAGS_BYTES_MAX: usize = 32;
@@ -45,6 +54,16 @@ pub struct Suffixes {
     raw: RecordSuffix,
     malformed: RecordSuffix,
     observed_unix_nano: u64,
+    uid: Option<UidPlace>,
+}
+
+/// Where records carry an identity.
+#[derive(Debug)]
+struct UidPlace {
+    /// Bytes of the attribute in each suffix: always at the end of its attributes.
+    attribute_bytes: usize,
+    /// The file whose lines are being read, as the suffixes have it.
+    file: FileDigits,
 }
 
 impl Suffixes {
@@ -69,15 +88,57 @@ impl Suffixes {
             raw: with(&[]),
             malformed: with(&[(MALFORMED_ATTRIBUTE, Value::Bool(true))]),
             observed_unix_nano: 0,
+            uid: None,
         }
+    }
+
+    /// The same, with an identity in each record; [`Suffixes::set_file`] says of which file.
+    pub fn with_uid(mut self) -> Self {
+        let mut attribute = Vec::new();
+        let zeros = [b'0'; LINE_UID_BYTES];
+        let text = std::str::from_utf8(&zeros).expect("zeros are ASCII");
+        put_record_attribute(&mut attribute, UID_ATTRIBUTE, Value::Text(text));
+        for suffix in self.all() {
+            *suffix = RecordSuffix::new(&[suffix.attributes(), &attribute].concat());
+        }
+        self.uid = Some(UidPlace { attribute_bytes: attribute.len(), file: [0; FILE_DIGITS] });
+        self
+    }
+
+    /// Whether records carry an identity.
+    #[inline]
+    pub fn has_uid(&self) -> bool {
+        self.uid.is_some()
+    }
+
+    /// Says which file the lines to come are from. Nothing happens where records carry no identity,
+    /// or it is the file of the lines before.
+    pub fn set_file(&mut self, digits: FileDigits) {
+        let Some(place) = &mut self.uid else { return };
+        if place.file == digits {
+            return;
+        }
+        place.file = digits;
+        for suffix in self.all() {
+            suffix.overwrite_text(&digits, 1 + OFFSET_DIGITS);
+            suffix.overwrite_text(b"-", OFFSET_DIGITS);
+        }
+    }
+
+    /// The file that the lines are from, where records carry an identity.
+    pub fn file(&self) -> Option<FileDigits> {
+        self.uid.as_ref().map(|place| place.file)
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut RecordSuffix> {
+        let Self { full, partial, docker, raw, malformed, .. } = self;
+        full.iter_mut().chain(partial).chain(docker).chain([raw, malformed])
     }
 
     /// Sets the observed time of all records to come.
     pub fn set_observed_time(&mut self, unix_nano: u64) {
         self.observed_unix_nano = unix_nano;
-        let Self { full, partial, docker, raw, malformed, .. } = self;
-        let all = full.iter_mut().chain(partial).chain(docker).chain([raw, malformed]);
-        for suffix in all {
+        for suffix in self.all() {
             suffix.set_observed_time(unix_nano);
         }
     }
@@ -116,17 +177,47 @@ impl Suffixes {
 
     /// The same, marked as a piece of a longer line that begins `offset` bytes into it.
     pub fn with_chunk_offset(&self, suffix: &RecordSuffix, offset: u64) -> RecordSuffix {
-        let mut attributes = suffix.attributes().to_vec();
         let offset = Value::Int(i64::try_from(offset).unwrap_or(i64::MAX));
-        put_record_attribute(&mut attributes, CHUNK_OFFSET_ATTRIBUTE, offset);
-        self.finish(&attributes)
+        self.with_mark(suffix, CHUNK_OFFSET_ATTRIBUTE, offset)
     }
 
     /// The same, marked as a record whose end never came.
     pub fn with_partial(&self, suffix: &RecordSuffix) -> RecordSuffix {
-        let mut attributes = suffix.attributes().to_vec();
-        put_record_attribute(&mut attributes, PARTIAL_ATTRIBUTE, Value::Bool(true));
+        self.with_mark(suffix, PARTIAL_ATTRIBUTE, Value::Bool(true))
+    }
+
+    /// The mark goes before the identity, which stays last.
+    fn with_mark(&self, suffix: &RecordSuffix, key: &str, value: Value<'_>) -> RecordSuffix {
+        let (plain, uid) = self.split_uid(suffix);
+        let mut attributes = plain.to_vec();
+        put_record_attribute(&mut attributes, key, value);
+        attributes.extend_from_slice(uid);
         self.finish(&attributes)
+    }
+
+    /// The same, with the identity of a record that is not one whole line: its first byte is at
+    /// `offset` of `file`. Unchanged where records carry none.
+    pub fn with_cut_uid(
+        &self,
+        suffix: RecordSuffix,
+        file: Option<FileDigits>,
+        offset: u64,
+        body: &[u8],
+    ) -> RecordSuffix {
+        let Some(file) = file.filter(|_| self.has_uid()) else { return suffix };
+        let (plain, _) = self.split_uid(&suffix);
+        let mut attributes = plain.to_vec();
+        let uid = cut_uid(file, offset, body);
+        let text = std::str::from_utf8(&uid).expect("digits and hyphens are ASCII");
+        put_record_attribute(&mut attributes, UID_ATTRIBUTE, Value::Text(text));
+        self.finish(&attributes)
+    }
+
+    /// The attributes of one of these suffixes, and the identity behind them, if there is one.
+    fn split_uid<'a>(&self, suffix: &'a RecordSuffix) -> (&'a [u8], &'a [u8]) {
+        let attributes = suffix.attributes();
+        let uid_bytes = self.uid.as_ref().map_or(0, |place| place.attribute_bytes);
+        attributes.split_at(attributes.len() - uid_bytes)
     }
 
     fn finish(&self, attributes: &[u8]) -> RecordSuffix {
@@ -140,4 +231,11 @@ impl Suffixes {
     pub fn record_bytes_max(&self, body_bytes: usize) -> usize {
         log_record_bytes(body_bytes, &self.full[0]) + MARKS_BYTES_MAX
     }
+}
+
+/// Completes the identity of the record that was appended last: it is one line, whose first byte is
+/// at `offset` of the suffixes' file.
+#[inline]
+pub fn write_offset(records: &mut [u8], offset: u64) {
+    overwrite_last_text::<OFFSET_DIGITS>(records, hex(offset));
 }

@@ -7,8 +7,13 @@ use opentelemetry_proto::tonic::{
 use proptest::prelude::*;
 use prost::Message;
 
-use super::*;
+use super::{
+    uid::{FileDigits, UID_ATTRIBUTE},
+    *,
+};
 use crate::batch::BatchLimits;
+
+mod uids;
 
 const AUTO: LineFormat =
     LineFormat::Container { format: ContainerFormat::Auto, add_metadata_from_filepath: true };

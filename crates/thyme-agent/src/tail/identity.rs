@@ -2,7 +2,9 @@
 //! the identity too, since identities are compared only within one container's directory, so files
 //! with equal heads in two directories are never taken for one.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::io;
+
+use crate::world::LogFile;
 
 /// Bytes of the head that the hash covers; fewer while the file is shorter.
 pub const HEAD_BYTES_MAX: usize = 1024;
@@ -33,7 +35,7 @@ impl Head {
     }
 
     /// Reads the head of a file of at least `bytes` bytes; shorter when the file is.
-    pub fn read(file: &File, bytes: usize) -> io::Result<Self> {
+    pub fn read(file: &dyn LogFile, bytes: usize) -> io::Result<Self> {
         let mut buffer = [0; HEAD_BYTES_MAX];
         let mut filled = 0;
         let wanted = bytes.min(HEAD_BYTES_MAX);
@@ -48,7 +50,7 @@ impl Head {
 
     /// Whether `file` begins with the bytes that this is the hash of. An empty head says nothing,
     /// so every file begins with it.
-    pub fn matches(self, file: &File) -> io::Result<bool> {
+    pub fn matches(self, file: &dyn LogFile) -> io::Result<bool> {
         Ok(Self::read(file, self.bytes as usize)? == self)
     }
 

@@ -56,6 +56,11 @@ impl IdleWatch {
         Self { watcher, watched: HashMap::new() }
     }
 
+    /// No watches: idle files are polled.
+    pub fn none() -> Self {
+        Self { watcher: None, watched: HashMap::new() }
+    }
+
     /// Watches an idle file; `false` when that isn't possible and it must be polled.
     pub fn arm(&mut self, path: &Path, group: u32) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };

@@ -1,20 +1,17 @@
 //! Bytes of one log file from an offset on: a plain file, or a `.gz` archive in its decompressed
 //! offsets. It must not know what the bytes mean.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::FileExt,
-};
+use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
 
 use super::identity::{HEAD_BYTES_MAX, Head};
+use crate::world::LogFile;
 
 /// Where a file's bytes come from.
 pub enum Source {
     /// Read at any offset, again if need be.
-    Plain(File),
+    Plain(Box<dyn LogFile>),
     /// Read once, forwards.
     Archive(Box<Archive>),
 }
@@ -32,6 +29,31 @@ impl Source {
         }
     }
 
+    /// Of an archive: its compressed bytes that were not read.
+    pub fn rest_bytes(&self) -> Option<u64> {
+        let Self::Archive(archive) = self else { return None };
+        let Sequential { file, offset } = archive.decoder.as_ref()?.get_ref();
+        Some(file.length().ok()?.saturating_sub(*offset))
+    }
+
+    /// The file itself.
+    pub fn file(&self) -> Option<&dyn LogFile> {
+        match self {
+            Self::Plain(file) => Some(&**file),
+            Self::Archive(archive) => Some(&*archive.decoder.as_ref()?.get_ref().file),
+        }
+    }
+
+    /// Its bytes from the start, whatever has been read; [`Source::fill`] doesn't notice.
+    pub fn from_start(&self) -> Box<dyn Read + '_> {
+        let Some(file) = self.file() else { return Box::new(io::empty()) };
+        let plain = Sequential { file, offset: 0 };
+        match self {
+            Self::Plain(_) => Box::new(plain),
+            Self::Archive(_) => Box::new(MultiGzDecoder::new(plain)),
+        }
+    }
+
     /// Whether what [`Source::fill`] returned is lost to the next call unless given back.
     pub fn give_back(&mut self, rest: &[u8]) {
         if let Self::Archive(archive) = self {
@@ -42,7 +64,8 @@ impl Source {
 
 /// A `.gz` archive, read from its start to its end.
 pub struct Archive {
-    decoder: MultiGzDecoder<File>,
+    /// `None` only while it is begun anew.
+    decoder: Option<MultiGzDecoder<Sequential<Box<dyn LogFile>>>>,
     /// Decompressed offset of what the decoder gives next.
     decoded: u64,
     /// What was given back, which precedes `decoded`: the beginning of an unfinished line, perhaps
@@ -54,29 +77,47 @@ pub struct Archive {
 
 impl Archive {
     /// Opens it at the start.
-    pub fn new(file: File) -> Self {
-        Self { decoder: MultiGzDecoder::new(file), decoded: 0, carry: Vec::new(), ended: false }
+    pub fn new(file: Box<dyn LogFile>) -> Self {
+        let decoder = Some(MultiGzDecoder::new(Sequential { file, offset: 0 }));
+        Self { decoder, decoded: 0, carry: Vec::new(), ended: false }
+    }
+
+    /// Goes back to the start, since a decoder can't be trusted after a failed read.
+    fn rewind(&mut self) {
+        if let Some(decoder) = self.decoder.take() {
+            *self = Self::new(decoder.into_inner().file);
+        }
     }
 
     /// The head of what it holds.
-    pub fn head(file: &File, bytes: usize) -> io::Result<Head> {
+    pub fn head(file: &dyn LogFile, bytes: usize) -> io::Result<Head> {
         let mut first = Vec::with_capacity(HEAD_BYTES_MAX);
-        let decoder = MultiGzDecoder::new(ReadAt { file, offset: 0 });
+        let decoder = MultiGzDecoder::new(Sequential { file, offset: 0 });
         decoder.take(bytes.min(HEAD_BYTES_MAX) as u64).read_to_end(&mut first)?;
         Ok(Head::of(&first))
     }
 
+    /// After an error of the operating system the next call begins anew; after one of the decoder
+    /// there is nothing to be had any more.
     fn fill(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let result = self.fill_on(buffer, offset);
+        if result.as_ref().is_err_and(|error| error.raw_os_error().is_some()) {
+            self.rewind();
+        }
+        result
+    }
+
+    fn fill_on(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let carried = self.carry.len().min(buffer.len());
         buffer[..carried].copy_from_slice(&self.carry[..carried]);
-        self.carry.drain(..carried);
-        if !self.carry.is_empty() {
+        if carried < self.carry.len() {
+            self.carry.drain(..carried);
             return Ok(carried);
         }
         self.skip_to(offset + carried as u64, &mut buffer[carried..])?;
         let mut filled = carried;
         while filled < buffer.len() && !self.ended {
-            match retry(|| self.decoder.read(&mut buffer[filled..]))? {
+            match self.decode(&mut buffer[filled..])? {
                 0 => self.ended = true,
                 read => {
                     filled += read;
@@ -84,14 +125,20 @@ impl Archive {
                 }
             }
         }
+        // Not before: a call that failed comes again.
+        self.carry.clear();
         Ok(filled)
+    }
+
+    fn decode(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.decoder.as_mut().map_or(Ok(0), |decoder| retry(|| decoder.read(buffer)))
     }
 
     /// Decompresses and forgets up to `offset`, with `scratch` as the place for it.
     fn skip_to(&mut self, offset: u64, scratch: &mut [u8]) -> io::Result<()> {
         while self.decoded < offset && !self.ended {
             let wanted = scratch.len().min((offset - self.decoded) as usize);
-            match retry(|| self.decoder.read(&mut scratch[..wanted]))? {
+            match self.decode(&mut scratch[..wanted])? {
                 0 => self.ended = true,
                 read => self.decoded += read as u64,
             }
@@ -100,13 +147,21 @@ impl Archive {
     }
 }
 
-/// Reads a file from its start without moving its position, which a decoder of it needs later.
-struct ReadAt<'a> {
-    file: &'a File,
+/// Reads a file from its start to its end.
+struct Sequential<F> {
+    file: F,
     offset: u64,
 }
 
-impl Read for ReadAt<'_> {
+impl Read for Sequential<&dyn LogFile> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+impl Read for Sequential<Box<dyn LogFile>> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read_at(buffer, self.offset)?;
         self.offset += read as u64;
@@ -126,7 +181,10 @@ fn retry(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Seek, Write};
+    use std::{
+        fs::File,
+        io::{Seek, Write},
+    };
 
     fn archive(content: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
@@ -146,7 +204,7 @@ mod tests {
         let file = archive(&content);
         let head = Archive::head(&file, HEAD_BYTES_MAX).unwrap();
         assert_eq!(head, Head::of(&content));
-        let mut source = Source::Archive(Box::new(Archive::new(file)));
+        let mut source = Source::Archive(Box::new(Archive::new(Box::new(file))));
         let mut offset = 70_001_usize;
         let mut buffer = [0; 4096];
         loop {
@@ -168,7 +226,7 @@ mod tests {
     #[test]
     fn what_was_given_back_may_be_larger_than_the_buffer() {
         let content: Vec<u8> = (0..25_000_u32).flat_map(u32::to_le_bytes).collect();
-        let mut source = Source::Archive(Box::new(Archive::new(archive(&content))));
+        let mut source = Source::Archive(Box::new(Archive::new(Box::new(archive(&content)))));
         let (mut large, mut small) = (vec![0; 40_000], [0; 4096]);
         let filled = source.fill(&mut large, 0, 0).unwrap();
         source.give_back(&large[..filled]);

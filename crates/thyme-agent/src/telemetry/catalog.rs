@@ -68,6 +68,10 @@ pub(super) const PLAIN: &[Plain] = &[
         "Files truncated in place, or smaller than their checkpoint"),
     plain!(lost_files, Counter, Agent, "thyme_files_lost", "{file}",
         "Files deleted with unread bytes that could not be read any more"),
+    plain!(bytes_at_risk, Gauge, Agent, "thyme_files_at_risk_bytes", "By",
+        "Bytes of files deleted, or about to be, that neither the sink nor the spool has"),
+    plain!(deleted_open_bytes, Gauge, Agent, "thyme_files_deleted_open_bytes", "By",
+        "Bytes of deleted files that are kept open until they are read"),
     plain!(refused_files, Counter, Agent, "thyme_files_refused", "{file}",
         "Directory entries refused: symbolic links, FIFOs, devices"),
     plain!(file_errors, Counter, Agent, "thyme_files_errors", "{error}",
@@ -96,6 +100,22 @@ pub(super) const PLAIN: &[Plain] = &[
         "Current size of the sending queue, requests in flight included"),
     plain!(last_attempt_unix_ms, Gauge, Exporter, "thyme_exporter_last_attempt_unix_ms", "ms",
         "Unix time of the last finished attempt, good or bad"),
+    plain!(spool_bytes, Gauge, Queue, "thyme_spool_bytes", "By",
+        "Bytes of the spool on disk"),
+    plain!(spool_requests, Gauge, Queue, "thyme_spool_requests", "{request}",
+        "Requests in the spool"),
+    plain!(spool_kept_requests, Counter, Queue, "thyme_spool_kept_requests", "{request}",
+        "Requests that the spool took"),
+    plain!(spool_secured_requests, Counter, Queue, "thyme_spool_secured_requests", "{request}",
+        "Copies of requests under way that the spool took"),
+    plain!(spool_damaged_requests, Counter, Queue, "thyme_spool_damaged_requests", "{request}",
+        "Requests of the spool that could not be read again"),
+    plain!(spool_unreadable_bytes, Counter, Queue, "thyme_spool_unreadable_bytes", "By",
+        "Bytes found in the spool at the start that are no whole request"),
+    plain!(spool_errors, Counter, Queue, "thyme_spool_errors", "{error}",
+        "Failures to write to the spool, or to find room in it"),
+    plain!(spool_full, Gauge, Queue, "thyme_spool_full", "{state}",
+        "1 while the spool takes nothing for want of room"),
     plain!(checkpoints_written, Counter, Agent, "thyme_checkpoint_writes", "{write}",
         "Checkpoint files written"),
     plain!(checkpoint_errors, Counter, Agent, "thyme_checkpoint_errors", "{error}",
@@ -200,6 +220,10 @@ pub(super) const TERMS: &[Term] = &[
         "In open partial lines, open batches and unsettled requests"),
     term!(queued_request, Gauge, "thyme_conservation_queued", Some("request"),
         "In open partial lines, open batches and unsettled requests"),
+    term!(queued_spool, Gauge, "thyme_conservation_queued", Some("spool"),
+        "In open partial lines, open batches and unsettled requests"),
+    term!(recovered, Counter, "thyme_conservation_recovered", None,
+        "Found in the spool at the start"),
     term!(dead_lettered, Counter, "thyme_conservation_dead_lettered", None,
         "Too large for the sink even alone"),
 ];
@@ -207,3 +231,6 @@ pub(super) const TERMS: &[Term] = &[
 /// The instruments of [`Metrics::dropped`]: one series for each reason.
 pub(super) const DROPPED: [&str; 2] =
     ["thyme_conservation_dropped_records", "thyme_conservation_dropped_bytes"];
+
+/// The instrument of [`Metrics::lost_bytes`]: one series for each reason.
+pub(super) const LOST: &str = "thyme_files_lost_bytes";

@@ -11,12 +11,12 @@ use opentelemetry::{
 };
 
 use super::{
-    catalog::{About, DERIVED, DROPPED, Instrument, Kind, PLAIN, TERMS},
+    catalog::{About, DERIVED, DROPPED, Instrument, Kind, LOST, PLAIN, TERMS},
     process::Process,
 };
 use crate::{
     config::Config,
-    metrics::{Amount, DropReason, Metrics},
+    metrics::{Amount, DropReason, LossReason, Metrics},
 };
 
 /// Bounds of the Collector's `batch` processor.
@@ -155,6 +155,16 @@ fn register_conservation(meter: &Meter, metrics: &Arc<Metrics>) {
         pair.add(metrics, Some(attribute), move |metrics| metrics.dropped(reason));
     }
     pair.observe(meter, DROPPED, Kind::Counter, "Dropped, by reason");
+    let lost = meter.u64_observable_counter(LOST);
+    let metrics = Arc::clone(metrics);
+    let look = move |observer: &dyn AsyncInstrument<u64>| {
+        for reason in LossReason::ALL {
+            let attribute = KeyValue::new("reason", reason.as_str());
+            observer.observe(metrics.lost(reason).get(), &[attribute]);
+        }
+    };
+    let description = "Bytes of deleted files that were never read, by reason";
+    drop(lost.with_unit("By").with_description(description).with_callback(look).build());
 }
 
 /// A term's series in records, and those in source bytes.

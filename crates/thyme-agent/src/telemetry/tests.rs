@@ -122,7 +122,7 @@ fn no_field_is_forgotten() {
         .collect();
     fields.sort_unstable();
     let known = PLAIN.iter().map(|row| row.field).chain(TERMS.iter().map(|term| term.field));
-    let mut known: Vec<_> = known.chain(["dropped", "batch_send_size"]).collect();
+    let mut known: Vec<_> = known.chain(["dropped", "lost_bytes", "batch_send_size"]).collect();
     known.sort_unstable();
     assert!(fields.contains(&"malformed_lines"), "{debug}");
     assert_eq!(known, fields);
@@ -137,6 +137,8 @@ fn conservation_can_be_checked_from_outside() {
     metrics.queued_partial.add(1, 30);
     metrics.queued_batch.add(20, 2000);
     metrics.queued_request.add(300, 30_000);
+    metrics.queued_spool.add(7, 70);
+    metrics.recovered.add(7, 70);
     metrics.dead_lettered.add(4, 4_000_000);
     for (i, reason) in (1..).zip(DropReason::ALL) {
         metrics.dropped(reason).add(i * 5, i * 500);
@@ -147,10 +149,13 @@ fn conservation_can_be_checked_from_outside() {
         let sum: f64 = page
             .lines()
             .filter(|line| line.starts_with("thyme_conservation_"))
-            .filter(|line| line.contains(unit) && !line.contains("_read_"))
+            .filter(|line| line.contains(unit))
+            .filter(|line| !line.contains("_read_") && !line.contains("_recovered_"))
             .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
             .sum();
-        assert_eq!(value(&page, &format!("thyme_conservation_read_{unit}")), sum, "{page}");
+        let read = value(&page, &format!("thyme_conservation_read_{unit}"));
+        let recovered = value(&page, &format!("thyme_conservation_recovered_{unit}"));
+        assert_eq!(read + recovered, sum, "{page}");
     }
     assert_eq!(value(&page, "thyme_conservation_queued_records{stage=\"batch\"}"), 20.0);
     assert_eq!(value(&page, "thyme_conservation_queued_bytes{stage=\"partial\"}"), 30.0);

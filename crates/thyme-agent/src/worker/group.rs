@@ -20,6 +20,7 @@ use crate::{
         acknowledge::Acknowledged,
         identity::{Head, Inode},
         source::Source,
+        uid::FileUid,
     },
 };
 use thyme_core::{
@@ -44,10 +45,16 @@ pub(super) struct TailedFile {
     pub(super) continuation: Option<Continuation>,
     /// Whether its directory shows it, plain or compressed.
     pub(super) is_present: bool,
+    /// Whether the kubelet will remove it at one of its next rotations.
+    pub(super) is_at_risk: bool,
     /// Since when its end has been its end.
     pub(super) end_since: Option<Instant>,
     /// When it was read to its end and its successor was turned to.
     pub(super) finished_at: Option<Instant>,
+    /// What its records carry; `None` until one is to.
+    pub(super) uid: Option<FileUid>,
+    /// What they carried before it was truncated, until `uid` is there again.
+    pub(super) former_uid: Option<FileUid>,
 }
 
 impl TailedFile {
@@ -74,6 +81,8 @@ impl TailedFile {
             offset: self.acknowledged.prefix(),
             beyond: self.acknowledged.beyond().to_vec(),
             finished: self.is_finished() && self.is_settled(),
+            uid: self.uid,
+            former_uid: self.former_uid,
         }
     }
 }
@@ -100,7 +109,12 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(key: Arc<GroupKey>, receiver: &FilelogConfig, now: Instant) -> Self {
+    pub(super) fn new(
+        key: Arc<GroupKey>,
+        receiver: &FilelogConfig,
+        record_uid: bool,
+        now: Instant,
+    ) -> Self {
         let path = key.directory.join(&*key.live);
         let wants_metadata = matches!(
             receiver.format,
@@ -116,11 +130,12 @@ impl Group {
             let name = key.live.to_string_lossy();
             put_record_attribute(&mut attributes, "log.file.name", Value::Text(&name));
         }
+        let suffixes = Suffixes::new(&attributes);
         Self {
             resource: metadata.map_or_else(Vec::new, |found| found.encode_resource()),
             lines: LineState {
                 cri: CriParser::default(),
-                suffixes: Suffixes::new(&attributes),
+                suffixes: if record_uid { suffixes.with_uid() } else { suffixes },
                 partials: Partials::default(),
                 format: receiver.format,
                 body_bytes_max: receiver.max_log_size_bytes,

@@ -3,48 +3,62 @@
 use super::Worker;
 use crate::{
     checkpoint::Change,
-    queue::{FileRange, Settled},
+    queue::{FileRange, Request, Settled, Settlement},
 };
 
 impl Worker {
+    /// Books what became of a request.
+    pub(super) fn take_settlement(&mut self, settlement: Settlement) {
+        match settlement {
+            Settlement::Ended(settled) => self.settle(settled),
+            Settlement::Kept(request) => self.give_to_spool(request),
+            Settlement::Secured(number) => {
+                // It may have ended meanwhile; then its bytes are acknowledged.
+                if let Some(request) = self.under_way.get(&number) {
+                    let ranges = request.ranges.clone();
+                    self.acknowledge(&ranges);
+                }
+            }
+        }
+    }
+
     /// Books the end of a request.
-    pub(super) fn settle(&mut self, settled: Settled) {
-        let Settled { request, acknowledged_records, dead_lettered_records, dropped } = settled;
-        let (records, bytes) = (request.records, request.source_bytes);
-        self.outstanding_requests -= 1;
-        if self.outstanding_requests == 0 {
-            self.state.set_waiting(false);
-        }
-        self.outstanding_bytes -= request.token.charged_bytes;
+    fn settle(&mut self, settled: Settled) {
+        let request = &settled.request;
+        let (records, bytes) = (request.records as i64, request.source_bytes as i64);
         self.metrics.queue_requests.add_gauge(-1);
-        self.metrics.queued_request.add(-(records as i64), -(bytes as i64));
-        // The source bytes of a part of the records are their share of the request's; what is
-        // acknowledged takes the rest, so that the sum is exact.
-        let share = |part: u64| {
-            let share = u128::from(bytes) * u128::from(part) / u128::from(records.max(1));
-            i64::try_from(share).unwrap_or(i64::MAX)
-        };
-        let mut rest = bytes as i64;
-        if dead_lettered_records > 0 {
-            let part = share(dead_lettered_records);
-            rest -= part;
-            self.metrics.dead_lettered.add(dead_lettered_records as i64, part);
-        }
-        for (reason, part_records) in dropped {
-            let part =
-                if acknowledged_records == 0 && part_records + dead_lettered_records == records {
-                    rest
-                } else {
-                    share(part_records)
-                };
-            rest -= part;
-            self.metrics.dropped(reason).add(part_records as i64, part);
-        }
-        self.metrics.acknowledged.add(acknowledged_records as i64, rest);
-        self.acknowledge(&request.token.ranges);
-        drop(request.body);
-        self.encoder.recycle(request.token.buffer);
+        self.metrics.queued_request.add(-records, -bytes);
+        self.metrics.book_end(&settled);
+        let request = settled.request;
+        self.forget_copy(request.token.number);
+        self.release(request);
         self.hand_over();
+    }
+
+    /// The spool has the request on disk: that counts as settled, and the spool books its end.
+    fn give_to_spool(&mut self, request: Request) {
+        let (records, bytes) = (request.records as i64, request.source_bytes as i64);
+        self.metrics.queued_request.add(-records, -bytes);
+        self.metrics.queued_spool.add(records, bytes);
+        self.release(request);
+    }
+
+    /// Takes the budget back, acknowledges, and uses the memory again.
+    fn release(&mut self, request: Request) {
+        let token = request.token;
+        if token.to_spool {
+            self.spool_pending_requests -= 1;
+            self.spool_pending_bytes -= token.charged_bytes;
+        } else {
+            self.outstanding_requests -= 1;
+            self.outstanding_bytes -= token.charged_bytes;
+            if self.outstanding_requests == 0 {
+                self.state.set_waiting(false);
+            }
+        }
+        self.acknowledge(&token.ranges);
+        drop(request.body);
+        self.encoder.recycle(token.buffer);
     }
 
     /// Moves the checkpoints of files whose bytes are settled.

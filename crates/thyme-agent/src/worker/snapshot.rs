@@ -1,7 +1,7 @@
 //! What discovery found becomes files to read: known ones are recognised, new ones are resumed
 //! from their checkpoint or begun.
 
-use std::{ffi::OsStr, fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Instant};
+use std::{ffi::OsStr, io, sync::Arc, time::Instant};
 
 use super::{
     Worker,
@@ -10,13 +10,14 @@ use super::{
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     config::StartAt,
-    discover::{FoundFile, Snapshot, open::Opened, pattern::LogName},
+    discover::{FoundFile, Snapshot, pattern::LogName},
     limits::READ_BYTES,
     tail::{
         acknowledge::Acknowledged,
         identity::{HEAD_BYTES_MAX, Head, Inode},
         source::{Archive, Source},
     },
+    world::{LogFile, Opened},
 };
 
 /// What a checkpoint said, until its file is found.
@@ -25,7 +26,7 @@ type Resume = Vec<(FileKey, FileCheckpoint)>;
 impl Worker {
     /// Brings a group up to date with its directory.
     pub(super) fn apply_snapshot(&mut self, snapshot: Snapshot) {
-        let now = Instant::now();
+        let now = self.clock.now();
         let number = self.group_number(&snapshot, now);
         let mut resume = snapshot.resume;
         for file in self.group_files(number) {
@@ -40,6 +41,7 @@ impl Worker {
             self.take_file(number, file, snapshot.start_at, &mut resume, now);
         }
         self.withdraw(resume);
+        self.assess(number);
         self.forget_vanished(number);
         self.activate(number, now);
     }
@@ -50,7 +52,9 @@ impl Worker {
         }
         let number = self.new_number();
         let receiver = &self.config.config.receivers[snapshot.key.receiver];
-        self.groups.insert(number, Group::new(Arc::clone(&snapshot.key), receiver, now));
+        let record_uid = self.config.config.thyme.record_uid;
+        let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
+        self.groups.insert(number, group);
         self.numbers.insert(Arc::clone(&snapshot.key), number);
         number
     }
@@ -79,20 +83,25 @@ impl Worker {
             return;
         }
         let Some(opened) = found.opened else { return };
-        let head = match head_of(&opened.file, compressed) {
-            Ok(head) => head,
-            Err(error) => {
-                self.metrics.file_errors.increment();
-                tracing::warn!(file = ?found.name, %error, "cannot read the head of a log file");
-                return;
-            }
-        };
+        if compressed && self.recognise_archive(number, &opened, &plain) {
+            return;
+        }
+        // Discovery reports a file once: it is followed even if it can't be read now.
+        let head = head_of(&*opened.file, compressed).unwrap_or_else(|error| {
+            self.metrics.file_errors.increment();
+            tracing::warn!(file = ?found.name, %error, "cannot read the head of a log file");
+            Head::default()
+        });
         let resumed = take_checkpoint(resume, &opened, &plain, compressed);
         let is_live = name.rotated_at.is_none();
         let file = match resumed {
-            Some((key, checkpoint)) => self.resume_file(number, opened, plain, key, &checkpoint),
+            Some((key, checkpoint)) => {
+                let file = self.resume_file(number, opened, plain, key, &checkpoint);
+                TailedFile { head: checkpoint.head(), ..file }
+            }
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
+        let head = if head.bytes > file.head.bytes { head } else { file.head };
         let mut file = TailedFile { head, ..file };
         if compressed {
             file.source = file.source.map(into_archive);
@@ -123,6 +132,28 @@ impl Worker {
         false
     }
 
+    /// Whether an archive is what an open file of the group was rotated and compressed to before
+    /// its directory was looked at again.
+    fn recognise_archive(&mut self, number: u32, opened: &Opened, plain: &Arc<OsStr>) -> bool {
+        let Some(group) = self.groups.get(&number) else { return false };
+        let live = Arc::clone(&group.key.live);
+        for id in self.group_files(number) {
+            let Some(file) = self.files.get_mut(&id) else { continue };
+            let Some(Source::Plain(open)) = &file.source else { continue };
+            if file.is_present || file.name != live {
+                continue;
+            }
+            let head = Head::read(&**open, HEAD_BYTES_MAX).unwrap_or(file.head);
+            let found = Archive::head(&*opened.file, HEAD_BYTES_MAX);
+            if found.is_ok_and(|found| found == head) {
+                file.is_present = true;
+                file.name.clone_from(plain);
+                return true;
+            }
+        }
+        false
+    }
+
     fn resume_file(
         &mut self,
         number: u32,
@@ -135,10 +166,11 @@ impl Worker {
         let mut file = new_file(key, number, opened, name);
         file.offset = checkpoint.offset;
         file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
+        (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);
         // A plain file that has grown since had a late writer. (An archive is shorter than what
         // it holds.)
         if checkpoint.finished && bytes <= checkpoint.offset {
-            file.finished_at = Some(Instant::now());
+            file.finished_at = Some(self.clock.now());
         }
         file
     }
@@ -153,14 +185,14 @@ impl Worker {
     ) -> TailedFile {
         let offset = match start_at {
             StartAt::Beginning => 0,
-            StartAt::End if is_live => last_line_end(&opened.file, opened.bytes).unwrap_or(0),
+            StartAt::End if is_live => last_line_end(&*opened.file, opened.bytes).unwrap_or(0),
             StartAt::End => 0,
         };
         let mut file = new_file(self.keys.next(), number, opened, name);
         file.offset = offset;
         file.acknowledged = Acknowledged::new(offset, &[]);
         if start_at == StartAt::End && !is_live {
-            file.finished_at = Some(Instant::now());
+            file.finished_at = Some(self.clock.now());
         }
         file
     }
@@ -231,8 +263,11 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         acknowledged: Acknowledged::default(),
         continuation: None,
         is_present: true,
+        is_at_risk: false,
         end_since: None,
         finished_at: None,
+        uid: None,
+        former_uid: None,
     }
 }
 
@@ -243,7 +278,7 @@ fn into_archive(source: Source) -> Source {
     }
 }
 
-fn head_of(file: &File, compressed: bool) -> io::Result<Head> {
+fn head_of(file: &dyn LogFile, compressed: bool) -> io::Result<Head> {
     if compressed { Archive::head(file, HEAD_BYTES_MAX) } else { Head::read(file, HEAD_BYTES_MAX) }
 }
 
@@ -258,9 +293,9 @@ fn take_checkpoint(
     let has_head = |checkpoint: &FileCheckpoint| {
         let head = checkpoint.head();
         if compressed {
-            Archive::head(&opened.file, head.bytes as usize).is_ok_and(|found| found == head)
+            Archive::head(&*opened.file, head.bytes as usize).is_ok_and(|found| found == head)
         } else {
-            head.matches(&opened.file).unwrap_or(false)
+            head.matches(&*opened.file).unwrap_or(false)
         }
     };
     let position = if compressed {
@@ -277,7 +312,7 @@ fn take_checkpoint(
 }
 
 /// Where the last complete line of a file ends: what `start_at: end` begins with.
-fn last_line_end(file: &File, bytes: u64) -> io::Result<u64> {
+fn last_line_end(file: &dyn LogFile, bytes: u64) -> io::Result<u64> {
     let mut buffer = vec![0; READ_BYTES];
     let start = bytes.saturating_sub(READ_BYTES as u64);
     let read = file.read_at(&mut buffer, start)?;
@@ -293,7 +328,8 @@ mod tests {
     const OTHER: Inode = Inode { device: 1, inode: 8 };
 
     fn file(name: &str) -> TailedFile {
-        let opened = Opened { file: tempfile::tempfile().unwrap(), inode: NUMBER, bytes: 0 };
+        let opened =
+            Opened { file: Box::new(tempfile::tempfile().unwrap()), inode: NUMBER, bytes: 0 };
         new_file(1, 1, opened, Arc::from(OsStr::new(name)))
     }
 

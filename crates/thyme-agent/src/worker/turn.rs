@@ -1,10 +1,6 @@
 //! A group's turn: one read of its oldest unfinished file, parsed into the open batch.
 
-use std::{
-    io,
-    sync::atomic::Ordering,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{io, sync::atomic::Ordering, time::Instant};
 
 use super::{
     Worker,
@@ -17,13 +13,14 @@ use crate::{
         IDLE_AFTER, LINE_HEADER_BYTES, POLL_INTERVAL_MIN, READ_BYTES, READ_BYTES_WANTED,
         ROTATION_GRACE, UNTERMINATED_LINE_WAIT,
     },
-    metrics::Metrics,
+    metrics::{LossReason, Metrics},
     parse::{self, Chunk, ParseCounts, Stop, parse_lines, parse_piece},
     queue::FileRange,
     tail::{
         identity::{HEAD_BYTES_MAX, Head},
         source::Source,
     },
+    world::Clock,
 };
 
 /// What a turn came to.
@@ -73,7 +70,7 @@ impl Worker {
         }
     }
 
-    fn oldest_unfinished(&self, number: u32) -> Option<u32> {
+    pub(super) fn oldest_unfinished(&self, number: u32) -> Option<u32> {
         let files = &self.groups.get(&number)?.files;
         files.iter().copied().find(|id| self.files.get(id).is_some_and(|file| !file.is_finished()))
     }
@@ -175,7 +172,7 @@ impl Worker {
             if stop == Stop::NoNewline {
                 break;
             }
-            if self.is_queue_full() {
+            if self.is_closing_blocked() {
                 self.give_back(id, at, filled);
                 return Ok(Read::Blocked);
             }
@@ -216,7 +213,7 @@ impl Worker {
             filled = match source.fill(buffer, kept, file.offset) {
                 Ok(filled) => filled,
                 Err(error) => {
-                    report_unreadable(&self.metrics, file, &error);
+                    report_unreadable(&self.metrics, file, &error, self.clock.now());
                     return None;
                 }
             };
@@ -232,6 +229,7 @@ impl Worker {
 
     /// Parses the buffer from `at` on, and books what became of it.
     fn parse(&mut self, number: u32, id: u32, at: usize, filled: usize) -> (usize, Stop) {
+        self.name_file(number, id);
         let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
         else {
             return (0, Stop::NoNewline);
@@ -242,7 +240,7 @@ impl Worker {
             return (0, Stop::NoNewline);
         }
         let utf8 = simdutf8::basic::from_utf8(&bytes[..complete]).is_ok();
-        let mut booking = Booking::begin(group, &mut self.batch, number);
+        let mut booking = Booking::begin(group, &mut self.batch, number, &*self.clock);
         let mut head_bytes = 0;
         if let Some(begun) = file.continuation.take() {
             let end = memchr::memchr(b'\n', bytes).unwrap_or(complete - 1);
@@ -286,13 +284,14 @@ impl Worker {
         {
             self.close_batch()?;
         }
+        self.name_file(number, id);
         let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
         else {
             return Ok(0);
         };
         let bytes = &self.buffer[..filled];
         let chunk = Chunk { bytes, file: id, offset: file.offset, utf8: false };
-        let mut booking = Booking::begin(group, &mut self.batch, number);
+        let mut booking = Booking::begin(group, &mut self.batch, number, &*self.clock);
         let (consumed, line) = parse_piece(
             chunk,
             file.continuation,
@@ -317,7 +316,7 @@ impl Worker {
     fn was_truncated(&mut self, id: u32) -> bool {
         let Some(file) = self.files.get_mut(&id) else { return false };
         let Some(Source::Plain(open)) = &file.source else { return false };
-        if !open.metadata().is_ok_and(|metadata| metadata.len() < file.offset) {
+        if !open.length().is_ok_and(|length| length < file.offset) {
             return false;
         }
         self.metrics.truncated_files.increment();
@@ -336,7 +335,7 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
                 file.head = head;
             }
         } else if let Some(Source::Plain(open)) = &file.source
-            && let Ok(head) = Head::read(open, HEAD_BYTES_MAX)
+            && let Ok(head) = Head::read(&**open, HEAD_BYTES_MAX)
         {
             file.head = head;
         }
@@ -346,13 +345,16 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
 }
 
 #[cold]
-fn report_unreadable(metrics: &Metrics, file: &mut TailedFile, error: &io::Error) {
+fn report_unreadable(metrics: &Metrics, file: &mut TailedFile, error: &io::Error, now: Instant) {
     metrics.file_errors.increment();
     tracing::warn!(file = ?file.name, %error, "cannot read a log file");
-    // A damaged archive stays damaged; a plain file may come back.
-    if matches!(file.source, Some(Source::Archive(_))) {
+    // A damaged archive stays damaged; what the operating system couldn't read may come back.
+    if matches!(file.source, Some(Source::Archive(_))) && error.raw_os_error().is_none() {
         metrics.lost_files.increment();
-        file.finished_at = Some(Instant::now());
+        // How much is in the rest of it, nobody knows: what it takes on disk is the least.
+        let archive_bytes = file.source.as_ref().and_then(Source::rest_bytes).unwrap_or(0);
+        metrics.lost(LossReason::DamagedArchive).add(archive_bytes);
+        file.finished_at = Some(now);
     }
 }
 
@@ -363,13 +365,17 @@ pub(super) struct Booking<'a> {
     pub(super) counts: ParseCounts,
     partial_before: (i64, i64),
     batch_before: (u64, u64),
+    now: Instant,
 }
 
 impl<'a> Booking<'a> {
-    pub(super) fn begin(group: &'a mut Group, batch: &'a mut Batch, number: u32) -> Self {
-        let observed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let observed_unix_nano = u64::try_from(observed.as_nanos()).unwrap_or(u64::MAX);
-        group.lines.suffixes.set_observed_time(observed_unix_nano);
+    pub(super) fn begin(
+        group: &'a mut Group,
+        batch: &'a mut Batch,
+        number: u32,
+        clock: &dyn Clock,
+    ) -> Self {
+        group.lines.suffixes.set_observed_time(clock.unix_nanos());
         batch.begin_segment(number, group.resource.len());
         Self {
             partial_before: group.lines.partials.queued(),
@@ -377,6 +383,7 @@ impl<'a> Booking<'a> {
             group,
             batch,
             counts: ParseCounts::default(),
+            now: clock.now(),
         }
     }
 
@@ -403,7 +410,7 @@ impl<'a> Booking<'a> {
     }
 
     pub(super) fn end(self, metrics: &Metrics, consumed: usize) {
-        let Self { group, batch, counts, partial_before, batch_before } = self;
+        let Self { group, batch, counts, partial_before, batch_before, now } = self;
         batch.end_segment();
         let partial = group.lines.partials.queued();
         let partial = (partial.0 - partial_before.0, partial.1 - partial_before.1);
@@ -413,7 +420,7 @@ impl<'a> Booking<'a> {
         );
         // A batch ages from its first byte on.
         if queued.1 > 0 && batch.opened_at.is_none() {
-            batch.opened_at = Some(Instant::now());
+            batch.opened_at = Some(now);
         }
         metrics.read.add(counts.records as i64, consumed as i64);
         metrics.queued_partial.add(partial.0, partial.1);

@@ -19,6 +19,7 @@ impl Worker {
         self.flush_ended_partials(now)?;
         self.keep_partials_within_budget()?;
         self.close_lingering(now);
+        self.look_after_deleted(now);
         self.check_idle(now);
         let gone: Vec<u32> = self
             .groups
@@ -76,6 +77,11 @@ impl Worker {
         }
     }
 
+    /// Lets go of a group's open lines.
+    pub(super) fn flush_open_lines(&mut self, number: u32) -> Result<(), EncodeError> {
+        self.flush_partials(number, Flush::Piece)
+    }
+
     fn flush_partials(&mut self, number: u32, flush: Flush) -> Result<(), EncodeError> {
         self.flush_stream(number, Stream::Stdout, flush)?;
         self.flush_stream(number, Stream::Stderr, flush)
@@ -96,7 +102,7 @@ impl Worker {
             self.close_batch()?;
         }
         let Some(group) = self.groups.get_mut(&number) else { return Ok(()) };
-        let mut booking = Booking::begin(group, &mut self.batch, number);
+        let mut booking = Booking::begin(group, &mut self.batch, number, &*self.clock);
         let lines = &mut booking.group.lines;
         flush_partial(stream, lines, booking.batch, &mut booking.counts, flush);
         booking.end(&self.metrics, 0);
@@ -175,7 +181,7 @@ impl Worker {
             Woken::File(path) => self.idle.disarm(&path).into_iter().collect(),
             Woken::All => self.idle.disarm_all(),
         };
-        let now = Instant::now();
+        let now = self.clock.now();
         for number in numbers {
             if let Some(group) = self.groups.get_mut(&number) {
                 group.is_watched = false;
@@ -221,6 +227,7 @@ impl Worker {
         file.head = Head::default();
         file.continuation = None;
         file.end_since = None;
+        file.former_uid = file.uid.take().or(file.former_uid);
         let group = file.group;
         self.next_number += 1;
         let next = self.next_number;
@@ -238,9 +245,7 @@ impl Worker {
 /// Whether an open plain file holds bytes that were not read, or fewer than were read.
 fn has_grown(file: &TailedFile) -> bool {
     match &file.source {
-        Some(Source::Plain(open)) => {
-            open.metadata().is_ok_and(|metadata| metadata.len() != file.offset)
-        }
+        Some(Source::Plain(open)) => open.length().is_ok_and(|length| length != file.offset),
         _ => false,
     }
 }

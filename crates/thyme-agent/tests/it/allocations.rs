@@ -58,16 +58,19 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Scenario: the test below, in a process of its own, where no other test's worker is counted.
-/// Guarantees: it passes there.
+/// Scenario: the tests below, each in a process of its own, where no other test's worker is
+/// counted.
+/// Guarantees: they pass there.
 #[test]
 fn a_million_lines_take_fewer_than_a_thousand_allocations() {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "allocations::counted_alone"])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    for alone in ["allocations::counted_alone", "allocations::counted_alone_with_identities"] {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", alone])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
 }
 
 /// Scenario: a running agent, warmed up, is given a million lines more, over four containers.
@@ -76,11 +79,22 @@ fn a_million_lines_take_fewer_than_a_thousand_allocations() {
 #[test]
 #[ignore = "the test above runs it alone"]
 fn counted_alone() {
+    count_a_million_lines("workers: 1");
+}
+
+/// Scenario: as above, with an identity in each record.
+/// Guarantees: as above.
+#[test]
+#[ignore = "the test above runs it alone"]
+fn counted_alone_with_identities() {
+    count_a_million_lines("workers: 1, record_uid: true");
+}
+
+fn count_a_million_lines(thyme: &str) {
     const LINES: usize = 250_000;
     let node = Node::without_copies();
-    let agent = node.start_yaml(
-        &node.yaml("compression: zstd", "workers: 1").replace("timeout: 20ms", "timeout: 1s"),
-    );
+    let agent = node
+        .start_yaml(&node.yaml("compression: zstd", thyme).replace("timeout: 20ms", "timeout: 1s"));
     let lines = cri("a line of a usual length, which says what happened and to whom").repeat(LINES);
     let mut expected = 0;
     let mut write = || {

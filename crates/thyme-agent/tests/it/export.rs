@@ -31,7 +31,7 @@ use thyme_agent::{
     config::{Compression, ExporterConfig, Protocol, QueueConfig, RetryConfig, Source, TlsConfig},
     export::{Resolver, Resolving, Timing, spawn_with},
     metrics::Metrics,
-    queue::{DropReason, Request, Settled, Token},
+    queue::{DropReason, Request, Settled, Settlement, Token},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -88,7 +88,7 @@ pub(crate) fn config(protocol: Protocol) -> ExporterConfig {
             randomization_factor: 0.5,
             max_elapsed: None,
         },
-        queue: QueueConfig { num_consumers: 2, queue_size: 1000 },
+        queue: QueueConfig { num_consumers: 2, queue_size: 1000, storage: None },
     }
 }
 
@@ -105,8 +105,8 @@ pub(crate) fn timing() -> Timing {
 /// An exporter and what it settled.
 pub(crate) struct Exporter {
     requests: mpsc::Sender<Request>,
-    reply: crossbeam_channel::Sender<Settled>,
-    settled: Receiver<Settled>,
+    reply: crossbeam_channel::Sender<Settlement>,
+    settled: Receiver<Settlement>,
     pub(crate) metrics: Arc<Metrics>,
     compression: Compression,
 }
@@ -165,7 +165,8 @@ impl Exporter {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.settled.try_recv() {
-                Ok(settled) => return settled,
+                Ok(Settlement::Ended(settled)) => return settled,
+                Ok(other) => panic!("an exporter only ends requests: {other:?}"),
                 Err(_) => assert!(Instant::now() < deadline, "nothing is settled"),
             }
             tokio::time::sleep(Duration::from_millis(2)).await;

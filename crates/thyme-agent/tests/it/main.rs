@@ -13,5 +13,7 @@ mod cli;
 mod credentials;
 mod export;
 mod hostile;
+mod identity;
 mod rotation;
 mod secrecy;
+mod spool;

@@ -207,7 +207,7 @@ impl Agent {
     }
 }
 
-/// read = acknowledged + queued + dead-lettered + dropped, in records and in source bytes.
+/// read + recovered = acknowledged + queued + dead-lettered + dropped, in records and in source bytes.
 pub(crate) fn assert_conserved(metrics: &Metrics) {
     let mut sum = (0, 0);
     let mut add = |(records, bytes): (i64, i64)| {
@@ -218,11 +218,13 @@ pub(crate) fn assert_conserved(metrics: &Metrics) {
     add(metrics.queued_partial.get());
     add(metrics.queued_batch.get());
     add(metrics.queued_request.get());
+    add(metrics.queued_spool.get());
     add(metrics.dead_lettered.get());
     for reason in DropReason::ALL {
         add(metrics.dropped(reason).get());
     }
-    assert_eq!(metrics.read.get(), sum, "{metrics:?}");
+    let (read, recovered) = (metrics.read.get(), metrics.recovered.get());
+    assert_eq!((read.0 + recovered.0, read.1 + recovered.1), sum, "{metrics:?}");
 }
 
 /// A complete CRI line of stdout.

@@ -235,7 +235,14 @@ const RECORD_ATTRIBUTES: u32 = bytes_key(field::RECORD_ATTRIBUTES);
 pub struct CheckedParser<'a> {
     /// The attributes of an earlier record, one after the other with their keys; all are good.
     attributes: &'a [u8],
+    /// What [`RECORD_UID`] says among them.
+    attributes_uid: Option<&'a [u8]>,
+    /// What it says in the record that was parsed last.
+    uid: Option<&'a [u8]>,
 }
+
+/// The attribute that identifies a record (OpenTelemetry semantic conventions).
+const RECORD_UID: &[u8] = b"log.record.uid";
 
 impl<'a> CheckedParser<'a> {
     /// Reads an encoded record.
@@ -245,29 +252,48 @@ impl<'a> CheckedParser<'a> {
     #[inline]
     pub fn parse(&mut self, bytes: &'a [u8]) -> Result<LogRecord<'a>, WalkError> {
         let mut record = LogRecord::empty(bytes);
+        self.uid = None;
         record.read(|start, reader| {
             if let Some(rest) = start.strip_prefix(self.attributes)
                 && !self.attributes.is_empty()
             {
                 *reader = Reader::new(rest);
-                return Ok(());
+            } else {
+                (self.attributes, self.attributes_uid) = check_attributes(start, reader)?;
             }
-            self.attributes = check_attributes(start, reader)?;
+            self.uid = self.attributes_uid.or(self.uid);
             Ok(())
         })?;
         record.body.check()?;
         Ok(record)
     }
+
+    /// The attribute `log.record.uid` of the record that was parsed last, if it is text.
+    #[inline]
+    pub fn uid(&self) -> Option<&'a [u8]> {
+        self.uid
+    }
 }
 
 /// Checks the attributes that follow each other here; `reader` is behind the key of the first, and
-/// `start` is what it had left before that key. Returns their bytes.
-fn check_attributes<'a>(start: &'a [u8], reader: &mut Reader<'a>) -> Result<&'a [u8], WalkError> {
+/// `start` is what it had left before that key. Returns their bytes, and what identifies the record
+/// among them.
+fn check_attributes<'a>(
+    start: &'a [u8],
+    reader: &mut Reader<'a>,
+) -> Result<(&'a [u8], Option<&'a [u8]>), WalkError> {
+    let mut uid = None;
     loop {
-        Attribute::parse(reader.bytes()?)?.value.check()?;
+        let Attribute { key, value } = Attribute::parse(reader.bytes()?)?;
+        value.check()?;
+        if let AnyValue::String(text) = value
+            && key == RECORD_UID
+        {
+            uid = Some(text);
+        }
         let mut ahead = reader.clone();
         if ahead.is_at_end() || ahead.key()? != RECORD_ATTRIBUTES {
-            return Ok(&start[..start.len() - reader.rest().len()]);
+            return Ok((&start[..start.len() - reader.rest().len()], uid));
         }
         *reader = ahead;
     }

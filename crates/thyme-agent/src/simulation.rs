@@ -1,0 +1,163 @@
+//! A seeded simulation of the agent's core: the code that production runs, with clock, log files,
+//! state disk and network that are functions of a seed. Whatever goes wrong in a run goes wrong
+//! again in the next run of its seed.
+//!
+//! `make simulate SEEDS=1000000` runs on; `make simulate SEED=12345` repeats one run.
+
+mod agent;
+mod chance;
+mod disk;
+mod kubelet;
+mod plan;
+mod run;
+mod sink;
+mod tree;
+mod truth;
+mod world;
+
+use std::{
+    io::Write as _,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use self::run::{Report, run};
+
+/// Seeds of a run of the tests, unless `SEEDS` says otherwise.
+const SEEDS_DEFAULT: u64 = 200;
+
+/// Seeds between two lines about the progress.
+const PROGRESS_SEEDS: u64 = 1_000;
+
+fn from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a number")))
+}
+
+/// Whether `TRACE` asks for every event of a run.
+fn is_traced() -> bool {
+    std::env::var_os("TRACE").is_some_and(|value| !value.is_empty())
+}
+
+/// Straight to the terminal, past what the test harness holds back.
+fn show(line: &str) {
+    writeln!(std::io::stderr(), "{line}").ok();
+}
+
+/// The run of a seed, in which a panic is a failure like any other.
+fn run_seed(seed: u64) -> Result<Report, String> {
+    catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+#[derive(Default)]
+struct Total {
+    runs: u64,
+    report: Report,
+    failure: Option<(u64, String)>,
+}
+
+/// Runs seeds from `first` on, on as many threads as there are processors, until one fails.
+fn run_seeds(first: u64, count: u64) -> Total {
+    let next = AtomicU64::new(first);
+    let has_failed = AtomicBool::new(false);
+    let total = Mutex::new(Total::default());
+    let begun = Instant::now();
+    let goes_on = from_environment("GO_ON").is_some();
+    let threads = from_environment("JOBS").unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64)
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !has_failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let result = run_seed(seed);
+                    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let (true, Err(error)) = (goes_on, &result) {
+                        show(&format!("seed {seed}: {error}"));
+                    }
+                    total.add(seed, result);
+                    has_failed.fetch_or(!goes_on && total.failure.is_some(), Ordering::Relaxed);
+                    if total.runs % PROGRESS_SEEDS == 0 {
+                        total.show(&begun);
+                    }
+                }
+            });
+        }
+    });
+    total.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Total {
+    fn add(&mut self, seed: u64, result: Result<Report, String>) {
+        self.runs += 1;
+        match result {
+            Ok(report) => {
+                self.report.lines += report.lines;
+                self.report.excused += report.excused;
+                self.report.duplicates += report.duplicates;
+                self.report.lives += report.lives;
+            }
+            Err(error) => {
+                if self.failure.as_ref().is_none_or(|(before, _)| seed < *before) {
+                    self.failure = Some((seed, error));
+                }
+            }
+        }
+    }
+
+    fn show(&self, begun: &Instant) {
+        let Report { lines, excused, duplicates, lives, .. } = self.report;
+        show(&format!(
+            "{} seeds in {} s: {lines} lines, {excused} excused, {duplicates} duplicates, {lives} lives",
+            self.runs,
+            begun.elapsed().as_secs()
+        ));
+    }
+}
+
+/// Scenario: rows 1, 2, 4, 5, 7 to 16, 20 to 26 and 29: random writes, rotations, compressions,
+/// deletions and truncations; the agent is killed, loses its power, or is told to stop; the sink
+/// answers in every way there is. Then all is calm.
+/// Guarantees: after each step what was read is somewhere; at the end every line that must arrive
+/// has arrived with its own bytes, in order, and no line came twice without a reason. The seed of a
+/// run that fails says how to repeat it.
+#[test]
+fn seeds_keep_the_promises() {
+    if is_traced() {
+        let stderr = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time();
+        stderr.with_max_level(tracing::Level::DEBUG).init();
+    }
+    let one = from_environment("SEED");
+    let first = one.or(from_environment("FIRST_SEED")).unwrap_or(0);
+    let count = if one.is_some() { 1 } else { from_environment("SEEDS").unwrap_or(SEEDS_DEFAULT) };
+    let begun = Instant::now();
+    let total = run_seeds(first, count);
+    total.show(&begun);
+    if let Some((seed, error)) = total.failure {
+        panic!("seed {seed}: {error}\nTo repeat it: make simulate SEED={seed}");
+    }
+    let Report { lines, excused, .. } = total.report;
+    assert!(excused * 10 <= lines || total.runs < 100, "{excused} of {lines} lines were excused");
+}
+
+/// Scenario: some seeds run twice.
+/// Guarantees: both runs are the same, so that a failure can be repeated.
+#[test]
+fn a_seed_repeats_exactly() {
+    for seed in 0..10 {
+        let (first, second) = (run_seed(seed), run_seed(seed));
+        assert_eq!(first, second, "seed {seed}");
+    }
+}

@@ -1,0 +1,247 @@
+//! One life of the agent: production's stages, stepped by the run instead of threads.
+
+use std::{
+    sync::Arc,
+    task::{Context, Waker},
+    time::Instant,
+};
+
+use crossbeam_channel::{Sender, unbounded};
+
+use super::{disk::SimulatedDisk, sink::SimulatedNetwork, tree::SimulatedTree, world::Shared};
+use crate::{
+    checkpoint::{self, Table},
+    discover::{Discovery, DiscoveryStart, Source},
+    export::simulated::{Consumer, exporter},
+    metrics::Metrics,
+    spool::{self, Spool, SpoolLink, SpoolMessage, SpoolStart},
+    worker::{
+        self, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
+        WorkerState,
+    },
+    world::{Clock, SharedClock, StateDisk},
+};
+
+/// The agent while it runs.
+pub(super) struct Agent {
+    shared: Shared,
+    /// Gone once it stops.
+    discovery: Option<(Discovery, Sender<()>)>,
+    next_scan: Instant,
+    workers: Vec<Option<Worker>>,
+    handles: Vec<WorkerHandle>,
+    consumers: Vec<Consumer>,
+    spool: Option<Spool>,
+    spool_messages: Option<Sender<SpoolMessage>>,
+    table: Table,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Agent {
+    /// Starts with what the disk has; fails when it can't be read.
+    pub(super) fn start(shared: &Shared) -> Result<Self, String> {
+        let config = {
+            let mut world = shared.lock();
+            world.generation += 1;
+            Arc::clone(&world.plan.config)
+        };
+        let clock: SharedClock = Arc::new(shared.clone());
+        let metrics = Arc::new(Metrics::default());
+        let network = Arc::new(SimulatedNetwork(shared.clone()));
+        let (requests, consumers) = exporter(&network, &config.exporter, Arc::clone(&metrics));
+        let disk: Arc<dyn StateDisk> = Arc::new(SimulatedDisk(shared.clone()));
+        let opened = checkpoint::open_on(Arc::clone(&disk), None);
+        let (state, restored) = opened.map_err(|error| error.to_string())?;
+        shared.lock().note(|| format!("the agent starts with {restored:?}"));
+        let keys = Arc::new(KeySource::default());
+        let resume: Vec<_> = restored.files.into_iter().map(|file| (keys.next(), file)).collect();
+        let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
+        let (publisher, _, table) =
+            Table::new(state, resumed, Arc::clone(&clock), Arc::clone(&metrics));
+        let spool = config.exporter.queue.storage.is_some().then(|| {
+            let start = SpoolStart {
+                disk,
+                bytes_max: config.thyme.spool_bytes_max as u64,
+                requests: requests.clone(),
+                clock: Arc::clone(&clock),
+                metrics: Arc::clone(&metrics),
+            };
+            Spool::open(start, config.thyme.workers)
+        });
+        let (spool, mut links) = spool.transpose().map_err(|error| error.to_string())?.unzip();
+        let spool_messages = links.as_ref().map(|links: &Vec<SpoolLink>| links[0].messages.clone());
+        let mut workers = Vec::new();
+        let mut handles = Vec::new();
+        for _ in 0..config.thyme.workers {
+            let (messages, inbox) = unbounded();
+            let channels = WorkerChannels {
+                messages: inbox,
+                requests: requests.clone(),
+                spool: links.as_mut().and_then(Vec::pop),
+                checkpoints: Some(publisher.clone()),
+            };
+            let state = Arc::new(WorkerState::new(Clock::now(shared)));
+            let worker = Worker::new(
+                WorkerConfig::new(&config),
+                channels,
+                Arc::clone(&keys),
+                Arc::clone(&state),
+                Arc::clone(&metrics),
+                Arc::clone(&clock),
+                false,
+            );
+            workers.push(Some(worker.expect("the compressor has memory")));
+            handles.push(WorkerHandle { messages, state });
+        }
+        let discovery = Discovery::new(DiscoveryStart {
+            sources: vec![Source::new(&config.receivers[0]).expect("a pattern")],
+            open_files_max: config.thyme.open_files_max as u64,
+            resume,
+            is_first_start: restored.is_first_start,
+            scan_interval: config.thyme.scan_interval,
+            workers: handles.clone(),
+            checkpoints: Some(publisher),
+            tree: Box::new(SimulatedTree(shared.clone())),
+            clock,
+            watches: false,
+            metrics: Arc::clone(&metrics),
+        });
+        shared.lock().is_up = true;
+        let mut agent = Self {
+            shared: shared.clone(),
+            discovery: Some(discovery),
+            next_scan: Clock::now(shared),
+            workers,
+            handles,
+            consumers,
+            spool_messages,
+            spool,
+            table,
+            metrics,
+        };
+        agent.checkpoint_with(|table| table.write(true));
+        Ok(agent)
+    }
+
+    /// A scan, when it is due or an event came.
+    pub(super) fn scan(&mut self, has_event: bool) {
+        let now = Clock::now(&self.shared);
+        if let Some((discovery, _)) = &mut self.discovery
+            && (has_event || now >= self.next_scan)
+        {
+            self.next_scan = discovery.scan(now);
+        }
+    }
+
+    /// One step of every worker that chance has running.
+    pub(super) fn work(&mut self) {
+        for number in 0..self.workers.len() {
+            let worker = &mut self.workers[number];
+            if let Some(running) = worker
+                && running.step().expect("the compressor works") == worker::Step::End
+            {
+                *worker = None;
+            }
+            self.check_conservation();
+        }
+        self.shared.lock().truth.published();
+    }
+
+    /// One step of the spool.
+    pub(super) fn keep(&mut self) {
+        if let Some(spool) = &mut self.spool {
+            if spool.step() == spool::Step::End {
+                self.spool = None;
+            }
+            self.check_conservation();
+        }
+    }
+
+    /// Whether it has stopped.
+    pub(super) fn has_ended(&self) -> bool {
+        self.workers.iter().all(Option::is_none) && self.spool.is_none()
+    }
+
+    /// Lets the consumers go on as far as they can.
+    pub(super) fn export(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        self.consumers.retain_mut(|consumer| consumer.as_mut().poll(&mut context).is_pending());
+    }
+
+    /// The checkpoint thread's turn, perhaps its last.
+    pub(super) fn checkpoint(&mut self, is_end: bool) {
+        self.checkpoint_with(|table| table.turn(is_end));
+    }
+
+    fn checkpoint_with(&mut self, turn: impl FnOnce(&mut Table)) {
+        let written = self.metrics.checkpoints_written.get();
+        let syncs = self.shared.lock().disk.root_syncs;
+        turn(&mut self.table);
+        if self.metrics.checkpoints_written.get() > written {
+            let mut world = self.shared.lock();
+            let is_synced = world.disk.root_syncs > syncs;
+            world.truth.saved(is_synced);
+        }
+    }
+
+    /// Whether requests went through the spool, which sends what it has not forgotten once more.
+    pub(super) fn used_spool(&self) -> bool {
+        let metrics = &self.metrics;
+        let counts = [&metrics.spool_kept_requests, &metrics.spool_secured_requests];
+        counts.iter().any(|count| count.get() > 0) || metrics.recovered.get() != (0, 0)
+    }
+
+    /// SIGTERM.
+    pub(super) fn stop(&mut self) {
+        if self.discovery.take().is_none() {
+            return;
+        }
+        let timeout = self.shared.lock().plan.config.thyme.shutdown_timeout;
+        if let Some(messages) = self.spool_messages.take() {
+            messages.send(SpoolMessage::Stop(Clock::now(&self.shared) + timeout)).ok();
+        }
+        for handle in &self.handles {
+            handle.messages.send(WorkerMessage::Stop).ok();
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.discovery.is_none()
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        let metrics = &self.metrics;
+        let queued = [
+            &metrics.queued_partial,
+            &metrics.queued_batch,
+            &metrics.queued_request,
+            &metrics.queued_spool,
+        ];
+        queued.iter().all(|queued| queued.get() == (0, 0))
+    }
+
+    /// Everything that was read is somewhere.
+    fn check_conservation(&self) {
+        let metrics = &self.metrics;
+        let places = [
+            &metrics.acknowledged,
+            &metrics.queued_partial,
+            &metrics.queued_batch,
+            &metrics.queued_request,
+            &metrics.queued_spool,
+            &metrics.dead_lettered,
+        ];
+        let mut sum = (0, 0);
+        for place in places.into_iter().chain(&metrics.dropped) {
+            let (records, bytes) = place.get();
+            sum = (sum.0 + records, sum.1 + bytes);
+        }
+        let (read, recovered) = (metrics.read.get(), metrics.recovered.get());
+        let read = (read.0 + recovered.0, read.1 + recovered.1);
+        if read != sum {
+            let what = || format!("read {read:?} records and bytes, but {sum:?} are somewhere");
+            self.shared.lock().truth.fail(what);
+        }
+    }
+}

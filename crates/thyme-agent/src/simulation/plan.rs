@@ -1,0 +1,220 @@
+//! What may happen in a run, drawn from its seed. Most runs leave most faults out: what two of them
+//! do together shows only where others don't hide it.
+
+use std::{sync::Arc, time::Duration};
+
+use super::chance::Chance;
+use crate::config::{
+    BatchConfig, Compression, Config, ContainerFormat, ExporterConfig, FilelogConfig, LineFormat,
+    Protocol, QueueConfig, RetryConfig, StartAt, TelemetryConfig, ThymeConfig, TlsConfig,
+};
+
+/// Where the kubelet keeps logs.
+pub(super) const ROOT: &str = "/var/log/pods";
+
+/// A state of the sink that lasts for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// Takes everything.
+    Good,
+    /// Says that it can't now, with or without saying when.
+    Busy,
+    /// Can't be reached.
+    Unreachable,
+    /// Refuses the credentials.
+    Denied,
+    /// Has faults.
+    Faulty,
+    /// Takes requests, but its answer is lost.
+    Broken,
+    /// Takes requests, but its answer comes too late.
+    TimedOut,
+    /// Takes its time.
+    Slow,
+}
+
+/// What may happen in a run. Odds are "once in so many times"; 0 is never.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Turns before things calm down.
+    pub(super) turns: u64,
+    pub(super) pods_max: u64,
+    /// Weights of what the kubelet and the containers do.
+    pub(super) rotate_weight: u64,
+    pub(super) pod_weight: u64,
+    pub(super) restart_weight: u64,
+    pub(super) truncate_weight: u64,
+    /// The kubelet's `containerLogMaxFiles`.
+    pub(super) files_max: usize,
+    pub(super) compresses: bool,
+    /// Kinds of lines beside the usual.
+    pub(super) partial_odds: u64,
+    pub(super) malformed_odds: u64,
+    pub(super) long_odds: u64,
+    pub(super) unterminated_odds: u64,
+    /// Faults of log files, of the disk, and races between the agent and everybody else.
+    pub(super) tree_fault_odds: u64,
+    pub(super) race_odds: u64,
+    pub(super) disk_fault_odds: u64,
+    pub(super) disk_bytes_max: Option<u64>,
+    /// Ends of the agent's lives.
+    pub(super) kill_odds: u64,
+    pub(super) power_odds: u64,
+    pub(super) stop_odds: u64,
+    /// States of the sink that come up.
+    pub(super) moods: Vec<Mood>,
+    /// Longest state, in milliseconds.
+    pub(super) mood_ms_max: u64,
+    /// The sink takes no larger message.
+    pub(super) sink_bytes_max: Option<usize>,
+    pub(super) reject_odds: u64,
+    pub(super) partial_success_odds: u64,
+    pub(super) config: Arc<Config>,
+}
+
+impl Plan {
+    /// What a failure is likely to have to do with.
+    pub(super) fn summary(&self) -> String {
+        let queue = &self.config.exporter.queue;
+        format!(
+            "spool: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, truncations: {}, \
+             ends: {}, consumers: {}, queue: {}, moods: {:?}",
+            queue.storage.is_some(),
+            self.tree_fault_odds > 0,
+            self.disk_fault_odds > 0,
+            self.disk_bytes_max,
+            self.truncate_weight > 0,
+            self.kill_odds + self.power_odds + self.stop_odds > 0,
+            queue.num_consumers,
+            queue.queue_size,
+            self.moods
+        )
+    }
+
+    pub(super) fn draw(chance: &mut Chance) -> Self {
+        // Each fault is left out in about every other run.
+        let mut odds = |usual: u64| if chance.one_in(2) { usual } else { 0 };
+        let (rotate_weight, pod_weight, restart_weight) = (odds(8), odds(2), odds(1));
+        let (partial_odds, malformed_odds, long_odds) = (odds(6), odds(20), odds(30));
+        let (unterminated_odds, tree_fault_odds, race_odds) = (odds(40), odds(60), odds(20));
+        let (disk_fault_odds, kill_odds, power_odds) = (odds(40), odds(80), odds(160));
+        let (stop_odds, reject_odds, partial_success_odds) = (odds(120), odds(60), odds(40));
+        let truncate_weight = u64::from(chance.one_in(16));
+        let disk_bytes_max = match chance.below(10) {
+            0 => Some(chance.between(500, 20_000)),
+            1 => Some(chance.between(17 << 20, 40 << 20)),
+            _ => None,
+        };
+        let all = [
+            Mood::Busy,
+            Mood::Unreachable,
+            Mood::Denied,
+            Mood::Faulty,
+            Mood::Broken,
+            Mood::TimedOut,
+            Mood::Slow,
+        ];
+        let mut moods = vec![Mood::Good; chance.between(1, 4) as usize];
+        moods.extend(all.into_iter().filter(|_| chance.one_in(3)));
+        let files_max = chance.between(2, 5) as usize;
+        let config = Arc::new(draw_config(chance, files_max));
+        let sink_bytes_max = chance.one_in(5).then(|| chance.between(300, 4_000) as usize);
+        Self {
+            turns: chance.between(100, 700),
+            pods_max: chance.between(1, 4),
+            rotate_weight,
+            pod_weight,
+            restart_weight,
+            truncate_weight,
+            files_max,
+            compresses: chance.one_in(2),
+            partial_odds,
+            malformed_odds,
+            long_odds,
+            unterminated_odds,
+            tree_fault_odds,
+            race_odds,
+            disk_fault_odds,
+            disk_bytes_max,
+            kill_odds,
+            power_odds,
+            stop_odds,
+            moods,
+            mood_ms_max: chance.pick(&[300, 3_000, 30_000, 180_000]),
+            sink_bytes_max,
+            reject_odds,
+            partial_success_odds,
+            config,
+        }
+    }
+}
+
+fn draw_config(chance: &mut Chance, files_max: usize) -> Config {
+    let format = chance.pick(&[ContainerFormat::Auto, ContainerFormat::Containerd]);
+    let receiver = FilelogConfig {
+        id: "filelog".to_owned(),
+        include: vec![format!("{ROOT}/*/*/*.log")],
+        exclude: Vec::new(),
+        start_at: StartAt::Beginning,
+        poll_interval: chance.milliseconds(10, 250),
+        include_file_path: chance.one_in(2),
+        include_file_name: false,
+        max_log_size_bytes: chance.pick(&[120, 600, 4_000, 1 << 20]),
+        storage: true,
+        format: LineFormat::Container { format, add_metadata_from_filepath: true },
+    };
+    let batch = BatchConfig {
+        send_batch_size: chance.pick(&[1, 7, 100, 8192]),
+        send_batch_max_size: 0,
+        timeout: chance.milliseconds(0, 200),
+        ..BatchConfig::default()
+    };
+    let request_bytes_max = chance.pick(&[600, 3_000, 50_000]);
+    let thyme = ThymeConfig {
+        workers: chance.between(1, 2) as usize,
+        request_bytes_max,
+        in_flight_bytes_max: request_bytes_max * chance.between(2, 20) as usize,
+        partial_bytes_max: chance.pick(&[500, 5_000, 1 << 20]),
+        shutdown_timeout: chance.milliseconds(50, 20_000),
+        scan_interval: chance.milliseconds(200, 5_000),
+        spool_bytes_max: chance.pick(&[16 << 20, 64 << 20]),
+        container_log_max_files: files_max,
+        ..ThymeConfig::default()
+    };
+    Config {
+        receivers: vec![receiver],
+        batch,
+        exporter: draw_exporter(chance),
+        file_storage: None,
+        health_check: None,
+        thyme,
+        telemetry: TelemetryConfig::default(),
+    }
+}
+
+fn draw_exporter(chance: &mut Chance) -> ExporterConfig {
+    let compression =
+        chance.pick(&[Compression::None, Compression::None, Compression::Zstd, Compression::Gzip]);
+    let retry = RetryConfig {
+        initial_interval: chance.milliseconds(10, 5_000),
+        max_interval: chance.milliseconds(5_000, 30_000),
+        ..RetryConfig::default()
+    };
+    ExporterConfig {
+        id: "otlp".to_owned(),
+        protocol: Protocol::Grpc,
+        endpoint: "sink:4317".to_owned(),
+        compression,
+        compression_level: 1,
+        headers: Vec::new(),
+        timeout: Duration::from_secs(5),
+        auth: None,
+        tls: TlsConfig { insecure: true, ..TlsConfig::default() },
+        retry,
+        queue: QueueConfig {
+            num_consumers: chance.pick(&[1, 2, 10]),
+            queue_size: chance.pick(&[1, 4, 1000]),
+            storage: chance.one_in(2).then(|| "file_storage".to_owned()),
+        },
+    }
+}

@@ -1,0 +1,290 @@
+//! One run: faults for a while, then calm, then the reckoning.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    agent::Agent,
+    chance::Chance,
+    disk::SimulatedDisk,
+    kubelet,
+    plan::Plan,
+    tree::Content,
+    world::{Shared, World},
+};
+use crate::{
+    export::simulated::message_of_kept,
+    spool::segment::{self, Found},
+    world::StateDisk,
+};
+
+/// Turns after which a calm world must be quiet.
+const CALM_TURNS_MAX: u32 = 20_000;
+
+/// Share of the lines of a run that may be missing with an excuse, in percent.
+const EXCUSED_PERCENT_MAX: usize = 90;
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    pub(super) lines: u64,
+    pub(super) excused: u64,
+    pub(super) duplicates: u64,
+    pub(super) lives: u64,
+    /// A number that differs when anything went differently.
+    pub(super) digest: u64,
+}
+
+struct Run {
+    shared: Shared,
+    agent: Option<Agent>,
+}
+
+/// Runs a seed; an error says which promise was broken.
+pub(super) fn run(seed: u64) -> Result<Report, String> {
+    let mut chance = Chance::new(seed);
+    let plan = Plan::draw(&mut chance);
+    let summary = plan.summary();
+    run_plan(plan, chance).map_err(|error| format!("{error} ({summary})"))
+}
+
+/// Runs a plan.
+pub(super) fn run_plan(plan: Plan, chance: Chance) -> Result<Report, String> {
+    let turns = plan.turns;
+    let mut run = Run { shared: Shared::new(plan, chance), agent: None };
+    run.shared.lock().begin();
+    for _ in 0..turns {
+        run.turn();
+        run.check()?;
+    }
+    run.calm_down()?;
+    run.stop_and_start()?;
+    let world = run.shared.lock();
+    let report = Report {
+        lines: world.truth.lines.len() as u64,
+        excused: world.truth.excused() as u64,
+        duplicates: world.truth.duplicates,
+        lives: world.generation.into(),
+        digest: world.now ^ world.truth.records.rotate_left(32) ^ world.kubelet.written_bytes,
+    };
+    if world.truth.excused() * 100 > world.truth.lines.len() * EXCUSED_PERCENT_MAX + 1_000 {
+        return Err(format!("{} of {} lines were excused", report.excused, report.lines));
+    }
+    Ok(report)
+}
+
+impl World {
+    fn begin(&mut self) {
+        self.make_directory("/var/log");
+        self.make_directory(super::plan::ROOT);
+        self.disk.bytes_max = self.plan.disk_bytes_max;
+    }
+
+    /// How long the next turn takes.
+    fn next_wait(&mut self) -> Duration {
+        match self.chance.below(40) {
+            0 => self.chance.milliseconds(1_000, 10_000),
+            1..8 => self.chance.milliseconds(50, 500),
+            _ => self.chance.milliseconds(0, 20),
+        }
+    }
+}
+
+impl Run {
+    fn one_in(&self, times: u64) -> bool {
+        self.shared.lock().chance.one_in(times)
+    }
+
+    fn turn(&mut self) {
+        {
+            let mut world = self.shared.lock();
+            let wait = world.next_wait();
+            world.now += wait.as_nanos() as u64;
+            for _ in 0..world.chance.below(3) {
+                kubelet::act(&mut world);
+            }
+        }
+        self.fate();
+        let Some(agent) = &mut self.agent else { return };
+        let [has_event, works, keeps, exports, checkpoints] = {
+            let mut world = self.shared.lock();
+            [4, 2, 3, 2, 4].map(|odds| world.chance.one_in(odds))
+        };
+        agent.scan(has_event);
+        if works {
+            agent.work();
+        }
+        if keeps {
+            agent.keep();
+        }
+        if exports {
+            agent.export();
+        }
+        if checkpoints {
+            agent.checkpoint(false);
+        }
+        self.end_if_stopped();
+    }
+
+    fn end_if_stopped(&mut self) {
+        if let Some(agent) = &mut self.agent
+            && agent.has_ended()
+        {
+            agent.checkpoint(true);
+            self.end(false);
+        }
+    }
+
+    /// Starts the agent; where that fails, it stays down.
+    fn start(&mut self) {
+        match Agent::start(&self.shared) {
+            Ok(agent) => self.agent = Some(agent),
+            Err(error) => self.shared.lock().note(|| format!("the agent can't start: {error}")),
+        }
+    }
+
+    /// Starts the agent, or ends it in one of its ways.
+    fn fate(&mut self) {
+        let plan = self.shared.lock().plan.clone();
+        let Some(agent) = &mut self.agent else {
+            if self.shared.lock().generation == 0 || self.one_in(10) {
+                self.start();
+            }
+            return;
+        };
+        if !agent.is_stopping() && self.shared.lock().chance.one_in(plan.stop_odds) {
+            agent.stop();
+        }
+        if self.one_in(plan.kill_odds) {
+            self.end(false);
+        } else if self.one_in(plan.power_odds) {
+            self.end(true);
+        }
+    }
+
+    /// The agent's life is over.
+    fn end(&mut self, power: bool) {
+        let used_spool = self.agent.as_ref().is_some_and(Agent::used_spool);
+        self.agent = None;
+        {
+            let mut world = self.shared.lock();
+            world.note(|| format!("the agent has ended, power lost: {power}"));
+            if power {
+                world.lose_power();
+            }
+            world.truth.life_ended(power, used_spool);
+        }
+        let kept = kept_lines(&self.shared);
+        self.shared.lock().agent_ended(&kept);
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let failure = self.shared.lock().truth.failure.clone();
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// All of the agent goes on for a moment.
+    fn calm_turn(&mut self, wait: Duration) -> Result<(), String> {
+        self.shared.advance(wait);
+        if let Some(agent) = &mut self.agent {
+            agent.scan(false);
+            agent.work();
+            agent.keep();
+            agent.export();
+            agent.checkpoint(false);
+        }
+        self.end_if_stopped();
+        self.check()
+    }
+
+    /// Faults end, and the agent goes on until everything has arrived.
+    fn calm_down(&mut self) -> Result<(), String> {
+        {
+            let mut world = self.shared.lock();
+            world.faults = false;
+            world.disk.bytes_max = None;
+            kubelet::finish(&mut world);
+        }
+        while self.agent.as_ref().is_some_and(Agent::is_stopping) {
+            self.calm_turn(Duration::from_millis(100))?;
+        }
+        if self.agent.is_none() {
+            self.start();
+        }
+        for turn in 0..CALM_TURNS_MAX {
+            self.calm_turn(Duration::from_millis(10 + u64::from(turn % 50) * 4))?;
+            if turn % 20 == 0 && self.is_quiet() {
+                return Ok(());
+            }
+        }
+        let world = self.shared.lock();
+        let missing: Vec<usize> = world.truth.missing().collect();
+        let Some(first) = missing.first() else {
+            return Err("it does not become quiet".to_owned());
+        };
+        let line = &world.truth.lines[*first];
+        let has_it = |content: &&Content| content.lines.iter().any(|(_, line)| line == first);
+        let content = world.tree.contents.iter().find(has_it);
+        let place = content.map(|content| (content.names, content.opened_in));
+        Err(format!(
+            "{} lines are missing, the first is {first} of {}, written at {}: names and last life \
+             of its file {place:?}, now in life {}",
+            missing.len(),
+            world.kubelet.containers[line.container].identity,
+            line.written_at,
+            world.generation
+        ))
+    }
+
+    fn is_quiet(&self) -> bool {
+        let is_idle = self.agent.as_ref().is_some_and(Agent::is_idle);
+        is_idle && self.shared.lock().truth.missing().next().is_none()
+    }
+
+    /// A clean stop and start: nothing may come once more.
+    fn stop_and_start(&mut self) -> Result<(), String> {
+        // Everything lingers, is closed and forgotten first.
+        for _ in 0..100 {
+            self.calm_turn(Duration::from_millis(100))?;
+        }
+        self.shared.lock().truth.is_calm = true;
+        if let Some(agent) = &mut self.agent {
+            agent.stop();
+        }
+        while self.agent.is_some() {
+            self.calm_turn(Duration::from_millis(100))?;
+        }
+        self.start();
+        for _ in 0..100 {
+            self.calm_turn(Duration::from_millis(100))?;
+        }
+        Ok(())
+    }
+}
+
+/// The lines that are in the spool's segments.
+fn kept_lines(shared: &Shared) -> BTreeSet<usize> {
+    let faults = std::mem::take(&mut shared.lock().faults);
+    let disk = SimulatedDisk(shared.clone());
+    let mut lines = BTreeSet::new();
+    for name in disk.names("spool").expect("no faults") {
+        let file = disk.open(&format!("spool/{name}")).expect("no faults");
+        let (length, mut at) = (file.length().expect("no faults"), 0);
+        while name.ends_with(".segment") {
+            match segment::look(&*file, at, length).expect("no faults") {
+                Found::Record(header) => {
+                    if let Some(body) = segment::read_body(&*file, at, &header).expect("no faults")
+                    {
+                        let bytes = header.uncompressed_bytes as usize;
+                        let message = message_of_kept(body, header.compression, bytes);
+                        lines.extend(shared.lock().lines_of(&message));
+                    }
+                    at += header.record_bytes();
+                }
+                Found::Damage { end } => at = end,
+                Found::End => break,
+            }
+        }
+    }
+    shared.lock().faults = faults;
+    lines
+}

@@ -1,0 +1,400 @@
+//! A node's tree of log files, in memory: names, inode numbers that are used again, files that live
+//! on while they are held open. What the kubelet does with it stands in `kubelet`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    io,
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use super::{
+    kubelet,
+    world::{Shared, World, unix_nanos},
+};
+use crate::{
+    tail::identity::Inode,
+    world::{DirectoryState, Entry, EntryKind, LogFile, LogTree, Opened},
+};
+
+/// `st_dev` of the tree.
+const DEVICE: u64 = 64_769;
+
+const NOT_FOUND: i32 = 2;
+const INPUT_OUTPUT: i32 = 5;
+const ACCESS_DENIED: i32 = 13;
+const TOO_MANY_OPEN_FILES: i32 = 24;
+
+/// Place of a file in [`Tree::nodes`]; never used again.
+pub(super) type NodeId = usize;
+
+/// Place of a content in [`Tree::contents`].
+pub(super) type ContentId = usize;
+
+/// A file, with or without a name.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) inode: u64,
+    pub(super) bytes: Vec<u8>,
+    /// What it holds, plain or compressed; an unfinished archive holds nothing yet.
+    pub(super) content: Option<ContentId>,
+    names: u32,
+    handles: u32,
+    /// Offset of the agent's last read: what lies before has been taken.
+    pub(super) read_from: u64,
+}
+
+impl Node {
+    /// Whether nobody reads it where a truncated content stood.
+    pub(super) fn was_reread(&self) -> bool {
+        self.handles == 0 || self.read_from == 0
+    }
+}
+
+/// Lines that were written to one file, wherever they are by now.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    /// Lines with the offsets at which their last byte stands, plus one; ascending.
+    pub(super) lines: Vec<(u64, usize)>,
+    /// Names under which it can be found: a plain file, its archive.
+    pub(super) names: u32,
+    /// The life of the agent in which it was opened last.
+    pub(super) opened_in: Option<u32>,
+}
+
+#[derive(Debug)]
+enum Item {
+    Directory(u64),
+    File(NodeId),
+}
+
+#[derive(Debug, Default)]
+struct Directory {
+    changed_at: u64,
+    items: BTreeMap<String, Item>,
+}
+
+/// The tree. Paths are absolute.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    pub(super) nodes: Vec<Node>,
+    pub(super) contents: Vec<Content>,
+    directories: BTreeMap<String, Directory>,
+    /// Numbers whose files are gone.
+    free_inodes: Vec<u64>,
+    last_inode: u64,
+}
+
+fn parent_of(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').expect("paths are absolute")
+}
+
+impl World {
+    fn new_inode(&mut self) -> u64 {
+        if !self.tree.free_inodes.is_empty() && self.chance.one_in(2) {
+            let place = self.chance.place(self.tree.free_inodes.len());
+            return self.tree.free_inodes.swap_remove(place);
+        }
+        self.tree.last_inode += 1;
+        self.tree.last_inode
+    }
+
+    pub(super) fn make_directory(&mut self, path: &str) {
+        let inode = self.new_inode();
+        let now = self.now;
+        let fresh = Directory { changed_at: now, items: BTreeMap::new() };
+        self.tree.directories.insert(path.to_owned(), fresh);
+        let (parent, name) = parent_of(path);
+        if let Some(parent) = self.tree.directories.get_mut(parent) {
+            parent.changed_at = now;
+            parent.items.insert(name.to_owned(), Item::Directory(inode));
+        }
+    }
+
+    pub(super) fn remove_directory(&mut self, path: &str) {
+        self.note(|| format!("rmdir {path}"));
+        let removed = self.tree.directories.remove(path).expect("it exists");
+        assert!(removed.items.is_empty(), "{path} is not empty");
+        let (parent, name) = parent_of(path);
+        let now = self.now;
+        let parent = self.tree.directories.get_mut(parent).expect("it has a parent");
+        parent.changed_at = now;
+        if let Some(Item::Directory(inode)) = parent.items.remove(name) {
+            self.tree.free_inodes.push(inode);
+        }
+    }
+
+    /// An empty file with a content of its own, or none yet.
+    pub(super) fn make_file(&mut self, path: &str, content: Option<ContentId>) -> NodeId {
+        let inode = self.new_inode();
+        self.tree.nodes.push(Node {
+            inode,
+            bytes: Vec::new(),
+            content: None,
+            names: 0,
+            handles: 0,
+            read_from: 0,
+        });
+        let id = self.tree.nodes.len() - 1;
+        self.name_file(path, id);
+        if let Some(content) = content {
+            self.tree.nodes[id].content = Some(content);
+            self.tree.contents[content].names += 1;
+        }
+        id
+    }
+
+    pub(super) fn new_content(&mut self) -> ContentId {
+        self.tree.contents.push(Content::default());
+        self.tree.contents.len() - 1
+    }
+
+    fn name_file(&mut self, path: &str, id: NodeId) {
+        self.note(|| format!("inode {} is named {path}", self.tree.nodes[id].inode));
+        let (parent, name) = parent_of(path);
+        let now = self.now;
+        let parent = self.tree.directories.get_mut(parent).expect("it has a parent");
+        parent.changed_at = now;
+        let before = parent.items.insert(name.to_owned(), Item::File(id));
+        self.tree.nodes[id].names += 1;
+        if let Some(Item::File(replaced)) = before {
+            self.lose_name(replaced);
+        }
+    }
+
+    pub(super) fn unlink(&mut self, path: &str) {
+        self.note(|| format!("unlink {path}"));
+        let (parent, name) = parent_of(path);
+        let now = self.now;
+        let parent = self.tree.directories.get_mut(parent).expect("it has a parent");
+        parent.changed_at = now;
+        let Some(Item::File(id)) = parent.items.remove(name) else { panic!("{path} is no file") };
+        self.lose_name(id);
+    }
+
+    pub(super) fn rename(&mut self, from: &str, to: &str) {
+        let (parent, name) = parent_of(from);
+        let parent = self.tree.directories.get_mut(parent).expect("it has a parent");
+        let Some(Item::File(id)) = parent.items.remove(name) else { panic!("{from} is no file") };
+        self.name_file(to, id);
+        self.tree.nodes[id].names -= 1;
+    }
+
+    /// An archive is complete: it is one more name of what it holds.
+    pub(super) fn complete_archive(&mut self, id: NodeId, content: ContentId) {
+        self.tree.nodes[id].content = Some(content);
+        self.tree.contents[content].names += 1;
+    }
+
+    fn lose_name(&mut self, id: NodeId) {
+        self.tree.nodes[id].names -= 1;
+        if let Some(content) = self.tree.nodes[id].content {
+            self.tree.contents[content].names -= 1;
+            if self.tree.contents[content].names == 0 {
+                self.content_unlinked(content);
+            }
+        }
+        self.free_if_unused(id);
+    }
+
+    fn free_if_unused(&mut self, id: NodeId) {
+        let node = &mut self.tree.nodes[id];
+        if node.names == 0 && node.handles == 0 {
+            node.bytes = Vec::new();
+            self.tree.free_inodes.push(node.inode);
+        }
+    }
+
+    /// Cuts a file to nothing. What the agent had not read is gone.
+    pub(super) fn truncate_file(&mut self, id: NodeId, fresh: ContentId) {
+        self.note(|| format!("truncate inode {}", self.tree.nodes[id].inode));
+        let node = &mut self.tree.nodes[id];
+        node.bytes.clear();
+        let read_from = std::mem::replace(&mut node.read_from, u64::MAX);
+        let read_from = if node.handles > 0 && read_from != u64::MAX { read_from } else { 0 };
+        let before = node.content.replace(fresh).expect("live files have a content");
+        let opened_in = self.tree.contents[before].opened_in;
+        self.tree.contents[fresh].names = 1;
+        self.tree.contents[fresh].opened_in = opened_in;
+        self.tree.contents[before].names -= 1;
+        for (end, line) in self.tree.contents[before].lines.clone() {
+            if end > read_from {
+                self.truth.excuse(line);
+            }
+        }
+        if self.tree.contents[before].names == 0 {
+            self.content_unlinked(before);
+        }
+    }
+
+    /// A content has lost its last name. Whoever has it open can still read it; nobody else can.
+    fn content_unlinked(&mut self, content: ContentId) {
+        let was_opened = self.tree.contents[content].opened_in == Some(self.generation);
+        if self.is_up && was_opened {
+            return;
+        }
+        let kept = &self.kept;
+        for (_, line) in
+            self.tree.contents[content].lines.iter().filter(|one| !kept.contains(&one.1))
+        {
+            self.truth.excuse(*line);
+        }
+    }
+
+    /// The agent has ended: what has no name any more nobody can read, but the spool may have kept
+    /// it.
+    pub(super) fn agent_ended(&mut self, kept: &BTreeSet<usize>) {
+        self.is_up = false;
+        self.kept.clone_from(kept);
+        for content in self.tree.contents.iter().filter(|content| content.names == 0) {
+            for (_, line) in content.lines.iter().filter(|(_, line)| !kept.contains(line)) {
+                self.truth.excuse(*line);
+            }
+        }
+    }
+
+    /// Names of the files in a directory.
+    pub(super) fn files_of(&self, directory: &str) -> Vec<String> {
+        let items = &self.tree.directories[directory].items;
+        items
+            .iter()
+            .filter(|(_, item)| matches!(item, Item::File(_)))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    pub(super) fn file_at(&self, path: &str) -> Option<NodeId> {
+        let (parent, name) = parent_of(path);
+        match self.tree.directories.get(parent)?.items.get(name)? {
+            Item::File(id) => Some(*id),
+            Item::Directory(_) => None,
+        }
+    }
+
+    /// An error of this kind, now and then.
+    fn tree_fault(&mut self, code: i32) -> io::Result<()> {
+        let odds = self.plan.tree_fault_odds;
+        if self.faults && self.chance.one_in(odds) {
+            self.read_errors += 1;
+            self.note(|| format!("log files: error {code}"));
+            // A file that can't be compared with its checkpoint is read from the start.
+            self.truth.forget_checkpoints();
+            return Err(io::Error::from_raw_os_error(code));
+        }
+        Ok(())
+    }
+
+    /// Somebody else may act between any two calls of the agent.
+    fn somebody_acts(&mut self) {
+        if self.faults && self.chance.one_in(self.plan.race_odds) {
+            kubelet::act(self);
+        }
+    }
+}
+
+/// The tree, as the agent sees it.
+#[derive(Debug)]
+pub(super) struct SimulatedTree(pub(super) Shared);
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("simulated paths are text")
+}
+
+impl LogTree for SimulatedTree {
+    fn directory(&mut self, path: &Path) -> io::Result<DirectoryState> {
+        let mut world = self.0.lock();
+        world.somebody_acts();
+        world.tree_fault(ACCESS_DENIED)?;
+        let directory = world.tree.directories.get(text(path));
+        let directory = directory.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
+        // The kernel's clock ticks in steps of four milliseconds.
+        let changed_at = unix_nanos(directory.changed_at) / 4_000_000 * 4_000_000;
+        let changed_at = UNIX_EPOCH + Duration::from_nanos(changed_at);
+        Ok(DirectoryState { device: DEVICE, changed_at: Some(changed_at) })
+    }
+
+    fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
+        let mut world = self.0.lock();
+        world.somebody_acts();
+        world.tree_fault(TOO_MANY_OPEN_FILES)?;
+        let directory = world.tree.directories.get(text(path));
+        let directory = directory.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
+        let entry = |(name, item): (&String, &Item)| {
+            let (kind, inode) = match item {
+                Item::Directory(inode) => (EntryKind::Directory, *inode),
+                Item::File(id) => (EntryKind::File, world.tree.nodes[*id].inode),
+            };
+            Entry { name: OsString::from(name), kind, inode }
+        };
+        let mut entries: Vec<Entry> = directory.items.iter().map(entry).collect();
+        if world.chance.one_in(2) {
+            entries.reverse();
+        }
+        Ok(entries)
+    }
+
+    fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
+        let mut world = self.0.lock();
+        world.somebody_acts();
+        let code = world.chance.pick(&[ACCESS_DENIED, TOO_MANY_OPEN_FILES, INPUT_OUTPUT]);
+        if let Err(error) = world.tree_fault(code) {
+            // What can't be opened now is read after what can.
+            world.truth.forget_order();
+            return Err(error);
+        }
+        let path = root.join(relative);
+        let id = world.file_at(text(&path));
+        let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
+        let generation = world.generation;
+        let node = &mut world.tree.nodes[id];
+        node.handles += 1;
+        let (inode, bytes, content) = (node.inode, node.bytes.len() as u64, node.content);
+        if let Some(content) = content {
+            world.tree.contents[content].opened_in = Some(generation);
+        }
+        world.note(|| format!("agent opens {} inode {inode}, {bytes} bytes", path.display()));
+        let inode = Inode { device: DEVICE, inode };
+        let file = Box::new(SimulatedFile { shared: self.0.clone(), id });
+        Ok(Some(Opened { file, inode, bytes }))
+    }
+
+    fn forget_root(&mut self, _root: &Path) {}
+}
+
+/// An open file.
+#[derive(Debug)]
+struct SimulatedFile {
+    shared: Shared,
+    id: NodeId,
+}
+
+impl LogFile for SimulatedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut world = self.shared.lock();
+        world.somebody_acts();
+        world.tree_fault(INPUT_OUTPUT)?;
+        let node = &mut world.tree.nodes[self.id];
+        node.read_from = offset;
+        let start = node.bytes.len().min(offset as usize);
+        let read = buffer.len().min(node.bytes.len() - start);
+        buffer[..read].copy_from_slice(&node.bytes[start..start + read]);
+        let inode = node.inode;
+        world.note(|| format!("agent reads {read} bytes of inode {inode} from {offset}"));
+        Ok(read)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        let mut world = self.shared.lock();
+        world.tree_fault(INPUT_OUTPUT)?;
+        Ok(world.tree.nodes[self.id].bytes.len() as u64)
+    }
+}
+
+impl Drop for SimulatedFile {
+    fn drop(&mut self) {
+        let mut world = self.shared.lock();
+        world.tree.nodes[self.id].handles -= 1;
+        world.free_if_unused(self.id);
+    }
+}

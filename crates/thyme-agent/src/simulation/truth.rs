@@ -1,0 +1,382 @@
+//! What was written, what arrived, and what may be missing. A run fails by what stands here.
+//!
+//! Every body says which line it belongs to and where in it, so that any piece of it that arrives
+//! is recognised without knowing how the agent cut or joined lines.
+
+use std::collections::HashMap;
+
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+
+use crate::limits::PARTIAL_LINE_WAIT;
+
+/// Length of one block of a body: six digits of its line, five of its place, and a separator.
+pub(super) const BLOCK_BYTES: usize = 12;
+
+/// A piece of a body at least this long contains a whole block.
+pub(super) const PIECE_BYTES_MIN: usize = 2 * BLOCK_BYTES;
+
+/// How a byte came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Coming {
+    /// In which life of the agent.
+    generation: u32,
+    /// Whether the agent never got the answer.
+    is_uncertain: bool,
+}
+
+/// Which bytes of a body were seen, and how they came last.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    bytes: Vec<Option<Coming>>,
+    count: usize,
+    /// Of an empty body.
+    at_all: Option<Coming>,
+}
+
+impl Seen {
+    fn is_whole(&self, body: &[u8]) -> bool {
+        self.at_all.is_some() && self.count >= body.len()
+    }
+
+    /// How bytes of a piece came before.
+    fn comings(&self, piece: &Piece) -> impl Iterator<Item = Coming> {
+        let known = self.bytes.len();
+        let bytes = &self.bytes[piece.start.min(known)..piece.end.min(known)];
+        let empty = self.at_all.filter(|_| piece.start == piece.end);
+        bytes.iter().flatten().copied().chain(empty)
+    }
+
+    fn add(&mut self, piece: &Piece, coming: Coming) {
+        self.at_all = Some(coming);
+        if self.bytes.len() < piece.end {
+            self.bytes.resize(piece.end, None);
+        }
+        for byte in &mut self.bytes[piece.start..piece.end] {
+            self.count += usize::from(byte.replace(coming).is_none());
+        }
+    }
+}
+
+/// One physical line.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) container: usize,
+    /// 0 stdout, 1 stderr, 2 neither: a line that isn't CRI.
+    pub(super) stream: usize,
+    /// What its records must hold: what stands behind the tags, or all of it.
+    pub(super) body: Vec<u8>,
+    pub(super) time_unix_nano: u64,
+    /// Whether it was written as the fragment of a longer one.
+    pub(super) is_partial: bool,
+    /// Next line of its stream.
+    pub(super) next: Option<usize>,
+    /// When it was written, in nanoseconds of the run.
+    pub(super) written_at: u64,
+    /// Whether it has left the queue, or a part of it.
+    was_sent: bool,
+    /// What the sink has taken.
+    arrived: Seen,
+    /// What the exporter has settled in this life of the agent.
+    settled: Seen,
+    /// It may be missing: see [`Truth::excuse`].
+    pub(super) is_excused: bool,
+    /// The sink said that it does not take it.
+    pub(super) is_refused: bool,
+    /// A checkpoint on disk says that it has arrived.
+    is_kept: bool,
+}
+
+impl Line {
+    pub(super) fn has_arrived(&self) -> bool {
+        self.arrived.is_whole(&self.body)
+    }
+}
+
+/// A piece of a line within a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Piece {
+    pub(super) line: usize,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+/// The truth.
+#[derive(Debug, Default)]
+pub(super) struct Truth {
+    pub(super) lines: Vec<Line>,
+    by_time: HashMap<u64, usize>,
+    last_of_stream: HashMap<(usize, usize), usize>,
+    /// The first promise that was broken.
+    pub(super) failure: Option<String>,
+    /// Lines settled since the worker's last step, and since the last checkpoint.
+    settled: Vec<usize>,
+    published: Vec<usize>,
+    /// Lines of checkpoints that are on disk: of the newest, and of the newest synced one.
+    saved: Vec<usize>,
+    synced: Vec<usize>,
+    /// The last line that was sent for the first time, by container and stream.
+    sent_last: HashMap<(usize, usize), usize>,
+    /// Whether the order is not promised.
+    has_no_order: bool,
+    /// Lines that arrived once more.
+    pub(super) duplicates: u64,
+    /// Records that arrived, the same ones again included.
+    pub(super) records: u64,
+    /// No duplicate is excused any more.
+    pub(super) is_calm: bool,
+}
+
+/// A body of `bytes` bytes that says whose it is.
+pub(super) fn make_body(line: usize, bytes: usize, separator: u8) -> Vec<u8> {
+    use std::io::Write;
+    let mut body = Vec::with_capacity(bytes + BLOCK_BYTES);
+    let mut block = 0;
+    while body.len() < bytes {
+        write!(body, "{line:06x}{block:05x}").expect("memory doesn't fail");
+        body.push(separator);
+        block += 1;
+    }
+    body.truncate(bytes);
+    body
+}
+
+impl Truth {
+    pub(super) fn fail(&mut self, what: impl FnOnce() -> String) {
+        if self.failure.is_none() {
+            self.failure = Some(what());
+        }
+    }
+
+    /// A line is being written.
+    pub(super) fn add(
+        &mut self,
+        container: usize,
+        stream: usize,
+        (written_at, time_unix_nano): (u64, u64),
+        body: Vec<u8>,
+        is_partial: bool,
+    ) -> usize {
+        let line = self.lines.len();
+        if stream < 2 {
+            assert!(self.by_time.insert(time_unix_nano, line).is_none(), "times are unique");
+        }
+        if let Some(before) = self.last_of_stream.insert((container, stream), line) {
+            self.lines[before].next = Some(line);
+        }
+        self.lines.push(Line {
+            container,
+            stream,
+            body,
+            time_unix_nano,
+            is_partial,
+            next: None,
+            written_at,
+            was_sent: false,
+            arrived: Seen::default(),
+            settled: Seen::default(),
+            is_excused: false,
+            is_refused: false,
+            is_kept: false,
+        });
+        line
+    }
+
+    /// Which lines a record consists of; an error when nobody wrote it.
+    pub(super) fn pieces_of(&self, time_unix_nano: u64, body: &[u8]) -> Result<Vec<Piece>, String> {
+        if body.is_empty() {
+            let line = self.by_time.get(&time_unix_nano);
+            // The newline of a line that left before the agent was killed.
+            let none = || {
+                if time_unix_nano == 0 { Ok(Vec::new()) } else { Err("an empty record".to_owned()) }
+            };
+            return line.map_or_else(none, |line| self.follow(*line, 0, body));
+        }
+        if let Some(line) = self.by_time.get(&time_unix_nano)
+            && self.lines[*line].body.is_empty()
+        {
+            return self.follow(*line, 0, body);
+        }
+        let places = 0..BLOCK_BYTES.min(body.len());
+        let found = places.filter_map(|at| self.block_at(body, at)).next();
+        let (line, start) = found.ok_or_else(|| "a record that nobody wrote".to_owned())?;
+        self.follow(line, start, body)
+    }
+
+    /// The line and the offset in it at which `body` begins, if a block begins at `at`.
+    fn block_at(&self, body: &[u8], at: usize) -> Option<(usize, usize)> {
+        let text = std::str::from_utf8(body.get(at..at + 11)?).ok()?;
+        let line = usize::from_str_radix(&text[..6], 16).ok()?;
+        let block = usize::from_str_radix(&text[6..], 16).ok()?;
+        let start = (block * BLOCK_BYTES).checked_sub(at)?;
+        let whole = &self.lines.get(line)?.body;
+        let length = body.len().min(whole.len().checked_sub(start)?);
+        (whole[start..start + length] == body[..length]).then_some((line, start))
+    }
+
+    /// The pieces of a body that begins in a line and goes on with those that follow it.
+    fn follow(&self, line: usize, start: usize, body: &[u8]) -> Result<Vec<Piece>, String> {
+        let (mut line, mut start, mut rest) = (line, start, body);
+        let mut pieces = Vec::new();
+        loop {
+            let whole = &self.lines[line].body[start..];
+            let length = whole.len().min(rest.len());
+            if whole[..length] != rest[..length] {
+                return Err(format!("line {line} arrived with other bytes than it has"));
+            }
+            pieces.push(Piece { line, start, end: start + length });
+            rest = &rest[length..];
+            if rest.is_empty() {
+                return Ok(pieces);
+            }
+            if !self.lines[line].is_partial {
+                return Err(format!("what follows line {line} was joined to it"));
+            }
+            line =
+                self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
+            start = 0;
+        }
+    }
+
+    /// A record that ends with a fragment must say that more follows, or that it was waited for.
+    pub(super) fn check_end(
+        &mut self,
+        pieces: &[Piece],
+        is_marked: [bool; 2],
+        now: u64,
+        record: &LogRecord,
+    ) {
+        let [is_chunk, is_partial] = is_marked;
+        let Some(last) = pieces.last() else { return };
+        let line = &self.lines[last.line];
+        let waited = u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
+        if line.is_partial && !is_chunk && !(is_partial && waited) {
+            let written_at = line.written_at;
+            self.fail(|| {
+                format!(
+                    "a record ends with line {}, but it goes on: marks {is_marked:?}, written at \
+                     {written_at}, now {now}: {record:?}",
+                    last.line
+                )
+            });
+        }
+    }
+
+    /// A request leaves the queue: lines do so in order, the first time.
+    pub(super) fn sent_first(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            let line = &mut self.lines[piece.line];
+            if std::mem::replace(&mut line.was_sent, true) {
+                continue;
+            }
+            let of = (line.container, line.stream);
+            let before = self.sent_last.insert(of, piece.line);
+            if !self.has_no_order && before.is_some_and(|before| before > piece.line) {
+                let before = before.unwrap_or_default();
+                self.fail(|| format!("line {} was sent after line {before} of {of:?}", piece.line));
+            }
+        }
+    }
+
+    /// The sink took these pieces.
+    pub(super) fn arrived(&mut self, pieces: &[Piece], generation: u32, is_uncertain: bool) {
+        self.records += 1;
+        let is_calm = self.is_calm;
+        for piece in pieces {
+            let line = &mut self.lines[piece.line];
+            let is_kept = line.is_kept;
+            let before: Vec<Coming> = line.arrived.comings(piece).collect();
+            line.arrived.add(piece, Coming { generation, is_uncertain });
+            if !before.is_empty() {
+                self.duplicates += 1;
+                let is_excused = |coming: &Coming| {
+                    coming.is_uncertain || (coming.generation != generation && !is_kept && !is_calm)
+                };
+                if let Some(coming) = before.iter().find(|coming| !is_excused(coming)) {
+                    self.fail(|| {
+                        format!(
+                            "{piece:?} came twice without a reason: in life {generation}, before \
+                             {coming:?}, in a checkpoint: {is_kept}"
+                        )
+                    });
+                }
+            }
+        }
+    }
+
+    /// A request with these pieces is settled.
+    pub(super) fn settled(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            let line = &mut self.lines[piece.line];
+            line.settled.add(piece, Coming { generation: 0, is_uncertain: false });
+            if line.settled.is_whole(&line.body) {
+                self.settled.push(piece.line);
+            }
+        }
+    }
+
+    /// The workers have taken all settlements and left their checkpoints.
+    pub(super) fn published(&mut self) {
+        self.published.append(&mut self.settled);
+    }
+
+    /// A checkpoint with all that was published is on disk.
+    pub(super) fn saved(&mut self, is_synced: bool) {
+        self.saved.append(&mut self.published);
+        if is_synced {
+            self.synced.append(&mut self.saved);
+        }
+    }
+
+    /// The agent's life is over; `power` when the disk has lost what wasn't synced.
+    /// With `used_spool`, requests may come again although their lines are in a checkpoint.
+    pub(super) fn life_ended(&mut self, power: bool, used_spool: bool) {
+        let mut kept = std::mem::take(&mut self.synced);
+        let saved = std::mem::take(&mut self.saved);
+        if !power {
+            kept.extend(saved);
+        }
+        if used_spool {
+            kept.clear();
+        }
+        for line in kept {
+            self.lines[line].is_kept = true;
+        }
+        self.settled.clear();
+        self.published.clear();
+        for line in &mut self.lines {
+            if line.settled.at_all.is_some() {
+                line.settled = Seen::default();
+            }
+        }
+    }
+
+    /// Order is not promised any more, for a reason that is no fault of the agent.
+    pub(super) fn forget_order(&mut self) {
+        self.has_no_order = true;
+    }
+
+    /// A checkpoint could not be trusted, for a reason that is no fault: duplicates are excused.
+    pub(super) fn forget_checkpoints(&mut self) {
+        for line in &mut self.lines {
+            line.is_kept = false;
+        }
+    }
+
+    /// The line may be missing, unless it has arrived.
+    pub(super) fn excuse(&mut self, line: usize) {
+        let line = &mut self.lines[line];
+        line.is_excused |= !line.has_arrived();
+    }
+
+    /// Lines that have to arrive and have not, so far.
+    pub(super) fn missing(&self) -> impl Iterator<Item = usize> {
+        let lines = self.lines.iter().enumerate();
+        let is_missing = |line: &Line| !(line.has_arrived() || line.is_excused || line.is_refused);
+        lines.filter(move |(_, line)| is_missing(line)).map(|(number, _)| number)
+    }
+
+    /// Lines that are missing with an excuse.
+    pub(super) fn excused(&self) -> usize {
+        self.lines.iter().filter(|line| line.is_excused && !line.has_arrived()).count()
+    }
+}

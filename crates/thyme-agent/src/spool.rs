@@ -1,0 +1,606 @@
+//! The queue on disk: requests whose log files are deleted, or about to be, while the sink falls
+//! behind. In the steady state the log files are the queue and nothing comes here.
+//!
+//! ```text
+//! workers --Keep, Secure, Forget--> [ spool thread <-> segments ] --requests--> exporter
+//!    ^                                   |      ^                                  |
+//!    '------ Kept, Secured --------------'      '------------ Ended ---------------'
+//! ```
+//!
+//! A request is *kept* once its bytes are synced to disk: its worker may then forget it, and the
+//! spool sees it to its end, in the order of keeping. A *secured* request is one that the exporter
+//! has already: the spool holds a copy for the next start, and forgets it when the request has ended.
+//!
+//! Nothing is dropped here: what there is no room for waits in memory, within the workers' budgets,
+//! until there is room. It must not hold a worker up, nor read a log file.
+
+pub mod segment;
+mod store;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use self::{
+    segment::Header,
+    store::{AppendError, Entry, Fresh, Store},
+};
+use crate::{
+    limits::{
+        COMPLAINT_INTERVAL, HEARTBEAT_INTERVAL, SPOOL_CURSOR_INTERVAL, SPOOL_HANDED_BYTES_MAX,
+        SPOOL_READ_FAILURES_MAX, SPOOL_RETRY_INTERVAL,
+    },
+    metrics::Metrics,
+    pipeline::EndNote,
+    queue::{Request, Settled, Settlement, Token},
+    world::{SharedClock, StateDisk},
+};
+
+/// What a worker says to the spool.
+#[derive(Debug)]
+pub enum SpoolMessage {
+    /// Take this request over.
+    Keep(Request),
+    /// Hold a copy of this request, which the exporter has.
+    Secure {
+        /// It; `token.number` is the worker's number of it.
+        request: Request,
+        /// Which worker.
+        worker: usize,
+    },
+    /// The request of this worker with this number has ended: its copy is not needed any more.
+    Forget {
+        /// Which worker.
+        worker: usize,
+        /// Its number of the request.
+        number: u64,
+    },
+    /// The agent stops: send nothing more, and end when the workers have, at this time at the
+    /// latest.
+    Stop(Instant),
+}
+
+/// What the spool shows of itself.
+#[derive(Debug, Default)]
+pub struct SpoolStatus {
+    /// Requests that it has and the exporter has not yet. While there are any, workers read nothing
+    /// but what is at risk, so that the spool is drained first.
+    backlog: AtomicU64,
+    is_full: AtomicBool,
+}
+
+impl SpoolStatus {
+    /// Whether requests are in it that the exporter has not been given yet.
+    pub fn has_backlog(&self) -> bool {
+        self.backlog.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it takes nothing at present, for want of room.
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+}
+
+/// A worker's way to the spool.
+#[derive(Clone, Debug)]
+pub struct SpoolLink {
+    /// Where its messages go; never full.
+    pub messages: Sender<SpoolMessage>,
+    /// What the spool shows of itself.
+    pub status: Arc<SpoolStatus>,
+    /// Which worker it is.
+    pub worker: usize,
+}
+
+/// What a spool is made of.
+pub struct SpoolStart {
+    /// The state directory.
+    pub disk: Arc<dyn StateDisk>,
+    /// Bytes that its segments may take on disk.
+    pub bytes_max: u64,
+    /// To the exporter.
+    pub requests: mpsc::Sender<Request>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A message that waits to be written.
+struct Waiting {
+    request: Request,
+    is_copy: bool,
+    /// Which worker a copy belongs to.
+    worker: usize,
+}
+
+/// A request that was written, and is kept once the segment is synced.
+struct Written {
+    waiting: Waiting,
+    id: u64,
+}
+
+/// The thread's state.
+pub struct Spool {
+    store: Store,
+    messages: Receiver<SpoolMessage>,
+    settled: Receiver<Settlement>,
+    reply: Sender<Settlement>,
+    requests: mpsc::Sender<Request>,
+    status: Arc<SpoolStatus>,
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+
+    waiting: VecDeque<Waiting>,
+    written: Vec<Written>,
+    /// What workers are told at the end of a step: by then the exporter may have their requests.
+    news: Vec<(Sender<Settlement>, Settlement)>,
+    /// Copies by worker and number, and their ids.
+    copies: HashMap<(usize, u64), u64>,
+    /// Ids of the copies, which are not sent from here.
+    copy_ids: HashMap<u64, (usize, u64)>,
+    /// A request that was read and that the exporter's channel had no room for.
+    unsent: Option<Request>,
+    /// Requests that the exporter has from here, and the bytes of their bodies.
+    handed_requests: usize,
+    handed_bytes: usize,
+    /// Not before this is the disk tried again.
+    retry_at: Option<Instant>,
+    /// Not before this is the disk read again.
+    read_at: Option<Instant>,
+    read_failures: u32,
+    cursor_at: Instant,
+    complained_at: Option<Instant>,
+    /// Set once the agent stops: nothing more is sent, and what was sent may settle until then.
+    deadline: Option<Instant>,
+    is_closed: bool,
+}
+
+/// What the spool does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It waits, unless something comes before.
+    Wait(Duration),
+    /// Nobody will send anything any more.
+    End,
+}
+
+impl Spool {
+    /// Opens what is on disk; returns the spool and the ends for its workers.
+    ///
+    /// # Errors
+    /// When the directory can't be made or read. Damage in it is no error: it is counted, and set
+    /// aside.
+    pub fn open(start: SpoolStart, workers: usize) -> io::Result<(Self, Vec<SpoolLink>)> {
+        let SpoolStart { disk, bytes_max, requests, clock, metrics } = start;
+        let (store, recovered) = Store::open(disk, bytes_max)?;
+        let (records, bytes) = (recovered.records as i64, recovered.source_bytes as i64);
+        metrics.recovered.add(records, bytes);
+        metrics.queued_spool.add(records, bytes);
+        metrics.spool_unreadable_bytes.add(recovered.unreadable_bytes);
+        metrics.spool_requests.set(recovered.requests);
+        metrics.spool_bytes.set(store.bytes());
+        if recovered.requests > 0 || recovered.unreadable_bytes > 0 {
+            tracing::info!(
+                requests = recovered.requests,
+                records,
+                unreadable_bytes = recovered.unreadable_bytes,
+                "the spool holds requests of an earlier run; they are sent first"
+            );
+        }
+        let status = Arc::new(SpoolStatus::default());
+        status.backlog.store(recovered.requests, Ordering::Relaxed);
+        let (sender, messages) = unbounded();
+        let (reply, settled) = unbounded();
+        let links = (0..workers)
+            .map(|worker| SpoolLink {
+                messages: sender.clone(),
+                status: Arc::clone(&status),
+                worker,
+            })
+            .collect();
+        let spool = Self {
+            store,
+            messages,
+            settled,
+            reply,
+            requests,
+            status,
+            cursor_at: clock.now(),
+            clock,
+            metrics,
+            waiting: VecDeque::new(),
+            written: Vec::new(),
+            news: Vec::new(),
+            copies: HashMap::new(),
+            copy_ids: HashMap::new(),
+            unsent: None,
+            handed_requests: 0,
+            handed_bytes: 0,
+            retry_at: None,
+            read_at: None,
+            read_failures: 0,
+            complained_at: None,
+            deadline: None,
+            is_closed: false,
+        };
+        Ok((spool, links))
+    }
+
+    /// Starts the thread. `ended` turns true when it has ended.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn spawn(self, ended: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+        let note = EndNote(ended);
+        std::thread::Builder::new().name("spool".to_owned()).spawn(move || {
+            let _note = note;
+            self.run();
+        })
+    }
+
+    fn run(mut self) {
+        while let Step::Wait(wait) = self.step() {
+            if wait.is_zero() {
+                continue;
+            }
+            if self.is_closed {
+                if let Ok(settlement) = self.settled.recv_timeout(wait) {
+                    self.take_settlement(settlement);
+                }
+                continue;
+            }
+            select_biased! {
+                recv(self.settled) -> settlement => {
+                    if let Ok(settlement) = settlement {
+                        self.take_settlement(settlement);
+                    }
+                }
+                recv(self.messages) -> message => match message {
+                    Ok(message) => self.take_message(message),
+                    Err(_) => self.is_closed = true,
+                },
+                default(wait) => {}
+            }
+        }
+    }
+
+    /// Does all that is due now, once; says how long nothing will be due.
+    pub(crate) fn step(&mut self) -> Step {
+        while let Ok(settlement) = self.settled.try_recv() {
+            self.take_settlement(settlement);
+        }
+        loop {
+            match self.messages.try_recv() {
+                Ok(message) => self.take_message(message),
+                Err(crossbeam_channel::TryRecvError::Empty) => break,
+                Err(crossbeam_channel::TryRecvError::Disconnected) => {
+                    self.is_closed = true;
+                    break;
+                }
+            }
+        }
+        let now = self.clock.now();
+        if self.retry_at.is_none_or(|at| now >= at) {
+            self.retry_at = None;
+            self.keep(now);
+        }
+        if self.deadline.is_none() {
+            self.hand_over(now);
+        }
+        self.tell();
+        let is_over = self.handed_requests == 0 || self.deadline.is_none_or(|at| now >= at);
+        let is_end = self.is_closed && is_over;
+        if is_end {
+            self.store.close();
+        }
+        self.write_cursor(now, is_end);
+        self.show();
+        if is_end {
+            // What the exporter still has is sent again after the next start.
+            return Step::End;
+        }
+        let cursor_at =
+            self.store.is_cursor_stale().then(|| self.cursor_at + SPOOL_CURSOR_INTERVAL);
+        let wait = [self.retry_at, self.read_at, cursor_at, self.deadline]
+            .into_iter()
+            .flatten()
+            .map(|at| at.saturating_duration_since(now))
+            .filter(|wait| !wait.is_zero())
+            .min();
+        Step::Wait(wait.unwrap_or(HEARTBEAT_INTERVAL).min(HEARTBEAT_INTERVAL))
+    }
+
+    fn take_message(&mut self, message: SpoolMessage) {
+        match message {
+            SpoolMessage::Keep(request) => {
+                self.waiting.push_back(Waiting { request, is_copy: false, worker: 0 });
+            }
+            SpoolMessage::Secure { request, worker } => {
+                self.waiting.push_back(Waiting { request, is_copy: true, worker });
+            }
+            SpoolMessage::Forget { worker, number } => {
+                self.waiting.retain(|one| {
+                    !one.is_copy || one.worker != worker || one.request.token.number != number
+                });
+                if let Some(id) = self.copies.remove(&(worker, number)) {
+                    self.copy_ids.remove(&id);
+                    self.store.finish(id);
+                }
+            }
+            SpoolMessage::Stop(deadline) => self.deadline = Some(deadline),
+        }
+    }
+
+    /// Books the end of a request that was sent from here.
+    fn take_settlement(&mut self, settlement: Settlement) {
+        let Settlement::Ended(settled) = settlement else { return };
+        let Settled { request, .. } = &settled;
+        self.handed_requests -= 1;
+        self.handed_bytes -= request.body_bytes;
+        let (records, bytes) = (request.records as i64, request.source_bytes as i64);
+        self.metrics.queue_requests.add_gauge(-1);
+        self.metrics.spool_requests.add_gauge(-1);
+        self.metrics.queued_spool.add(-records, -bytes);
+        self.metrics.book_end(&settled);
+        self.store.finish(request.token.number);
+        // There may be room again.
+        if self.status.is_full() {
+            self.retry_at = None;
+        }
+    }
+
+    /// Writes what waits, as far as there is room, and says so to the workers once it is synced.
+    fn keep(&mut self, now: Instant) {
+        while let Some(waiting) = self.waiting.pop_front() {
+            let header = self.header(&waiting.request);
+            match self.store.append(&Fresh { body: &waiting.request.body, header }) {
+                Ok(id) => self.written.push(Written { waiting, id }),
+                Err(error) => {
+                    self.waiting.push_front(waiting);
+                    self.report_failure(error, now);
+                    break;
+                }
+            }
+        }
+        // A record that failed takes along what was written before it and not yet synced.
+        while let Some(lost) = self.written.pop_if(|written| self.store.is_done(written.id)) {
+            self.waiting.push_front(lost.waiting);
+        }
+        if self.written.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.sync() {
+            for written in self.written.drain(..).rev() {
+                self.waiting.push_front(written.waiting);
+            }
+            self.report_failure(AppendError::Disk(error), now);
+            return;
+        }
+        if self.waiting.is_empty() && self.status.is_full.swap(false, Ordering::Relaxed) {
+            tracing::info!("the spool has room again");
+        }
+        for written in std::mem::take(&mut self.written) {
+            self.confirm(written);
+        }
+    }
+
+    fn header(&self, request: &Request) -> Header {
+        Header {
+            id: 0,
+            records: request.records,
+            source_bytes: request.source_bytes,
+            uncompressed_bytes: request.uncompressed_bytes as u64,
+            kept_unix_ms: self.clock.unix_nanos() / 1_000_000,
+            body_bytes: 0,
+            body_crc32: 0,
+            compression: request.compression,
+        }
+    }
+
+    /// Tells a worker that its request is on disk.
+    fn confirm(&mut self, written: Written) {
+        let Written { waiting: Waiting { request, is_copy, worker }, id } = written;
+        let reply = request.reply.clone();
+        let settlement = if is_copy {
+            let number = request.token.number;
+            self.copies.insert((worker, number), id);
+            self.copy_ids.insert(id, (worker, number));
+            self.metrics.spool_secured_requests.increment();
+            Settlement::Secured(number)
+        } else {
+            self.status.backlog.fetch_add(1, Ordering::Relaxed);
+            self.metrics.spool_kept_requests.increment();
+            self.metrics.spool_requests.add_gauge(1);
+            Settlement::Kept(request)
+        };
+        self.news.push((reply, settlement));
+    }
+
+    fn tell(&mut self) {
+        for (reply, settlement) in self.news.drain(..) {
+            // A worker that has ended has nothing to forget any more.
+            let _ended = reply.send(settlement);
+        }
+    }
+
+    /// Gives the exporter what is kept, oldest first, as far as memory and its channel have room.
+    fn hand_over(&mut self, now: Instant) {
+        if self.read_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.read_at = None;
+        loop {
+            let request = match self.unsent.take() {
+                Some(request) => request,
+                None if self.handed_requests > 0 && self.handed_bytes >= SPOOL_HANDED_BYTES_MAX => {
+                    return;
+                }
+                None => match self.read_next(now) {
+                    Some(request) => request,
+                    None if self.read_at.is_some() => return,
+                    None => {
+                        self.status.backlog.store(0, Ordering::Relaxed);
+                        self.pass_on();
+                        return;
+                    }
+                },
+            };
+            let body_bytes = request.body_bytes;
+            match self.requests.try_send(request) {
+                Ok(()) => {
+                    self.handed_requests += 1;
+                    self.handed_bytes += body_bytes;
+                    self.metrics.queue_requests.add_gauge(1);
+                    self.lower_backlog();
+                }
+                // Tried again when something settles, or after a heartbeat.
+                Err(TrySendError::Full(request)) => {
+                    self.unsent = Some(request);
+                    return;
+                }
+                // The exporter has ended; what is here is sent after the next start.
+                Err(TrySendError::Closed(_)) => return,
+            }
+        }
+    }
+
+    /// Nothing is left to read, and what waits finds no room: it goes to the exporter as it is, so
+    /// that a broken disk holds up nobody whose sink works.
+    fn pass_on(&mut self) {
+        while self.status.is_full()
+            && let Some(at) = self.waiting.iter().position(|one| !one.is_copy)
+            && let Some(waiting) = self.waiting.remove(at)
+        {
+            match self.requests.try_send(waiting.request) {
+                Ok(()) => self.metrics.queue_requests.add_gauge(1),
+                Err(TrySendError::Full(request) | TrySendError::Closed(request)) => {
+                    self.waiting.insert(at, Waiting { request, ..waiting });
+                    return;
+                }
+            }
+        }
+    }
+
+    fn read_next(&mut self, now: Instant) -> Option<Request> {
+        loop {
+            match self.store.read_next() {
+                Ok(None) => return None,
+                Ok(Some(Entry::Whole(header, _))) if self.copy_ids.contains_key(&header.id) => {}
+                Ok(Some(Entry::Whole(header, body))) => {
+                    self.read_failures = 0;
+                    return Some(self.request(&header, body));
+                }
+                Ok(Some(Entry::Damaged(header))) => {
+                    self.give_up(&[header]);
+                }
+                Err(error) => {
+                    self.read_failures += 1;
+                    self.complain(now, &error, "the spool can't be read");
+                    if self.read_failures < SPOOL_READ_FAILURES_MAX {
+                        self.read_at = Some(now + SPOOL_RETRY_INTERVAL);
+                        return None;
+                    }
+                    self.read_failures = 0;
+                    let skipped = self.store.skip_segment();
+                    self.give_up(&skipped);
+                }
+            }
+        }
+    }
+
+    fn request(&self, header: &Header, body: Vec<u8>) -> Request {
+        Request {
+            body_bytes: body.len(),
+            body: vec![Bytes::from(body)],
+            uncompressed_bytes: usize::try_from(header.uncompressed_bytes).unwrap_or(usize::MAX),
+            records: header.records,
+            source_bytes: header.source_bytes,
+            compression: header.compression,
+            reply: self.reply.clone(),
+            token: Token { number: header.id, ..Token::default() },
+        }
+    }
+
+    /// Requests that can't be read stay on disk, set aside for a human, and are not sent.
+    fn give_up(&mut self, headers: &[Header]) {
+        for header in headers {
+            if let Some(copy) = self.copy_ids.remove(&header.id) {
+                self.copies.remove(&copy);
+                continue;
+            }
+            let (records, bytes) = (header.records as i64, header.source_bytes as i64);
+            self.metrics.spool_damaged_requests.increment();
+            self.metrics.spool_requests.add_gauge(-1);
+            self.metrics.queued_spool.add(-records, -bytes);
+            self.metrics.dead_lettered.add(records, bytes);
+            self.lower_backlog();
+            tracing::error!(
+                records,
+                "a request in the spool is damaged; its segment is kept as spool/*.damaged"
+            );
+        }
+    }
+
+    fn lower_backlog(&self) {
+        let backlog = self.status.backlog.load(Ordering::Relaxed);
+        self.status.backlog.store(backlog.saturating_sub(1), Ordering::Relaxed);
+    }
+
+    fn report_failure(&mut self, error: AppendError, now: Instant) {
+        self.retry_at = Some(now + SPOOL_RETRY_INTERVAL);
+        self.metrics.spool_errors.increment();
+        let error = match error {
+            AppendError::Full => io::Error::from(io::ErrorKind::QuotaExceeded),
+            AppendError::Disk(error) => error,
+        };
+        let is_new = !self.status.is_full.swap(true, Ordering::Relaxed);
+        if is_new {
+            self.complained_at = None;
+        }
+        self.complain(
+            now,
+            &error,
+            "the spool takes nothing: reading stops; what the kubelet deletes now is kept open, \
+             within deleted_files_bytes_max",
+        );
+    }
+
+    fn complain(&mut self, now: Instant, error: &io::Error, what: &'static str) {
+        if self.complained_at.is_none_or(|last| now >= last + COMPLAINT_INTERVAL) {
+            self.complained_at = Some(now);
+            tracing::error!(%error, spool_bytes = self.store.bytes(), "{what}");
+        }
+    }
+
+    fn write_cursor(&mut self, now: Instant, is_end: bool) {
+        let is_due = is_end || now >= self.cursor_at + SPOOL_CURSOR_INTERVAL;
+        if !self.store.is_cursor_stale() || !is_due {
+            return;
+        }
+        self.cursor_at = now;
+        if let Err(error) = self.store.write_cursor() {
+            self.metrics.spool_errors.increment();
+            self.complain(now, &error, "the spool's cursor can't be written");
+        }
+    }
+
+    fn show(&self) {
+        self.metrics.spool_bytes.set(self.store.bytes());
+        self.metrics.spool_full.set(u64::from(self.status.is_full()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,477 @@
+//! Tests of the spool on a real disk, with a sink that the test plays.
+
+use std::{path::Path, sync::Mutex};
+
+use super::*;
+use crate::{
+    config::Compression,
+    world::{
+        StateFile,
+        real::{NodeDisk, SystemClock},
+    },
+};
+
+/// A disk that can be made to fail.
+struct Disk {
+    inner: NodeDisk,
+    /// Bytes that may still be appended; `None` is no limit.
+    room: Arc<Mutex<Option<u64>>>,
+    sync_fails: Arc<AtomicBool>,
+    read_fails: Arc<AtomicBool>,
+}
+
+struct DiskFile {
+    inner: Box<dyn StateFile>,
+    room: Arc<Mutex<Option<u64>>>,
+    sync_fails: Arc<AtomicBool>,
+    read_fails: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn new(directory: &Path) -> Arc<Self> {
+        Arc::new(Self {
+            inner: NodeDisk::new(directory),
+            room: Arc::default(),
+            sync_fails: Arc::default(),
+            read_fails: Arc::default(),
+        })
+    }
+
+    fn wrap(&self, inner: Box<dyn StateFile>) -> Box<dyn StateFile> {
+        Box::new(DiskFile {
+            inner,
+            room: Arc::clone(&self.room),
+            sync_fails: Arc::clone(&self.sync_fails),
+            read_fails: Arc::clone(&self.read_fails),
+        })
+    }
+}
+
+impl StateDisk for Disk {
+    fn make_directory(&self, name: &str) -> io::Result<()> {
+        self.inner.make_directory(name)
+    }
+    fn names(&self, directory: &str) -> io::Result<Vec<String>> {
+        self.inner.names(directory)
+    }
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.inner.read(name)
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
+        Ok(self.wrap(self.inner.create(name)?))
+    }
+    fn open(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
+        Ok(self.wrap(self.inner.open(name)?))
+    }
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.inner.link(from, to)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.inner.remove(name)
+    }
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        self.inner.sync_directory(directory)
+    }
+}
+
+impl StateFile for DiskFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut room = self.room.lock().unwrap();
+        if let Some(left) = &mut *room {
+            let fits = (*left).min(bytes.len() as u64);
+            *left -= fits;
+            self.inner.append(&bytes[..fits as usize])?;
+            if fits < bytes.len() as u64 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            return Ok(());
+        }
+        self.inner.append(bytes)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        if self.sync_fails.load(Ordering::Relaxed) {
+            return Err(io::Error::other("sync fails"));
+        }
+        self.inner.sync()
+    }
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+        self.inner.truncate(bytes)
+    }
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        self.inner.reserve(bytes)
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.read_fails.load(Ordering::Relaxed) {
+            return Err(io::Error::other("read fails"));
+        }
+        self.inner.read_at(buffer, offset)
+    }
+    fn length(&self) -> io::Result<u64> {
+        self.inner.length()
+    }
+}
+
+/// A spool with one worker and a sink that the test plays.
+struct Rig {
+    spool: Spool,
+    link: SpoolLink,
+    sink: mpsc::Receiver<Request>,
+    reply: Sender<Settlement>,
+    told: Receiver<Settlement>,
+    metrics: Arc<Metrics>,
+}
+
+const BYTES_MAX: u64 = 1 << 30;
+
+impl Rig {
+    fn open(disk: &Arc<Disk>, bytes_max: u64) -> Self {
+        let (requests, sink) = mpsc::channel(1000);
+        let metrics = Arc::new(Metrics::default());
+        let start = SpoolStart {
+            disk: Arc::clone(disk) as Arc<dyn StateDisk>,
+            bytes_max,
+            requests,
+            clock: SystemClock::shared(),
+            metrics: Arc::clone(&metrics),
+        };
+        let (spool, mut links) = Spool::open(start, 1).unwrap();
+        let (reply, told) = unbounded();
+        Self { spool, link: links.remove(0), sink, reply, told, metrics }
+    }
+
+    fn request(&self, number: u64, body: &[u8]) -> Request {
+        Request {
+            body: vec![Bytes::copy_from_slice(body)],
+            body_bytes: body.len(),
+            uncompressed_bytes: body.len(),
+            records: 10,
+            source_bytes: 100,
+            compression: Compression::Zstd,
+            reply: self.reply.clone(),
+            token: Token { number, to_spool: true, ..Token::default() },
+        }
+    }
+
+    fn keep(&mut self, number: u64, body: &[u8]) {
+        let request = self.request(number, body);
+        self.link.messages.send(SpoolMessage::Keep(request)).unwrap();
+        self.step();
+    }
+
+    fn secure(&mut self, number: u64, body: &[u8]) {
+        let request = self.request(number, body);
+        self.link.messages.send(SpoolMessage::Secure { request, worker: 0 }).unwrap();
+        self.step();
+    }
+
+    fn step(&mut self) {
+        assert!(matches!(self.spool.step(), Step::Wait(_)));
+    }
+
+    /// Numbers of the requests that were said to be kept, and of those secured.
+    fn told(&self) -> (Vec<u64>, Vec<u64>) {
+        let (mut kept, mut secured) = (Vec::new(), Vec::new());
+        for settlement in self.told.try_iter() {
+            match settlement {
+                Settlement::Kept(request) => {
+                    kept.push(request.token.number);
+                    // As a worker does.
+                    self.metrics.queued_spool.add(10, 100);
+                }
+                Settlement::Secured(number) => secured.push(number),
+                Settlement::Ended(_) => panic!("nothing has ended"),
+            }
+        }
+        (kept, secured)
+    }
+
+    /// What the sink got since the last call; it accepts all of it.
+    fn accept_all(&mut self) -> Vec<Vec<u8>> {
+        let mut bodies = Vec::new();
+        while let Ok(request) = self.sink.try_recv() {
+            bodies.push(request.body.concat());
+            let (reply, acknowledged_records) = (request.reply.clone(), request.records);
+            let settled = Settled {
+                request,
+                acknowledged_records,
+                dead_lettered_records: 0,
+                dropped: vec![],
+            };
+            reply.send(Settlement::Ended(settled)).unwrap();
+            self.step();
+        }
+        bodies
+    }
+
+    /// Ends as a process does that had time to, but whose requests under way are not answered.
+    fn end(mut self) {
+        self.link.messages.send(SpoolMessage::Stop(Instant::now())).unwrap();
+        drop(self.link);
+        while self.spool.step() != Step::End {}
+    }
+}
+
+/// Files that hold anything.
+fn files(directory: &Path, suffix: &str) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(directory.join("spool"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(suffix))
+        .filter(|path| path.metadata().unwrap().len() > 0)
+        .collect();
+    files.sort();
+    files
+}
+
+/// Scenario: requests are kept while the sink takes nothing; the agent is killed; the next start
+/// finds them, and the sink takes all.
+/// Guarantees: each comes once and in order; what was settled before the end does not come again;
+/// nothing is left on disk; the books balance throughout.
+#[test]
+fn what_is_kept_survives_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    for number in 0..5_u8 {
+        rig.keep(number.into(), &[number; 100]);
+    }
+    assert_eq!(rig.told().0, [0, 1, 2, 3, 4]);
+    drop(rig);
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    assert_eq!(rig.metrics.recovered.get(), (50, 500));
+    assert!(rig.link.status.has_backlog());
+    rig.step();
+    assert!(!rig.link.status.has_backlog());
+    let request = rig.sink.try_recv().unwrap();
+    let reply = request.reply.clone();
+    let settled =
+        Settled { request, acknowledged_records: 8, dead_lettered_records: 2, dropped: vec![] };
+    reply.send(Settlement::Ended(settled)).unwrap();
+    rig.step();
+    rig.end();
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.step();
+    let bodies = rig.accept_all();
+    assert_eq!(bodies, [1, 2, 3, 4].map(|number: u8| vec![number; 100]));
+    assert_eq!(rig.metrics.queued_spool.get(), (0, 0));
+    assert_eq!(rig.metrics.acknowledged.get(), (40, 400));
+    assert_eq!(files(directory.path(), ".segment").len(), 0);
+    assert_eq!(rig.metrics.spool_bytes.get(), 0);
+    rig.end();
+    let rig = Rig::open(&disk, BYTES_MAX);
+    assert_eq!(rig.metrics.recovered.get(), (0, 0));
+}
+
+/// Scenario: copies of requests that the exporter has; one of them ends, the agent is killed.
+/// Guarantees: no copy is sent while its request is under way; the next start sends those whose
+/// requests had not ended, and no other.
+#[test]
+fn copies_are_for_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.secure(1, b"one");
+    rig.secure(2, b"two");
+    rig.keep(3, b"three");
+    assert_eq!(rig.told(), (vec![3], vec![1, 2]));
+    assert_eq!(rig.accept_all(), [b"three".to_vec()]);
+    rig.link.messages.send(SpoolMessage::Forget { worker: 0, number: 1 }).unwrap();
+    rig.step();
+    rig.end();
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.step();
+    assert_eq!(rig.accept_all(), [b"two".to_vec()]);
+}
+
+/// Scenario: row 17. The agent was killed in the middle of a write: the last record is cut short, at
+/// each of its bytes.
+/// Guarantees: the records before it are sent, the rest is cut off and counted, nothing is damaged.
+#[test]
+fn a_torn_tail_is_cut() {
+    for cut in 1..80 {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::new(directory.path());
+        let mut rig = Rig::open(&disk, BYTES_MAX);
+        rig.keep(1, b"one");
+        rig.keep(2, &[7; 16]);
+        drop(rig);
+        let segment = &files(directory.path(), ".segment")[0];
+        let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+        file.set_len(file.metadata().unwrap().len() - cut).unwrap();
+        let mut rig = Rig::open(&disk, BYTES_MAX);
+        rig.step();
+        assert_eq!(rig.accept_all(), [b"one".to_vec()]);
+        assert_eq!(rig.metrics.spool_unreadable_bytes.get(), 80 - cut);
+        assert!(files(directory.path(), ".damaged").is_empty());
+    }
+}
+
+/// Scenario: row 18. The body of one request of several is damaged on disk.
+/// Guarantees: the others are sent; the damaged one is counted as a dead letter, and its segment is
+/// kept for a human.
+#[test]
+fn a_damaged_request_is_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    for number in 0..3_u8 {
+        rig.keep(number.into(), &[number; 100]);
+    }
+    drop(rig);
+    let segment = &files(directory.path(), ".segment")[0];
+    let mut bytes = std::fs::read(segment).unwrap();
+    bytes[164 + 80] ^= 1;
+    std::fs::write(segment, &bytes).unwrap();
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.step();
+    assert_eq!(rig.accept_all(), [vec![0; 100], vec![2; 100]]);
+    assert_eq!(rig.metrics.dead_lettered.get(), (10, 100));
+    assert_eq!(rig.metrics.spool_damaged_requests.get(), 1);
+    assert_eq!(rig.metrics.queued_spool.get(), (0, 0));
+    assert_eq!(std::fs::read(&files(directory.path(), ".damaged")[0]).unwrap(), bytes);
+    assert!(files(directory.path(), ".segment").is_empty());
+}
+
+/// Scenario: the cursor is missing, empty, or damaged at each byte.
+/// Guarantees: what the spool holds is sent again rather than lost.
+#[test]
+fn a_damaged_cursor_sends_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.keep(1, b"one");
+    rig.keep(2, b"two");
+    let first = rig.sink.try_recv().unwrap();
+    let reply = first.reply.clone();
+    let settled = Settled {
+        request: first,
+        acknowledged_records: 10,
+        dead_lettered_records: 0,
+        dropped: vec![],
+    };
+    reply.send(Settlement::Ended(settled)).unwrap();
+    rig.step();
+    rig.end();
+    let cursor = directory.path().join("spool/cursor");
+    let good = std::fs::read(&cursor).unwrap();
+    let found = |bytes: &[u8]| {
+        std::fs::write(&cursor, bytes).unwrap();
+        Rig::open(&disk, BYTES_MAX).metrics.recovered.get().0
+    };
+    assert_eq!(found(&good), 10);
+    for at in 0..good.len() {
+        let mut flipped = good.clone();
+        flipped[at] ^= 1;
+        assert_eq!(found(&flipped), 20, "byte {at}");
+        assert_eq!(found(&good[..at]), 20, "byte {at}");
+    }
+}
+
+/// Scenario: row 19. The disk is full in the middle of a record, then a sync fails, then the budget
+/// is used up; each time there is room again later, and the sink works meanwhile.
+/// Guarantees: nothing is kept that was not synced; what finds no room goes to the sink as it is;
+/// what is on disk is sent; nothing comes twice or never.
+#[test]
+fn a_full_disk_wedges_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, 3 << 20);
+    rig.keep(1, b"one");
+    *disk.room.lock().unwrap() = Some(70);
+    rig.keep(2, &[2; 100]);
+    assert_eq!(rig.told().0, [1]);
+    assert!(rig.link.status.is_full());
+    let passed_on = |rig: &mut Rig| {
+        let request = std::iter::from_fn(|| rig.sink.try_recv().ok())
+            .find(|request| request.token.to_spool)
+            .expect("the request is passed on as it is");
+        assert!(rig.told().0.is_empty());
+        request.body.concat()
+    };
+    assert_eq!(passed_on(&mut rig), vec![2; 100]);
+
+    *disk.room.lock().unwrap() = None;
+    disk.sync_fails.store(true, Ordering::Relaxed);
+    rig.spool.retry_at = None;
+    rig.keep(3, b"three");
+    assert_eq!(passed_on(&mut rig), b"three");
+
+    disk.sync_fails.store(false, Ordering::Relaxed);
+    rig.spool.retry_at = None;
+    rig.keep(4, &[4; 2 << 20]);
+    assert_eq!(rig.told().0, [4]);
+    assert!(!rig.link.status.is_full());
+    rig.keep(5, &[5; 2 << 20]);
+    assert!(rig.link.status.is_full());
+    assert!(rig.metrics.spool_bytes.get() <= 3 << 20);
+    assert!(rig.metrics.spool_errors.get() >= 3);
+    drop(rig);
+    // Only what was said to be kept is there.
+    let mut rig = Rig::open(&disk, 3 << 20);
+    rig.step();
+    let bodies = rig.accept_all();
+    assert_eq!(bodies, [b"one".to_vec(), vec![4; 2 << 20]]);
+}
+
+/// Scenario: the disk can't be read for a while, and in the end not at all.
+/// Guarantees: reading is tried again; then the segment is set aside, its requests are dead letters,
+/// and no backlog is left that would hold the workers up.
+#[test]
+fn an_unreadable_segment_does_not_wedge() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.keep(1, b"one");
+    drop(rig);
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    disk.read_fails.store(true, Ordering::Relaxed);
+    for _ in 1..SPOOL_READ_FAILURES_MAX {
+        rig.step();
+        assert!(rig.spool.read_at.take().is_some());
+        assert!(rig.link.status.has_backlog());
+    }
+    rig.step();
+    assert!(!rig.link.status.has_backlog());
+    assert_eq!(rig.accept_all(), Vec::<Vec<u8>>::new());
+    disk.read_fails.store(false, Ordering::Relaxed);
+    rig.keep(2, b"two");
+    assert_eq!(rig.accept_all(), [b"two".to_vec()]);
+}
+
+/// Scenario: many requests, more than a segment holds, settled in another order than kept.
+/// Guarantees: segments go as soon as all of theirs are settled; the budget counts what is there.
+#[test]
+fn segments_go_when_all_of_theirs_is_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    for number in 0..12_u8 {
+        rig.keep(number.into(), &vec![number; 4 << 20]);
+    }
+    assert_eq!(files(directory.path(), ".segment").len(), 4);
+    let mut bodies = Vec::new();
+    let mut held: Vec<Request> = Vec::new();
+    loop {
+        while let Ok(request) = rig.sink.try_recv() {
+            bodies.push(request.body[0][0]);
+            held.push(request);
+        }
+        let Some(request) = held.pop() else { break };
+        let reply = request.reply.clone();
+        let settled = Settled {
+            request,
+            acknowledged_records: 10,
+            dead_lettered_records: 0,
+            dropped: vec![],
+        };
+        reply.send(Settlement::Ended(settled)).unwrap();
+        rig.step();
+    }
+    assert_eq!(bodies, (0..12).collect::<Vec<u8>>());
+    assert_eq!(files(directory.path(), ".segment").len(), 0);
+    assert_eq!(rig.metrics.spool_bytes.get(), 0);
+    assert_eq!(rig.metrics.spool_requests.get(), 0);
+}

@@ -1,0 +1,331 @@
+//! Files that are deleted, or about to be: what neither the sink nor the disk has of them goes to the
+//! spool, before anything else is read.
+//!
+//! An archive that the kubelet removes at one of its next rotations is *at risk*; a file without a
+//! name is there only as long as this process holds it open. Both are *urgent* until every byte of
+//! them is settled or kept. What of an urgent file is under way to the sink is *secured*: the spool
+//! gets a copy, which the next start would send.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use super::{Worker, group::TailedFile, turn::Progress};
+use crate::{
+    discover::pattern::LogName,
+    encode::EncodeError,
+    limits::COMPLAINT_INTERVAL,
+    metrics::LossReason,
+    queue::{FileRange, Request, Token},
+    spool::SpoolMessage,
+    tail::source::Source,
+};
+
+/// A request that the exporter has, as far as a copy of it needs.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    body: Vec<Bytes>,
+    body_bytes: usize,
+    uncompressed_bytes: usize,
+    records: u64,
+    source_bytes: u64,
+    pub(super) ranges: Arc<[FileRange]>,
+    /// Whether the spool was given a copy.
+    pub(super) is_secured: bool,
+}
+
+impl UnderWay {
+    pub(super) fn new(request: &Request) -> Self {
+        Self {
+            body: request.body.clone(),
+            body_bytes: request.body_bytes,
+            uncompressed_bytes: request.uncompressed_bytes,
+            records: request.records,
+            source_bytes: request.source_bytes,
+            ranges: Arc::clone(&request.token.ranges),
+            is_secured: false,
+        }
+    }
+}
+
+impl TailedFile {
+    /// Whether it is deleted, or about to be, while not every byte of it is settled or kept.
+    pub(super) fn is_urgent(&self) -> bool {
+        (self.is_at_risk || !self.is_present) && !(self.is_finished() && self.is_settled())
+    }
+
+    /// Bytes that only this file has, as far as that is known.
+    fn bytes_at_risk(&self) -> u64 {
+        let length = match &self.source {
+            Some(Source::Plain(open)) => open.length().unwrap_or(self.offset).max(self.offset),
+            _ => self.offset,
+        };
+        length.saturating_sub(self.acknowledged.prefix())
+    }
+}
+
+impl Worker {
+    /// Notes which archives of a group the kubelet removes next, and whether the group is urgent.
+    pub(super) fn assess(&mut self, number: u32) {
+        let ids = self.group_files(number);
+        let is_archive = |id: &u32| {
+            self.files.get(id).is_some_and(|file| {
+                let name = LogName::parse(&file.name);
+                file.is_present && name.is_some_and(|name| name.rotated_at.is_some())
+            })
+        };
+        let archives: Vec<u32> = ids.iter().copied().filter(is_archive).collect();
+        // The kubelet keeps `containerLogMaxFiles - 1` archives. From one less on, the oldest are
+        // taken out of its way.
+        let safe = self.config.config.thyme.container_log_max_files.saturating_sub(3);
+        let at_risk = archives.len().saturating_sub(safe);
+        let mut is_urgent = false;
+        for id in ids {
+            let Some(file) = self.files.get_mut(&id) else { continue };
+            file.is_at_risk = archives[..at_risk].contains(&id);
+            is_urgent |= file.is_urgent();
+        }
+        if is_urgent && !self.urgent.contains(&number) {
+            self.urgent.push(number);
+        }
+    }
+
+    /// Whether the spool would take another request of this worker.
+    pub(super) fn has_spool_room(&self) -> bool {
+        self.spool.as_ref().is_some_and(|spool| {
+            !spool.status.is_full()
+                && self.spool_pending_bytes < self.config.spool_pending_bytes_max
+        })
+    }
+
+    /// Whether the spool takes nothing and has nothing: then what was meant for it may go to the
+    /// sink, and its order is kept all the same.
+    pub(super) fn is_spool_useless(&self) -> bool {
+        self.spool.as_ref().is_none_or(|spool| spool.status.is_full())
+            && !self.must_wait_for_spool()
+    }
+
+    /// Whether what is in the spool must reach the exporter before anything else is read.
+    pub(super) fn must_wait_for_spool(&self) -> bool {
+        self.spool
+            .as_ref()
+            .is_some_and(|spool| self.spool_pending_requests > 0 || spool.status.has_backlog())
+    }
+
+    /// Takes urgent files to the spool, as far as it has room. Returns when there will be more to
+    /// do; now while there is more to read.
+    pub(super) fn rescue(&mut self, now: Instant) -> Result<Option<Instant>, EncodeError> {
+        if self.spool.is_none() || self.urgent.is_empty() {
+            return Ok(None);
+        }
+        let mut next: Option<Instant> = None;
+        let mut at = 0;
+        while at < self.urgent.len() && self.has_spool_room() {
+            let number = self.urgent[at];
+            let urgent = self.urgent_files(number);
+            if urgent.is_empty() {
+                self.urgent.swap_remove(at);
+                continue;
+            }
+            at += 1;
+            self.secure(&urgent);
+            if let Some(due) = self.rescue_group(number, &urgent, now)? {
+                next = Some(next.map_or(due, |other| other.min(due)));
+            }
+        }
+        Ok(next)
+    }
+
+    fn urgent_files(&self, number: u32) -> Vec<u32> {
+        let is_urgent = |id: &u32| self.files.get(id).is_some_and(TailedFile::is_urgent);
+        self.group_files(number).into_iter().filter(is_urgent).collect()
+    }
+
+    /// Gives the spool copies of the requests under way that cover these files.
+    fn secure(&mut self, files: &[u32]) {
+        let Some(spool) = &self.spool else { return };
+        let compression = self.config.config.exporter.compression;
+        for (number, request) in &mut self.under_way {
+            let covers = request.ranges.iter().any(|range| files.contains(&range.file));
+            if !covers || std::mem::replace(&mut request.is_secured, true) {
+                continue;
+            }
+            let copy = Request {
+                body: request.body.clone(),
+                body_bytes: request.body_bytes,
+                uncompressed_bytes: request.uncompressed_bytes,
+                records: request.records,
+                source_bytes: request.source_bytes,
+                compression,
+                reply: self.reply.clone(),
+                token: Token { number: *number, ..Token::default() },
+            };
+            // A spool that has ended ends the pipeline's health, and takes nothing.
+            let _ended =
+                spool.messages.send(SpoolMessage::Secure { request: copy, worker: spool.worker });
+        }
+    }
+
+    /// Gives a request to the spool.
+    pub(super) fn keep(&mut self, request: Request) {
+        let Some(spool) = &self.spool else { return };
+        self.spool_pending_requests += 1;
+        self.spool_pending_bytes += request.token.charged_bytes;
+        // A spool that has ended ends the pipeline's health.
+        let _ended = spool.messages.send(SpoolMessage::Keep(request));
+    }
+
+    /// Gives the spool a request that was meant for the exporter, and that it has not.
+    pub(super) fn divert(&mut self, mut request: Request) {
+        let number = request.token.number;
+        self.outstanding_requests -= 1;
+        self.outstanding_bytes -= request.token.charged_bytes;
+        self.metrics.queue_requests.add_gauge(-1);
+        if self.outstanding_requests == 0 {
+            self.state.set_waiting(false);
+        }
+        request.token.to_spool = true;
+        self.keep(request);
+        self.forget_copy(number);
+    }
+
+    /// The request has ended, or has another place: a copy of it isn't needed any more.
+    pub(super) fn forget_copy(&mut self, number: u64) {
+        if let Some(under_way) = self.under_way.remove(&number)
+            && under_way.is_secured
+            && let Some(spool) = &self.spool
+        {
+            let worker = spool.worker;
+            let _ended = spool.messages.send(SpoolMessage::Forget { worker, number });
+        }
+    }
+
+    /// Reads on in a group whose files are urgent, once, and gives the spool what the open batch has
+    /// of them when there is no more to read now.
+    fn rescue_group(
+        &mut self,
+        number: u32,
+        urgent: &[u32],
+        now: Instant,
+    ) -> Result<Option<Instant>, EncodeError> {
+        let has_unread =
+            urgent.iter().any(|id| self.files.get(id).is_some_and(|file| !file.is_finished()));
+        let Some(group) = self.groups.get(&number) else { return Ok(None) };
+        let mut due = has_unread.then_some(group.next_poll);
+        let has_open_line = urgent.iter().any(|id| group.lines.partials.cover(*id));
+        if (has_unread || has_open_line) && group.next_poll <= now {
+            match self.read_for_spool(number, now)? {
+                Progress::Again => return Ok(Some(now)),
+                Progress::At(at) => due = due.map(|_| at),
+                Progress::Idle => due = None,
+            }
+        }
+        self.release_open_lines(number, urgent)?;
+        let is_in_batch = |id: &u32| self.batch.ranges.iter().any(|range| range.file == *id);
+        if urgent.iter().any(is_in_batch) {
+            self.batch_goes_to_spool = true;
+            self.close_batch()?;
+        }
+        Ok(due)
+    }
+
+    /// One turn of a group whose records go to the spool, with all that is in the open batch.
+    fn read_for_spool(&mut self, number: u32, now: Instant) -> Result<Progress, EncodeError> {
+        let went_to_spool = std::mem::replace(&mut self.batch_goes_to_spool, true);
+        let before = self.batch.source_bytes;
+        let requests_before = self.next_request;
+        self.is_rescuing = true;
+        let progress = self.read_turn(number, now);
+        self.is_rescuing = false;
+        if matches!(progress, Ok(Progress::Idle)) {
+            self.active.retain(|active| *active != number);
+        }
+        let has_read = self.batch.source_bytes != before || self.next_request != requests_before;
+        self.batch_goes_to_spool = (went_to_spool || has_read) && self.batch.opened_at.is_some();
+        progress
+    }
+
+    /// An open line of files that are gone and read to their end leaves as a piece: its rest, if it
+    /// ever comes, follows as another.
+    fn release_open_lines(&mut self, number: u32, urgent: &[u32]) -> Result<(), EncodeError> {
+        let Some(group) = self.groups.get(&number) else { return Ok(()) };
+        let is_held_back = |id: &u32| {
+            let file = self.files.get(id);
+            file.is_some_and(|file| !file.is_present && file.is_finished())
+                && group.lines.partials.cover(*id)
+        };
+        let is_caught_up = self
+            .oldest_unfinished(number)
+            .is_none_or(|id| self.files.get(&id).is_some_and(|file| file.end_since.is_some()));
+        if is_caught_up && urgent.iter().any(is_held_back) {
+            self.flush_open_lines(number)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps deleted files within their budget, and shows how much hangs on them.
+    pub(super) fn look_after_deleted(&mut self, now: Instant) {
+        let mut held: HashMap<u32, u64> = HashMap::new();
+        let (mut at_risk, mut open) = (0, 0);
+        for number in self.urgent.clone() {
+            for id in self.urgent_files(number) {
+                let Some(file) = self.files.get(&id) else { continue };
+                at_risk += file.bytes_at_risk();
+                if !file.is_present
+                    && let Some(Source::Plain(source)) = &file.source
+                {
+                    let length = source.length().unwrap_or(0);
+                    open += length;
+                    held.insert(id, length);
+                }
+            }
+        }
+        while open > self.config.deleted_files_bytes_max
+            && let Some((&id, &length)) = held.iter().max_by_key(|(id, length)| (**length, **id))
+        {
+            held.remove(&id);
+            open -= length;
+            self.lose_rest(id, LossReason::DeletedFilesBudget, now);
+        }
+        self.metrics.bytes_at_risk.set(at_risk);
+        self.metrics.deleted_open_bytes.set(open);
+        self.urgent.retain(|number| {
+            self.groups.get(number).is_some_and(|group| {
+                group.files.iter().any(|id| self.files.get(id).is_some_and(TailedFile::is_urgent))
+            })
+        });
+    }
+
+    /// The agent ends: what could not be read of files without a name ends with it.
+    pub(super) fn lose_deleted(&mut self, now: Instant) {
+        let is_gone = |file: &TailedFile| !file.is_present && !file.is_finished();
+        let gone: Vec<u32> =
+            self.files.iter().filter(|(_, file)| is_gone(file)).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.lose_rest(id, LossReason::Shutdown, now);
+        }
+    }
+
+    /// Closes a file without having read its rest, which is lost, and says so.
+    pub(super) fn lose_rest(&mut self, id: u32, reason: LossReason, now: Instant) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let Some(Source::Plain(open)) = &file.source else { return };
+        let lost = open.length().unwrap_or(0).saturating_sub(file.offset);
+        file.source = None;
+        file.finished_at = Some(now);
+        file.continuation = None;
+        self.metrics.open_files.add_gauge(-1);
+        if lost == 0 {
+            return;
+        }
+        self.metrics.lost_files.increment();
+        self.metrics.lost(reason).add(lost);
+        if self.last_loss_said.is_none_or(|last| now >= last + COMPLAINT_INTERVAL) {
+            self.last_loss_said = Some(now);
+            tracing::error!(
+                file = ?file.name, bytes = lost, reason = reason.as_str(),
+                "a deleted log file is closed unread: this much of it is lost"
+            );
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The operating system's time, files and disk.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirEntryExt, FileExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::{
+    Clock, DirectoryState, Entry, EntryKind, LogFile, LogTree, Opened, SharedClock, StateDisk,
+    StateFile,
+};
+use crate::discover::open::{open_beneath, open_root};
+
+/// The operating system's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl SystemClock {
+    /// To be shared.
+    pub fn shared() -> SharedClock {
+        Arc::new(Self)
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn unix_nanos(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl LogFile for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn born_unix_nanos(&self) -> Option<u64> {
+        let born = self.metadata().ok()?.created().ok()?;
+        u64::try_from(born.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()
+    }
+}
+
+/// The node's log directories.
+#[derive(Debug, Default)]
+pub struct NodeLogs {
+    /// Root directories that are held open, so that what is opened lies beneath them.
+    roots: HashMap<PathBuf, File>,
+}
+
+impl LogTree for NodeLogs {
+    fn directory(&mut self, path: &Path) -> io::Result<DirectoryState> {
+        let metadata = fs::metadata(path)?;
+        if !metadata.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(DirectoryState { device: metadata.dev(), changed_at: metadata.modified().ok() })
+    }
+
+    fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
+        let entry = |entry: fs::DirEntry| {
+            let kind = entry.file_type().ok()?;
+            let kind = if kind.is_dir() {
+                EntryKind::Directory
+            } else if kind.is_file() {
+                EntryKind::File
+            } else {
+                EntryKind::Other
+            };
+            Some(Entry { name: entry.file_name(), kind, inode: entry.ino() })
+        };
+        Ok(fs::read_dir(path)?.flatten().filter_map(entry).collect())
+    }
+
+    fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
+        if !self.roots.contains_key(root) {
+            self.roots.insert(root.to_owned(), open_root(root)?);
+        }
+        open_beneath(&self.roots[root], relative)
+    }
+
+    fn forget_root(&mut self, root: &Path) {
+        self.roots.remove(root);
+    }
+}
+
+/// A state directory on the node's disk.
+#[derive(Clone, Debug)]
+pub struct NodeDisk {
+    directory: PathBuf,
+}
+
+impl NodeDisk {
+    /// The one at this path.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn open_with(&self, name: &str, options: &OpenOptions) -> io::Result<Box<dyn StateFile>> {
+        Ok(Box::new(NodeFile(options.open(self.at(name))?)))
+    }
+}
+
+impl StateDisk for NodeDisk {
+    fn make_directory(&self, name: &str) -> io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.at(name))
+    }
+
+    fn names(&self, directory: &str) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(self.at(directory))?
+            .map(|entry| Ok(entry?.file_name().into_string().ok()))
+            .collect::<io::Result<Vec<_>>>()?;
+        // Every name of ours is text.
+        Ok(names.into_iter().flatten().collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.at(name))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
+        let mut options = OpenOptions::new();
+        self.open_with(name, options.read(true).write(true).create(true).truncate(true))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
+        self.open_with(name, OpenOptions::new().read(true).write(true))
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        // A link does not replace a name; a rename does.
+        let fresh = self.at(&format!("{to}.new"));
+        remove_if_there(&fresh)?;
+        fs::hard_link(self.at(from), &fresh)?;
+        fs::rename(&fresh, self.at(to))?;
+        // Two names of one file are left alone by a rename.
+        remove_if_there(&fresh)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.at(from), self.at(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.at(name))
+    }
+
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        File::open(self.at(directory))?.sync_all()
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A file of the state directory.
+#[derive(Debug)]
+struct NodeFile(File);
+
+impl StateFile for NodeFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+        use std::io::{Seek, SeekFrom};
+        self.0.set_len(bytes)?;
+        self.0.seek(SeekFrom::Start(bytes)).map(drop)
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        match fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, bytes) {
+            // Where the file system can't, appending says when there is no room.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(&self.0, buffer, offset)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a file of the state directory is reserved, appended to, cut, appended to, renamed
+    /// over another one and given a second name twice.
+    /// Guarantees: reserved room is no content, cutting keeps the front, links and renames replace
+    /// what had the name.
+    #[test]
+    fn state_files_behave_as_promised() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = NodeDisk::new(directory.path());
+        disk.make_directory("spool").unwrap();
+        disk.make_directory("spool").unwrap();
+        let mut file = disk.create("spool/a").unwrap();
+        file.reserve(1 << 20).unwrap();
+        assert_eq!(file.length().unwrap(), 0);
+        file.append(b"123456").unwrap();
+        file.truncate(3).unwrap();
+        file.append(b"x").unwrap();
+        file.sync().unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(file.read_at(&mut buffer, 2).unwrap(), 2);
+        assert_eq!(buffer[..2], *b"3x");
+        for _ in 0..2 {
+            disk.link("spool/a", "spool/b").unwrap();
+        }
+        disk.create("spool/c").unwrap();
+        disk.rename("spool/a", "spool/c").unwrap();
+        disk.sync_directory("spool").unwrap();
+        let mut names = disk.names("spool").unwrap();
+        names.sort();
+        assert_eq!(names, ["b", "c"]);
+        assert_eq!(disk.read("spool/c").unwrap(), b"123x");
+        assert_eq!(disk.open("spool/b").unwrap().length().unwrap(), 4);
+        disk.remove("spool/b").unwrap();
+        assert!(disk.open("spool/b").is_err());
+    }
+}
