@@ -195,26 +195,7 @@ fn defaults_are_the_collectors() {
             send_batch_max_size: 0,
             timeout: Duration::from_millis(200),
         },
-        exporter: ExporterConfig {
-            id: "otlp".into(),
-            protocol: Protocol::Grpc,
-            endpoint: "collector:4317".into(),
-            compression: Compression::Gzip,
-            compression_level: 6,
-            headers: Vec::new(),
-            timeout: 5 * second,
-            tls: TlsConfig::default(),
-            auth: None,
-            retry: RetryConfig {
-                enabled: true,
-                initial_interval: 5 * second,
-                max_interval: 30 * second,
-                multiplier: 1.5,
-                randomization_factor: 0.5,
-                max_elapsed: None, // The Collector: 300s.
-            },
-            queue: QueueConfig { num_consumers: 10, queue_size: 1000, storage: None },
-        },
+        exporter: default_exporter(),
         file_storage: None,
         health_check: None,
         thyme: ThymeConfig {
@@ -244,6 +225,30 @@ fn defaults_are_the_collectors() {
         },
     };
     assert_eq!(parse(MINIMAL).unwrap(), expected);
+}
+
+fn default_exporter() -> ExporterConfig {
+    let second = Duration::from_secs(1);
+    ExporterConfig {
+        id: "otlp".into(),
+        protocol: Protocol::Grpc,
+        endpoint: "collector:4317".into(),
+        compression: Compression::Gzip,
+        compression_level: 6,
+        headers: Vec::new(),
+        timeout: 5 * second,
+        tls: TlsConfig::default(),
+        auth: None,
+        retry: RetryConfig {
+            enabled: true,
+            initial_interval: 5 * second,
+            max_interval: 30 * second,
+            multiplier: 1.5,
+            randomization_factor: 0.5,
+            max_elapsed: None, // The Collector: 300s.
+        },
+        queue: QueueConfig { num_consumers: 10, queue_size: 1000, storage: None },
+    }
 }
 
 /// Scenario: components whose body is empty, and sections without content.

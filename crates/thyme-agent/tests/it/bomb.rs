@@ -63,7 +63,7 @@ service:
     let program = Program::start(&config);
     let records = (BOMB_BYTES / BODY_BYTES_MAX) as u64 + 1;
     wait_until("everything arrives", || sink.report().records >= records);
-    let rss_bytes = program.peak_rss_bytes();
+    let rss_bytes = program.memory_peak_bytes();
     assert!(rss_bytes < RSS_BYTES_MAX, "{} MiB", rss_bytes >> 20);
     program.stop();
 }

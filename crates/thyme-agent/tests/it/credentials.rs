@@ -275,8 +275,7 @@ fn the_program_says_that_its_certificate_is_not_taken() {
     fs::write(&config, yaml.join("\n")).unwrap();
     append(&files.path("logs").join("0.log"), cri("a line"));
     let mut program = Program::start(&config);
-    program.says("no connection to the sink");
-    let said = program.seen.last().unwrap();
+    let said = program.line("no connection to the sink");
     assert!(said.contains("perhaps for the want of a certificate"), "{said}");
     assert_eq!(sink.report().requests, 0);
 }
@@ -314,16 +313,16 @@ fn the_program_survives_new_tokens_and_certificates() {
     });
     wait_until("lines arrive", || sink.report().records > 20);
     demand(&sink, "Bearer second-token");
-    program.says("refuses the credentials");
+    program.line("refuses the credentials");
     files.write("token", "second-token");
-    program.says("took over a changed token");
+    program.line("took over a changed token");
     let records = sink.report().records;
     wait_until("lines arrive with the new token", || sink.report().records > records + 20);
 
     sink_files.exchange(&new, &new);
-    program.says("TLS");
+    program.line("TLS");
     files.exchange(&new, &new);
-    program.says("took over changed authorities or certificates");
+    program.line("took over changed authorities or certificates");
     let records = sink.report().records;
     wait_until("lines arrive with new certificates", || sink.report().records > records + 20);
 
