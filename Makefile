@@ -32,6 +32,18 @@ kill-test: binaries ## Kill the agent under load, KILLS=20 times; nothing may be
 outage-test: binaries ## Take the sink away under load, OUTAGE=120s, OUTAGE_MODE=freeze or refuse, OUTAGE_KILLS=0 kills in it; nothing may be lost, memory stays flat
 	@exec $(RIG) outage
 
+.PHONY: fairness-test
+fairness-test: binaries ## One pod floods at FLOOD_RATE=200000 lines/s beside PODS=2000 quiet ones; these must hardly feel it
+	@exec $(RIG) flood
+
+.PHONY: scale-test
+scale-test: binaries ## PODS=10000 files: time to start, CPU over IDLE=30s, memory
+	@exec $(RIG) many
+
+.PHONY: churn-test
+churn-test: binaries ## PODS=1000 pods that live for 50 ms come and go within DURATION=60s; nothing may be lost
+	@exec $(RIG) churn
+
 .PHONY: test
 test: ## Build and test everything that needs neither root nor network
 	$(CARGO) test --workspace

@@ -11,6 +11,7 @@ use crate::manifest;
 use crate::metrics::prometheus_text;
 use crate::refusal::Refusal;
 use crate::reply::Reply;
+use crate::report::Detail;
 use crate::verify::Verifier;
 
 /// Answers one request.
@@ -18,8 +19,7 @@ pub(crate) async fn serve(intake: &Intake, request: Request<Incoming>) -> Respon
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     match (path.as_str(), method) {
         ("/report", Method::GET) => {
-            let query = request.uri().query().unwrap_or_default();
-            let detail = query.split('&').any(|pair| pair == "intervals=1");
+            let detail = Detail::from_query(request.uri().query().unwrap_or_default());
             let report = intake.verifier().report(detail);
             match serde_json::to_vec(&report) {
                 Ok(json) => reply(StatusCode::OK, "application/json", json),
@@ -32,7 +32,7 @@ pub(crate) async fn serve(intake: &Intake, request: Request<Incoming>) -> Respon
             text(StatusCode::OK, "reset")
         }
         ("/metrics", Method::GET) => {
-            let report = intake.verifier().report(false);
+            let report = intake.verifier().report(Detail::default());
             let page = prometheus_text(&report);
             reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.into_bytes())
         }

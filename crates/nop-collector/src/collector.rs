@@ -17,7 +17,7 @@ use crate::intake::{Intake, KeptRequest};
 use crate::limits::{BUFFERED_BYTES_MAX, DECOMPRESSED_BYTES_MAX_DEFAULT, PortLimits};
 use crate::listen::{Acceptor, Phase, Port, Role};
 use crate::manifest::ManifestCause;
-use crate::report::Report;
+use crate::report::{Detail, Report};
 use crate::tls::{PortTls, TlsFiles};
 use crate::verify::Verifier;
 
@@ -174,12 +174,12 @@ impl Running {
 
     /// What was received, without the streams.
     pub fn report(&self) -> Report {
-        self.intake.verifier().report(false)
+        self.intake.verifier().report(Detail::default())
     }
 
     /// What was received, with each stream and the distribution of latencies.
     pub fn report_with_intervals(&self) -> Report {
-        self.intake.verifier().report(true)
+        self.intake.verifier().report(Detail { streams: true, runs: false })
     }
 
     /// Takes over a manifest; a writer's newer line replaces its older one.

@@ -85,6 +85,9 @@ pub const LATENCY_MAX_US: u64 = 86_400_000_000;
 /// Significant decimal digits of a latency.
 pub const LATENCY_DIGITS: u8 = 3;
 
+/// Runs whose latencies are kept apart, at about 200 KiB each; further ones count in the total only.
+pub const LATENCY_RUNS_MAX: usize = 64;
+
 /// A posted manifest, bytes.
 pub const MANIFEST_BYTES_MAX: usize = 32 << 20;
 

@@ -36,6 +36,9 @@ const WRITE_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest time between two synced writes while there is something to sync.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Changes that room is kept for between two writes.
+const RETAINED_CHANGES: usize = 1024;
+
 const CURRENT_NAME: &str = "checkpoints";
 const SYNCED_NAME: &str = "checkpoints.synced";
 const FRESH_NAME: &str = "checkpoints.new";
@@ -303,6 +306,8 @@ impl Table {
                 None => self.files.remove(&key),
             };
         }
+        // After a start with very many files it would stay as large as all of them together.
+        self.taken.shrink_to(RETAINED_CHANGES);
         self.unsynced |= changed;
         changed
     }

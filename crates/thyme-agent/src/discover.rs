@@ -8,6 +8,7 @@ mod scan;
 mod watch;
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     path::Path,
     sync::Arc,
@@ -222,11 +223,12 @@ impl Discovery {
     fn follow(&mut self, first: DirectoryEvent) -> bool {
         // A directory that is being filled raises many events: a moment later, one look is enough.
         let deadline = self.clock.now() + EVENT_SETTLE_TIME;
-        let mut dirty = vec![first];
+        let mut dirty = BTreeSet::from([first]);
         loop {
             match self.events.recv_deadline(deadline) {
-                Ok(event) if !dirty.contains(&event) => dirty.push(event),
-                Ok(_) => {}
+                Ok(event) => {
+                    dirty.insert(event);
+                }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -247,7 +249,7 @@ impl Discovery {
         for directory in self.scanner.roots() {
             self.scan_tree(directory);
         }
-        for known in self.scanner.known_directories() {
+        for known in self.scanner.due_directories() {
             self.scan_directory(&known);
         }
     }
@@ -262,11 +264,11 @@ impl Discovery {
     /// Looks at a directory, and below it at those that are new.
     fn scan_tree(&mut self, directory: Directory) {
         let mut pending = vec![directory];
-        while let Some(directory) = pending.pop() {
+        while let Some(mut directory) = pending.pop() {
             if self.scanner.is_new(&directory) {
                 // The watch comes first: what is made after it raises an event, and the scan sees
                 // what was made before.
-                self.watch.add(&directory.path);
+                directory.is_watched = self.watch.add(&directory.path);
             }
             let found = self.scanner.scan(&directory);
             if found.is_gone {

@@ -7,6 +7,7 @@ pub mod limits;
 pub mod failpoint;
 pub mod metrics;
 pub mod world;
+pub mod inotify;
 pub mod pipeline;
 
 pub mod discover;

@@ -8,6 +8,7 @@
 mod group;
 mod handle;
 mod rescue;
+mod schedule;
 mod settle;
 mod snapshot;
 mod turn;
@@ -25,9 +26,11 @@ use tokio::sync::mpsc::error::TrySendError;
 
 pub use self::handle::{KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms};
 use self::{
-    group::{Group, TailedFile},
+    group::{Group, TailedFile, Turn},
     rescue::UnderWay,
+    schedule::Schedule,
     turn::Progress,
+    upkeep::Attention,
 };
 use crate::{
     batch::{Batch, BatchLimits},
@@ -93,14 +96,16 @@ pub struct Worker {
     metrics: Arc<Metrics>,
 
     /// Containers by number; a number is never used again.
-    groups: HashMap<u32, Group>,
+    groups: HashMap<u32, Box<Group>>,
     numbers: HashMap<Arc<GroupKey>, u32>,
     /// Groups with files that are deleted, or about to be, and not settled.
     urgent: Vec<u32>,
-    /// Groups that are polled, in turn.
-    active: Vec<u32>,
+    /// Groups that are polled, and in which order.
+    schedule: Schedule,
+    /// Groups and files that need to be looked after now and then.
+    attention: Attention,
     /// Files by number; a number is never used again, so that a late settlement can't hit another.
-    files: HashMap<u32, TailedFile>,
+    files: HashMap<u32, Box<TailedFile>>,
     next_number: u32,
     idle: IdleWatch,
     clock: SharedClock,
@@ -199,7 +204,8 @@ impl Worker {
             groups: HashMap::default(),
             numbers: HashMap::default(),
             urgent: Vec::new(),
-            active: Vec::new(),
+            schedule: Schedule::default(),
+            attention: Attention::default(),
             files: HashMap::default(),
             next_number: 0,
             idle,
@@ -261,7 +267,7 @@ impl Worker {
         Ok(Step::Wait(wait.min(HEARTBEAT_INTERVAL)))
     }
 
-    /// Reads every group that is due, in turn, and returns when the next one will be; `None` while
+    /// Gives every group that is due one turn, and returns when the next one will be due; `None` while
     /// there is none or the budget is used up.
     fn poll_files(&mut self, now: Instant) -> Result<Option<Instant>, EncodeError> {
         let rescue = self.rescue(now)?;
@@ -274,38 +280,67 @@ impl Worker {
             let look_again = now + SPOOL_LOOK_INTERVAL;
             return Ok(Some(rescue.map_or(look_again, |due| due.min(look_again))));
         }
-        let mut next_poll = rescue;
-        let mut at = 0;
-        while at < self.active.len() {
+        self.enqueue_due(now);
+        for _ in 0..self.schedule.round() {
             if self.is_budget_used() {
-                // Who has not had a turn comes first in the next one.
-                self.active.rotate_left(at);
+                // The next round goes on here, so that it favours nobody.
                 return Ok(rescue);
             }
-            let number = self.active[at];
-            let Some(group) = self.groups.get(&number) else {
-                self.active.swap_remove(at);
+            let Some(number) = self.schedule.next() else { continue };
+            let Some(group) = self.groups.get_mut(&number) else {
+                self.schedule.rest(number);
                 continue;
             };
-            let mut due = group.next_poll;
-            if due <= now + group.poll_slack() {
-                match self.read_turn(number, now)? {
-                    Progress::Again => due = now,
-                    Progress::At(next) => due = next,
-                    Progress::Idle => {
-                        self.active.swap_remove(at);
-                        continue;
-                    }
-                }
+            // A rescue may have read it meanwhile, and put its turn off.
+            if group.next_poll > now + group.poll_slack() {
+                group.turn = Turn::Waiting;
+                self.schedule.rest(number);
+                self.schedule.wait_until(group.next_poll, number);
+                continue;
             }
-            next_poll = Some(next_poll.map_or(due, |other| other.min(due)));
-            at += 1;
+            let before = self.state.read_bytes.load(Ordering::Relaxed);
+            let turn = match self.read_turn(number, now)? {
+                Progress::Again => {
+                    let after = self.state.read_bytes.load(Ordering::Relaxed);
+                    self.schedule.go_on(number, after - before);
+                    Turn::Ready
+                }
+                Progress::At(due) => {
+                    self.schedule.rest(number);
+                    self.schedule.wait_until(due, number);
+                    Turn::Waiting
+                }
+                Progress::Idle => {
+                    self.schedule.rest(number);
+                    Turn::Idle
+                }
+            };
+            if let Some(group) = self.groups.get_mut(&number) {
+                group.turn = turn;
+            }
         }
-        // The order of turns moves on, so that a budget that is used up half-way favours nobody.
-        if !self.active.is_empty() {
-            self.active.rotate_left(1);
+        if !self.schedule.is_empty() {
+            return Ok(Some(now));
         }
-        Ok(next_poll)
+        let next = self.schedule.earliest().map(|(due, _)| due);
+        Ok(rescue.into_iter().chain(next).min())
+    }
+
+    /// Those that have waited long enough get their turn, and their neighbours with them.
+    fn enqueue_due(&mut self, now: Instant) {
+        while let Some((due, number)) = self.schedule.earliest() {
+            // An entry holds no longer when its group is gone, idle, or has its turn at another time.
+            let holds =
+                |group: &&mut Box<Group>| group.turn == Turn::Waiting && group.next_poll == due;
+            if let Some(group) = self.groups.get_mut(&number).filter(holds) {
+                if due > now + group.poll_slack() {
+                    return;
+                }
+                group.turn = Turn::Ready;
+                self.schedule.enqueue(number);
+            }
+            self.schedule.drop_earliest();
+        }
     }
 
     /// Whether no further request may be made for now.

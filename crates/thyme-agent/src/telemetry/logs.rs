@@ -15,12 +15,11 @@ use super::TelemetryError;
 use crate::config::{LogEncoding, LogLevel, TelemetryConfig};
 
 /// Libraries whose words below a warning are about their own work, not the agent's.
-const QUIET: [&str; 10] = [
+const QUIET: [&str; 9] = [
     "h2",
     "hyper",
     "hyper_util",
     "mio",
-    "notify",
     "opentelemetry",
     "opentelemetry_sdk",
     "rustls",

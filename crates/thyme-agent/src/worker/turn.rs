@@ -147,7 +147,9 @@ impl Worker {
                 return Progress::At(now);
             }
         }
-        group.is_active = false;
+        if !group.is_watched {
+            self.attention.unwatched.insert(number);
+        }
         Progress::Idle
     }
 
@@ -157,6 +159,7 @@ impl Worker {
         if let Some(file) = self.files.get_mut(&id) {
             file.finished_at = Some(now);
             file.continuation = None;
+            self.attention.ending.insert(id);
         }
         crate::failpoint::hit("file_finished");
         self.publish(&[id]);
@@ -217,6 +220,9 @@ impl Worker {
                 Ok(filled) => filled,
                 Err(error) => {
                     report_unreadable(&self.metrics, file, &error, self.clock.now());
+                    if file.is_finished() {
+                        self.attention.ending.insert(id);
+                    }
                     return None;
                 }
             };
@@ -259,6 +265,9 @@ impl Worker {
             parse_lines(chunk, &mut booking.group.lines, booking.batch, &mut booking.counts);
         let consumed = head_bytes + consumed;
         booking.end(&self.metrics, consumed);
+        if group.lines.partials.is_any_open() {
+            self.attention.with_partials.insert(number);
+        }
         advance(file, &bytes[..consumed]);
         self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
         (consumed, stop)
@@ -303,6 +312,9 @@ impl Worker {
             &mut booking.counts,
         );
         booking.end(&self.metrics, consumed);
+        if group.lines.partials.is_any_open() {
+            self.attention.with_partials.insert(number);
+        }
         file.continuation = Some(line);
         advance(file, &bytes[..consumed]);
         self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
