@@ -96,11 +96,18 @@ grafana-access: ## Open Grafana's load balancer to the grafana_allowed_cidrs of 
 
 .PHONY: deny
 deny: ## Check licences, bans and sources of all dependencies (needs cargo-deny)
-	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-		exec $(CARGO) deny check licenses bans sources; \
+	@PATH=$$PWD/local/tools/venv/bin:$$PATH; \
+	if $(CARGO) deny --version >/dev/null 2>&1; then \
+		exec $(CARGO) deny check --hide-inclusion-graph licenses bans sources; \
 	else \
-		echo 'cargo-deny is not installed: cargo install --locked cargo-deny@0.20' >&2; exit 1; \
+		echo 'cargo-deny is missing: scripts/install-test-tools, or cargo install --locked cargo-deny@0.20' >&2; \
+		exit 1; \
 	fi
+
+.PHONY: sbom
+sbom: ## Write what the three programs are made of to target/sbom, as CycloneDX
+	@$(CARGO) run --quiet --package sbom -- target/sbom
+	@echo 'target/sbom: thyme-agent, log-generator, nop-collector'
 
 .PHONY: bench
 bench: ## Run the criterion benches

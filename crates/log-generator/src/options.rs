@@ -422,6 +422,14 @@ mod tests {
         }
     }
 
+    /// Scenario: nothing is said about the admin endpoints.
+    /// Guarantees: there are none; where they are wanted, their address has to be said.
+    #[test]
+    fn nothing_is_served_unless_told_to() {
+        assert_eq!(plan(&[]).unwrap().admin, None);
+        assert_eq!(plan(&["--out", "d"]).unwrap().admin, None);
+    }
+
     /// Scenario: durations, sizes and ids as people write them.
     /// Guarantees: each is understood, or refused.
     #[test]

@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 
 use crate::body::{self, Budget};
 use crate::intake::Intake;
-use crate::limits::MANIFEST_BYTES_MAX;
+use crate::limits::{BODY_TIMEOUT, MANIFEST_BYTES_MAX};
 use crate::manifest;
 use crate::metrics::prometheus_text;
 use crate::refusal::Refusal;
@@ -45,7 +45,7 @@ pub(crate) async fn serve(intake: &Intake, request: Request<Incoming>) -> Respon
 
 async fn take_manifest(intake: &Intake, mut incoming: Incoming) -> Response<Reply> {
     // Its own budget: a full one must not keep the proof out.
-    let budget = Budget::default();
+    let budget = Budget::new(BODY_TIMEOUT);
     let body = match body::collect(&mut incoming, MANIFEST_BYTES_MAX, &budget).await {
         Ok(body) => body.chunks.concat(),
         Err(refusal) => return text(refusal.http_status(), &refusal.to_string()),

@@ -11,6 +11,7 @@ pub mod limits;
 
 mod collector;
 mod listen;
+mod tls;
 
 mod connection;
 
@@ -52,3 +53,4 @@ pub use decompress::Encoding;
 pub use faults::{Fault, Faults};
 pub use intake::{Format, KeptRequest, Protocol};
 pub use refusal::grpc_code;
+pub use tls::TlsFiles;
