@@ -25,10 +25,10 @@ use self::{
 use crate::{
     checkpoint::{Change, FileCheckpoint, FileKey, Publisher},
     config::{FilelogConfig, StartAt},
-    limits::{DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, MISSING_ROOT_INTERVAL},
+    limits::{DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, HEARTBEAT_INTERVAL, MISSING_ROOT_INTERVAL},
     metrics::Metrics,
     tail::identity::Inode,
-    worker::{WorkerHandle, WorkerMessage},
+    worker::{Heartbeat, WorkerHandle, WorkerMessage},
     world::{HashMap, LogTree, Opened, SharedClock},
 };
 
@@ -142,6 +142,7 @@ pub struct Discovery {
     clock: SharedClock,
     is_first_start: bool,
     is_first_scan: bool,
+    heartbeat: Arc<Heartbeat>,
     metrics: Arc<Metrics>,
 }
 
@@ -168,6 +169,7 @@ impl Discovery {
             } else {
                 DirectoryWatch::none(sender)
             },
+            heartbeat: Arc::new(Heartbeat::new(start.clock.now())),
             clock: start.clock,
             events,
             stop,
@@ -183,10 +185,18 @@ impl Discovery {
         (discovery, stopper)
     }
 
+    /// Shows that it makes progress: it beats for each directory, and at least each
+    /// [`HEARTBEAT_INTERVAL`].
+    pub fn heartbeat(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
+    }
+
     /// Scans, then follows events until it is stopped.
     pub fn run(mut self) {
         let mut next_scan = self.scan(self.clock.now());
         loop {
+            self.heartbeat.beat();
+            let wait = next_scan.saturating_duration_since(self.clock.now());
             crossbeam_channel::select! {
                 recv(self.stop) -> _ => return,
                 recv(self.events) -> event => {
@@ -195,7 +205,7 @@ impl Discovery {
                         next_scan = self.clock.now();
                     }
                 }
-                default(next_scan.saturating_duration_since(self.clock.now())) => {}
+                default(wait.min(HEARTBEAT_INTERVAL)) => {}
             }
             let now = self.clock.now();
             if now >= next_scan {
@@ -263,6 +273,7 @@ impl Discovery {
     fn scan_tree(&mut self, directory: Directory) {
         let mut pending = vec![directory];
         while let Some(directory) = pending.pop() {
+            self.heartbeat.beat();
             if self.scanner.is_new(&directory) {
                 // The watch comes first: what is made after it raises an event, and the scan sees
                 // what was made before.

@@ -28,8 +28,8 @@ use crate::{
     queue::Request,
     spool::{Spool, SpoolLink, SpoolMessage, SpoolStart},
     worker::{
-        KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage, WorkerState,
-        unix_ms,
+        Heartbeat, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
+        WorkerState, unix_ms,
     },
     world::{
         StateDisk,
@@ -85,6 +85,8 @@ struct RunningWorker {
 /// The running pipeline.
 pub struct Pipeline {
     discovery: (Sender<()>, JoinHandle<()>),
+    /// Discovery's.
+    heartbeat: Arc<Heartbeat>,
     workers: Vec<RunningWorker>,
     spool: Option<(Sender<SpoolMessage>, JoinHandle<()>)>,
     checkpoints: Option<Writer>,
@@ -145,6 +147,7 @@ impl Pipeline {
             watches: true,
             metrics: Arc::clone(&metrics),
         });
+        let heartbeat = discovery.heartbeat();
         let discovery_ended = Arc::new(AtomicBool::new(false));
         let mut ended = vec![("discovery", Arc::clone(&discovery_ended))];
         ended.extend(spool.as_ref().map(|spool| ("spool", Arc::clone(&spool.ended))));
@@ -155,6 +158,7 @@ impl Pipeline {
         })?;
         Ok(Self {
             discovery: (stopper, thread),
+            heartbeat,
             workers,
             spool: spool.map(|spool| (spool.messages, spool.thread)),
             checkpoints,
@@ -164,17 +168,22 @@ impl Pipeline {
         })
     }
 
-    /// A check that the pipeline makes progress: no thread has ended, every worker has given a sign
-    /// of life, and while requests wait, attempts to send them end, well or badly. It stays valid
+    /// A check that the pipeline makes progress: no thread has ended, discovery and every worker
+    /// have given a sign of life, and while requests wait, attempts to send them end, well or badly. It stays valid
     /// after the pipeline has ended.
     pub fn health(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
         let states: Vec<Arc<WorkerState>> =
             self.workers.iter().map(|worker| Arc::clone(&worker.handle.state)).collect();
         let metrics = Arc::clone(&self.metrics);
         let ended = self.ended.clone();
+        let discovery = Arc::clone(&self.heartbeat);
         move || {
             if let Some((name, _)) = ended.iter().find(|one| one.1.load(Ordering::Relaxed)) {
                 return Err(format!("the {name} thread has ended"));
+            }
+            let age = discovery.age();
+            if age > HEARTBEAT_AGE_MAX {
+                return Err(format!("discovery has stood still for {} s", age.as_secs()));
             }
             let last_attempt_unix_ms = metrics.last_attempt_unix_ms.get();
             for (number, state) in states.iter().enumerate() {
