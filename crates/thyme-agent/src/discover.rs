@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use globset::GlobMatcher;
 
 use self::{
@@ -26,10 +26,10 @@ use self::{
 use crate::{
     checkpoint::{Change, FileCheckpoint, FileKey, Publisher},
     config::{FilelogConfig, StartAt},
-    limits::{DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, MISSING_ROOT_INTERVAL},
+    limits::{DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, HEARTBEAT_INTERVAL, MISSING_ROOT_INTERVAL},
     metrics::Metrics,
     tail::identity::Inode,
-    worker::{WorkerHandle, WorkerMessage},
+    worker::{Heartbeat, WorkerHandle, WorkerMessage},
     world::{HashMap, LogTree, Opened, SharedClock},
 };
 
@@ -143,6 +143,7 @@ pub struct Discovery {
     clock: SharedClock,
     is_first_start: bool,
     is_first_scan: bool,
+    heartbeat: Arc<Heartbeat>,
     metrics: Arc<Metrics>,
 }
 
@@ -169,6 +170,7 @@ impl Discovery {
             } else {
                 DirectoryWatch::none(sender)
             },
+            heartbeat: Arc::new(Heartbeat::new(start.clock.now())),
             clock: start.clock,
             events,
             stop,
@@ -184,10 +186,18 @@ impl Discovery {
         (discovery, stopper)
     }
 
+    /// Shows that it makes progress: it beats for each directory, and at least each
+    /// [`HEARTBEAT_INTERVAL`].
+    pub fn heartbeat(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
+    }
+
     /// Scans, then follows events until it is stopped.
     pub fn run(mut self) {
         let mut next_scan = self.scan(self.clock.now());
         loop {
+            self.heartbeat.beat();
+            let wait = next_scan.saturating_duration_since(self.clock.now());
             crossbeam_channel::select! {
                 recv(self.stop) -> _ => return,
                 recv(self.events) -> event => {
@@ -196,7 +206,7 @@ impl Discovery {
                         next_scan = self.clock.now();
                     }
                 }
-                default(next_scan.saturating_duration_since(self.clock.now())) => {}
+                default(wait.min(HEARTBEAT_INTERVAL)) => {}
             }
             let now = self.clock.now();
             if now >= next_scan {
@@ -224,13 +234,8 @@ impl Discovery {
         // A directory that is being filled raises many events: a moment later, one look is enough.
         let deadline = self.clock.now() + EVENT_SETTLE_TIME;
         let mut dirty = BTreeSet::from([first]);
-        loop {
-            match self.events.recv_deadline(deadline) {
-                Ok(event) => {
-                    dirty.insert(event);
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            }
+        while let Ok(event) = self.events.recv_deadline(deadline) {
+            dirty.insert(event);
         }
         if dirty.contains(&DirectoryEvent::Lost) {
             self.metrics.event_overflows.increment();
@@ -265,6 +270,7 @@ impl Discovery {
     fn scan_tree(&mut self, directory: Directory) {
         let mut pending = vec![directory];
         while let Some(mut directory) = pending.pop() {
+            self.heartbeat.beat();
             if self.scanner.is_new(&directory) {
                 // The watch comes first: what is made after it raises an event, and the scan sees
                 // what was made before.
