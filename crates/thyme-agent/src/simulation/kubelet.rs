@@ -265,7 +265,8 @@ impl World {
     /// A line whose end comes later.
     fn write_beginning(&mut self, container: usize, stream: usize) {
         let max = self.plan.config.receivers[0].max_log_size_bytes;
-        let is_recognised = |bytes: usize| bytes % max == 0 || bytes % max >= PIECE_BYTES_MIN;
+        let is_recognised =
+            |bytes: usize| bytes.is_multiple_of(max) || bytes % max >= PIECE_BYTES_MIN;
         let whole = self.body_of(8 * BLOCK_BYTES);
         let cut = self.chance.between(PIECE_BYTES_MIN as u64, 5 * BLOCK_BYTES as u64) as usize;
         if ![whole.len(), cut, whole.len() - cut].into_iter().all(is_recognised) {
