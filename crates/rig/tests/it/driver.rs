@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const MARK: &str = "THYME_RIG_TEST";
 
 /// The variables that `rig` reads; a test must not depend on the caller's.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "RATE",
     "PODS",
     "DURATION",
