@@ -48,6 +48,12 @@ churn-test: binaries ## PODS=1000 pods that live for 50 ms come and go within DU
 test: ## Build and test everything that needs neither root nor network
 	$(CARGO) test --workspace
 
+# The tests' profile keeps its assertions; optimised, a run takes a fraction of the time.
+.PHONY: simulate
+simulate: ## Simulate the agent's core with SEEDS=2000 seeds, or with SEED=n alone; TRACE=1 shows all that happens
+	@SEEDS=$${SEEDS:-2000} CARGO_PROFILE_DEV_OPT_LEVEL=1 exec $(CARGO) test --quiet -p thyme-agent --lib \
+		simulation::seeds_keep_the_promises -- --exact
+
 .PHONY: lint
 lint: ## Check formatting, lints and documentation
 	$(CARGO) fmt --all --check

@@ -186,8 +186,11 @@ impl Worker {
             Encoder::new(exporter.compression, exporter.compression_level, spare_bytes_max)?;
         let (reply, settled) = unbounded();
         let (wake, woken) = unbounded();
-        let idle =
-            if watches { IdleWatch::new(wake, Arc::clone(&metrics)) } else { IdleWatch::none() };
+        let idle = if watches {
+            IdleWatch::new(wake, Arc::clone(&metrics))
+        } else {
+            IdleWatch::none(wake)
+        };
         Ok(Self {
             messages,
             woken,
@@ -243,6 +246,9 @@ impl Worker {
     pub(crate) fn step(&mut self) -> Result<Step, EncodeError> {
         self.state.beat();
         self.take_settlements();
+        // The spool shares the exporter's channel: room may come without a settlement.
+        self.hand_over();
+        crate::failpoint::hit("worker_turn");
         self.take_messages();
         if self.is_stopping {
             return self.drain();
@@ -381,7 +387,9 @@ impl Worker {
     fn close_batch(&mut self) -> Result<(), EncodeError> {
         let (records, source_bytes) = (self.batch.record_count, self.batch.source_bytes);
         let ranges: Arc<[_]> = self.batch.ranges.as_slice().into();
-        let to_spool = self.batch_goes_to_spool && !self.is_spool_useless();
+        // What was read before may still be in the spool: this must not overtake it.
+        let to_spool =
+            (self.batch_goes_to_spool || self.must_wait_for_spool()) && !self.is_spool_useless();
         self.batch_goes_to_spool = self.is_rescuing;
         if records == 0 {
             // Bytes without a record, such as a newline whose line has left: nothing to send.
@@ -396,6 +404,7 @@ impl Worker {
         let encoded = self.encoder.encode(&mut self.batch, |number| {
             groups.get(&number).map_or(&[][..], |group| &group.resource)
         })?;
+        crate::failpoint::hit("batch_encoded");
         self.metrics.requests.increment();
         if let Some(batch_send_size) = self.metrics.batch_send_size.get() {
             batch_send_size.record(records, &[]);
@@ -427,6 +436,7 @@ impl Worker {
                 self.divert(earlier);
             }
             self.keep(request);
+            crate::failpoint::hit("batch_sent_to_spool");
             return;
         }
         if self.outstanding_requests == 0 {
@@ -440,6 +450,7 @@ impl Worker {
         }
         self.unsent.push_back(request);
         self.hand_over();
+        crate::failpoint::hit("batch_handed_over");
     }
 
     /// Hands requests over as far as the exporter's channel has room, without ever waiting.
@@ -515,6 +526,7 @@ impl Worker {
         let now = self.clock.now();
         let timeout = self.config.config.thyme.shutdown_timeout;
         let is_first = self.drain_deadline.is_none();
+        crate::failpoint::hit("drain_begun");
         let deadline = *self.drain_deadline.get_or_insert(now + timeout);
         // Files without a name end with this process: they go to the spool even now.
         if let Some(due) = self.rescue(now)?.filter(|due| *due < deadline) {
@@ -526,10 +538,12 @@ impl Worker {
         if self.batch.opened_at.is_some() && !self.is_closing_blocked() {
             self.close_batch()?;
         }
+        crate::failpoint::hit("drain_sent");
         let is_settled = self.outstanding_requests == 0 && self.spool_pending_requests == 0;
         if !is_settled && now < deadline {
             return Ok(Step::Wait((deadline - now).min(HEARTBEAT_INTERVAL)));
         }
+        crate::failpoint::hit("drain_settled");
         self.lose_deleted(now);
         self.state.unsettled_requests.store(self.outstanding_requests as u64, Ordering::Relaxed);
         Ok(Step::End)

@@ -29,7 +29,7 @@ pub trait Clock: Send + Sync {
 }
 
 /// A log file that is open for reading, whatever its name is by now.
-pub trait LogFile: Send + fmt::Debug {
+pub trait LogFile: Send + Sync + fmt::Debug {
     /// Reads at an offset, as `pread(2)`; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Its length now, in bytes.

@@ -199,8 +199,8 @@ impl Scanner {
         for entry in entries {
             look.at_entry(&entry);
         }
-        let must_look_again = look.must_look_again;
         let found = look.finish();
+        let must_look_again = look.must_look_again;
         // A change within the clock's granularity of this look might not show in the time.
         let is_settled =
             |at: &SystemTime| wall.duration_since(*at).is_ok_and(|age| age > SETTLED_AFTER);
@@ -333,7 +333,7 @@ impl Look<'_> {
     }
 
     /// Compares with the last look, and opens what is new.
-    fn finish(mut self) -> Found {
+    fn finish(&mut self) -> Found {
         let mut found = Found::default();
         let new_directories = std::mem::take(&mut self.new_directories);
         let shared = |(path, places)| Directory::unwatched((path, self.scanner.shared(places)));
@@ -388,7 +388,9 @@ impl Look<'_> {
             self.scanner.metrics.file_errors.increment();
             return None;
         }
-        match self.scanner.open(self.directory, name, place) {
+        let opened = self.scanner.open(self.directory, name, place);
+        crate::failpoint::hit("file_opened");
+        match opened {
             Ok(Some(opened)) => Some(opened),
             Ok(None) => {
                 if self.known.refused.insert(name.to_owned()) {

@@ -24,12 +24,16 @@ pub(super) struct DirectoryWatch {
     /// `None` where the operating system has no instance left; scans find everything then.
     watches: Option<Watches<Arc<Path>>>,
     watched: HashMap<Arc<Path>, Watch>,
+    /// Keeps the channel open: without an instance nobody else does, and a closed one is always
+    /// ready.
+    _events: Sender<DirectoryEvent>,
     /// Whether it was said that a watch can't be had.
     complained: bool,
 }
 
 impl DirectoryWatch {
     pub(super) fn new(events: Sender<DirectoryEvent>, metrics: Arc<Metrics>) -> Self {
+        let kept = events.clone();
         let handler = move |notice| {
             metrics.directory_events.increment();
             let event = match notice {
@@ -54,12 +58,12 @@ impl DirectoryWatch {
                 tracing::warn!(%error, "no inotify instance: new files are found by scans only");
             })
             .ok();
-        Self { watches, watched: HashMap::new(), complained: false }
+        Self { watches, watched: HashMap::new(), _events: kept, complained: false }
     }
 
     /// No watches at all: scans find everything.
-    pub(super) fn none() -> Self {
-        Self { watches: None, watched: HashMap::new(), complained: true }
+    pub(super) fn none(events: Sender<DirectoryEvent>) -> Self {
+        Self { watches: None, watched: HashMap::new(), _events: events, complained: true }
     }
 
     /// Watches a directory; `false` when that isn't possible, and scans have to find its changes.

@@ -135,6 +135,8 @@ impl Agent {
 
     /// One step of every worker that chance has running.
     pub(super) fn work(&mut self) {
+        // A settlement that comes after its worker has ended moves no checkpoint.
+        let are_all_running = self.workers.iter().all(Option::is_some);
         for number in 0..self.workers.len() {
             let worker = &mut self.workers[number];
             if let Some(running) = worker
@@ -144,7 +146,11 @@ impl Agent {
             }
             self.check_conservation();
         }
-        self.shared.lock().truth.published();
+        let mut world = self.shared.lock();
+        world.note(|| "the workers have had their turn".to_owned());
+        if are_all_running {
+            world.truth.published();
+        }
     }
 
     /// One step of the spool.
@@ -207,6 +213,22 @@ impl Agent {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.discovery.is_none()
+    }
+
+    /// Where things are.
+    pub(super) fn summary(&self) -> String {
+        let metrics = &self.metrics;
+        format!(
+            "open lines {:?}, batches {:?}, requests {:?}, spool {:?} in {} requests and {} bytes, \
+             full {}",
+            metrics.queued_partial.get(),
+            metrics.queued_batch.get(),
+            metrics.queued_request.get(),
+            metrics.queued_spool.get(),
+            metrics.spool_requests.get(),
+            metrics.spool_bytes.get(),
+            metrics.spool_full.get()
+        )
     }
 
     /// Whether nothing is under way.

@@ -216,6 +216,7 @@ impl StateDisk for SimulatedDisk {
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
         let mut world = self.0.lock();
         world.disk_fault()?;
+        world.note(|| format!("sync directory {directory:?}"));
         let Disk { changes, durable_names, root_syncs, .. } = &mut world.disk;
         changes.retain(|change| {
             let is_synced = change.directory() == directory;
@@ -238,6 +239,10 @@ struct SimulatedFile {
 impl StateFile for SimulatedFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut world = self.shared.lock();
+        world.note(|| {
+            let text = String::from_utf8_lossy(bytes);
+            format!("append {} bytes to disk file {}: {text:?}", bytes.len(), self.id)
+        });
         let room = world.disk.room(self.id);
         if (bytes.len() as u64) > room {
             world.disk.errors += 1;
@@ -256,6 +261,7 @@ impl StateFile for SimulatedFile {
     fn sync(&mut self) -> io::Result<()> {
         let mut world = self.shared.lock();
         world.disk_fault()?;
+        world.note(|| format!("sync disk file {}", self.id));
         let file = &mut world.disk.files[self.id];
         file.synced.clone_from(&file.bytes);
         Ok(())

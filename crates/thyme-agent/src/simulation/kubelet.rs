@@ -309,7 +309,11 @@ impl World {
                 self.kubelet.containers[container].live
             )
         };
-        self.note(|| format!("line {line} {} bytes to {} up to {end}", bytes.len(), path()));
+        let one = &self.truth.lines[line];
+        let kind = (one.stream, if one.is_partial { "P" } else { "F" });
+        self.note(|| {
+            format!("line {line} {kind:?} {} bytes to {} up to {end}", bytes.len(), path())
+        });
     }
 
     /// One step of a rotation.

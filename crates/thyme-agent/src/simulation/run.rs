@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     export::simulated::message_of_kept,
-    spool::segment::{self, Found},
+    spool::{
+        read_cursor,
+        segment::{self, Found},
+    },
     world::StateDisk,
 };
 
@@ -227,11 +230,12 @@ impl Run {
         let place = content.map(|content| (content.names, content.opened_in));
         Err(format!(
             "{} lines are missing, the first is {first} of {}, written at {}: names and last life \
-             of its file {place:?}, now in life {}",
+             of its file {place:?}, now in life {}; {}",
             missing.len(),
             world.kubelet.containers[line.container].identity,
             line.written_at,
-            world.generation
+            world.generation,
+            self.agent.as_ref().map(Agent::summary).unwrap_or_default()
         ))
     }
 
@@ -261,10 +265,11 @@ impl Run {
     }
 }
 
-/// The lines that are in the spool's segments.
+/// The lines that the spool would send after the next start.
 fn kept_lines(shared: &Shared) -> BTreeSet<usize> {
     let faults = std::mem::take(&mut shared.lock().faults);
     let disk = SimulatedDisk(shared.clone());
+    let done = read_cursor(&disk);
     let mut lines = BTreeSet::new();
     for name in disk.names("spool").expect("no faults") {
         let file = disk.open(&format!("spool/{name}")).expect("no faults");
@@ -272,8 +277,9 @@ fn kept_lines(shared: &Shared) -> BTreeSet<usize> {
         while name.ends_with(".segment") {
             match segment::look(&*file, at, length).expect("no faults") {
                 Found::Record(header) => {
-                    if let Some(body) = segment::read_body(&*file, at, &header).expect("no faults")
-                    {
+                    let body = segment::read_body(&*file, at, &header).expect("no faults");
+                    let is_done = done.skip(header.id) > header.id;
+                    if let Some(body) = body.filter(|_| !is_done) {
                         let bytes = header.uncompressed_bytes as usize;
                         let message = message_of_kept(body, header.compression, bytes);
                         lines.extend(shared.lock().lines_of(&message));

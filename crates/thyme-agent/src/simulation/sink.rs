@@ -42,6 +42,10 @@ pub(super) struct SinkState {
 /// The records of a message, each as the pieces that it consists of.
 type Records = Vec<Vec<Piece>>;
 
+fn lines_of(records: &Records) -> Vec<usize> {
+    records.iter().flatten().map(|piece| piece.line).collect()
+}
+
 impl World {
     fn mood(&mut self) -> Mood {
         if !self.faults {
@@ -91,7 +95,7 @@ impl World {
 
     /// The lines of a message.
     pub(super) fn lines_of(&mut self, message: &[u8]) -> Vec<usize> {
-        self.read_message(message, false).into_iter().flatten().map(|piece| piece.line).collect()
+        lines_of(&self.read_message(message, false))
     }
 
     fn read_record(
@@ -235,7 +239,9 @@ pub(super) struct SimulatedNetwork(pub(super) Shared);
 impl Network for SimulatedNetwork {
     fn taken(&self, message: &[u8]) {
         let mut world = self.0.lock();
-        for record in world.read_message(message, false) {
+        let records = world.read_message(message, false);
+        world.note(|| format!("lines {:?} leave the queue", lines_of(&records)));
+        for record in records {
             world.truth.sent_first(&record);
         }
     }
@@ -246,8 +252,7 @@ impl Network for SimulatedNetwork {
         let (answer, wait) = world.decide(&records, message.len());
         let at = world.now + wait.as_nanos() as u64;
         world.note(|| {
-            let lines: Vec<usize> = records.iter().flatten().map(|piece| piece.line).collect();
-            format!("attempt with lines {lines:?}: {answer:?} after {wait:?}")
+            format!("attempt with lines {:?}: {answer:?} after {wait:?}", lines_of(&records))
         });
         world.sink.attempts += 1;
         let attempt = world.sink.attempts;
@@ -266,7 +271,9 @@ impl Network for SimulatedNetwork {
 
     fn settled(&self, message: &[u8]) {
         let mut world = self.0.lock();
-        for record in world.read_message(message, false) {
+        let records = world.read_message(message, false);
+        world.note(|| format!("lines {:?} are settled", lines_of(&records)));
+        for record in records {
             world.truth.settled(&record);
         }
     }

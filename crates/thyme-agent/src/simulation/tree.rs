@@ -234,7 +234,7 @@ impl World {
         if self.is_up && was_opened {
             return;
         }
-        let kept = &self.kept;
+        let kept = &self.truth.in_spool.clone();
         for (_, line) in
             self.tree.contents[content].lines.iter().filter(|one| !kept.contains(&one.1))
         {
@@ -246,7 +246,7 @@ impl World {
     /// it.
     pub(super) fn agent_ended(&mut self, kept: &BTreeSet<usize>) {
         self.is_up = false;
-        self.kept.clone_from(kept);
+        self.truth.in_spool.clone_from(kept);
         for content in self.tree.contents.iter().filter(|content| content.names == 0) {
             for (_, line) in content.lines.iter().filter(|(_, line)| !kept.contains(line)) {
                 self.truth.excuse(*line);
@@ -280,6 +280,8 @@ impl World {
             self.note(|| format!("log files: error {code}"));
             // A file that can't be compared with its checkpoint is read from the start.
             self.truth.forget_checkpoints();
+            // What can't be opened or compared now is read after what can.
+            self.truth.forget_order();
             return Err(io::Error::from_raw_os_error(code));
         }
         Ok(())
@@ -338,11 +340,7 @@ impl LogTree for SimulatedTree {
         let mut world = self.0.lock();
         world.somebody_acts();
         let code = world.chance.pick(&[ACCESS_DENIED, TOO_MANY_OPEN_FILES, INPUT_OUTPUT]);
-        if let Err(error) = world.tree_fault(code) {
-            // What can't be opened now is read after what can.
-            world.truth.forget_order();
-            return Err(error);
-        }
+        world.tree_fault(code)?;
         let path = root.join(relative);
         let id = world.file_at(text(&path));
         let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;

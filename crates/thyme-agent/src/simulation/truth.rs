@@ -3,7 +3,7 @@
 //! Every body says which line it belongs to and where in it, so that any piece of it that arrives
 //! is recognised without knowing how the agent cut or joined lines.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 
@@ -116,6 +116,8 @@ pub(super) struct Truth {
     synced: Vec<usize>,
     /// The last line that was sent for the first time, by container and stream.
     sent_last: HashMap<(usize, usize), usize>,
+    /// Lines that the spool held when the agent ended last.
+    pub(super) in_spool: BTreeSet<usize>,
     /// Whether the order is not promised.
     has_no_order: bool,
     /// Lines that arrived once more.
@@ -231,9 +233,23 @@ impl Truth {
             if !self.lines[line].is_partial {
                 return Err(format!("what follows line {line} was joined to it"));
             }
+            line = self.next_fragment(line, rest)?;
+            start = 0;
+        }
+    }
+
+    /// The line that goes on with a fragment. After a restart what has arrived is not read again, and
+    /// what was truncated can't be read: such a line may be left out.
+    fn next_fragment(&self, mut line: usize, rest: &[u8]) -> Result<usize, String> {
+        loop {
             line =
                 self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
-            start = 0;
+            let next = &self.lines[line];
+            let length = next.body.len().min(rest.len());
+            let may_be_left_out = next.has_arrived() || next.is_excused;
+            if !may_be_left_out || next.body[..length] == rest[..length] {
+                return Ok(line);
+            }
         }
     }
 
@@ -288,8 +304,11 @@ impl Truth {
             line.arrived.add(piece, Coming { generation, is_uncertain });
             if !before.is_empty() {
                 self.duplicates += 1;
+                // A request may be in the spool although no checkpoint says so.
+                let was_in_spool = self.in_spool.contains(&piece.line);
                 let is_excused = |coming: &Coming| {
-                    coming.is_uncertain || (coming.generation != generation && !is_kept && !is_calm)
+                    let is_old = coming.generation != generation && !is_kept;
+                    coming.is_uncertain || ((is_old || was_in_spool) && !is_calm)
                 };
                 if let Some(coming) = before.iter().find(|coming| !is_excused(coming)) {
                     self.fail(|| {
@@ -336,6 +355,8 @@ impl Truth {
             kept.extend(saved);
         }
         if used_spool {
+            // A copy in the spool overtakes what was read before it and not copied.
+            self.sent_last.clear();
             kept.clear();
         }
         for line in kept {

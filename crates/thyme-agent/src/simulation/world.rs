@@ -3,7 +3,6 @@
 //! seed.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -39,8 +38,6 @@ pub(super) struct World {
     pub(super) is_up: bool,
     /// Errors of log files so far.
     pub(super) read_errors: u64,
-    /// Lines that the spool held when the agent ended last.
-    pub(super) kept: BTreeSet<usize>,
     pub(super) tree: Tree,
     pub(super) disk: Disk,
     pub(super) kubelet: Kubelet,
@@ -64,7 +61,6 @@ impl Shared {
             generation: 0,
             is_up: false,
             read_errors: 0,
-            kept: BTreeSet::new(),
             tree: Tree::default(),
             disk: Disk::default(),
             kubelet: Kubelet::default(),

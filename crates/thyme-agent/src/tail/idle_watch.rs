@@ -27,11 +27,15 @@ pub struct IdleWatch {
     watches: Option<Watches<u32>>,
     /// Groups whose files are watched.
     armed: HashMap<u32, Watch>,
+    /// Keeps the channel open: without an instance nobody else does, and a closed one is always
+    /// ready, so that the worker would never sleep.
+    _woken: Sender<Woken>,
 }
 
 impl IdleWatch {
     /// Watches that report to `woken`, which must be unbounded or never full for long.
     pub fn new(woken: Sender<Woken>, metrics: Arc<Metrics>) -> Self {
+        let kept = woken.clone();
         let handler = move |notice| {
             metrics.file_events.increment();
             // A worker that has ended needs no more events.
@@ -46,12 +50,12 @@ impl IdleWatch {
                 tracing::warn!(%error, "no inotify instance for idle files: they are polled");
             })
             .ok();
-        Self { watches, armed: HashMap::new() }
+        Self { watches, armed: HashMap::new(), _woken: kept }
     }
 
     /// No watches: idle files are polled.
-    pub fn none() -> Self {
-        Self { watches: None, armed: HashMap::new() }
+    pub fn none(woken: Sender<Woken>) -> Self {
+        Self { watches: None, armed: HashMap::new(), _woken: woken }
     }
 
     /// Watches a group's idle file; `false` when that isn't possible and it must be polled.

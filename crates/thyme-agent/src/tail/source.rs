@@ -1,7 +1,10 @@
 //! Bytes of one log file from an offset on: a plain file, or a `.gz` archive in its decompressed
 //! offsets. It must not know what the bytes mean.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
 
 use flate2::read::MultiGzDecoder;
 
@@ -32,22 +35,21 @@ impl Source {
     /// Of an archive: its compressed bytes that were not read.
     pub fn rest_bytes(&self) -> Option<u64> {
         let Self::Archive(archive) = self else { return None };
-        let Sequential { file, offset } = archive.decoder.as_ref()?.get_ref();
+        let Sequential { file, offset } = archive.decoder.get_ref();
         Some(file.length().ok()?.saturating_sub(*offset))
     }
 
     /// The file itself.
-    pub fn file(&self) -> Option<&dyn LogFile> {
+    pub fn file(&self) -> &dyn LogFile {
         match self {
-            Self::Plain(file) => Some(&**file),
-            Self::Archive(archive) => Some(&*archive.decoder.as_ref()?.get_ref().file),
+            Self::Plain(file) => &**file,
+            Self::Archive(archive) => &*archive.file,
         }
     }
 
     /// Its bytes from the start, whatever has been read; [`Source::fill`] doesn't notice.
     pub fn from_start(&self) -> Box<dyn Read + '_> {
-        let Some(file) = self.file() else { return Box::new(io::empty()) };
-        let plain = Sequential { file, offset: 0 };
+        let plain = Sequential { file: self.file(), offset: 0 };
         match self {
             Self::Plain(_) => Box::new(plain),
             Self::Archive(_) => Box::new(MultiGzDecoder::new(plain)),
@@ -65,8 +67,9 @@ impl Source {
 
 /// A `.gz` archive, read from its start to its end.
 pub struct Archive {
-    /// `None` only while it is begun anew.
-    decoder: Option<MultiGzDecoder<Sequential<Box<dyn LogFile>>>>,
+    /// Its compressed bytes, which the decoder reads.
+    file: Arc<dyn LogFile>,
+    decoder: MultiGzDecoder<Sequential<Arc<dyn LogFile>>>,
     /// Decompressed offset of what the decoder gives next.
     decoded: u64,
     /// The unfinished line that was given back, which precedes `decoded`.
@@ -78,15 +81,17 @@ pub struct Archive {
 impl Archive {
     /// Opens it at the start.
     pub fn new(file: Box<dyn LogFile>) -> Self {
-        let decoder = Some(MultiGzDecoder::new(Sequential { file, offset: 0 }));
-        Self { decoder, decoded: 0, carry: Vec::new(), ended: false }
+        Self::from_start(Arc::from(file))
+    }
+
+    fn from_start(file: Arc<dyn LogFile>) -> Self {
+        let decoder = MultiGzDecoder::new(Sequential { file: Arc::clone(&file), offset: 0 });
+        Self { file, decoder, decoded: 0, carry: Vec::new(), ended: false }
     }
 
     /// Goes back to the start, since a decoder can't be trusted after a failed read.
     fn rewind(&mut self) {
-        if let Some(decoder) = self.decoder.take() {
-            *self = Self::new(decoder.into_inner().file);
-        }
+        *self = Self::from_start(Arc::clone(&self.file));
     }
 
     /// The head of what it holds.
@@ -125,7 +130,7 @@ impl Archive {
     }
 
     fn decode(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.decoder.as_mut().map_or(Ok(0), |decoder| retry(|| decoder.read(buffer)))
+        retry(|| self.decoder.read(buffer))
     }
 
     /// Decompresses and forgets up to `offset`, with `scratch` as the place for it.
@@ -155,7 +160,7 @@ impl Read for Sequential<&dyn LogFile> {
     }
 }
 
-impl Read for Sequential<Box<dyn LogFile>> {
+impl Read for Sequential<Arc<dyn LogFile>> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read_at(buffer, self.offset)?;
         self.offset += read as u64;

@@ -23,7 +23,6 @@ use super::{identity::Inode, source::Source};
 use crate::{
     limits::FIRST_LINE_BYTES_MAX,
     parse::uid::{FILE_DIGITS, FileDigits},
-    world::LogFile,
 };
 
 /// Bytes of the hash that are kept: among ten thousand million files, two have the same by chance
@@ -54,7 +53,7 @@ pub struct Birth {
 impl Birth {
     /// Of an open file, whose number is known.
     pub fn of(source: &Source, inode: Inode) -> Self {
-        Self { inode, unix_nano: source.file().and_then(LogFile::born_unix_nanos).unwrap_or(0) }
+        Self { inode, unix_nano: source.file().born_unix_nanos().unwrap_or(0) }
     }
 }
 

@@ -161,6 +161,7 @@ impl Worker {
             file.continuation = None;
             self.attention.ending.insert(id);
         }
+        crate::failpoint::hit("file_finished");
         self.publish(&[id]);
         Ok(())
     }
@@ -168,6 +169,7 @@ impl Worker {
     /// Reads what is there and parses its complete lines.
     fn read_file(&mut self, number: u32, id: u32) -> Result<Read, EncodeError> {
         let Some(filled) = self.fill(number, id) else { return Ok(Read::Failed) };
+        crate::failpoint::hit("file_read");
         let mut at = 0;
         loop {
             let (consumed, stop) = self.parse(number, id, at, filled);
@@ -185,6 +187,7 @@ impl Worker {
             // A line that is longer than may be waited for leaves in pieces.
             at = self.parse_unterminated(number, id, filled)?;
         }
+        crate::failpoint::hit("lines_parsed");
         self.give_back(id, at, filled);
         Ok(if at == 0 { Read::End } else { Read::Taken(at as u64) })
     }

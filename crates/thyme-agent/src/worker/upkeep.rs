@@ -182,6 +182,7 @@ impl Worker {
             && !gone.is_empty()
         {
             checkpoints.publish(gone);
+            crate::failpoint::hit("file_forgotten");
         }
     }
 
