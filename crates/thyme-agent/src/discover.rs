@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use globset::GlobMatcher;
 
 use self::{
@@ -224,13 +224,8 @@ impl Discovery {
         // A directory that is being filled raises many events: a moment later, one look is enough.
         let deadline = self.clock.now() + EVENT_SETTLE_TIME;
         let mut dirty = BTreeSet::from([first]);
-        loop {
-            match self.events.recv_deadline(deadline) {
-                Ok(event) => {
-                    dirty.insert(event);
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            }
+        while let Ok(event) = self.events.recv_deadline(deadline) {
+            dirty.insert(event);
         }
         if dirty.contains(&DirectoryEvent::Lost) {
             self.metrics.event_overflows.increment();
