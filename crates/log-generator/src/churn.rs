@@ -35,8 +35,10 @@ impl Lifetime {
     /// How many of a pod's `lines` should have been written at an age: the first at its start, all
     /// at its end.
     pub fn lines_due(&self, lines: u64, age: Duration) -> u64 {
-        let share = (age.as_secs_f64() / self.lives_for.as_secs_f64()).min(1.0);
-        lines.min(1 + (lines as f64 * share) as u64)
+        let age = age.min(self.lives_for);
+        let due = u128::from(lines) * age.as_nanos() / self.lives_for.as_nanos().max(1);
+        // At most `lines`, since the age is at most the lifetime.
+        lines.min(1 + u64::try_from(due).unwrap_or(lines))
     }
 }
 

@@ -137,6 +137,18 @@ pub struct Worker {
     drain_deadline: Option<Instant>,
 }
 
+fn batch_limits(config: &Config) -> BatchLimits {
+    let batch = &config.batch;
+    let records_max = match batch.send_batch_max_size {
+        0 => batch.send_batch_size,
+        max => max.min(batch.send_batch_size),
+    };
+    BatchLimits {
+        bytes_max: config.thyme.request_bytes_max,
+        records_max: if records_max == 0 { u64::MAX } else { records_max },
+    }
+}
+
 /// The ends of a worker's channels that it is given.
 pub struct WorkerChannels {
     /// From discovery and the pipeline.
@@ -172,15 +184,7 @@ impl Worker {
         let now = clock.now();
         let WorkerChannels { messages, requests, spool, checkpoints } = channels;
         let (thyme, exporter) = (&config.config.thyme, &config.config.exporter);
-        let batch_config = &config.config.batch;
-        let records_max = match batch_config.send_batch_max_size {
-            0 => batch_config.send_batch_size,
-            max => max.min(batch_config.send_batch_size),
-        };
-        let limits = BatchLimits {
-            bytes_max: thyme.request_bytes_max,
-            records_max: if records_max == 0 { u64::MAX } else { records_max },
-        };
+        let limits = batch_limits(&config.config);
         let spare_bytes_max = SPARE_REQUESTS * thyme.request_bytes_max;
         let encoder =
             Encoder::new(exporter.compression, exporter.compression_level, spare_bytes_max)?;
