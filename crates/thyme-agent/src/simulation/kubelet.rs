@@ -217,7 +217,7 @@ impl World {
         let max = self.plan.config.receivers[0].max_log_size_bytes as u64;
         let bytes = if self.chance.one_in(self.plan.long_odds) {
             self.chance.between(max.min(5_000), (4 * max).min(12_000))
-        } else if self.chance.one_in(25) {
+        } else if self.plan.truncate_weight == 0 && self.chance.one_in(25) {
             0
         } else {
             self.chance.between(PIECE_BYTES_MIN as u64, 200)

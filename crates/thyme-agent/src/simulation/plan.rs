@@ -94,7 +94,7 @@ impl Plan {
     pub(super) fn draw(chance: &mut Chance) -> Self {
         // Each fault is left out in about every other run.
         let mut odds = |usual: u64| if chance.one_in(2) { usual } else { 0 };
-        let (rotate_weight, pod_weight, restart_weight) = (odds(8), odds(2), odds(1));
+        let (rotate_weight, pod_weight, restart_weight) = (odds(8), odds(1), odds(1));
         let (partial_odds, malformed_odds, long_odds) = (odds(6), odds(20), odds(30));
         let (unterminated_odds, tree_fault_odds, race_odds) = (odds(40), odds(60), odds(20));
         let (disk_fault_odds, kill_odds, power_odds) = (odds(40), odds(80), odds(160));

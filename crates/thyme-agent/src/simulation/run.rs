@@ -24,7 +24,7 @@ use crate::{
 const CALM_TURNS_MAX: u32 = 20_000;
 
 /// Share of the lines of a run that may be missing with an excuse, in percent.
-const EXCUSED_PERCENT_MAX: usize = 90;
+const EXCUSED_PERCENT_MAX: usize = 95;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl Run {
     fn fate(&mut self) {
         let plan = self.shared.lock().plan.clone();
         let Some(agent) = &mut self.agent else {
-            if self.shared.lock().generation == 0 || self.one_in(10) {
+            if self.shared.lock().generation == 0 || self.one_in(3) {
                 self.start();
             }
             return;

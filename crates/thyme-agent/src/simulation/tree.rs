@@ -14,7 +14,7 @@ use super::{
     world::{Shared, World, unix_nanos},
 };
 use crate::{
-    tail::identity::Inode,
+    tail::identity::{HEAD_BYTES_MAX, Inode},
     world::{DirectoryState, Entry, EntryKind, LogFile, LogTree, Opened},
 };
 
@@ -373,7 +373,10 @@ impl LogFile for SimulatedFile {
         world.somebody_acts();
         world.tree_fault(INPUT_OUTPUT)?;
         let node = &mut world.tree.nodes[self.id];
-        node.read_from = offset;
+        // What is read to recognise a file is not taken.
+        if buffer.len() > HEAD_BYTES_MAX {
+            node.read_from = offset;
+        }
         let start = node.bytes.len().min(offset as usize);
         let read = buffer.len().min(node.bytes.len() - start);
         buffer[..read].copy_from_slice(&node.bytes[start..start + read]);

@@ -118,6 +118,8 @@ pub(super) struct Truth {
     sent_last: HashMap<(usize, usize), usize>,
     /// Lines that the spool held when the agent ended last.
     pub(super) in_spool: BTreeSet<usize>,
+    /// What is in the checkpoints of this life of the agent may be withdrawn.
+    distrusts_checkpoints: bool,
     /// Whether the order is not promised.
     has_no_order: bool,
     /// Lines that arrived once more.
@@ -286,7 +288,9 @@ impl Truth {
             }
             let of = (line.container, line.stream);
             let before = self.sent_last.insert(of, piece.line);
-            if !self.has_no_order && before.is_some_and(|before| before > piece.line) {
+            // What the spool held goes first, whatever was read before it.
+            let has_order = !self.has_no_order && self.in_spool.is_empty();
+            if has_order && before.is_some_and(|before| before > piece.line) {
                 let before = before.unwrap_or_default();
                 self.fail(|| format!("line {} was sent after line {before} of {of:?}", piece.line));
             }
@@ -354,13 +358,15 @@ impl Truth {
         if !power {
             kept.extend(saved);
         }
-        if used_spool {
-            // A copy in the spool overtakes what was read before it and not copied.
-            self.sent_last.clear();
+        if used_spool || std::mem::take(&mut self.distrusts_checkpoints) {
             kept.clear();
         }
         for line in kept {
             self.lines[line].is_kept = true;
+        }
+        // A copy in the spool overtakes what was read before it and not copied.
+        if used_spool || !self.in_spool.is_empty() {
+            self.sent_last.clear();
         }
         self.settled.clear();
         self.published.clear();
@@ -378,6 +384,7 @@ impl Truth {
 
     /// A checkpoint could not be trusted, for a reason that is no fault: duplicates are excused.
     pub(super) fn forget_checkpoints(&mut self) {
+        self.distrusts_checkpoints = true;
         for line in &mut self.lines {
             line.is_kept = false;
         }

@@ -124,8 +124,8 @@ impl Worker {
             group.next_poll = now + ROTATION_GRACE;
             return Ok(Progress::At(group.next_poll));
         }
-        if at_end_for >= UNTERMINATED_LINE_WAIT {
-            self.take_unterminated(number, id)?;
+        if at_end_for >= UNTERMINATED_LINE_WAIT && !self.take_unterminated(number, id)? {
+            return Ok(Progress::Again);
         }
         Ok(self.rest(number, now))
     }
@@ -155,7 +155,9 @@ impl Worker {
 
     /// The file was read to its end, and nothing more will be written to it.
     fn finish_file(&mut self, number: u32, id: u32, now: Instant) -> Result<(), EncodeError> {
-        self.take_unterminated(number, id)?;
+        if !self.take_unterminated(number, id)? {
+            return Ok(());
+        }
         if let Some(file) = self.files.get_mut(&id) {
             file.finished_at = Some(now);
             file.continuation = None;
@@ -273,16 +275,21 @@ impl Worker {
         (consumed, stop)
     }
 
-    /// Lets the beginning of a line go that has waited long enough, if there is one.
-    fn take_unterminated(&mut self, number: u32, id: u32) -> Result<(), EncodeError> {
+    /// Lets the beginning of a line go that has waited long enough, if there is one; `false` when its
+    /// end has come meanwhile, so that it must be read as any other.
+    fn take_unterminated(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
         while let Some(filled) = self.fill(number, id).filter(|filled| *filled > 0) {
+            if memchr::memchr(b'\n', &self.buffer[..filled]).is_some() {
+                self.give_back(id, 0, filled);
+                return Ok(false);
+            }
             let taken = self.parse_unterminated(number, id, filled)?;
             self.give_back(id, taken, filled);
             if taken == 0 {
                 break;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn parse_unterminated(
