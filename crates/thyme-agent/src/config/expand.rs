@@ -11,6 +11,9 @@ use super::{
     read::Problems,
 };
 
+/// How deep references may lie in references: the expansion recurses.
+const REFERENCE_NESTING_MAX: u32 = 32;
+
 /// Looks up a variable.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -32,7 +35,7 @@ fn expand_at(path: &str, node: &mut Node, lookup: Lookup<'_>, problems: &Problem
                 expand_at(&format!("{path}[{index}]"), item, lookup, problems);
             }
         }
-        Value::Text(text) if text.contains('$') => match expand_text(text, lookup) {
+        Value::Text(text) if text.contains('$') => match expand_text(text, lookup, 0) {
             Ok(Expanded { text, whole: true }) => retype(node, text),
             Ok(Expanded { text, whole: false }) => node.value = Value::Text(text),
             Err(message) => problems.add(node.line, path, message),
@@ -69,7 +72,11 @@ struct Expanded {
     whole: bool,
 }
 
-fn expand_text(text: &str, lookup: Lookup<'_>) -> Result<Expanded, String> {
+/// Expands a text that lies in `depth` references.
+fn expand_text(text: &str, lookup: Lookup<'_>, depth: u32) -> Result<Expanded, String> {
+    if depth > REFERENCE_NESTING_MAX {
+        return Err(format!("references are nested deeper than {REFERENCE_NESTING_MAX}"));
+    }
     let mut out = String::with_capacity(text.len());
     let mut whole = false;
     let mut rest = text;
@@ -83,7 +90,7 @@ fn expand_text(text: &str, lookup: Lookup<'_>) -> Result<Expanded, String> {
             let end = closing_brace(reference)
                 .ok_or_else(|| "`${` without its `}`; a dollar sign is written `$$`".to_owned())?;
             whole = rest.len() == text.len() && dollar == 0 && end + 1 == reference.len();
-            out.push_str(&resolve(&reference[..end], lookup)?);
+            out.push_str(&resolve(&reference[..end], lookup, depth)?);
             rest = &reference[end + 1..];
         } else {
             out.push('$');
@@ -111,7 +118,7 @@ fn closing_brace(text: &str) -> Option<usize> {
 }
 
 /// What stands for `${reference}`.
-fn resolve(reference: &str, lookup: Lookup<'_>) -> Result<String, String> {
+fn resolve(reference: &str, lookup: Lookup<'_>, depth: u32) -> Result<String, String> {
     let (scheme, variable) = match reference.split_once(':') {
         Some((scheme, variable)) if !scheme.contains('$') => (scheme, variable),
         _ => ("env", reference),
@@ -123,13 +130,13 @@ fn resolve(reference: &str, lookup: Lookup<'_>) -> Result<String, String> {
         Some((name, default)) => (name, Some(default)),
         None => (variable, None),
     };
-    let name = expand_text(name, lookup)?.text;
+    let name = expand_text(name, lookup, depth + 1)?.text;
     if !is_name(&name) {
         return Err(format!("`{name}` can't be the name of an environment variable"));
     }
     match (lookup(&name), default) {
         (Some(value), _) => Ok(value),
-        (None, Some(default)) => Ok(expand_text(default, lookup)?.text),
+        (None, Some(default)) => Ok(expand_text(default, lookup, depth + 1)?.text),
         (None, None) => Err(format!(
             "the environment variable `{name}` is not set; \
              `${{env:{name}:-}}` would be empty without it"
@@ -210,6 +217,21 @@ mod tests {
         assert_eq!(password.text.as_deref(), Some("$pa$$${HOST}: *x"));
         assert_eq!(password.value, Value::Text("$pa$$${HOST}: *x".into()));
         assert_eq!(value("x ${env:PASSWORD}"), Value::Text("x $pa$$${HOST}: *x".into()));
+    }
+
+    /// Scenario: references in references, 32 deep, 33 deep, and 100,000 deep.
+    /// Guarantees: the first is replaced, the others are errors, and the stack holds.
+    #[test]
+    fn nested_references_are_bounded() {
+        let nested = |depth| format!("{}x{}", "${env:NONE:-".repeat(depth), "}".repeat(depth));
+        let most = REFERENCE_NESTING_MAX as usize;
+        assert_eq!(value(&nested(most)), Value::Text("x".into()));
+        for depth in [most + 1, 100_000] {
+            assert_eq!(
+                expanded(&nested(depth)).unwrap_err(),
+                "f:7: key: references are nested deeper than 32"
+            );
+        }
     }
 
     /// Scenario: a variable that is not set, another scheme, a bad name, an open brace.
