@@ -66,7 +66,11 @@ impl Config {
     }
 }
 
-fn parse_with(text: &str, file: &str, lookup: expand::Lookup<'_>) -> Result<Config, ConfigError> {
+pub(crate) fn parse_with(
+    text: &str,
+    file: &str,
+    lookup: expand::Lookup<'_>,
+) -> Result<Config, ConfigError> {
     let problems = read::Problems::default();
     let config = read_document(text, lookup, &problems);
     let problems = problems.into_list(file);
