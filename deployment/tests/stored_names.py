@@ -63,6 +63,8 @@ def agent():
         found |= {Instrument(f"{name}_records", "{record}", kind), Instrument(f"{name}_bytes", "By", kind)}
     dropped = re.search(r'DROPPED: \[&str; 2\] =\s*\["(\w+)", "(\w+)"\]', catalog)
     found |= {Instrument(dropped[1], "{record}", "Counter"), Instrument(dropped[2], "By", "Counter")}
+    lost = re.search(r'LOST: &str = "(\w+)"', catalog)
+    found.add(Instrument(lost[1], "By", "Counter"))
 
     others = (telemetry / "instruments.rs").read_text()
     capacity = re.search(r'name: "(otelcol_exporter_queue_capacity)".*?unit: "([^"]+)"', others, re.DOTALL)

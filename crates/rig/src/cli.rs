@@ -49,10 +49,10 @@ pub struct KillOptions {
     #[arg(long, env = "KILLS", default_value_t = 20)]
     pub kills: u32,
     /// Shortest time between two kills.
-    #[arg(long, default_value = "300ms", value_parser = parse_duration)]
+    #[arg(long, env = "GAP_MIN", default_value = "300ms", value_parser = parse_duration)]
     pub gap_min: Duration,
     /// Longest time between two kills.
-    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    #[arg(long, env = "GAP_MAX", default_value = "3s", value_parser = parse_duration)]
     pub gap_max: Duration,
     /// The load.
     #[command(flatten)]
@@ -111,13 +111,13 @@ pub struct LoadOptions {
     #[arg(long, env = "AGENT", value_name = "COMMAND")]
     pub agent: Option<String>,
     /// Size at which a log file is rotated, such as 10MiB; log-generator's default unless given.
-    #[arg(long, value_parser = parse_bytes)]
+    #[arg(long, env = "ROTATE_SIZE", value_parser = parse_bytes)]
     pub rotate_size: Option<u64>,
     /// Files kept for each container, the live one included; log-generator's default unless given.
-    #[arg(long)]
+    #[arg(long, env = "ROTATE_FILES")]
     pub rotate_files: Option<u32>,
     /// How often sizes are looked at; log-generator's default unless given.
-    #[arg(long, value_parser = parse_duration)]
+    #[arg(long, env = "ROTATE_INTERVAL", value_parser = parse_duration)]
     pub rotate_interval: Option<Duration>,
     /// Seed of the lines, and of the moments of kills; random unless given.
     #[arg(long)]

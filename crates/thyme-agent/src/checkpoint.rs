@@ -334,15 +334,22 @@ impl Table {
         let disk = &*self.state.disk;
         let failed = |name: &'static str, action| CheckpointError::io(Path::new(name), action);
         let bytes = format::encode(self.files.values());
+        crate::failpoint::hit("checkpoint_begun");
         let mut file = disk.create(FRESH_NAME).map_err(failed(FRESH_NAME, "cannot create"))?;
+        crate::failpoint::hit("checkpoint_created");
         file.append(&bytes).map_err(failed(FRESH_NAME, "cannot write"))?;
+        crate::failpoint::hit("checkpoint_written");
         if sync {
             file.sync().map_err(failed(FRESH_NAME, "cannot sync"))?;
+            crate::failpoint::hit("checkpoint_synced");
             disk.link(FRESH_NAME, SYNCED_NAME).map_err(failed(SYNCED_NAME, "cannot link"))?;
+            crate::failpoint::hit("checkpoint_linked");
         }
         disk.rename(FRESH_NAME, CURRENT_NAME).map_err(failed(CURRENT_NAME, "cannot rename to"))?;
+        crate::failpoint::hit("checkpoint_renamed");
         if sync {
             disk.sync_directory("").map_err(failed("state directory", "cannot sync"))?;
+            crate::failpoint::hit("checkpoint_directory_synced");
         }
         Ok(())
     }

@@ -166,7 +166,7 @@ impl Discovery {
             watch: if start.watches {
                 DirectoryWatch::new(sender, Arc::clone(&start.metrics))
             } else {
-                DirectoryWatch::none()
+                DirectoryWatch::none(sender)
             },
             clock: start.clock,
             events,

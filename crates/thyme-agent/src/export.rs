@@ -158,7 +158,9 @@ async fn consume<S: Sink>(
         let Some(request) = request else { return };
         let reply = request.reply.clone();
         let settled = delivery.deliver(request).await;
+        crate::failpoint::hit("request_ended");
         // A worker that is gone has nothing to account for any more.
         reply.send(Settlement::Ended(settled)).ok();
+        crate::failpoint::hit("settlement_sent");
     }
 }

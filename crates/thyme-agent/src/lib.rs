@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod limits;
+pub mod failpoint;
 pub mod metrics;
 pub mod world;
 pub mod pipeline;

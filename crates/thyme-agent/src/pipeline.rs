@@ -220,10 +220,12 @@ impl Pipeline {
             report.unsettled_requests +=
                 worker.handle.state.unsettled_requests.load(Ordering::Relaxed);
         }
+        crate::failpoint::hit("workers_ended");
         if let Some((messages, thread)) = self.spool {
             drop(messages);
             join(thread, "spool");
         }
+        crate::failpoint::hit("spool_ended");
         report.unsettled_records = self.metrics.queued_request.get().0;
         if let Some(checkpoints) = self.checkpoints {
             checkpoints.finish();

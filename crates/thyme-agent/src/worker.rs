@@ -181,8 +181,11 @@ impl Worker {
             Encoder::new(exporter.compression, exporter.compression_level, spare_bytes_max)?;
         let (reply, settled) = unbounded();
         let (wake, woken) = unbounded();
-        let idle =
-            if watches { IdleWatch::new(wake, Arc::clone(&metrics)) } else { IdleWatch::none() };
+        let idle = if watches {
+            IdleWatch::new(wake, Arc::clone(&metrics))
+        } else {
+            IdleWatch::none(wake)
+        };
         Ok(Self {
             messages,
             woken,
@@ -237,6 +240,7 @@ impl Worker {
     pub(crate) fn step(&mut self) -> Result<Step, EncodeError> {
         self.state.beat();
         self.take_settlements();
+        crate::failpoint::hit("worker_turn");
         self.take_messages();
         if self.is_stopping {
             return self.drain();
@@ -361,6 +365,7 @@ impl Worker {
         let encoded = self.encoder.encode(&mut self.batch, |number| {
             groups.get(&number).map_or(&[][..], |group| &group.resource)
         })?;
+        crate::failpoint::hit("batch_encoded");
         self.metrics.requests.increment();
         if let Some(batch_send_size) = self.metrics.batch_send_size.get() {
             batch_send_size.record(records, &[]);
@@ -392,6 +397,7 @@ impl Worker {
                 self.divert(earlier);
             }
             self.keep(request);
+            crate::failpoint::hit("batch_sent_to_spool");
             return;
         }
         if self.outstanding_requests == 0 {
@@ -405,6 +411,7 @@ impl Worker {
         }
         self.unsent.push_back(request);
         self.hand_over();
+        crate::failpoint::hit("batch_handed_over");
     }
 
     /// Hands requests over as far as the exporter's channel has room, without ever waiting.
@@ -480,6 +487,7 @@ impl Worker {
         let now = self.clock.now();
         let timeout = self.config.config.thyme.shutdown_timeout;
         let is_first = self.drain_deadline.is_none();
+        crate::failpoint::hit("drain_begun");
         let deadline = *self.drain_deadline.get_or_insert(now + timeout);
         // Files without a name end with this process: they go to the spool even now.
         if let Some(due) = self.rescue(now)?.filter(|due| *due < deadline) {
@@ -491,10 +499,12 @@ impl Worker {
         if self.batch.opened_at.is_some() && !self.is_closing_blocked() {
             self.close_batch()?;
         }
+        crate::failpoint::hit("drain_sent");
         let is_settled = self.outstanding_requests == 0 && self.spool_pending_requests == 0;
         if !is_settled && now < deadline {
             return Ok(Step::Wait((deadline - now).min(HEARTBEAT_INTERVAL)));
         }
+        crate::failpoint::hit("drain_settled");
         self.lose_deleted(now);
         self.state.unsettled_requests.store(self.outstanding_requests as u64, Ordering::Relaxed);
         Ok(Step::End)

@@ -322,7 +322,9 @@ impl Look<'_> {
             self.scanner.metrics.file_errors.increment();
             return None;
         }
-        match self.scanner.open(self.directory, name, place) {
+        let opened = self.scanner.open(self.directory, name, place);
+        crate::failpoint::hit("file_opened");
+        match opened {
             Ok(Some(opened)) => Some(opened),
             Ok(None) => {
                 if self.known.refused.insert(name.to_owned()) {

@@ -23,12 +23,16 @@ pub(super) enum DirectoryEvent {
 pub(super) struct DirectoryWatch {
     /// `None` where the operating system has no instance left; scans find everything then.
     watcher: Option<INotifyWatcher>,
+    /// Keeps the channel open: without an instance nobody else does, and a closed one is always
+    /// ready.
+    _events: Sender<DirectoryEvent>,
     /// Whether it was said that a watch can't be had.
     complained: bool,
 }
 
 impl DirectoryWatch {
     pub(super) fn new(events: Sender<DirectoryEvent>, metrics: Arc<Metrics>) -> Self {
+        let kept = events.clone();
         let handler = move |event: notify::Result<Event>| {
             metrics.directory_events.increment();
             for event in to_events(event) {
@@ -47,12 +51,12 @@ impl DirectoryWatch {
                 tracing::warn!(%error, "no inotify instance: new files are found by scans only");
             })
             .ok();
-        Self { watcher, complained: false }
+        Self { watcher, _events: kept, complained: false }
     }
 
     /// No watches at all: scans find everything.
-    pub(super) fn none() -> Self {
-        Self { watcher: None, complained: true }
+    pub(super) fn none(events: Sender<DirectoryEvent>) -> Self {
+        Self { watcher: None, _events: events, complained: true }
     }
 
     /// Watches a directory; without a watch it is found to have changed by the next scan.

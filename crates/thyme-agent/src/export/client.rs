@@ -105,6 +105,7 @@ impl Client {
     ) -> Result<(Answer, bool), (Cause, Quote)> {
         let _in_flight = InFlight::new(&self.metrics);
         self.metrics.sent_bytes.add(part.body_bytes as u64);
+        crate::failpoint::hit("request_before_send");
         let request = self.request(part);
         let exchange = async { read_answer(lease.sender.send(request).await?).await };
         match tokio::time::timeout(self.timeout, exchange).await {
@@ -195,6 +196,7 @@ impl Sink for Client {
 
 /// Reads an answer; the flag is false where it was longer than we care to read.
 async fn read_answer(response: Response<Incoming>) -> hyper::Result<(Answer, bool)> {
+    crate::failpoint::hit("request_answered");
     let (head, mut incoming) = response.into_parts();
     let mut body = BytesMut::new();
     let mut trailers = None;

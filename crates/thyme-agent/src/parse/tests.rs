@@ -132,8 +132,8 @@ fn model(lines: &[Line]) -> Vec<Vec<u8>> {
 }
 
 proptest! {
-    /// Scenario: CRI and docker lines of two streams, whole and in fragments, between malformed
-    /// ones, with any bytes in them; read at once, or cut anywhere.
+    /// Scenario: row 9. CRI and docker lines of two streams, whole and in fragments, between
+    /// malformed ones, with any bytes in them; read at once, or cut anywhere.
     /// Guarantees: the bodies are the model's, byte by byte; each byte of the source is covered by
     /// the batch or held back by an open record, once; all records are counted.
     #[test]

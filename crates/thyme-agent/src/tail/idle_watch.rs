@@ -26,6 +26,9 @@ pub enum Woken {
 pub struct IdleWatch {
     /// `None` where the operating system has no instance left; idle files are polled then.
     watcher: Option<INotifyWatcher>,
+    /// Keeps the channel open: without an instance nobody else does, and a closed one is always
+    /// ready, so that the worker would never sleep.
+    _woken: Sender<Woken>,
     /// Paths that are watched, and whose they are.
     watched: HashMap<PathBuf, u32>,
 }
@@ -33,6 +36,7 @@ pub struct IdleWatch {
 impl IdleWatch {
     /// Watches that report to `woken`, which must be unbounded or never full for long.
     pub fn new(woken: Sender<Woken>, metrics: Arc<Metrics>) -> Self {
+        let kept = woken.clone();
         let handler = move |event: notify::Result<Event>| {
             metrics.file_events.increment();
             // A worker that has ended needs no more events.
@@ -53,12 +57,12 @@ impl IdleWatch {
                 tracing::warn!(%error, "no inotify instance for idle files: they are polled");
             })
             .ok();
-        Self { watcher, watched: HashMap::new() }
+        Self { watcher, _woken: kept, watched: HashMap::new() }
     }
 
     /// No watches: idle files are polled.
-    pub fn none() -> Self {
-        Self { watcher: None, watched: HashMap::new() }
+    pub fn none(woken: Sender<Woken>) -> Self {
+        Self { watcher: None, _woken: woken, watched: HashMap::new() }
     }
 
     /// Watches an idle file; `false` when that isn't possible and it must be polled.

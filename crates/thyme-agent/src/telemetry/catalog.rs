@@ -114,7 +114,7 @@ pub(super) const PLAIN: &[Plain] = &[
         "Bytes found in the spool at the start that are no whole request"),
     plain!(spool_errors, Counter, Queue, "thyme_spool_errors", "{error}",
         "Failures to write to the spool, or to find room in it"),
-    plain!(spool_full, Gauge, Queue, "thyme_spool_full", "1",
+    plain!(spool_full, Gauge, Queue, "thyme_spool_full", "{state}",
         "1 while the spool takes nothing for want of room"),
     plain!(checkpoints_written, Counter, Agent, "thyme_checkpoint_writes", "{write}",
         "Checkpoint files written"),

@@ -160,6 +160,7 @@ impl Worker {
                 reply: self.reply.clone(),
                 token: Token { number: *number, ..Token::default() },
             };
+            crate::failpoint::hit("request_copied");
             // A spool that has ended ends the pipeline's health, and takes nothing.
             let _ended =
                 spool.messages.send(SpoolMessage::Secure { request: copy, worker: spool.worker });

@@ -40,6 +40,7 @@ impl Worker {
         for file in found {
             self.take_file(number, file, snapshot.start_at, &mut resume, now);
         }
+        crate::failpoint::hit("snapshot_taken");
         self.withdraw(resume);
         self.assess(number);
         self.forget_vanished(number);
@@ -126,6 +127,7 @@ impl Worker {
             if is_that_file(file, found.inode, plain, compressed) {
                 file.is_present = true;
                 file.name.clone_from(plain);
+                crate::failpoint::hit("file_recognised");
                 return true;
             }
         }
@@ -164,6 +166,7 @@ impl Worker {
     ) -> TailedFile {
         let bytes = opened.bytes;
         let mut file = new_file(key, number, opened, name);
+        crate::failpoint::hit("file_resumed");
         file.offset = checkpoint.offset;
         file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
         (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);

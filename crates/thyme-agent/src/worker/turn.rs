@@ -158,6 +158,7 @@ impl Worker {
             file.finished_at = Some(now);
             file.continuation = None;
         }
+        crate::failpoint::hit("file_finished");
         self.publish(&[id]);
         Ok(())
     }
@@ -165,6 +166,7 @@ impl Worker {
     /// Reads what is there and parses its complete lines.
     fn read_file(&mut self, number: u32, id: u32) -> Result<Read, EncodeError> {
         let Some(filled) = self.fill(number, id) else { return Ok(Read::Failed) };
+        crate::failpoint::hit("file_read");
         let mut at = 0;
         loop {
             let (consumed, stop) = self.parse(number, id, at, filled);
@@ -182,6 +184,7 @@ impl Worker {
             // A line that is longer than may be waited for leaves in pieces.
             at = self.parse_unterminated(number, id, filled)?;
         }
+        crate::failpoint::hit("lines_parsed");
         self.give_back(id, at, filled);
         Ok(if at == 0 { Read::End } else { Read::Taken(at as u64) })
     }

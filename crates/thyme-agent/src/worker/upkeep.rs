@@ -158,6 +158,7 @@ impl Worker {
             && !gone.is_empty()
         {
             checkpoints.publish(gone);
+            crate::failpoint::hit("file_forgotten");
         }
     }
 
