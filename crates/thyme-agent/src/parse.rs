@@ -290,21 +290,21 @@ fn take_fragment(
         flush_partial(fragment.stream, state, batch, counts, Flush::Piece);
     }
     if fragment.body.len() > state.body_bytes_max {
-        append_long_fragment(fragment, range, state, batch, counts);
-    } else {
-        append_fragment(fragment, range, state, counts);
+        put_long_fragment(fragment, range, state, batch, counts);
+        return Taken::IntoPartial;
     }
+    append_fragment(fragment, range, state, counts);
     if fragment.last {
         flush_partial(fragment.stream, state, batch, counts, Flush::Complete);
     }
     Taken::IntoPartial
 }
 
-/// Adds a fragment that is longer than a record may be. All but its last piece leave at once. Its
-/// bytes of the file stay with the last one, since a line is acknowledged as a whole; an empty range
-/// tells the others' places apart.
+/// Sends a fragment that is longer than a record may be. It leaves at once, all pieces of it in one
+/// batch: a part that left before the line is acknowledged would come again after each start. An
+/// empty range tells the pieces' places apart.
 #[cold]
-fn append_long_fragment(
+fn put_long_fragment(
     fragment: Fragment<'_>,
     range: FileRange,
     state: &mut LineState,
@@ -312,17 +312,18 @@ fn append_long_fragment(
     counts: &mut ParseCounts,
 ) {
     let mut rest = fragment.body;
-    loop {
+    while !rest.is_empty() {
         let offset = (fragment.body.len() - rest.len()) as u64;
         let start = range.start + if offset == 0 { 0 } else { fragment.skipped + offset };
         let (body, after) = rest.split_at(piece_end(rest, state.body_bytes_max));
         let place = FileRange { start, end: start, ..range };
         append_fragment(Fragment { body, ..fragment }, place, state, counts);
+        let mut flush = Flush::Piece;
         if after.is_empty() {
             append_fragment(Fragment { body: after, ..fragment }, range, state, counts);
-            return;
+            flush = if fragment.last { Flush::Complete } else { Flush::Piece };
         }
-        flush_partial(fragment.stream, state, batch, counts, Flush::Piece);
+        flush_partial(fragment.stream, state, batch, counts, flush);
         rest = after;
     }
 }
