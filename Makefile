@@ -57,8 +57,13 @@ simulate: ## Simulate the agent's core with SEEDS=2000 seeds, or with SEED=n alo
 .PHONY: lint
 lint: ## Check formatting, lints and documentation
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
+
+.PHONY: fuzz
+fuzz: ## Fuzz the parsers, FUZZ_SECONDS=10 each (needs a C++ compiler); FUZZ_TARGET FUZZ_INPUT FUZZ_MERGE change it
+	@exec fuzz/run
 
 .PHONY: test-infra
 test-infra: ## Check infrastructure, manifests, images, workflows and scripts without a cluster (needs tofu or terraform, kubectl, go)

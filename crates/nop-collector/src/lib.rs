@@ -43,6 +43,9 @@ mod metrics;
 
 pub mod telemetry;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod base64;
 mod refusal;
 mod reply;

@@ -5,7 +5,7 @@
 //! acknowledgement; each second a write is synced and kept as a second generation, so that a power
 //! loss falls back to it.
 
-mod format;
+pub(crate) mod format;
 pub(crate) mod frame;
 mod lock;
 pub mod prepare;

@@ -68,6 +68,16 @@ impl Config {
     }
 }
 
+/// [`Config::parse`] with other variables, and where no file exists that a reference names.
+pub(crate) fn parse_without_files(
+    text: &str,
+    file: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, ConfigError> {
+    let no_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+    parse_with(text, file, expand::Lookup { variable, file: &no_file })
+}
+
 fn parse_with(text: &str, file: &str, lookup: expand::Lookup<'_>) -> Result<Config, ConfigError> {
     let problems = read::Problems::default();
     let config = read_document(text, lookup, &problems);

@@ -17,7 +17,7 @@
 //! The tables are in `grpc` and `http`.
 
 mod limits;
-mod endpoint;
+pub(crate) mod endpoint;
 mod delivery;
 mod retry;
 mod bisect;
@@ -25,7 +25,7 @@ mod client;
 mod message;
 mod grpc;
 mod http;
-mod reply;
+pub(crate) mod reply;
 mod outcome;
 mod pool;
 mod balance;

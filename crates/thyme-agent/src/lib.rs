@@ -25,5 +25,8 @@ pub mod checkpoint;
 pub mod admin;
 pub mod telemetry;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod simulation;

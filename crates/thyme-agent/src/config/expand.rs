@@ -18,6 +18,9 @@ use super::{
     read::Problems,
 };
 
+/// How deep references may lie in references: the expansion recurses.
+const REFERENCE_NESTING_MAX: u32 = 32;
+
 /// Most bytes of a file that a reference names.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -62,7 +65,7 @@ fn expand_at(path: &str, node: &mut Node, lookup: Lookup<'_>, problems: &Problem
                 expand_at(&format!("{path}[{index}]"), item, lookup, problems);
             }
         }
-        Value::Text(text) if text.contains('$') => match expand_text(text, lookup) {
+        Value::Text(text) if text.contains('$') => match expand_text(text, lookup, 0) {
             Ok(Expanded { text, whole: true }) => retype(node, text),
             Ok(Expanded { text, whole: false }) => node.value = Value::Text(text),
             Err(message) => problems.add(node.line, path, message),
@@ -99,7 +102,11 @@ struct Expanded {
     whole: bool,
 }
 
-fn expand_text(text: &str, lookup: Lookup<'_>) -> Result<Expanded, String> {
+/// Expands a text that lies in `depth` references.
+fn expand_text(text: &str, lookup: Lookup<'_>, depth: u32) -> Result<Expanded, String> {
+    if depth > REFERENCE_NESTING_MAX {
+        return Err(format!("references are nested deeper than {REFERENCE_NESTING_MAX}"));
+    }
     let mut out = String::with_capacity(text.len());
     let mut whole = false;
     let mut rest = text;
@@ -113,7 +120,7 @@ fn expand_text(text: &str, lookup: Lookup<'_>) -> Result<Expanded, String> {
             let end = closing_brace(reference)
                 .ok_or_else(|| "`${` without its `}`; a dollar sign is written `$$`".to_owned())?;
             whole = rest.len() == text.len() && dollar == 0 && end + 1 == reference.len();
-            out.push_str(&resolve(&reference[..end], lookup)?);
+            out.push_str(&resolve(&reference[..end], lookup, depth)?);
             rest = &reference[end + 1..];
         } else {
             out.push('$');
@@ -141,7 +148,7 @@ fn closing_brace(text: &str) -> Option<usize> {
 }
 
 /// What stands for `${reference}`.
-fn resolve(reference: &str, lookup: Lookup<'_>) -> Result<String, String> {
+fn resolve(reference: &str, lookup: Lookup<'_>, depth: u32) -> Result<String, String> {
     let (scheme, variable) = match reference.split_once(':') {
         Some((scheme, variable)) if !scheme.contains('$') => (scheme, variable),
         _ => ("env", reference),
@@ -149,7 +156,7 @@ fn resolve(reference: &str, lookup: Lookup<'_>) -> Result<String, String> {
     match scheme {
         "env" => {}
         "file" => {
-            let path = expand_text(variable, lookup)?.text;
+            let path = expand_text(variable, lookup, depth + 1)?.text;
             let content = (lookup.file)(Path::new(&path));
             let mut content = content.map_err(|error| format!("the file `{path}`: {error}"))?;
             content.truncate(content.trim_end_matches(['\r', '\n']).len());
@@ -165,13 +172,13 @@ fn resolve(reference: &str, lookup: Lookup<'_>) -> Result<String, String> {
         Some((name, default)) => (name, Some(default)),
         None => (variable, None),
     };
-    let name = expand_text(name, lookup)?.text;
+    let name = expand_text(name, lookup, depth + 1)?.text;
     if !is_name(&name) {
         return Err(format!("`{name}` can't be the name of an environment variable"));
     }
     match ((lookup.variable)(&name), default) {
         (Some(value), _) => Ok(value),
-        (None, Some(default)) => Ok(expand_text(default, lookup)?.text),
+        (None, Some(default)) => Ok(expand_text(default, lookup, depth + 1)?.text),
         (None, None) => Err(format!(
             "the environment variable `{name}` is not set; \
              `${{env:{name}:-}}` would be empty without it"

@@ -10,6 +10,7 @@ use super::{
     read::{Field, Section, all},
     tls,
 };
+use crate::export::endpoint::Endpoint;
 
 const GRPC_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 const HTTP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -143,16 +144,19 @@ pub(super) fn refuse_credentials(field: &Field<'_>, url: &str) -> bool {
     names_user
 }
 
+/// Whether the exporter takes it, and it is a URL but for a missing scheme.
 fn is_endpoint(text: &str, protocol: Protocol) -> bool {
     let Ok(uri) = text.parse::<Uri>() else { return false };
     let scheme_fits = matches!(
         (uri.scheme_str(), protocol),
         (Some("http" | "https"), _) | (None, Protocol::Grpc)
     );
-    // Without a scheme there is no default port; gRPC's methods are the whole path.
-    let grpc_fits = uri.port_u16().is_some() && matches!(uri.path(), "" | "/");
-    let has_host = uri.host().is_some_and(|host| !host.is_empty());
-    scheme_fits && has_host && uri.query().is_none() && (protocol == Protocol::Http || grpc_fits)
+    let read = match protocol {
+        // Whether TLS is spoken makes no difference to the form.
+        Protocol::Grpc => Endpoint::grpc(text, false),
+        Protocol::Http => Endpoint::http(text),
+    };
+    scheme_fits && read.is_ok()
 }
 
 /// The level for the library that compresses; 0 is the default, as in the Collector.

@@ -473,6 +473,25 @@ fn components_must_exist() {
     );
 }
 
+/// Scenario: patterns and endpoints that are in order as text, but that discovery or the exporter
+/// could not work with.
+/// Guarantees: they are refused with their line, and not only once the agent starts.
+#[test]
+fn what_a_stage_would_refuse_is_refused_with_its_line() {
+    let include = |pattern: &str| {
+        problems("include: [/var/log/pods/*/*/*.log]", &format!("include: ['{pattern}']"))
+    };
+    for pattern in ["/", "logs/*.log", "/var/log/{a/b,c}/*.log"] {
+        let found = include(pattern);
+        assert!(found.starts_with("agent.yaml:3: receivers::filelog::include[0]: "), "{found}");
+        assert!(found.contains(pattern), "{found}");
+    }
+    for endpoint in ["a:b@collector:4317", "co[ll]ector:4317", "collector:0"] {
+        let found = problems("endpoint: collector:4317", &format!("endpoint: '{endpoint}'"));
+        assert!(found.starts_with("agent.yaml:6: exporters::otlp::endpoint: expected"), "{found}");
+    }
+}
+
 /// Scenario: pipelines that the Collector could run.
 /// Guarantees: what thyme can't do yet is refused in so many words, not ignored.
 #[test]

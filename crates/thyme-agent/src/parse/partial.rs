@@ -144,6 +144,11 @@ impl Partials {
         }
     }
 
+    /// How far the stream's record got that left as pieces, in bytes of its body; it is forgotten.
+    pub(super) fn take_emitted(&mut self, stream: Stream) -> u64 {
+        std::mem::take(&mut self.emitted_bytes[stream.index()])
+    }
+
     pub(super) fn take(&mut self, stream: Stream) -> Option<Box<Partial>> {
         self.open[stream.index()].take()
     }

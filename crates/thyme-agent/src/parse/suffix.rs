@@ -25,8 +25,9 @@ pub const CHUNK_OFFSET_ATTRIBUTE: &str = "thyme.chunk.offset";
 /// Attribute of a record whose end was never written: its container ended, or went silent.
 pub const PARTIAL_ATTRIBUTE: &str = "thyme.partial";
 
-/// Room for marks that few records carry: a chunk's offset, longer tags, a longer identity.
-pub const MARKS_BYTES_MAX: usize = 128;
+/// Room for marks that few records carry: a chunk's offset (35 bytes), a missing end (21), a longer
+/// identity (9), and tags of [`TAGS_BYTES_MAX`] bytes, none of them UTF-8, which become three each.
+pub const MARKS_BYTES_MAX: usize = 72 + 3 * TAGS_BYTES_MAX;
 
 /// Tags of a CRI line longer than this are cut in `logtag`.
 const TAGS_BYTES_MAX: usize = 32;
