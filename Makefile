@@ -32,6 +32,18 @@ kill-test: binaries ## Kill the agent under load, KILLS=20 times; nothing may be
 outage-test: binaries ## Take the sink away under load, OUTAGE=120s, OUTAGE_MODE=freeze or refuse, OUTAGE_KILLS=0 kills in it; nothing may be lost, memory stays flat
 	@exec $(RIG) outage
 
+.PHONY: fairness-test
+fairness-test: binaries ## One pod floods at FLOOD_RATE=200000 lines/s beside PODS=2000 quiet ones; these must hardly feel it
+	@exec $(RIG) flood
+
+.PHONY: scale-test
+scale-test: binaries ## PODS=10000 files: time to start, CPU over IDLE=30s, memory
+	@exec $(RIG) many
+
+.PHONY: churn-test
+churn-test: binaries ## PODS=1000 pods that live for 50 ms come and go within DURATION=60s; nothing may be lost
+	@exec $(RIG) churn
+
 .PHONY: test
 test: ## Build and test everything that needs neither root nor network
 	$(CARGO) test --workspace
@@ -45,8 +57,13 @@ simulate: ## Simulate the agent's core with SEEDS=2000 seeds, or with SEED=n alo
 .PHONY: lint
 lint: ## Check formatting, lints and documentation
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
+
+.PHONY: fuzz
+fuzz: ## Fuzz the parsers, FUZZ_SECONDS=10 each (needs a C++ compiler); FUZZ_TARGET FUZZ_INPUT FUZZ_MERGE change it
+	@exec fuzz/run
 
 .PHONY: test-infra
 test-infra: ## Check infrastructure, manifests, images, workflows and scripts without a cluster (needs tofu or terraform, kubectl, go)
@@ -84,11 +101,18 @@ grafana-access: ## Open Grafana's load balancer to the grafana_allowed_cidrs of 
 
 .PHONY: deny
 deny: ## Check licences, bans and sources of all dependencies (needs cargo-deny)
-	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-		exec $(CARGO) deny check licenses bans sources; \
+	@PATH=$$PWD/local/tools/venv/bin:$$PATH; \
+	if $(CARGO) deny --version >/dev/null 2>&1; then \
+		exec $(CARGO) deny check --hide-inclusion-graph licenses bans sources; \
 	else \
-		echo 'cargo-deny is not installed: cargo install --locked cargo-deny@0.20' >&2; exit 1; \
+		echo 'cargo-deny is missing: scripts/install-test-tools, or cargo install --locked cargo-deny@0.20' >&2; \
+		exit 1; \
 	fi
+
+.PHONY: sbom
+sbom: ## Write what the three programs are made of to target/sbom, as CycloneDX
+	@$(CARGO) run --quiet --package sbom -- target/sbom
+	@echo 'target/sbom: thyme-agent, log-generator, nop-collector'
 
 .PHONY: bench
 bench: ## Run the criterion benches

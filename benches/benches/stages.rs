@@ -107,7 +107,8 @@ fn parse_and_encode(criterion: &mut Criterion) {
 fn tail(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("tail");
     for (name, input) in kinds() {
-        let mut source = Source::Plain(File::open(&input.files[0]).expect("the corpus is there"));
+        let mut source =
+            Source::Plain(Box::new(File::open(&input.files[0]).expect("the corpus is there")));
         let mut buffer = vec![0; READ_BYTES];
         group.throughput(Throughput::Elements(LINES));
         group.bench_function(name, |bencher| {

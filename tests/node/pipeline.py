@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ NOBODY = "127.0.0.4"
 # Some seconds' worth: a file is read, closed, and compressed before it goes, and its inode used again.
 ROTATE_SIZE = 6 * 2**20
 GRACE_SECONDS = 30
+KILLS = 16
 
 
 def template(path, kind):
@@ -100,6 +102,15 @@ class Pipeline:
         manifest.write_text(fetch(f"http://127.0.0.1:{port}/stop", "POST"))
         self.manifests.append(manifest)
 
+    def stop_generators(self):
+        """Also waits until everything has arrived, or ought to have."""
+        for name in list(self.generators):
+            self.stop_generator(name)
+            pod, _ = self.generators.pop(name)
+            self.rotation.watched.pop(pod.containers["log-generator"][0])
+        with contextlib.suppress(TimeoutError):
+            until("everything has arrived", self.drained, 60)
+
     def start_agent(self):
         self.agents += 1
         files = {"config": self.config, "logs": self.node.pods, "state": self.state}
@@ -123,6 +134,15 @@ class Pipeline:
         pod.remove()
         self.agent = None
         return code, took
+
+    def kill_agent(self):
+        """SIGKILL, as by the kernel, and the container's next attempt, as the kubelet starts it."""
+        pod, container = self.agent
+        os.kill(self.runtime.process_number(container), signal.SIGKILL)
+        code = self.runtime.exit_code(container, 30)
+        if code != 137:
+            raise RuntimeError(f"the killed agent ended with {code}: {pod.log('thyme')}")
+        self.agent = (pod, pod.start(self.daemonset["spec"]["containers"][0]))
 
     # --- Counting ---------------------------------------------------------------------------------
 
@@ -201,6 +221,28 @@ class Pipeline:
         until("lines arrive again", lambda: sum(self.totals().values()) > sum(before.values()) + 5000, 30)
         self.check("a new agent goes on where the old one ended", True, f"healthy after {waited:.1f} s")
 
+    def is_killed(self):
+        """At random times under load and rotation; new generators, since what was unacknowledged comes twice.
+        A kill leaves a backlog for a moment. No file that holds any of it may be removed meanwhile: that would take
+        three rotations, each of which takes seconds, as the size and the rate are."""
+        self.start_generator("killed-0", 18005, "--rate", "5000", "--linger")
+        self.start_generator("killed-1", 18006, "--rate", "2500", "--linger", "--kind", "mixed")
+        self.start_generator("killed-2", 18007, "--rate", "60", "--linger", "--size", "1000..40000")
+        seed = time.time_ns()
+        moments = random.Random(seed)
+        rotated, removed = self.rotation.rotated, self.rotation.removed
+        for _ in range(KILLS):
+            time.sleep(moments.uniform(0.3, 3.5))
+            self.kill_agent()
+        until("the agent is healthy", lambda: fetch("http://127.0.0.1:13133/healthz"), 30)
+        rotated, removed = self.rotation.rotated - rotated, self.rotation.removed - removed
+        self.stop_generators()
+        _, verdict = self.merge(self.manifests)
+        said = {key: verdict[key] for key in ("received", "lost", "duplicated", "exact", "lossless")}
+        self.check("no line is lost by kills under load and rotation", verdict["lost"] == 0 and verdict["exact"]
+                   and rotated >= 8 and removed >= 1, f"seed {seed}, {rotated} rotations, {said}")
+        print(f"     {KILLS} kills, seed {seed}, {rotated} rotations, {removed} removed; {said}", flush=True)
+
     def deletes_a_drained_pod(self):
         self.start_generator("short", 18004, "--rate", "2000", "--lines", "8000", "--linger")
         until("the short pod has written all", lambda: '"lines":8000' in fetch("http://127.0.0.1:18004/manifest")
@@ -213,10 +255,7 @@ class Pipeline:
         self.check("a pod's lines have arrived when it is deleted", True, "")
 
     def counts(self):
-        for name in list(self.generators):
-            self.stop_generator(name)
-        with contextlib.suppress(TimeoutError):
-            until("everything has arrived", self.drained, 60)
+        self.stop_generators()
         code, verdict = self.merge(self.manifests)
         said = {key: verdict[key] for key in ("received", "lost", "duplicated", "exact", "lossless", "replicas")}
         written = self.written()
@@ -268,6 +307,7 @@ class Pipeline:
                     for line in log.read_bytes().splitlines())
         self.check("the runtime split long lines", split, "no P line")
         self.counts()
+        self.is_killed()
         self.rotation.stop()
         self.rotated()
         code, took = self.stop_agent()

@@ -3,10 +3,11 @@
 //!
 //! The flow of a line: [`rate`] says how many are due, [`generate`] deals them out, [`container`]
 //! numbers and frames them, [`line`](mod@line) makes their bodies, [`sink`] writes them, [`manifest`]
-//! counts them. [`rotate`] plays the kubelet beside it. [`corpus`] makes finished files without a
+//! counts them. [`churn`] does it for pods that come and go. [`rotate`] plays the kubelet beside it. [`corpus`] makes finished files without a
 //! clock.
 
 pub mod admin;
+pub mod churn;
 pub mod container;
 pub mod corpus;
 pub mod generate;
@@ -16,6 +17,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod names;
 pub mod options;
+pub mod outputs;
 pub mod rate;
 pub mod rotate;
 pub mod run;

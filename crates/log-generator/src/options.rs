@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::churn::Lifetime;
 use crate::container::Framing;
 use crate::limits::{PODS_MAX, ROTATE_FILES_MIN, ROTATE_INTERVAL_MIN};
 use crate::line::prng::scramble;
@@ -84,6 +85,13 @@ pub struct Options {
     /// Rotates between a P line and its F line; --size has to make such lines.
     #[arg(long, help_heading = "Only with --out DIR")]
     rotate_between_partials: bool,
+    /// Pods come and go: they start one after another, evenly over --duration, and each writes its
+    /// lines within so long, then ends. Nothing is rotated.
+    #[arg(long, value_parser = parse_duration, help_heading = "Only with --out DIR")]
+    lifetime: Option<Duration>,
+    /// Removes the directory of a pod so long after its end; without it directories stay.
+    #[arg(long, value_parser = parse_duration, help_heading = "Only with --out DIR")]
+    removed_after: Option<Duration>,
 }
 
 /// Why the options make no plan.
@@ -116,6 +124,15 @@ pub enum OptionsError {
     /// There would be no such line to rotate at.
     #[error("--rotate-between-partials needs a --size above --partial-max, and rotation")]
     NothingPartial,
+    /// Then there is no telling when pods start, or how much they write.
+    #[error("--lifetime needs a --duration, a --rate or --lines, and at least a millisecond")]
+    Lifetime,
+    /// No pod ends.
+    #[error("--removed-after needs --lifetime")]
+    NothingEnds,
+    /// Pods that come and go are too short-lived for it.
+    #[error("--lifetime goes without rotation")]
+    RotationOfShortLived,
 }
 
 /// What to do.
@@ -172,6 +189,8 @@ pub struct Pods {
     pub rotation: Option<Policy>,
     /// Whether a rotation waits for a line in fragments.
     pub rotate_between_partials: bool,
+    /// How long pods live, where they come and go.
+    pub lifetime: Option<Lifetime>,
 }
 
 impl Options {
@@ -206,6 +225,8 @@ impl Options {
             ("--rotate-files", self.rotate_files.is_some()),
             ("--rotate-interval", self.rotate_interval.is_some()),
             ("--rotate-between-partials", self.rotate_between_partials),
+            ("--lifetime", self.lifetime.is_some()),
+            ("--removed-after", self.removed_after.is_some()),
         ];
         if let Some((name, _)) = given.into_iter().find(|(_, given)| *given) {
             return Err(OptionsError::NeedsDirectory(name));
@@ -233,7 +254,8 @@ impl Options {
             .ok()
             .filter(|&bytes| bytes > 0)
             .ok_or(OptionsError::PartialMax)?;
-        let rotation = self.rotation()?;
+        let lifetime = self.lifetime()?;
+        let rotation = self.rotation()?.filter(|_| lifetime.is_none());
         let longest = self.size.unwrap_or(SizeRange::DEFAULT).max();
         if self.rotate_between_partials && (longest <= partial_bytes_max || rotation.is_none()) {
             return Err(OptionsError::NothingPartial);
@@ -246,7 +268,30 @@ impl Options {
             framing: Framing::Cri { partial_bytes_max },
             rotation,
             rotate_between_partials: self.rotate_between_partials,
+            lifetime,
         }))
+    }
+
+    fn lifetime(&self) -> Result<Option<Lifetime>, OptionsError> {
+        let Some(lives_for) = self.lifetime else {
+            return match self.removed_after {
+                Some(_) => Err(OptionsError::NothingEnds),
+                None => Ok(None),
+            };
+        };
+        let rotates = self.rotate_size.is_some()
+            || self.rotate_files.is_some()
+            || self.rotate_interval.is_some();
+        if rotates {
+            return Err(OptionsError::RotationOfShortLived);
+        }
+        let is_known = self.rate > 0 || self.lines.is_some();
+        match self.duration {
+            Some(starts_within) if is_known && lives_for >= Duration::from_millis(1) => {
+                Ok(Some(Lifetime { starts_within, lives_for, removed_after: self.removed_after }))
+            }
+            _ => Err(OptionsError::Lifetime),
+        }
     }
 
     fn rotation(&self) -> Result<Option<Policy>, OptionsError> {
@@ -352,7 +397,7 @@ mod tests {
     #[test]
     fn refusals() {
         use OptionsError as E;
-        let cases: [(&[&str], OptionsError); 10] = [
+        let cases: [(&[&str], OptionsError); 15] = [
             (&["--pods", "2"], E::NeedsDirectory("--pods")),
             (&["--rotate-size", "0"], E::NeedsDirectory("--rotate-size")),
             (&["--out", "d", "--writer", "1"], E::NeedsStdout),
@@ -363,10 +408,26 @@ mod tests {
             (&["--out", "d", "--rotate-files", "1"], E::RotateFiles),
             (&["--out", "d", "--rotate-interval", "1ms"], E::RotateInterval),
             (&["--out", "d", "--rotate-between-partials"], E::NothingPartial),
+            (&["--lifetime", "50ms"], E::NeedsDirectory("--lifetime")),
+            (&["--out", "d", "--lifetime", "50ms"], E::Lifetime),
+            (&["--out", "d", "--lifetime", "50ms", "--duration", "9", "--rate", "0"], E::Lifetime),
+            (&["--out", "d", "--removed-after", "1s"], E::NothingEnds),
+            (
+                &["--out", "d", "--lifetime", "1s", "--duration", "9", "--rotate-size", "0"],
+                E::RotationOfShortLived,
+            ),
         ];
         for (arguments, error) in cases {
             assert_eq!(plan(arguments).unwrap_err(), error, "{arguments:?}");
         }
+    }
+
+    /// Scenario: nothing is said about the admin endpoints.
+    /// Guarantees: there are none; where they are wanted, their address has to be said.
+    #[test]
+    fn nothing_is_served_unless_told_to() {
+        assert_eq!(plan(&[]).unwrap().admin, None);
+        assert_eq!(plan(&["--out", "d"]).unwrap().admin, None);
     }
 
     /// Scenario: durations, sizes and ids as people write them.

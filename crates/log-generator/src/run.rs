@@ -3,7 +3,7 @@
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -16,32 +16,24 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::admin::{router, until_ended};
-use crate::container::{Container, ContainerOptions, Framing};
+use crate::churn::Churn;
 use crate::corpus::pod_writers;
-use crate::generate::{End, Generator, Outcome, Output, Shared, Stop};
+use crate::generate::{End, Generator, Outcome, Shared, Stop};
 use crate::limits::{MANIFEST_INTERVAL, STOP_WAIT};
-use crate::line::LineMaker;
-use crate::line::vocabulary::Vocabulary;
 use crate::manifest::Manifest;
 use crate::metrics::push::{self, PushError};
-use crate::names::live_path;
 use crate::options::{Plan, Pods, Target};
-use crate::rate::share;
+use crate::outputs::{CreateError, OutputMaker};
 use crate::rotate::compress::{Compressor, Queue};
 use crate::rotate::{Policy, RotatedLog, Rotator};
-use crate::sink::{LiveFile, Sink, WriteError};
+use crate::sink::{LiveFile, WriteError};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A log file can't be made.
-    #[error("{path}: {source}")]
-    Create {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Create(#[from] CreateError),
     /// The admin address can't be had.
     #[error("admin address {address}: {source}")]
     Admin {
@@ -107,8 +99,8 @@ pub fn run(plan: Plan) -> Result<(), RunError> {
 
 async fn control(plan: Plan) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
-    let (outputs, logs) = outputs(&plan)?;
     let shared = Arc::new(Shared::new(Manifest::new(plan.run, writers(&plan.target))));
+    let (writing, logs) = prepare(&plan, &shared)?;
     shared.metrics.rate.store(plan.rate, Ordering::Relaxed);
     let push = push::start(&shared.metrics)?;
     let (ended_sender, mut ended) = watch::channel(false);
@@ -120,9 +112,11 @@ async fn control(plan: Plan) -> Result<(), RunError> {
         }
         _ => None,
     };
-    let generator = Generator::new(outputs, plan.pace, Arc::clone(&shared));
     let writer = thread::Builder::new().name("writer".to_owned()).spawn(move || {
-        let outcome = generator.run();
+        let outcome = match writing {
+            Writing::Steady(generator) => generator.run(),
+            Writing::Churn(churn) => churn.run(),
+        };
         ended_sender.send_replace(true);
         outcome
     })?;
@@ -252,50 +246,35 @@ fn writers(target: &Target) -> Vec<[u32; 2]> {
     }
 }
 
-/// Opens every output before the first line is written.
-fn outputs(plan: &Plan) -> Result<(Vec<Output>, Vec<RotatedLog>), RunError> {
-    let vocabulary = Arc::new(Vocabulary::new(plan.seed));
-    let bodies =
-        |stream| LineMaker::new(plan.kind, plan.size, plan.seed, stream, Arc::clone(&vocabulary));
-    let pods = match &plan.target {
-        Target::Pods(pods) => pods,
-        Target::Stdout { writer } => {
-            let options = ContainerOptions {
-                run: plan.run,
-                writers: [*writer; 2],
-                stderr_share: 0.0,
-                lines: plan.pace.lines(),
-                framing: Framing::Raw,
-            };
-            let container = Container::new(&options, bodies(u64::from(*writer)));
-            return Ok((vec![Output { container, sink: Sink::stdout()? }], Vec::new()));
-        }
-    };
-    allow_open_files(pods.count)?;
-    let (mut outputs, mut logs) = (Vec::new(), Vec::new());
-    for index in 0..pods.count {
-        let options = ContainerOptions {
-            run: plan.run,
-            writers: pod_writers(index),
-            stderr_share: pods.stderr_share,
-            lines: plan
-                .pace
-                .lines()
-                .map(|lines| share(lines, u64::from(pods.count), 0, u64::from(index))),
-            framing: pods.framing,
-        };
-        let path = live_path(&pods.root, &pods.namespace, plan.seed, index);
-        let file = create(&path, pods.rotate_between_partials)?;
-        logs.push(RotatedLog { live: path, reopen: file.reopen_flag() });
-        let container = Container::new(&options, bodies(u64::from(index)));
-        outputs.push(Output { container, sink: Sink::Pod(file) });
-    }
-    Ok((outputs, logs))
+/// What the writer's thread does.
+enum Writing {
+    /// Writes to outputs that are open from the beginning.
+    Steady(Generator),
+    /// Has pods come and go.
+    Churn(Box<Churn>),
 }
 
-fn create(path: &Path, between_partials: bool) -> Result<LiveFile, RunError> {
-    LiveFile::create(path, between_partials)
-        .map_err(|source| RunError::Create { path: path.to_owned(), source })
+/// Prepares the writing; opens every output that is there from the beginning, before the first line
+/// is written.
+fn prepare(plan: &Plan, shared: &Arc<Shared>) -> Result<(Writing, Vec<RotatedLog>), RunError> {
+    let maker = OutputMaker::new(plan);
+    let (mut outputs, mut logs) = (Vec::new(), Vec::new());
+    match &plan.target {
+        Target::Stdout { writer } => outputs.push(maker.stdout(*writer)?),
+        Target::Pods(pods) => {
+            allow_open_files(pods.count)?;
+            if let Some(lifetime) = pods.lifetime {
+                let churn = Churn::new(maker, pods.clone(), lifetime, Arc::clone(shared));
+                return Ok((Writing::Churn(Box::new(churn)), logs));
+            }
+            for index in 0..pods.count {
+                let (output, log) = maker.pod(pods, index)?;
+                outputs.push(output);
+                logs.push(log);
+            }
+        }
+    }
+    Ok((Writing::Steady(Generator::new(outputs, plan.pace, Arc::clone(shared))), logs))
 }
 
 /// Raises the soft limit of open files where the pods need it.
@@ -342,7 +321,11 @@ impl Rotation {
         self.stop = None;
         join(self.rotator.take());
         let waiting = self.logs.iter().filter(|log| log.reopen.swap(false, Ordering::AcqRel));
-        waiting.map(|log| create(&log.live, false)).try_for_each(|created| created.map(drop))
+        let mut made = waiting.map(|log| {
+            LiveFile::create(&log.live, false)
+                .map_err(|source| CreateError { path: log.live.clone(), source })
+        });
+        made.try_for_each(|created| Ok(created.map(drop)?))
     }
 }
 

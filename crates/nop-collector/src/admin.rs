@@ -6,11 +6,12 @@ use hyper::body::Incoming;
 
 use crate::body::{self, Budget};
 use crate::intake::Intake;
-use crate::limits::MANIFEST_BYTES_MAX;
+use crate::limits::{BODY_TIMEOUT, MANIFEST_BYTES_MAX};
 use crate::manifest;
 use crate::metrics::prometheus_text;
 use crate::refusal::Refusal;
 use crate::reply::Reply;
+use crate::report::Detail;
 use crate::verify::Verifier;
 
 /// Answers one request.
@@ -18,8 +19,7 @@ pub(crate) async fn serve(intake: &Intake, request: Request<Incoming>) -> Respon
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     match (path.as_str(), method) {
         ("/report", Method::GET) => {
-            let query = request.uri().query().unwrap_or_default();
-            let detail = query.split('&').any(|pair| pair == "intervals=1");
+            let detail = Detail::from_query(request.uri().query().unwrap_or_default());
             let report = intake.verifier().report(detail);
             match serde_json::to_vec(&report) {
                 Ok(json) => reply(StatusCode::OK, "application/json", json),
@@ -32,7 +32,7 @@ pub(crate) async fn serve(intake: &Intake, request: Request<Incoming>) -> Respon
             text(StatusCode::OK, "reset")
         }
         ("/metrics", Method::GET) => {
-            let report = intake.verifier().report(false);
+            let report = intake.verifier().report(Detail::default());
             let page = prometheus_text(&report);
             reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.into_bytes())
         }
@@ -45,7 +45,7 @@ pub(crate) async fn serve(intake: &Intake, request: Request<Incoming>) -> Respon
 
 async fn take_manifest(intake: &Intake, mut incoming: Incoming) -> Response<Reply> {
     // Its own budget: a full one must not keep the proof out.
-    let budget = Budget::default();
+    let budget = Budget::new(BODY_TIMEOUT);
     let body = match body::collect(&mut incoming, MANIFEST_BYTES_MAX, &budget).await {
         Ok(body) => body.chunks.concat(),
         Err(refusal) => return text(refusal.http_status(), &refusal.to_string()),

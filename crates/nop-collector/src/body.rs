@@ -2,6 +2,7 @@
 //! within a time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body as _;
@@ -11,10 +12,17 @@ use hyper::body::Incoming;
 use crate::limits::{BODY_TIMEOUT, BUFFERED_BYTES_MAX, DISCARDED_BYTES_MAX};
 use crate::refusal::Refusal;
 
-/// Bytes of bodies in memory, of all requests together.
-#[derive(Debug, Default)]
+/// Bytes of bodies in memory, of all requests together, and the time that each may take.
+#[derive(Debug)]
 pub(crate) struct Budget {
     used_bytes: AtomicUsize,
+    timeout: Duration,
+}
+
+impl Budget {
+    pub(crate) const fn new(timeout: Duration) -> Self {
+        Self { used_bytes: AtomicUsize::new(0), timeout }
+    }
 }
 
 /// A request's share of the budget; given back when dropped.
@@ -79,10 +87,10 @@ pub(crate) async fn collect<'b>(
         }
         Ok(())
     };
-    match tokio::time::timeout(BODY_TIMEOUT, receive).await {
+    match tokio::time::timeout(budget.timeout, receive).await {
         Ok(received) => received?,
         Err(_) => {
-            let cause = format!("it took longer than {} s", BODY_TIMEOUT.as_secs());
+            let cause = format!("it took longer than {:?}", budget.timeout);
             return Err(Refusal::Interrupted { cause });
         }
     }
@@ -106,4 +114,28 @@ pub(crate) async fn discard(incoming: &mut Incoming) {
     };
     // What has not come by then is not waited for.
     let _in_time = tokio::time::timeout(BODY_TIMEOUT, read).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: bodies of several requests grow up to the budget, one beyond it; that one is
+    /// refused, and another ends.
+    /// Guarantees: what was refused or ended is free again, to the byte.
+    #[test]
+    fn all_bodies_share_one_budget() {
+        let budget = Budget::new(BODY_TIMEOUT);
+        let share = || Share { budget: &budget, bytes: 0 };
+        let (mut first, mut second, mut third) = (share(), share(), share());
+        first.grow(BUFFERED_BYTES_MAX / 2).unwrap();
+        second.grow(BUFFERED_BYTES_MAX / 2).unwrap();
+        assert!(matches!(third.grow(1), Err(Refusal::Overloaded)));
+        drop(third);
+        assert!(matches!(share().grow(1), Err(Refusal::Overloaded)));
+        drop(second);
+        share().grow(BUFFERED_BYTES_MAX / 2).unwrap();
+        drop(first);
+        assert_eq!(budget.used_bytes.load(Ordering::Relaxed), 0);
+    }
 }

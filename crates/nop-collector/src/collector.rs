@@ -7,17 +7,18 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use credentials::ContentError;
 use thyme_core::manifest::ManifestLine;
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
-use tokio_rustls::TlsAcceptor;
 
 use crate::faults::Faults;
 use crate::intake::{Intake, KeptRequest};
-use crate::limits::{BUFFERED_BYTES_MAX, DECOMPRESSED_BYTES_MAX_DEFAULT};
+use crate::limits::{BUFFERED_BYTES_MAX, DECOMPRESSED_BYTES_MAX_DEFAULT, PortLimits};
 use crate::listen::{Acceptor, Phase, Port, Role};
 use crate::manifest::ManifestCause;
-use crate::report::Report;
+use crate::report::{Detail, Report};
+use crate::tls::{PortTls, TlsFiles};
 use crate::verify::Verifier;
 
 /// What a collector is started with.
@@ -32,7 +33,9 @@ pub struct Options {
     /// Largest decompressed message of a request, bytes.
     pub decompressed_bytes_max: usize,
     /// Certificates for the two OTLP ports; plain text if there are none.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<TlsFiles>,
+    /// Limits of each port.
+    pub limits: PortLimits,
     /// Keeps a copy of each request until [`Running::take_requests`]; only for tests, since
     /// nothing bounds it.
     pub keep_requests: bool,
@@ -46,6 +49,7 @@ impl Default for Options {
             admin: "127.0.0.1:8080".to_owned(),
             decompressed_bytes_max: DECOMPRESSED_BYTES_MAX_DEFAULT,
             tls: None,
+            limits: PortLimits::default(),
             keep_requests: false,
         }
     }
@@ -72,6 +76,9 @@ pub enum StartError {
         /// What the system says.
         cause: io::Error,
     },
+    /// Certificates or keys are of no use.
+    #[error("TLS: {0}")]
+    Tls(#[from] ContentError),
     /// The limit on messages makes no sense.
     #[error("the limit on decompressed messages, {bytes} bytes, isn't within 1 and {max}",
         max = BUFFERED_BYTES_MAX)]
@@ -98,16 +105,18 @@ impl Collector {
         if bytes == 0 || bytes > BUFFERED_BYTES_MAX {
             return Err(StartError::DecompressedBytesMax { bytes });
         }
-        let intake = Arc::new(Intake::new(bytes, options.keep_requests));
+        let limits = options.limits;
+        let intake = Arc::new(Intake::new(bytes, limits.body_timeout, options.keep_requests));
         let open = async |option, role, address: String, alpn: &[&str]| {
-            let tls = options.tls.as_ref().map(|config| tls_acceptor(config, alpn));
-            let acceptor = Acceptor { role, tls, intake: Arc::clone(&intake) };
+            let tls = options.tls.as_ref().map(|files| PortTls::load(files, alpn)).transpose()?;
+            let acceptor = Acceptor { role, tls, limits, intake: Arc::clone(&intake) };
             let port = Port::open(&address, acceptor).await;
             port.map_err(|cause| StartError::Bind { option, address, cause })
         };
         let grpc = open("grpc", Role::Grpc, options.grpc.clone(), &["h2"]).await?;
         let http = open("http", Role::Http, options.http.clone(), &["h2", "http/1.1"]).await?;
-        let acceptor = Acceptor { role: Role::Admin, tls: None, intake: Arc::clone(&intake) };
+        let acceptor =
+            Acceptor { role: Role::Admin, tls: None, limits, intake: Arc::clone(&intake) };
         let address = options.admin;
         let admin = Port::open(&address, acceptor).await;
         let admin = admin.map_err(|cause| StartError::Bind { option: "admin", address, cause })?;
@@ -129,12 +138,6 @@ impl Collector {
         let running = runtime.block_on(Self::start(options))?;
         Ok(OnThreads { running, runtime: Some(runtime) })
     }
-}
-
-fn tls_acceptor(config: &rustls::ServerConfig, alpn: &[&str]) -> TlsAcceptor {
-    let mut config = config.clone();
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    TlsAcceptor::from(Arc::new(config))
 }
 
 /// A running collector.
@@ -171,12 +174,12 @@ impl Running {
 
     /// What was received, without the streams.
     pub fn report(&self) -> Report {
-        self.intake.verifier().report(false)
+        self.intake.verifier().report(Detail::default())
     }
 
     /// What was received, with each stream and the distribution of latencies.
     pub fn report_with_intervals(&self) -> Report {
-        self.intake.verifier().report(true)
+        self.intake.verifier().report(Detail { streams: true, runs: false })
     }
 
     /// Takes over a manifest; a writer's newer line replaces its older one.

@@ -2,7 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -14,20 +15,61 @@ use tokio::sync::{Notify, watch};
 
 use crate::intake::{Answer, Intake, Treatment};
 use crate::limits::{
-    CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, HEADER_TIMEOUT, SHUTDOWN_TIMEOUT,
-    STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION_MAX,
+    CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, HTTP1_HEAD_BYTES_MAX, HTTP1_HEADERS_MAX,
+    HTTP2_HEADER_LIST_BYTES_MAX, PortLimits, SHUTDOWN_TIMEOUT, STREAM_WINDOW_BYTES,
+    STREAMS_PER_CONNECTION_MAX,
 };
 use crate::listen::{Phase, Role};
 use crate::reply::Reply;
 use crate::{admin, grpc, http as otlp_http};
 
-/// What a request may do to the connection that it came on.
-#[derive(Debug, Default)]
+/// What requests do to the connection that they came on.
+#[derive(Debug)]
 pub(crate) struct Connection {
     close: Notify,
+    activity: Mutex<Activity>,
+}
+
+#[derive(Debug)]
+struct Activity {
+    /// Requests that are not answered yet.
+    under_way: usize,
+    /// When the last one ended, or the connection began.
+    last: Instant,
 }
 
 impl Connection {
+    fn new() -> Self {
+        let activity = Activity { under_way: 0, last: Instant::now() };
+        Self { close: Notify::new(), activity: Mutex::new(activity) }
+    }
+
+    /// Counts a request as under way until the guard is dropped.
+    fn begin(&self) -> UnderWay<'_> {
+        self.activity().under_way += 1;
+        UnderWay(self)
+    }
+
+    /// Waits until no request was under way for that long.
+    async fn idle(&self, timeout: Duration) {
+        loop {
+            let left = {
+                let activity = self.activity();
+                let passed =
+                    if activity.under_way > 0 { Duration::ZERO } else { activity.last.elapsed() };
+                timeout.saturating_sub(passed)
+            };
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().expect("nothing panics while the activity is locked")
+    }
+
     /// Does what is to be done with a request; returns only if it is to be answered.
     pub(crate) async fn treat(&self, treatment: Treatment) -> Answer {
         match treatment {
@@ -46,33 +88,49 @@ impl Connection {
     }
 }
 
+/// A request that is not answered yet.
+struct UnderWay<'c>(&'c Connection);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut activity = self.0.activity();
+        activity.under_way -= 1;
+        activity.last = Instant::now();
+    }
+}
+
 /// Speaks HTTP on a connection. Returns when it is over, however it ended.
 pub(crate) async fn serve<I>(
     io: I,
     role: Role,
+    limits: PortLimits,
     intake: Arc<Intake>,
     mut phase: watch::Receiver<Phase>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connection = Arc::new(Connection::default());
+    let connection = Arc::new(Connection::new());
     let service = {
         let connection = Arc::clone(&connection);
         service_fn(move |request| {
             let (intake, connection) = (Arc::clone(&intake), Arc::clone(&connection));
-            async move { Ok::<_, Infallible>(answer(role, &intake, &connection, request).await) }
+            async move {
+                let _under_way = connection.begin();
+                Ok::<_, Infallible>(answer(role, &intake, &connection, request).await)
+            }
         })
     };
-    let builder = http_builder(role);
+    let builder = http_builder(role, limits.header_timeout);
     let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
-    tokio::select! {
+    let idle = tokio::select! {
         // An error here is the client's: it broke off, or doesn't speak HTTP.
         _ = http.as_mut() => return,
         () = connection.close.notified() => return,
+        () = connection.idle(limits.idle_timeout) => true,
         // The port is closing, or gone without a word.
-        _ = phase.changed() => {}
-    }
-    if *phase.borrow() == Phase::Draining {
+        _ = phase.changed() => false,
+    };
+    if idle || *phase.borrow() == Phase::Draining {
         http.as_mut().graceful_shutdown();
         tokio::select! {
             _ = http.as_mut() => {}
@@ -96,12 +154,18 @@ async fn answer(
 }
 
 /// gRPC is HTTP/2 only; the other ports take what the client speaks.
-fn http_builder(role: Role) -> auto::Builder<TokioExecutor> {
+fn http_builder(role: Role, header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(HTTP1_HEAD_BYTES_MAX)
+        .max_headers(HTTP1_HEADERS_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
+        .max_header_list_size(HTTP2_HEADER_LIST_BYTES_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -79,6 +79,11 @@ impl Default for Decompressor {
 }
 
 impl Decompressor {
+    /// Bytes that the buffer of the message holds at present.
+    pub(crate) fn plain_capacity(&self) -> usize {
+        self.plain.capacity()
+    }
+
     /// The decompressed message, at most `bytes_max` bytes; without a copy where none is needed.
     pub(crate) fn plain<'a>(
         &'a mut self,

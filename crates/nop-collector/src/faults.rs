@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
 /// What a request gets instead of a plain success.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -53,6 +55,8 @@ struct Script {
     always: Option<Fault>,
     /// For requests above a decompressed size, bytes; they take nothing from the others.
     larger_than: Option<(usize, Fault)>,
+    /// For requests that lack this header with this value; before all others.
+    demanded: Option<(HeaderName, HeaderValue, Fault)>,
     applied: u64,
 }
 
@@ -72,6 +76,12 @@ impl Faults {
         self.lock().larger_than = Some((decompressed_bytes, fault));
     }
 
+    /// Gives a fault to every request that does not have this header with this value, until
+    /// [`Self::clear`]: a sink that demands a token.
+    pub fn demand_header(&self, name: HeaderName, value: HeaderValue, fault: Fault) {
+        self.lock().demanded = Some((name, value, fault));
+    }
+
     /// Forgets the script. Requests that are stalled or delayed stay so.
     pub fn clear(&self) {
         let mut script = self.lock();
@@ -83,11 +93,14 @@ impl Faults {
         self.lock().applied
     }
 
-    /// What a request of that size gets.
-    pub(crate) fn take(&self, decompressed_bytes: usize) -> Option<Fault> {
+    /// What a request of that size and with those headers gets.
+    pub(crate) fn take(&self, decompressed_bytes: usize, headers: &HeaderMap) -> Option<Fault> {
         let mut script = self.lock();
-        let fault = match &script.larger_than {
-            Some((bytes_max, fault)) if decompressed_bytes > *bytes_max => Some(fault.clone()),
+        let fault = match (&script.demanded, &script.larger_than) {
+            (Some((name, value, fault)), _) if headers.get(name) != Some(value) => {
+                Some(fault.clone())
+            }
+            (_, Some((bytes_max, fault))) if decompressed_bytes > *bytes_max => Some(fault.clone()),
             _ => script.next.pop_front().or_else(|| script.always.clone()),
         };
         script.applied += u64::from(fault.is_some());
@@ -107,16 +120,32 @@ mod tests {
     /// Guarantees: large requests get theirs without using up the others; the standing one stays.
     #[test]
     fn faults_come_in_order() {
-        let faults = Faults::default();
-        assert_eq!(faults.take(1), None);
+        let (faults, headers) = (Faults::default(), HeaderMap::new());
+        let take = |bytes| faults.take(bytes, &headers);
+        assert_eq!(take(1), None);
         faults.next(2, Fault::Stall);
         faults.always(Fault::Disconnect);
         faults.refuse_larger_than(10, Fault::PartialSuccess { rejected: 1 });
-        let taken: Vec<_> = [1, 11, 10, 1, 1].map(|size| faults.take(size).unwrap()).into();
+        let taken: Vec<_> = [1, 11, 10, 1, 1].map(|size| take(size).unwrap()).into();
         let large = Fault::PartialSuccess { rejected: 1 };
         let stall = Fault::Stall;
         assert_eq!(taken, [stall.clone(), large, stall, Fault::Disconnect, Fault::Disconnect]);
         faults.clear();
-        assert_eq!((faults.take(11), faults.applied()), (None, 5));
+        assert_eq!((take(11), faults.applied()), (None, 5));
+    }
+
+    /// Scenario: a token is demanded; requests come without it, with another, and with it.
+    /// Guarantees: only the last gets through.
+    #[test]
+    fn a_demanded_header_must_be_there() {
+        let faults = Faults::default();
+        let (name, value) = (http::header::AUTHORIZATION, HeaderValue::from_static("Bearer new"));
+        faults.demand_header(name.clone(), value.clone(), Fault::Stall);
+        let mut headers = HeaderMap::new();
+        assert_eq!(faults.take(1, &headers), Some(Fault::Stall));
+        headers.insert(name.clone(), HeaderValue::from_static("Bearer old"));
+        assert_eq!(faults.take(1, &headers), Some(Fault::Stall));
+        headers.insert(name, value);
+        assert_eq!((faults.take(1, &headers), faults.applied()), (None, 2));
     }
 }

@@ -108,9 +108,13 @@ thread_local! {
 }
 
 impl Intake {
-    pub(crate) fn new(decompressed_bytes_max: usize, keep_requests: bool) -> Self {
+    pub(crate) fn new(
+        decompressed_bytes_max: usize,
+        body_timeout: Duration,
+        keep_requests: bool,
+    ) -> Self {
         Self {
-            budget: Budget::default(),
+            budget: Budget::new(body_timeout),
             faults: Faults::default(),
             decompressed_bytes_max,
             keep_requests,
@@ -138,7 +142,7 @@ impl Intake {
             };
             observations.begin(received_unix_nano);
             read(envelope.format, message, u64::MAX, observations)?;
-            let fault = self.faults.take(message.len());
+            let fault = self.faults.take(message.len(), &envelope.headers);
             let accepted = !matches!(
                 fault,
                 Some(Fault::HttpStatus { .. } | Fault::GrpcStatus { .. } | Fault::Stall)

@@ -11,6 +11,7 @@ pub mod limits;
 
 mod collector;
 mod listen;
+mod tls;
 
 mod connection;
 
@@ -42,6 +43,9 @@ mod metrics;
 
 pub mod telemetry;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod base64;
 mod refusal;
 mod reply;
@@ -52,3 +56,4 @@ pub use decompress::Encoding;
 pub use faults::{Fault, Faults};
 pub use intake::{Format, KeptRequest, Protocol};
 pub use refusal::grpc_code;
+pub use tls::TlsFiles;

@@ -37,6 +37,16 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// HTTP/2: largest frame that is accepted, bytes. A few large frames cost less than many of 16 KiB.
 pub const FRAME_BYTES_MAX: u32 = 256 << 10;
 
+/// HTTP/1: the head of a request, bytes, and what a connection reads ahead. Larger heads are
+/// answered with 431.
+pub const HTTP1_HEAD_BYTES_MAX: usize = 256 << 10;
+
+/// HTTP/1: headers of one request. More are answered with 431.
+pub const HTTP1_HEADERS_MAX: usize = 100;
+
+/// HTTP/2: the headers of one request, bytes, each with 32 more than its name and value (RFC 9113).
+pub const HTTP2_HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
+
 /// How long a body may take to arrive in full.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -44,6 +54,10 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// after which Go's client closes its idle connections: the client closes first, and never sends
 /// into a connection that is being closed.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long a connection may stay without any request under way, whichever protocol it speaks or
+/// fails to speak. It is then closed as at the end of the program: clients connect anew.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,6 +85,9 @@ pub const LATENCY_MAX_US: u64 = 86_400_000_000;
 /// Significant decimal digits of a latency.
 pub const LATENCY_DIGITS: u8 = 3;
 
+/// Runs whose latencies are kept apart, at about 200 KiB each; further ones count in the total only.
+pub const LATENCY_RUNS_MAX: usize = 64;
+
 /// A posted manifest, bytes.
 pub const MANIFEST_BYTES_MAX: usize = 32 << 20;
 
@@ -79,6 +96,33 @@ pub const REPORT_BYTES_MAX: usize = 512 << 20;
 
 /// How long one fetch of `merge` may take.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The limits of a port that tests make small; the defaults are those of the program.
+#[derive(Clone, Copy, Debug)]
+pub struct PortLimits {
+    /// See [`CONNECTIONS_MAX`].
+    pub connections_max: usize,
+    /// See [`HANDSHAKE_TIMEOUT`].
+    pub handshake_timeout: Duration,
+    /// See [`HEADER_TIMEOUT`].
+    pub header_timeout: Duration,
+    /// See [`BODY_TIMEOUT`].
+    pub body_timeout: Duration,
+    /// See [`IDLE_TIMEOUT`].
+    pub idle_timeout: Duration,
+}
+
+impl Default for PortLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_MAX,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            header_timeout: HEADER_TIMEOUT,
+            body_timeout: BODY_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+        }
+    }
+}
 
 // A request at its limit has to fit the budget, with room for others.
 const _: () = assert!(DECOMPRESSED_BYTES_MAX_DEFAULT * 4 <= BUFFERED_BYTES_MAX);

@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_rustls::TlsAcceptor;
 
 use crate::connection;
 use crate::intake::Intake;
-use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
+use crate::limits::PortLimits;
+use crate::tls::PortTls;
 
 /// After an `accept` that failed, which means that descriptors are short: the wait before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -53,7 +53,8 @@ pub(crate) struct Port {
 #[derive(Clone)]
 pub(crate) struct Acceptor {
     pub(crate) role: Role,
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) tls: Option<PortTls>,
+    pub(crate) limits: PortLimits,
     pub(crate) intake: Arc<Intake>,
 }
 
@@ -105,7 +106,7 @@ impl Port {
 /// Accepts until the phase changes or the port is dropped; then waits for the connections.
 async fn accept(listener: TcpListener, acceptor: Acceptor, mut phase: watch::Receiver<Phase>) {
     let mut connections = JoinSet::new();
-    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let free = Arc::new(Semaphore::new(acceptor.limits.connections_max));
     loop {
         let next = async {
             let permit = Arc::clone(&free).acquire_owned().await;
@@ -133,16 +134,17 @@ async fn serve(
     _permit: OwnedSemaphorePermit,
     phase: watch::Receiver<Phase>,
 ) {
-    let Acceptor { role, tls, intake } = acceptor;
+    let Acceptor { role, tls, limits, intake } = acceptor;
     if stream.set_nodelay(true).is_err() {
         return;
     }
     match tls {
-        None => connection::serve(stream, role, intake, phase).await,
+        None => connection::serve(stream, role, limits, intake, phase).await,
         Some(tls) => {
-            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
+            let handshake = async { tls.acceptor().await.accept(stream).await };
+            let handshake = tokio::time::timeout(limits.handshake_timeout, handshake);
             if let Ok(Ok(stream)) = handshake.await {
-                connection::serve(stream, role, intake, phase).await;
+                connection::serve(stream, role, limits, intake, phase).await;
             }
         }
     }

@@ -1,13 +1,14 @@
 //! Entry point of `nop-collector`: the command line, the signals, and what is printed.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use nop_collector::limits::{BUFFERED_BYTES_MAX, DECOMPRESSED_BYTES_MAX_DEFAULT};
 use nop_collector::report::Report;
-use nop_collector::{Collector, Options, Running, fetch, manifest, merge, telemetry};
+use nop_collector::{Collector, Options, Running, TlsFiles, fetch, manifest, merge, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Receives OTLP logs, counts them, and proves loss, duplicates and latency from their stamps
@@ -40,6 +41,16 @@ struct Serve {
         value_parser = clap::value_parser!(u64).range(1..=(BUFFERED_BYTES_MAX >> 20) as u64)
     )]
     decompressed_mib_max: u64,
+    /// Certificate of the two OTLP ports, PEM; exchanged while it runs, it counts from the next
+    /// connection on
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Authorities that clients must have a certificate of, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,9 +86,12 @@ fn main() -> ExitCode {
 }
 
 async fn serve(arguments: Serve) -> Result<()> {
-    let Serve { grpc, http, admin, decompressed_mib_max } = arguments;
-    let decompressed_bytes_max = usize::try_from(decompressed_mib_max << 20)?;
-    let options = Options { grpc, http, admin, decompressed_bytes_max, ..Options::default() };
+    let decompressed_bytes_max = usize::try_from(arguments.decompressed_mib_max << 20)?;
+    let client_authorities = arguments.tls_client_ca;
+    let pair = arguments.tls_cert.zip(arguments.tls_key);
+    let tls = pair.map(|(certificate, key)| TlsFiles { certificate, key, client_authorities });
+    let Serve { grpc, http, admin, .. } = arguments;
+    let options = Options { grpc, http, admin, decompressed_bytes_max, tls, ..Options::default() };
     // Caught before the address is printed: whoever reads it may stop us at once.
     let mut terminate = signal(SignalKind::terminate())?;
     let running = Collector::start(options).await?;

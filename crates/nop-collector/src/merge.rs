@@ -5,7 +5,7 @@ use serde::Serialize;
 use thyme_core::manifest::ManifestLine;
 
 use crate::manifest::ManifestCause;
-use crate::report::Report;
+use crate::report::{Detail, Report};
 use crate::uids::UidCounts;
 use crate::verify::Verifier;
 
@@ -62,7 +62,7 @@ pub fn unite(
     for (index, report) in reports.iter().enumerate() {
         absorb(&mut all, index, report)?;
     }
-    let mut report = all.report(false);
+    let mut report = all.report(Detail::default());
     for (reason, count) in reports.iter().flat_map(|report| &report.invalid) {
         *report.invalid.entry(reason.clone()).or_default() += count;
     }
@@ -85,7 +85,7 @@ fn absorb(all: &mut Verifier, index: usize, report: &Report) -> Result<(), Merge
         untracked = untracked.saturating_sub(stream.untracked);
     }
     for &(latency_us, count) in latencies {
-        all.latency_us.saturating_record_n(latency_us, count);
+        all.other_latency_us.saturating_record_n(latency_us, count);
     }
     all.uids.counts.add(UidCounts {
         records: report.uid_records,
@@ -113,6 +113,8 @@ mod tests {
     use crate::verify::Receipt;
     use proptest::prelude::*;
     use thyme_core::stamp::Stamp;
+
+    const STREAMS: Detail = Detail { streams: true, runs: false };
 
     fn replica(lines: &[(u32, u64)]) -> Verifier {
         let mut verifier = Verifier::default();
@@ -153,12 +155,12 @@ mod tests {
             for part in &parts {
                 feed(&mut one, part);
             }
-            let reports = parts.map(|part| replica(&part).report(true));
+            let reports = parts.map(|part| replica(&part).report(STREAMS));
             let text = serde_json::to_string(&reports).unwrap();
             let reports: Vec<Report> = serde_json::from_str(&text).unwrap();
             let together =
                 unite(&reports, Some(vec![manifest(1, 40), manifest(7, 5)])).unwrap().report;
-            let mut expected = one.report(false);
+            let mut expected = one.report(Detail::default());
             expected.reordered = together.reordered;
             prop_assert_eq!(together, expected);
         }
@@ -172,7 +174,7 @@ mod tests {
         let whole = || Some(vec![manifest(0, 4)]);
         let verdict = |first: &[u64], second: &[u64], manifest| {
             let lines = |part: &[u64]| part.iter().map(|&one| (0, one)).collect::<Vec<_>>();
-            let reports = [first, second].map(|part| replica(&lines(part)).report(true));
+            let reports = [first, second].map(|part| replica(&lines(part)).report(STREAMS));
             let verdict = unite(&reports, manifest).unwrap();
             (verdict.lossless, verdict.report.lost, verdict.report.duplicated)
         };
@@ -187,8 +189,8 @@ mod tests {
     /// Guarantees: they are refused, by their place in the list.
     #[test]
     fn incomplete_reports_are_refused() {
-        let good = replica(&[(0, 0)]).report(true);
-        let bare = replica(&[(0, 0)]).report(false);
+        let good = replica(&[(0, 0)]).report(STREAMS);
+        let bare = replica(&[(0, 0)]).report(Detail::default());
         let error = unite(&[good.clone(), bare], None).unwrap_err();
         assert!(error.to_string().starts_with("report 1 has no intervals"), "{error}");
         let mut wrong = good;

@@ -38,6 +38,8 @@ pub(crate) struct Observations {
     pub(crate) stretches: Vec<Stretch>,
     /// From each stamp's write time to the receipt, microseconds; 0 where the clocks disagree.
     pub(crate) latencies_us: Vec<u64>,
+    /// Whose latencies these are: a run, and how many of them in a row. The counts add up to all.
+    pub(crate) latency_runs: Vec<(u32, usize)>,
     /// Stamped records that carried an identity, in the order of arrival.
     pub(crate) sightings: Vec<Sighting>,
     /// Records with and without a stamp.
@@ -56,6 +58,8 @@ impl Observations {
         self.stretches.shrink_to(RETAINED_BUFFER_BYTES_MAX / size_of::<Stretch>());
         self.latencies_us.clear();
         self.latencies_us.shrink_to(RETAINED_BUFFER_BYTES_MAX / size_of::<u64>());
+        self.latency_runs.clear();
+        self.latency_runs.shrink_to(RETAINED_BUFFER_BYTES_MAX / size_of::<(u32, usize)>());
         self.sightings.clear();
         self.sightings.shrink_to(RETAINED_BUFFER_BYTES_MAX / size_of::<Sighting>());
         (self.records, self.unstamped, self.invalid_utf8) = (0, 0, 0);
@@ -121,6 +125,10 @@ impl Observations {
         };
         let late_by = self.received_unix_nano.saturating_sub(stamp.time_unix_nano);
         self.latencies_us.push(late_by / 1_000);
+        match self.latency_runs.last_mut() {
+            Some((run, count)) if *run == stamp.run => *count += 1,
+            _ => self.latency_runs.push((stamp.run, 1)),
+        }
         let stream = StreamKey { run: stamp.run, writer: stamp.writer };
         // A container's two streams take turns, so that the one before the last may go on too.
         for stretch in self.stretches.iter_mut().rev().take(2) {
@@ -239,6 +247,7 @@ mod tests {
         let seen = observe(records);
         assert_eq!((seen.records, seen.unstamped), (6, 1));
         assert_eq!(seen.latencies_us, [3; 5]);
+        assert_eq!(seen.latency_runs, [(1, 5)]);
         let stream = StreamKey { run: 1, writer: 7 };
         let numbers = Interval { first: 0, last: 4 };
         assert_eq!(seen.stretches, [Stretch { stream, numbers, end: false }]);

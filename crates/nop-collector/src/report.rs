@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use thyme_core::stamp::SEQUENCE_MAX;
 
@@ -80,6 +81,9 @@ pub struct Report {
     /// Each stream, in order of run and writer; only when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub streams_detail: Option<Vec<StreamReport>>,
+    /// Each run, in ascending order; only when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<Vec<RunReport>>,
     /// The latencies' distribution, pairs of microseconds and count; only when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_us_counts: Option<Vec<(u64, u64)>>,
@@ -96,6 +100,42 @@ pub struct LatencyMs {
     pub p99: f64,
     /// The slowest.
     pub max: f64,
+}
+
+/// What is known of one run: of one start of a generator. Writers that are to be told apart, such as
+/// a flood and its quiet neighbours, are runs of their own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// The run in its stamps.
+    pub run: u32,
+    /// Distinct lines.
+    pub received: u64,
+    /// Missing lines, as in the whole report.
+    pub lost: u64,
+    /// Records beyond the first of each line.
+    pub duplicated: u64,
+    /// From write to receipt; zeros for a run beyond the limit on runs.
+    pub latency_ms: LatencyMs,
+    /// The latencies' distribution, pairs of microseconds and count, ascending. What was added
+    /// between two reports is the difference of their counts.
+    pub latency_us_counts: Vec<(u64, u64)>,
+}
+
+/// What a report holds beyond its sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// Each stream, and the distribution of all latencies.
+    pub streams: bool,
+    /// Each run.
+    pub runs: bool,
+}
+
+impl Detail {
+    /// Reads a URL's query: `intervals=1` and `runs=1`.
+    pub fn from_query(query: &str) -> Self {
+        let has = |wanted: &str| query.split('&').any(|pair| pair == wanted);
+        Self { streams: has("intervals=1"), runs: has("runs=1") }
+    }
 }
 
 /// What is known of one stream.
@@ -124,9 +164,10 @@ pub struct StreamReport {
 }
 
 impl Verifier {
-    /// The report of this moment; `detail` adds each stream and the distribution of latencies.
-    pub(crate) fn report(&self, detail: bool) -> Report {
+    /// The report of this moment.
+    pub(crate) fn report(&self, detail: Detail) -> Report {
         let totals = &self.totals;
+        let latency_us = self.latency_of_all();
         let mut report = Report {
             records: totals.records,
             requests: totals.requests,
@@ -140,7 +181,7 @@ impl Verifier {
             unstamped: totals.unstamped,
             invalid_utf8: totals.invalid_utf8,
             untracked: totals.untracked,
-            latency_ms: self.latency_ms(),
+            latency_ms: LatencyMs::of(&latency_us),
             manifest: self.manifest_posted,
             manifest_lines: self.manifest.values().map(|line| line.lines).sum(),
             first_received_unix_nano: totals.first_received_unix_nano,
@@ -163,14 +204,11 @@ impl Verifier {
         report.duplicated_removable = self.uids.counts.repeated.min(report.duplicated);
         report.duplicated_remaining = report.duplicated - report.duplicated_removable;
         report.exact = report.untracked == 0;
-        if detail {
+        if detail.streams {
             report.streams_detail = Some(self.streams_detail());
-            let counts = self.latency_us.iter_recorded();
-            let pair = |one: hdrhistogram::iterators::IterationValue<u64>| {
-                (one.value_iterated_to(), one.count_at_value())
-            };
-            report.latency_us_counts = Some(counts.map(pair).collect());
+            report.latency_us_counts = Some(counts_of(&latency_us));
         }
+        report.runs = detail.runs.then(|| self.runs());
         report
     }
 
@@ -180,10 +218,25 @@ impl Verifier {
         missing.map(|(&key, line)| (key, line.lines))
     }
 
-    fn latency_ms(&self) -> LatencyMs {
-        let ms = |latency_us: u64| latency_us as f64 / 1_000.0;
-        let at = |quantile| ms(self.latency_us.value_at_quantile(quantile));
-        LatencyMs { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: ms(self.latency_us.max()) }
+    fn runs(&self) -> Vec<RunReport> {
+        let mut runs: BTreeMap<u32, RunReport> = BTreeMap::new();
+        for (key, stream) in &self.streams {
+            let run = runs.entry(key.run).or_default();
+            run.received += stream.received;
+            run.duplicated += stream.duplicated;
+            run.lost += stream.lost(self.manifest.get(key));
+        }
+        for (key, lines) in self.never_arrived() {
+            runs.entry(key.run).or_default().lost += lines;
+        }
+        for (number, run) in &mut runs {
+            run.run = *number;
+            if let Some(latency_us) = self.latency_us.get(number) {
+                run.latency_ms = LatencyMs::of(latency_us);
+                run.latency_us_counts = counts_of(latency_us);
+            }
+        }
+        runs.into_values().collect()
     }
 
     fn streams_detail(&self) -> Vec<StreamReport> {
@@ -209,6 +262,20 @@ impl Verifier {
         all.sort_unstable_by_key(|stream| (stream.run, stream.writer));
         all
     }
+}
+
+impl LatencyMs {
+    fn of(latency_us: &Histogram<u64>) -> Self {
+        let ms = |latency_us: u64| latency_us as f64 / 1_000.0;
+        let at = |quantile| ms(latency_us.value_at_quantile(quantile));
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: ms(latency_us.max()) }
+    }
+}
+
+/// The values that were recorded, each with its count.
+fn counts_of(latency_us: &Histogram<u64>) -> Vec<(u64, u64)> {
+    let counts = latency_us.iter_recorded();
+    counts.map(|one| (one.value_iterated_to(), one.count_at_value())).collect()
 }
 
 impl StreamReport {

@@ -14,6 +14,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use crate::collector::Running;
 use crate::intake::Intake;
 use crate::metrics::{Kind, LATENCY, METRICS, Metric, REFUSED, latency_seconds};
+use crate::report::Detail;
 
 /// Starts pushing over OTLP/gRPC to where `OTEL_EXPORTER_OTLP_ENDPOINT` (or its variant for
 /// metrics) says, each `OTEL_METRIC_EXPORT_INTERVAL`; `None` when neither is set. Must be called on
@@ -48,7 +49,7 @@ fn observe(meter: &Meter, intake: &Arc<Intake>) {
         .with_unit("{request}")
         .with_description(REFUSED.1)
         .with_callback(move |observer| {
-            for (reason, count) in source.verifier().report(false).invalid {
+            for (reason, count) in source.verifier().report(Detail::default()).invalid {
                 observer.observe(count, &[KeyValue::new("reason", reason)]);
             }
         })
@@ -59,7 +60,7 @@ fn observe(meter: &Meter, intake: &Arc<Intake>) {
         .with_unit("s")
         .with_description(LATENCY.1)
         .with_callback(move |observer| {
-            let latency_ms = source.verifier().report(false).latency_ms;
+            let latency_ms = source.verifier().report(Detail::default()).latency_ms;
             for (quantile, seconds) in latency_seconds(&latency_ms) {
                 observer.observe(seconds, &[KeyValue::new("quantile", quantile)]);
             }
@@ -68,7 +69,7 @@ fn observe(meter: &Meter, intake: &Arc<Intake>) {
 }
 
 fn observe_number(meter: &Meter, metric: &'static Metric, source: Arc<Intake>) {
-    let read = move || (metric.read)(&source.verifier().report(false));
+    let read = move || (metric.read)(&source.verifier().report(Detail::default()));
     match metric.kind {
         Kind::Counter => {
             meter

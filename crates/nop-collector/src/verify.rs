@@ -13,7 +13,8 @@ use thyme_core::manifest::ManifestLine;
 
 use crate::intervals::{Full, Interval, Intervals};
 use crate::limits::{
-    INTERVALS_MAX, INTERVALS_PER_STREAM_MAX, LATENCY_DIGITS, LATENCY_MAX_US, STREAMS_MAX,
+    INTERVALS_MAX, INTERVALS_PER_STREAM_MAX, LATENCY_DIGITS, LATENCY_MAX_US, LATENCY_RUNS_MAX,
+    STREAMS_MAX,
 };
 use crate::manifest::ManifestCause;
 use crate::observe::{Observations, StreamKey};
@@ -126,8 +127,10 @@ pub(crate) struct Totals {
 pub(crate) struct Verifier {
     pub(crate) totals: Totals,
     pub(crate) streams: StreamMap<Stream>,
-    /// From write to receipt, microseconds.
-    pub(crate) latency_us: Histogram<u64>,
+    /// From write to receipt, microseconds, by run.
+    pub(crate) latency_us: BTreeMap<u32, Histogram<u64>>,
+    /// The same of runs beyond the limit on runs, and of what replicas' reports say of all runs.
+    pub(crate) other_latency_us: Histogram<u64>,
     pub(crate) uids: Uids,
     pub(crate) manifest: StreamMap<ManifestLine>,
     /// Whether a manifest was posted, if only an empty one.
@@ -140,12 +143,11 @@ pub(crate) struct Verifier {
 
 impl Default for Verifier {
     fn default() -> Self {
-        let latency_us = Histogram::new_with_bounds(1, LATENCY_MAX_US, LATENCY_DIGITS)
-            .expect("the bounds are constants that the histogram supports");
         Self {
             totals: Totals::default(),
             streams: StreamMap::default(),
-            latency_us,
+            latency_us: BTreeMap::new(),
+            other_latency_us: new_histogram(),
             uids: Uids::default(),
             manifest: StreamMap::default(),
             manifest_posted: false,
@@ -166,8 +168,14 @@ impl Verifier {
         totals.unstamped += seen.unstamped;
         totals.invalid_utf8 += seen.invalid_utf8;
         totals.note_times(receipt.received_unix_nano, receipt.received_unix_nano);
-        for &latency_us in &seen.latencies_us {
-            self.latency_us.saturating_record(latency_us);
+        let mut latencies_us = seen.latencies_us.as_slice();
+        for &(run, count) in &seen.latency_runs {
+            let (of_run, rest) = latencies_us.split_at(count);
+            let histogram = self.latency_of(run);
+            for &latency_us in of_run {
+                histogram.saturating_record(latency_us);
+            }
+            latencies_us = rest;
         }
         self.uids.see(&seen.sightings);
         for stretch in &seen.stretches {
@@ -176,6 +184,23 @@ impl Verifier {
                 stream.end_seen |= stretch.end;
             });
         }
+    }
+
+    /// Where a run's latencies are kept; runs beyond the limit share one place.
+    fn latency_of(&mut self, run: u32) -> &mut Histogram<u64> {
+        if self.latency_us.len() >= LATENCY_RUNS_MAX && !self.latency_us.contains_key(&run) {
+            return &mut self.other_latency_us;
+        }
+        self.latency_us.entry(run).or_insert_with(new_histogram)
+    }
+
+    /// The latencies of all runs.
+    pub(crate) fn latency_of_all(&self) -> Histogram<u64> {
+        let mut all = self.other_latency_us.clone();
+        for one in self.latency_us.values() {
+            all.add(one).expect("all histograms have the same bounds");
+        }
+        all
     }
 
     /// Unites with what another replica knows of a stream: numbers that both have are duplicates.
@@ -226,6 +251,11 @@ impl Verifier {
     pub(crate) fn refuse(&mut self, reason: &'static str) {
         *self.invalid.entry(reason).or_default() += 1;
     }
+}
+
+fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_US, LATENCY_DIGITS)
+        .expect("the bounds are constants that the histogram supports")
 }
 
 impl Totals {
@@ -310,6 +340,40 @@ mod tests {
         assert_eq!(verifier.intervals, INTERVALS_PER_STREAM_MAX);
         let written = (INTERVALS_PER_STREAM_MAX + extra) as u64 * 2;
         assert_eq!(stream.lost(None), written - INTERVALS_PER_STREAM_MAX as u64);
+    }
+
+    /// Scenario: two runs take turns within a request, then there are more runs than are told apart.
+    /// Guarantees: each run has its own latencies up to the limit, and no latency is missing in all.
+    #[test]
+    fn latencies_are_kept_by_run() {
+        let mut verifier = Verifier::default();
+        let mut observations = Observations::default();
+        observations.begin(9_000_000);
+        let stamp = |run, late_by_us: u64| Stamp {
+            run,
+            writer: 0,
+            sequence: 0,
+            time_unix_nano: 9_000_000 - late_by_us * 1_000,
+            end: false,
+        };
+        for (run, late_by_us) in [(1, 10), (1, 20), (2, 1_000), (1, 30), (2, 2_000)] {
+            observations.note(Some(stamp(run, late_by_us)));
+        }
+        verifier.apply(&observations, RECEIPT);
+        let of = |verifier: &Verifier, run| {
+            let latency_us = &verifier.latency_us[&run];
+            (latency_us.len(), latency_us.min(), latency_us.max())
+        };
+        assert_eq!(of(&verifier, 1), (3, 10, 30));
+        let (count, min, max) = of(&verifier, 2);
+        assert_eq!((count, min, max / 100), (2, 1_000, 20));
+
+        observations.begin(9_000_000);
+        let runs = 10..10 + LATENCY_RUNS_MAX as u32;
+        runs.for_each(|run| observations.note(Some(stamp(run, 5))));
+        verifier.apply(&observations, RECEIPT);
+        assert_eq!(verifier.latency_us.len(), LATENCY_RUNS_MAX);
+        assert_eq!(verifier.latency_of_all().len(), 5 + LATENCY_RUNS_MAX as u64);
     }
 
     /// Scenario: more streams than the limit allows.

@@ -9,7 +9,7 @@ use crate::{
     process::{Ended, Process},
     template::{Places, mentions_health, split_words},
     tree::Tree,
-    usage::Usage,
+    usage::{Usage, descriptors, open_files},
 };
 use rustix::process::Signal;
 use std::{
@@ -132,13 +132,15 @@ pub struct Agent {
     past_cpu_seconds: f64,
     /// Largest peak of any life, in bytes.
     rss_peak_bytes: u64,
+    /// Set from the end of a life that was asked to end until the next begins.
+    is_down: bool,
 }
 
 impl Agent {
     /// Starts the first life.
     pub fn spawn(recipe: Recipe) -> Result<Self> {
         let process = recipe.spawn()?;
-        Ok(Self { recipe, process, past_cpu_seconds: 0.0, rss_peak_bytes: 0 })
+        Ok(Self { recipe, process, past_cpu_seconds: 0.0, rss_peak_bytes: 0, is_down: false })
     }
 
     /// Whether it answers on its health endpoint; `None` when it was not asked to have one.
@@ -171,9 +173,32 @@ impl Agent {
         self.process.signal(Signal::TERM)
     }
 
-    /// Takes the figures of a life that ended for good.
+    /// Takes the figures of a life that ended as it was asked to.
     pub fn bury(&mut self, ended: &Ended) {
         self.past_cpu_seconds += ended.cpu_seconds;
+        self.is_down = true;
+    }
+
+    /// Begins the next life, with the same state.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = self.recipe.spawn()?;
+        self.is_down = false;
+        Ok(())
+    }
+
+    /// An error if it has ended and was not asked to.
+    pub fn expect_running(&mut self) -> Result<()> {
+        if self.is_down { Ok(()) } else { self.process.expect_running() }
+    }
+
+    /// How many descriptors its processes have.
+    pub fn descriptors(&self) -> usize {
+        if self.is_down { 0 } else { descriptors(self.process.group()) }
+    }
+
+    /// How many files below a directory it holds open.
+    pub fn open_files(&self, below: &Path) -> usize {
+        if self.is_down { 0 } else { open_files(self.process.group(), below) }
     }
 
     /// What to call it.

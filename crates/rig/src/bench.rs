@@ -6,10 +6,11 @@ use crate::{
     cli::{LoadOptions, OutageMode},
     collector::{Addresses, Collector, Report},
     error::{Error, Result, io_error},
-    generator::{self, Account, Generator, Written},
+    generator::{Account, Generator, Task, Written},
     interrupt::Interrupt,
     limits::{
-        AGENT_STOP_MAX, BLIND_START, GENERATOR_STOP_MAX, SAMPLE_INTERVAL, START_MAX, WATCH_INTERVAL,
+        AGENT_STOP_MAX, BLIND_START, CLOSE_WATCH_INTERVAL, GENERATOR_STOP_MAX, SAMPLE_INTERVAL,
+        START_MAX, WATCH_INTERVAL,
     },
     process::Process,
     progress::{Progress, Sample},
@@ -101,7 +102,8 @@ pub struct Finish {
 pub struct Bench<'a> {
     progress: Progress,
     agent: Agent,
-    generator: Option<Generator>,
+    /// In the order of their starts.
+    generators: Vec<Generator>,
     sink: Sink,
     binaries: Binaries,
     tree: Tree,
@@ -116,17 +118,17 @@ pub struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     /// Checks the disk, makes the tree, starts collector and agent, and waits until both are up.
-    /// `duration` is the longest time for which lines will be written, `outage` the way in which
-    /// the sink will go away, if it will.
+    /// `disk_bytes_max` is the most that will lie on the disk, `outage` the way in which the sink
+    /// will go away, if it will.
     pub fn start(
         load_options: &'a LoadOptions,
-        duration: Duration,
+        disk_bytes_max: u64,
         outage: Option<OutageMode>,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let base = load_options.base();
         let binaries = Binaries::beside_this(load_options)?;
-        check_space(&base, load_options.volume(duration).disk_bytes_max())?;
+        check_space(&base, disk_bytes_max)?;
         let tree = Tree::create(&base, load_options.keep)?;
         let mut progress = Progress::start();
         if load_options.keep {
@@ -139,7 +141,7 @@ impl<'a> Bench<'a> {
         Ok(Self {
             progress,
             agent,
-            generator: None,
+            generators: Vec::new(),
             sink,
             binaries,
             tree,
@@ -153,9 +155,15 @@ impl<'a> Bench<'a> {
 
     /// Has the generator begin, for `duration` or until [`Bench::stop_load`].
     pub fn start_load(&mut self, duration: Option<Duration>) -> Result<()> {
-        self.load_start = Some(self.mark());
+        self.start_task(&Task::new(self.load_options, duration))
+    }
+
+    /// Has a generator begin, beside those that write already.
+    pub fn start_task(&mut self, task: &Task) -> Result<()> {
+        let mark = self.mark();
+        self.load_start.get_or_insert(mark);
         let program = &self.binaries.generator;
-        let mut generator = Generator::spawn(program, &self.tree, self.load_options, duration)?;
+        let mut generator = Generator::spawn(program, &self.tree, self.load_options, task)?;
         // A short load may already be over when it is looked at.
         let up = wait_until(START_MAX, self.interrupt, || {
             Ok(generator.is_up()? || generator.poll()?.is_some())
@@ -163,7 +171,7 @@ impl<'a> Bench<'a> {
         if !up {
             return Err(too_slow(generator.process(), "said no address", START_MAX));
         }
-        self.generator = Some(generator);
+        self.generators.push(generator);
         Ok(())
     }
 
@@ -173,13 +181,39 @@ impl<'a> Bench<'a> {
         &mut self,
         phase: &str,
         limit: Duration,
+        done: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<bool> {
+        self.watch_at(phase, limit, WATCH_INTERVAL, SAMPLE_INTERVAL, done)
+    }
+
+    /// The same for something whose moment is measured.
+    pub fn watch_closely(
+        &mut self,
+        phase: &str,
+        limit: Duration,
+        done: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<bool> {
+        self.watch_at(phase, limit, CLOSE_WATCH_INTERVAL, SAMPLE_INTERVAL, done)
+    }
+
+    /// Waits, and hardly looks meanwhile.
+    pub fn rest(&mut self, phase: &str, duration: Duration, sample: Duration) -> Result<()> {
+        self.watch_at(phase, duration, WATCH_INTERVAL, sample, |_| Ok(false)).map(drop)
+    }
+
+    fn watch_at(
+        &mut self,
+        phase: &str,
+        limit: Duration,
+        interval: Duration,
+        sample_interval: Duration,
         mut done: impl FnMut(&mut Self) -> Result<bool>,
     ) -> Result<bool> {
         let deadline = Instant::now() + limit;
         loop {
             self.sink.process().expect_running()?;
-            self.agent.process().expect_running()?;
-            if let Some(generator) = &mut self.generator {
+            self.agent.expect_running()?;
+            for generator in &mut self.generators {
                 generator.poll()?;
             }
             if done(self)? {
@@ -192,29 +226,63 @@ impl<'a> Bench<'a> {
             if now >= self.next_sample {
                 let sample = self.sample()?;
                 self.progress.show(sample, phase);
-                self.next_sample = now + SAMPLE_INTERVAL;
+                self.next_sample = now + sample_interval;
             }
-            self.interrupt.pause(WATCH_INTERVAL.min(deadline - now))?;
+            self.interrupt.pause(interval.min(deadline - now))?;
         }
     }
 
-    /// Waits until the generator has ended by itself, `duration` after its start.
+    /// Waits until every generator has ended by itself, `duration` after its start.
     pub fn watch_load(&mut self, duration: Duration) -> Result<Load> {
-        let limit = duration + GENERATOR_STOP_MAX;
-        self.wait_for_generator(limit)
+        self.wait_for_generators(duration + GENERATOR_STOP_MAX)
     }
 
     /// Ends the load now.
     pub fn stop_load(&mut self) -> Result<Load> {
-        if let Some(generator) = &self.generator {
-            generator.stop()?;
-        }
-        self.wait_for_generator(GENERATOR_STOP_MAX)
+        self.generators.iter().try_for_each(Generator::stop)?;
+        self.wait_for_generators(GENERATOR_STOP_MAX)
     }
 
     /// The collector's present report.
     pub fn report(&self) -> Result<Report> {
         self.sink.report()
+    }
+
+    /// The same, with each run.
+    pub fn report_with_runs(&self) -> Result<Report> {
+        self.sink.report_with_runs()
+    }
+
+    /// What has been written by all generators that have ended.
+    pub fn written(&self) -> Result<Written> {
+        let mut written = Written::default();
+        for generator in &self.generators {
+            written = written + generator.written()?.unwrap_or_default();
+        }
+        Ok(written)
+    }
+
+    /// How many log files the agent holds open, deleted ones included.
+    pub fn open_log_files(&self) -> usize {
+        self.agent.open_files(&self.tree.pods())
+    }
+
+    /// Whether the agent holds at least that many log files open; looks closely only when it holds
+    /// as many files of any kind.
+    pub fn holds_log_files(&self, files: usize) -> bool {
+        self.agent.descriptors() >= files && self.open_log_files() >= files
+    }
+
+    /// Asks the agent to end, and waits until it has.
+    pub fn agent_goes_down(&mut self) -> Result<()> {
+        self.stop_agent().map(drop)
+    }
+
+    /// Starts the agent again, without waiting until it is up; returns the moment.
+    pub fn agent_comes_up(&mut self) -> Result<Instant> {
+        let now = Instant::now();
+        self.agent.start_again()?;
+        Ok(now)
     }
 
     /// Kills the agent and starts it again at once.
@@ -244,13 +312,10 @@ impl<'a> Bench<'a> {
 
     /// Hands the manifest over, waits for the last lines, stops the agent, and takes the figures.
     pub fn finish(mut self, load: Load) -> Result<Finish> {
-        let manifest = generator::read_manifest(&self.tree)?;
-        let written = Written::from_manifest(&manifest)?;
-        self.sink.post_manifest(&manifest)?;
-        // The generator is gone; this is what the live line shows from now on.
-        if let Some(last) = &mut self.last {
-            last.written = written;
+        for generator in &self.generators {
+            self.sink.post_manifest(&generator.manifest()?)?;
         }
+        let written = self.written()?;
 
         let started = Instant::now();
         self.watch("drain", self.load_options.drain, |bench| {
@@ -260,10 +325,11 @@ impl<'a> Bench<'a> {
 
         let agent_status = self.stop_agent()?;
         self.progress.clear();
+        let report = self.report_with_runs()?;
         Ok(Finish {
             agent_title: self.agent.title().to_owned(),
             written,
-            report: self.report()?,
+            report,
             load,
             drain_seconds,
             agent: self.agent.usage(),
@@ -291,26 +357,34 @@ impl<'a> Bench<'a> {
         Ok(status)
     }
 
-    fn wait_for_generator(&mut self, limit: Duration) -> Result<Load> {
-        let mut ended = None;
+    /// Waits until all generators have ended. The account is that of the first.
+    fn wait_for_generators(&mut self, limit: Duration) -> Result<Load> {
         self.watch("load", limit, |bench| {
-            if let Some(generator) = &mut bench.generator {
-                ended = generator.poll()?;
+            let mut all_ended = true;
+            for generator in &mut bench.generators {
+                all_ended &= generator.poll()?.is_some();
             }
-            Ok(ended.is_some())
+            Ok(all_ended)
         })?;
         let now = self.mark();
-        match (ended, self.load_start, &mut self.generator) {
-            (Some(ended), Some(start), Some(generator)) => Ok(Load {
-                seconds: (now.at - start.at).as_secs_f64(),
-                account: generator.account()?,
-                agent_cpu_seconds: now.agent_cpu_seconds - start.agent_cpu_seconds,
-                collector_cpu_seconds: now.collector_cpu_seconds - start.collector_cpu_seconds,
-                generator_cpu_seconds: ended.cpu_seconds,
-            }),
-            (None, _, Some(generator)) => Err(too_slow(generator.process(), "did not end", limit)),
-            (_, None, _) | (_, _, None) => unreachable!("the load was never started"),
+        let (Some(start), Some(first)) = (self.load_start.take(), self.generators.first()) else {
+            unreachable!("the load was never started")
+        };
+        let account = first.account();
+        let mut generator_cpu_seconds = 0.0;
+        for generator in &mut self.generators {
+            match generator.poll()? {
+                Some(ended) => generator_cpu_seconds += ended.cpu_seconds,
+                None => return Err(too_slow(generator.process(), "did not end", limit)),
+            }
         }
+        Ok(Load {
+            seconds: (now.at - start.at).as_secs_f64(),
+            account: account?,
+            agent_cpu_seconds: now.agent_cpu_seconds - start.agent_cpu_seconds,
+            collector_cpu_seconds: now.collector_cpu_seconds - start.collector_cpu_seconds,
+            generator_cpu_seconds,
+        })
     }
 
     /// The time, and what agent and collector have used by then.
@@ -325,10 +399,11 @@ impl<'a> Bench<'a> {
     /// Looks at everything; what cannot be asked keeps its last figure.
     fn sample(&mut self) -> Result<Sample> {
         let last = self.last;
-        let written = match &self.generator {
-            Some(generator) => generator.written()?,
-            None => None,
-        };
+        let mut written = Some(Written::default());
+        for generator in &self.generators {
+            let of_one = generator.written()?;
+            written = written.and_then(|written| Some(written + of_one?));
+        }
         let received = self.sink.received()?;
         let sample = Sample {
             at: Instant::now(),

@@ -2,8 +2,11 @@
 //! parsed here into what the scenarios use; nothing below parses again.
 
 use crate::{limits, tree::Volume};
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
+use clap::{
+    Args, Command, CommandFactory, Parser, Subcommand, ValueEnum, builder::FalseyValueParser,
+};
 use std::{
+    env,
     ffi::OsString,
     path::{Path, PathBuf},
     time::Duration,
@@ -19,6 +22,34 @@ pub struct Cli {
     pub scenario: Scenario,
 }
 
+impl Cli {
+    /// The command line, with the scenarios' own loads where they differ from the usual one, and
+    /// without the environment's `LINES` when that is a terminal's height.
+    pub fn command_here() -> Command {
+        let is_height = |value: String| value.parse::<u32>().is_ok();
+        let lines_is_height = env::var("LINES").is_ok_and(is_height);
+        let mut command = Self::command();
+        for (scenario, pods, rate) in LOADS {
+            command = command.mut_subcommand(scenario, |scenario| {
+                let scenario = scenario.mut_arg("pods", |arg| arg.default_value(pods));
+                scenario.mut_arg("rate", |arg| arg.default_value(rate))
+            });
+        }
+        let names: Vec<String> =
+            command.get_subcommands().map(|scenario| scenario.get_name().to_owned()).collect();
+        for name in names.into_iter().filter(|_| lines_is_height) {
+            command = command.mut_subcommand(name, |scenario| {
+                scenario.mut_arg("lines", |lines| lines.env(None::<&str>))
+            });
+        }
+        command
+    }
+}
+
+/// Loads that differ from the usual one: scenario, pods, lines per second.
+const LOADS: [(&str, &str, &str); 3] =
+    [("flood", "2000", "2000"), ("many", "10000", "50000"), ("churn", "1000", "1000")];
+
 /// A scenario: a load, what happens to it, and what must hold at the end.
 #[derive(Debug, Subcommand)]
 pub enum Scenario {
@@ -29,6 +60,12 @@ pub enum Scenario {
     Kill(KillOptions),
     /// The sink stops for a while; nothing may be lost, and memory must stay flat.
     Outage(OutageOptions),
+    /// Many quiet pods, alone at first, then beside one that floods; they must hardly feel it.
+    Flood(FloodOptions),
+    /// Very many files: the agent must be up soon, idle cheaply and stay small.
+    Many(ManyOptions),
+    /// Pods that live for a moment only; nothing may be lost, and no deleted file stay open.
+    Churn(ChurnOptions),
 }
 
 /// `rig run`.
@@ -49,10 +86,10 @@ pub struct KillOptions {
     #[arg(long, env = "KILLS", default_value_t = 20)]
     pub kills: u32,
     /// Shortest time between two kills.
-    #[arg(long, default_value = "300ms", value_parser = parse_duration)]
+    #[arg(long, env = "GAP_MIN", default_value = "300ms", value_parser = parse_duration)]
     pub gap_min: Duration,
     /// Longest time between two kills.
-    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    #[arg(long, env = "GAP_MAX", default_value = "3s", value_parser = parse_duration)]
     pub gap_max: Duration,
     /// The load.
     #[command(flatten)]
@@ -75,6 +112,76 @@ pub struct OutageOptions {
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
     pub around: Duration,
     /// The load.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// `rig flood`.
+#[derive(Debug, Args)]
+pub struct FloodOptions {
+    /// What the flooding pod writes, lines per second; 0 is as fast as possible.
+    #[arg(long, env = "FLOOD_RATE", default_value_t = 200_000)]
+    pub flood_rate: u64,
+    /// Length of each of the two measurements, without the flood and with it.
+    #[arg(long, env = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// How long the quiet pods write before the first.
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    pub warm_up: Duration,
+    /// How many times their p99 latency alone the quiet pods' may be beside the flood.
+    #[arg(long, default_value_t = 2.0)]
+    pub ratio_max: f64,
+    /// The quiet pods.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// `rig many`.
+#[derive(Debug, Args)]
+pub struct ManyOptions {
+    /// Lines that are in each file when the agent starts, and again after its restart.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub lines_per_file: u64,
+    /// How long nobody writes before the agent is taken for idle.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub settle: Duration,
+    /// How long the idle agent is measured.
+    #[arg(long, env = "IDLE", default_value = "30s", value_parser = parse_duration)]
+    pub idle: Duration,
+    /// Longest time from a start until all files are open and what is in them has come. It says
+    /// little where others use the processors: see --startup-cpu-max.
+    #[arg(long, env = "STARTUP_MAX", default_value = "2s", value_parser = parse_duration)]
+    pub startup_max: Duration,
+    /// Most processor time of the agent within that.
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    pub startup_cpu_max: Duration,
+    /// Most processor time of the idle agent, as a share of one core.
+    #[arg(long, default_value_t = 0.01)]
+    pub idle_cores_max: f64,
+    /// Most resident memory at any time, such as 100MiB.
+    #[arg(long, default_value = "100MiB", value_parser = parse_bytes)]
+    pub rss_max: u64,
+    /// The files: a pod each.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// `rig churn`.
+#[derive(Debug, Args)]
+pub struct ChurnOptions {
+    /// Time in which all pods start, one after another.
+    #[arg(long, env = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// How long each lives.
+    #[arg(long, default_value = "50ms", value_parser = parse_duration)]
+    pub lifetime: Duration,
+    /// How long its directory stays after its end.
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    pub removed_after: Duration,
+    /// Longest wait until the agent has let go of the last deleted file.
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub release_max: Duration,
+    /// The pods.
     #[command(flatten)]
     pub load: LoadOptions,
 }
@@ -111,13 +218,13 @@ pub struct LoadOptions {
     #[arg(long, env = "AGENT", value_name = "COMMAND")]
     pub agent: Option<String>,
     /// Size at which a log file is rotated, such as 10MiB; log-generator's default unless given.
-    #[arg(long, value_parser = parse_bytes)]
+    #[arg(long, env = "ROTATE_SIZE", value_parser = parse_bytes)]
     pub rotate_size: Option<u64>,
     /// Files kept for each container, the live one included; log-generator's default unless given.
-    #[arg(long)]
+    #[arg(long, env = "ROTATE_FILES")]
     pub rotate_files: Option<u32>,
     /// How often sizes are looked at; log-generator's default unless given.
-    #[arg(long, value_parser = parse_duration)]
+    #[arg(long, env = "ROTATE_INTERVAL", value_parser = parse_duration)]
     pub rotate_interval: Option<Duration>,
     /// Seed of the lines, and of the moments of kills; random unless given.
     #[arg(long)]
@@ -150,6 +257,11 @@ impl LoadOptions {
     /// Another agent's command; a blank one, such as an empty variable, is none.
     pub fn other_agent(&self) -> Option<&str> {
         self.agent.as_deref().filter(|command| !command.trim().is_empty())
+    }
+
+    /// The most that may lie on the disk at once when this is written for `duration`.
+    pub fn disk_bytes_max(&self, duration: Duration) -> u64 {
+        self.volume(duration).disk_bytes_max()
     }
 
     /// What decides how much is written in `duration`.
@@ -289,13 +401,34 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use clap::FromArgMatches;
 
     /// Scenario: clap's own check of the definitions.
     /// Guarantees: no option collides with another.
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        Cli::command_here().debug_assert();
+    }
+
+    /// Scenario: two scenarios without options.
+    /// Guarantees: each has the load that is its own.
+    #[test]
+    fn scenarios_have_loads_of_their_own() {
+        let parse = |scenario| {
+            let mut command = Cli::command_here();
+            for name in ["run", "flood"] {
+                command = command.mut_subcommand(name, |scenario| {
+                    let scenario = scenario.mut_arg("pods", |arg| arg.env(None::<&str>));
+                    scenario.mut_arg("rate", |arg| arg.env(None::<&str>))
+                });
+            }
+            let matches = command.get_matches_from(["rig", scenario]);
+            Cli::from_arg_matches(&matches).unwrap().scenario
+        };
+        let Scenario::Run(run) = parse("run") else { panic!() };
+        assert_eq!((run.load.pods, run.load.rate), (20, 50_000));
+        let Scenario::Flood(flood) = parse("flood") else { panic!() };
+        assert_eq!((flood.load.pods, flood.load.rate), (2_000, 2_000));
     }
 
     /// Scenario: durations as people write them.

@@ -37,6 +37,19 @@ pub struct Latency {
     pub max: f64,
 }
 
+/// What the collector knows of one run, that is of one start of a generator.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct RunReport {
+    /// The run in its stamps.
+    pub run: u32,
+    /// Distinct lines.
+    pub received: u64,
+    /// Lines that did not come.
+    pub lost: u64,
+    /// The latencies' distribution so far, pairs of microseconds and count, ascending.
+    pub latency_us_counts: Vec<(u64, u64)>,
+}
+
 /// What `GET /report` says, as far as it is needed here.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Report {
@@ -72,6 +85,9 @@ pub struct Report {
     pub latency_ms: Option<Latency>,
     /// Whether a manifest was posted.
     pub manifest: bool,
+    /// Each run; only when asked for.
+    #[serde(default)]
+    pub runs: Vec<RunReport>,
 }
 
 /// A running nop-collector.
@@ -98,7 +114,16 @@ impl Collector {
 
     /// Asks for the report.
     pub fn report(&self, admin: SocketAddr) -> Result<Report> {
-        let body = exchange(admin, "GET", "/report", &[])?;
+        self.ask(admin, "/report")
+    }
+
+    /// Asks for the report with each run.
+    pub fn report_with_runs(&self, admin: SocketAddr) -> Result<Report> {
+        self.ask(admin, "/report?runs=1")
+    }
+
+    fn ask(&self, admin: SocketAddr, path: &str) -> Result<Report> {
+        let body = exchange(admin, "GET", path, &[])?;
         serde_json::from_slice(&body)
             .map_err(|error| not_understood(&error, &String::from_utf8_lossy(&body)))
     }

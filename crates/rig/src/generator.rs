@@ -1,7 +1,8 @@
-//! log-generator as a process: it plays the node, and its manifest says what was written.
+//! log-generator as a process, one or several: it plays the node, and its manifest says what was
+//! written.
 
 use crate::{
-    cli::{LineKind, LoadOptions},
+    cli::LoadOptions,
     error::{Error, Result, io_error},
     http,
     process::{Ended, Process},
@@ -10,18 +11,34 @@ use crate::{
 };
 use rustix::process::Signal;
 use serde::Deserialize;
-use std::{ffi::OsString, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    net::SocketAddr,
+    ops::Add,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use thyme_core::manifest::ManifestLine;
 
-const NAME: &str = "log-generator";
+/// What the generator is called where there is only one.
+pub const NAME: &str = "log-generator";
 
-/// Sums of a manifest.
+/// Sums of a manifest, or of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Lines.
     pub lines: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
+}
+
+impl Add for Written {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { lines: self.lines + other.lines, bytes: self.bytes + other.bytes }
+    }
 }
 
 impl Written {
@@ -49,11 +66,93 @@ pub struct Account {
     pub late_lines_max: u64,
 }
 
+/// What one log-generator is told to write. A run with several has several groups of pods, each with
+/// its own rate and its own run in the stamps.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Names its outputs and its manifest; unique among the tasks of a run.
+    pub name: &'static str,
+    /// The run in its stamps, where the figures of this task are asked for; else by chance.
+    pub run: Option<u32>,
+    /// What names and texts follow from; else by chance. The same seed is the same pods.
+    pub seed: Option<u64>,
+    /// How many pods.
+    pub pods: u32,
+    /// Lines per second, all pods together; 0 is as fast as possible.
+    pub rate: u64,
+    /// Lines in all, if they end it.
+    pub lines: Option<u64>,
+    /// How long it writes; without this and `lines` until it is stopped.
+    pub duration: Option<Duration>,
+    /// How long each pod lives, and how long its directory stays after that; without it pods stay.
+    pub lifetime: Option<(Duration, Duration)>,
+    /// Files kept for each container, before the options' own.
+    pub rotate_files: Option<u32>,
+}
+
+impl Task {
+    /// The load that the options describe.
+    pub fn new(load: &LoadOptions, duration: Option<Duration>) -> Self {
+        Self {
+            name: NAME,
+            run: None,
+            seed: load.seed,
+            pods: load.pods,
+            rate: load.rate,
+            lines: None,
+            duration,
+            lifetime: None,
+            rotate_files: load.rotate_files,
+        }
+    }
+
+    fn arguments(&self, tree: &Tree, load: &LoadOptions) -> Vec<OsString> {
+        let millis = |duration: Duration| format!("{}ms", duration.as_millis()).into();
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
+        add("--out", tree.pods().into());
+        add("--manifest", tree.manifest(self.name).into());
+        add("--admin", "127.0.0.1:0".into());
+        add("--pods", self.pods.to_string().into());
+        add("--rate", self.rate.to_string().into());
+        add("--kind", load.lines.name().into());
+        if let Some(run) = self.run {
+            add("--run", run.to_string().into());
+        }
+        if let Some(seed) = self.seed {
+            add("--seed", seed.to_string().into());
+        }
+        if let Some(lines) = self.lines {
+            add("--lines", lines.to_string().into());
+        }
+        if let Some(duration) = self.duration {
+            add("--duration", millis(duration));
+        }
+        if let Some((lifetime, removed_after)) = self.lifetime {
+            add("--lifetime", millis(lifetime));
+            add("--removed-after", millis(removed_after));
+        }
+        if let Some(size) = load.rotate_size {
+            add("--rotate-size", size.to_string().into());
+        }
+        if let Some(files) = self.rotate_files {
+            add("--rotate-files", files.to_string().into());
+        }
+        if let Some(interval) = load.rotate_interval {
+            add("--rotate-interval", millis(interval));
+        }
+        arguments
+    }
+}
+
 /// A log-generator, running or ended.
 #[derive(Debug)]
 pub struct Generator {
     process: Process,
+    manifest: PathBuf,
     admin: Option<SocketAddr>,
+    /// Set when it has ended: what its manifest says.
+    total: Option<Written>,
 }
 
 #[derive(Deserialize)]
@@ -62,16 +161,11 @@ struct Announcement {
 }
 
 impl Generator {
-    /// Starts writing into the tree; without a duration until it is stopped.
-    pub fn spawn(
-        program: &Path,
-        tree: &Tree,
-        load: &LoadOptions,
-        duration: Option<Duration>,
-    ) -> Result<Self> {
-        let arguments = arguments(tree, load, duration);
-        let process = Process::spawn(NAME, program, &arguments, &tree.children())?;
-        Ok(Self { process, admin: None })
+    /// Starts writing into the tree.
+    pub fn spawn(program: &Path, tree: &Tree, load: &LoadOptions, task: &Task) -> Result<Self> {
+        let arguments = task.arguments(tree, load);
+        let process = Process::spawn(task.name, program, &arguments, &tree.children())?;
+        Ok(Self { process, manifest: tree.manifest(task.name), admin: None, total: None })
     }
 
     /// Whether it has said its address, and so has begun.
@@ -91,11 +185,19 @@ impl Generator {
 
     /// What it has written so far; `None` when it cannot be asked, since it is about to end.
     pub fn written(&self) -> Result<Option<Written>> {
+        if self.total.is_some() {
+            return Ok(self.total);
+        }
         let Some(admin) = self.admin else { return Ok(None) };
         match http::request(admin, "GET", "/manifest", &[]).and_then(http::Response::ok) {
             Ok(manifest) => Written::from_manifest(&manifest).map(Some),
             Err(_ending) => Ok(None),
         }
+    }
+
+    /// The manifest that it left when it ended.
+    pub fn manifest(&self) -> Result<Vec<u8>> {
+        fs::read(&self.manifest).map_err(io_error(format!("reading {}", self.manifest.display())))
     }
 
     /// Asks it to end: it writes each writer's last line, and the manifest.
@@ -106,7 +208,12 @@ impl Generator {
     /// Whether it has ended as it should; any other end is an error.
     pub fn poll(&mut self) -> Result<Option<Ended>> {
         match self.process.poll()? {
-            Some(ended) if ended.status.success() => Ok(Some(ended)),
+            Some(ended) if ended.status.success() => {
+                if self.total.is_none() {
+                    self.total = Some(Written::from_manifest(&self.manifest()?)?);
+                }
+                Ok(Some(ended))
+            }
             Some(_failed) => self.process.expect_running().map(|()| None),
             None => Ok(None),
         }
@@ -123,42 +230,9 @@ impl Generator {
     }
 }
 
-/// Reads the manifest that an ended generator left.
-pub fn read_manifest(tree: &Tree) -> Result<Vec<u8>> {
-    let path = tree.manifest();
-    fs::read(&path).map_err(io_error(format!("reading {}", path.display())))
-}
-
 fn parse<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T> {
     serde_json::from_str(line)
         .map_err(|error| Error::Answer { name: NAME, detail: format!("{error} in {line:?}") })
-}
-
-fn arguments(tree: &Tree, load: &LoadOptions, duration: Option<Duration>) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = Vec::new();
-    let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
-    add("--out", tree.pods().into());
-    add("--manifest", tree.manifest().into());
-    add("--admin", "127.0.0.1:0".into());
-    add("--pods", load.pods.to_string().into());
-    add("--rate", load.rate.to_string().into());
-    add("--kind", LineKind::name(load.lines).into());
-    if let Some(duration) = duration {
-        add("--duration", format!("{}ms", duration.as_millis()).into());
-    }
-    if let Some(size) = load.rotate_size {
-        add("--rotate-size", size.to_string().into());
-    }
-    if let Some(files) = load.rotate_files {
-        add("--rotate-files", files.to_string().into());
-    }
-    if let Some(interval) = load.rotate_interval {
-        add("--rotate-interval", format!("{}ms", interval.as_millis()).into());
-    }
-    if let Some(seed) = load.seed {
-        add("--seed", seed.to_string().into());
-    }
-    arguments
 }
 
 #[cfg(test)]

@@ -66,7 +66,8 @@ pub fn kill(options: &KillOptions, interrupt: &Interrupt) -> Result<Verdict<Deta
     // The last life gets a gap too, so that the last kill's duplicates come under load.
     let duration = gaps.iter().sum::<Duration>() + options.gap_max;
 
-    let mut bench = Bench::start(&options.load, duration, None, interrupt)?;
+    let mut bench =
+        Bench::start(&options.load, options.load.disk_bytes_max(duration), None, interrupt)?;
     bench.start_load(None)?;
     let started = Instant::now();
     let mut kills: Vec<Kill> = Vec::new();

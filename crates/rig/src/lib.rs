@@ -8,12 +8,18 @@
 pub mod agent;
 /// All processes of one run, watched together.
 pub mod bench;
+/// `rig churn`: pods that live for a moment.
+pub mod churn;
 /// Command line.
 pub mod cli;
 /// nop-collector as a process.
 pub mod collector;
 /// What can go wrong.
 pub mod error;
+/// `rig flood`: one pod floods beside many quiet ones.
+pub mod flood;
+/// `rig many`: very many files.
+pub mod many;
 /// A TCP relay that can refuse.
 pub mod relay;
 /// The sink, which can go away and come back.

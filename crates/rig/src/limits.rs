@@ -17,6 +17,13 @@ pub const GENERATOR_STOP_MAX: Duration = Duration::from_secs(30);
 /// How often children, signals and conditions are looked at.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
+/// The same where a moment is measured.
+pub const CLOSE_WATCH_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How often figures are asked for while a process is measured that does nothing: each look at it
+/// costs it something.
+pub const IDLE_SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How often figures are asked for, and the live line is rewritten.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 

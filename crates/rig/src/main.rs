@@ -2,19 +2,21 @@
 //! into an exit status. 0 is a pass, 1 a failed verdict, 2 no verdict; a signal's own from 128 on.
 
 use anyhow::Context;
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use rig::{
+    churn::churn,
     cli::{Cli, LoadOptions, Scenario},
     error::Error,
+    flood::flood,
     interrupt::Interrupt,
     kill::kill,
+    many::many,
     outage::outage,
     run::run,
     verdict::Verdict,
 };
 use serde::Serialize;
 use std::{
-    env,
     io::{Write, stderr, stdout},
     process::ExitCode,
 };
@@ -23,7 +25,7 @@ const FAILED: u8 = 1;
 const NO_VERDICT: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match Cli::from_arg_matches(&command().get_matches()) {
+    let cli = match Cli::from_arg_matches(&Cli::command_here().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -41,22 +43,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// The command line, without the environment's `LINES` when that is a terminal's height.
-fn command() -> clap::Command {
-    let is_height = |value: String| value.parse::<u32>().is_ok();
-    let mut command = Cli::command();
-    if env::var("LINES").is_ok_and(is_height) {
-        let names: Vec<String> =
-            command.get_subcommands().map(|scenario| scenario.get_name().to_owned()).collect();
-        for name in names {
-            command = command.mut_subcommand(name, |scenario| {
-                scenario.mut_arg("lines", |lines| lines.env(None::<&str>))
-            });
-        }
-    }
-    command
-}
-
 fn scenario(scenario: &Scenario) -> anyhow::Result<bool> {
     let interrupt = Interrupt::install().context("taking over signals")?;
     match scenario {
@@ -67,6 +53,18 @@ fn scenario(scenario: &Scenario) -> anyhow::Result<bool> {
         }
         Scenario::Outage(options) => {
             let verdict = outage(options, &interrupt)?;
+            report(&options.load, &verdict, &verdict.details.rows())
+        }
+        Scenario::Flood(options) => {
+            let verdict = flood(options, &interrupt)?;
+            report(&options.load, &verdict, &verdict.details.rows())
+        }
+        Scenario::Many(options) => {
+            let verdict = many(options, &interrupt)?;
+            report(&options.load, &verdict, &verdict.details.rows())
+        }
+        Scenario::Churn(options) => {
+            let verdict = churn(options, &interrupt)?;
             report(&options.load, &verdict, &verdict.details.rows())
         }
     }

@@ -88,8 +88,10 @@ impl Details {
 
 /// Runs the scenario.
 pub fn outage(options: &OutageOptions, interrupt: &Interrupt) -> Result<Verdict<Details>> {
+    let load = &options.load;
     let duration = options.outage + options.around * 2 + KILL_GAP * options.kills;
-    let mut bench = Bench::start(&options.load, duration, Some(options.mode), interrupt)?;
+    let disk_bytes_max = load.disk_bytes_max(duration);
+    let mut bench = Bench::start(load, disk_bytes_max, Some(options.mode), interrupt)?;
     bench.start_load(None)?;
 
     let rss_before_bytes = watch_rss(&mut bench, "before the outage", options.around)?;

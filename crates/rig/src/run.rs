@@ -10,7 +10,12 @@ use crate::{
 
 /// Runs the scenario.
 pub fn run(options: &RunOptions, interrupt: &Interrupt) -> Result<Verdict<()>> {
-    let mut bench = Bench::start(&options.load, options.duration, None, interrupt)?;
+    let mut bench = Bench::start(
+        &options.load,
+        options.load.disk_bytes_max(options.duration),
+        None,
+        interrupt,
+    )?;
     bench.start_load(Some(options.duration))?;
     let load = bench.watch_load(options.duration)?;
     let finish = bench.finish(load)?;

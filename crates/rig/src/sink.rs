@@ -85,6 +85,11 @@ impl Sink {
         self.collector.report(self.admin)
     }
 
+    /// Its report with each run.
+    pub fn report_with_runs(&self) -> Result<Report> {
+        self.collector.report_with_runs(self.admin)
+    }
+
     /// How many distinct lines it has received; `None` while it is stopped and cannot say.
     pub fn received(&self) -> Result<Option<u64>> {
         if matches!(self.outage, Outage::Freeze { frozen: true }) {

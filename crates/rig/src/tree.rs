@@ -54,9 +54,9 @@ impl Tree {
         self.root.join("agent.yaml")
     }
 
-    /// The generator's manifest.
-    pub fn manifest(&self) -> PathBuf {
-        self.root.join("manifest.jsonl")
+    /// The manifest of a generator, by its name.
+    pub fn manifest(&self, generator: &str) -> PathBuf {
+        self.root.join(format!("{generator}.manifest.jsonl"))
     }
 
     /// The tree's path.

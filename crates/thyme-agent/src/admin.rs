@@ -222,6 +222,10 @@ service:
             "{shown}"
         );
         assert_eq!(status(check, "/metrics"), "404");
+        // No profiles and no traces: they would show what the agent holds.
+        for path in ["/debug/pprof/", "/debug/pprof/heap", "/debug/tracez", "/debug/servicez"] {
+            assert_eq!([status(check, path), status(page, path)], ["404", "404"], "{path}");
+        }
     }
 
     /// Scenario: the address of the health check is taken.

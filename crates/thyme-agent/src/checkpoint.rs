@@ -5,7 +5,7 @@
 //! acknowledgement; each second a write is synced and kept as a second generation, so that a power
 //! loss falls back to it.
 
-mod format;
+pub(crate) mod format;
 pub(crate) mod frame;
 mod lock;
 pub mod prepare;
@@ -35,6 +35,9 @@ const WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Longest time between two synced writes while there is something to sync.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Changes that room is kept for between two writes.
+const RETAINED_CHANGES: usize = 1024;
 
 const CURRENT_NAME: &str = "checkpoints";
 const SYNCED_NAME: &str = "checkpoints.synced";
@@ -303,6 +306,8 @@ impl Table {
                 None => self.files.remove(&key),
             };
         }
+        // After a start with very many files it would stay as large as all of them together.
+        self.taken.shrink_to(RETAINED_CHANGES);
         self.unsynced |= changed;
         changed
     }
@@ -334,15 +339,22 @@ impl Table {
         let disk = &*self.state.disk;
         let failed = |name: &'static str, action| CheckpointError::io(Path::new(name), action);
         let bytes = format::encode(self.files.values());
+        crate::failpoint::hit("checkpoint_begun");
         let mut file = disk.create(FRESH_NAME).map_err(failed(FRESH_NAME, "cannot create"))?;
+        crate::failpoint::hit("checkpoint_created");
         file.append(&bytes).map_err(failed(FRESH_NAME, "cannot write"))?;
+        crate::failpoint::hit("checkpoint_written");
         if sync {
             file.sync().map_err(failed(FRESH_NAME, "cannot sync"))?;
+            crate::failpoint::hit("checkpoint_synced");
             disk.link(FRESH_NAME, SYNCED_NAME).map_err(failed(SYNCED_NAME, "cannot link"))?;
+            crate::failpoint::hit("checkpoint_linked");
         }
         disk.rename(FRESH_NAME, CURRENT_NAME).map_err(failed(CURRENT_NAME, "cannot rename to"))?;
+        crate::failpoint::hit("checkpoint_renamed");
         if sync {
             disk.sync_directory("").map_err(failed("state directory", "cannot sync"))?;
+            crate::failpoint::hit("checkpoint_directory_synced");
         }
         Ok(())
     }

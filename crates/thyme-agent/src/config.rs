@@ -13,14 +13,15 @@ mod read;
 mod receiver;
 mod service;
 mod telemetry;
+mod tls;
 mod units;
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+pub use credentials::{Secret, Source};
 pub use error::{ConfigError, Problem};
 
 /// All that the agent is told: one pipeline of logs, and what stands around it.
@@ -59,11 +60,22 @@ impl Config {
     ///
     /// # Errors
     /// All that is wrong with the text, each with its line and key: a fault of the YAML, an unknown
-    /// key, a value of the wrong type or out of its range, a variable that is not set, a reference
-    /// to what is not defined, or something that thyme does not support.
+    /// key, a value of the wrong type or out of its range, a variable that is not set, a file that
+    /// can't be read, a reference to what is not defined, or something that thyme does not support.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
-        parse_with(text, file, &|name| std::env::var(name).ok())
+        let variable = |name: &str| std::env::var(name).ok();
+        parse_with(text, file, expand::Lookup { variable: &variable, file: &expand::read_file })
     }
+}
+
+/// [`Config::parse`] with other variables, and where no file exists that a reference names.
+pub(crate) fn parse_without_files(
+    text: &str,
+    file: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, ConfigError> {
+    let no_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+    parse_with(text, file, expand::Lookup { variable, file: &no_file })
 }
 
 fn parse_with(text: &str, file: &str, lookup: expand::Lookup<'_>) -> Result<Config, ConfigError> {
@@ -203,7 +215,7 @@ pub enum Protocol {
 }
 
 /// An `otlp` or `otlphttp` exporter.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ExporterConfig {
     /// The exporter's name in the configuration, such as `otlp/backend`.
     pub id: String,
@@ -216,8 +228,10 @@ pub struct ExporterConfig {
     pub compression: Compression,
     /// Its level; unless said 1 for zstd, 6 for gzip, 0 for none.
     pub compression_level: i32,
-    /// Headers (gRPC: metadata) of each request. Their values are secrets: never shown.
-    pub headers: Vec<(String, String)>,
+    /// Headers (gRPC: metadata) of each request.
+    pub headers: Vec<(String, Secret)>,
+    /// The `bearertokenauth` extension that `auth` names.
+    pub auth: Option<BearerTokenConfig>,
     /// Time-out of one attempt.
     pub timeout: Duration,
     /// Transport security.
@@ -228,39 +242,56 @@ pub struct ExporterConfig {
     pub queue: QueueConfig,
 }
 
-impl fmt::Debug for ExporterConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExporterConfig")
-            .field("id", &self.id)
-            .field("protocol", &self.protocol)
-            .field("endpoint", &self.endpoint)
-            .field("compression", &self.compression)
-            .field("compression_level", &self.compression_level)
-            .field("headers", &Redacted(&self.headers))
-            .field("timeout", &self.timeout)
-            .field("tls", &self.tls)
-            .field("retry", &self.retry)
-            .field("queue", &self.queue)
-            .finish()
-    }
-}
-
-/// Headers as they may be logged: names, but no values.
-struct Redacted<'a>(&'a [(String, String)]);
-
-impl fmt::Debug for Redacted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.0.iter().map(|(name, _)| (name, "[redacted]"))).finish()
-    }
-}
-
 /// `tls` of an exporter.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct TlsConfig {
     /// No TLS at all (gRPC without a scheme; the scheme decides where there is one).
     pub insecure: bool,
-    /// PEM file of the authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Takes any certificate of the sink.
+    pub insecure_skip_verify: bool,
+    /// The authorities to trust instead of the system's, in PEM.
+    pub authorities: Option<Source>,
+    /// What the agent shows the sink.
+    pub identity: Option<TlsIdentity>,
+    /// The name to find in the sink's certificate, instead of the endpoint's host.
+    pub server_name_override: Option<String>,
+    /// Oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Age at which a connection is replaced, so that new certificates come into use; `None` is
+    /// the exporter's own.
+    pub reload_interval: Option<Duration>,
+}
+
+/// A client's certificate with its private key, both in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsIdentity {
+    /// The certificate, and what lies between it and its authority.
+    pub certificate: Source,
+    /// Its private key.
+    pub key: Source,
+}
+
+/// `min_version` of `tls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    V1_2,
+    /// RFC 8446.
+    V1_3,
+}
+
+/// A `bearertokenauth` extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BearerTokenConfig {
+    /// The extension's name in the configuration.
+    pub id: String,
+    /// The header that carries the token.
+    pub header: String,
+    /// What stands before the token, with a blank between; nothing if empty.
+    pub scheme: String,
+    /// The token, or the file that it stands in.
+    pub token: Source,
 }
 
 /// `retry_on_failure` of an exporter.
@@ -459,7 +490,7 @@ impl Default for PrometheusConfig {
 }
 
 /// `periodic` of a reader with its `exporter.otlp`.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OtlpReaderConfig {
     /// Time between two exports.
     pub interval: Duration,
@@ -469,8 +500,8 @@ pub struct OtlpReaderConfig {
     pub protocol: Protocol,
     /// A URL with its scheme; for HTTP used as it is.
     pub endpoint: String,
-    /// Headers (gRPC: metadata) of each export. Their values are secrets: never shown.
-    pub headers: Vec<(String, String)>,
+    /// Headers (gRPC: metadata) of each export.
+    pub headers: Vec<(String, Secret)>,
     /// What a sum counts from.
     pub temporality: Temporality,
 }
@@ -484,19 +515,6 @@ pub enum Temporality {
     Delta,
     /// As `Delta` for what is counted at once, as `Cumulative` for what is observed.
     LowMemory,
-}
-
-impl fmt::Debug for OtlpReaderConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OtlpReaderConfig")
-            .field("interval", &self.interval)
-            .field("timeout", &self.timeout)
-            .field("protocol", &self.protocol)
-            .field("endpoint", &self.endpoint)
-            .field("headers", &Redacted(&self.headers))
-            .field("temporality", &self.temporality)
-            .finish()
-    }
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@ mod scan;
 mod watch;
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use globset::GlobMatcher;
 
 use self::{
@@ -25,10 +26,10 @@ use self::{
 use crate::{
     checkpoint::{Change, FileCheckpoint, FileKey, Publisher},
     config::{FilelogConfig, StartAt},
-    limits::{DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, MISSING_ROOT_INTERVAL},
+    limits::{DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, HEARTBEAT_INTERVAL, MISSING_ROOT_INTERVAL},
     metrics::Metrics,
     tail::identity::Inode,
-    worker::{WorkerHandle, WorkerMessage},
+    worker::{Heartbeat, WorkerHandle, WorkerMessage},
     world::{HashMap, LogTree, Opened, SharedClock},
 };
 
@@ -142,6 +143,7 @@ pub struct Discovery {
     clock: SharedClock,
     is_first_start: bool,
     is_first_scan: bool,
+    heartbeat: Arc<Heartbeat>,
     metrics: Arc<Metrics>,
 }
 
@@ -166,8 +168,9 @@ impl Discovery {
             watch: if start.watches {
                 DirectoryWatch::new(sender, Arc::clone(&start.metrics))
             } else {
-                DirectoryWatch::none()
+                DirectoryWatch::none(sender)
             },
+            heartbeat: Arc::new(Heartbeat::new(start.clock.now())),
             clock: start.clock,
             events,
             stop,
@@ -183,10 +186,18 @@ impl Discovery {
         (discovery, stopper)
     }
 
+    /// Shows that it makes progress: it beats for each directory, and at least each
+    /// [`HEARTBEAT_INTERVAL`].
+    pub fn heartbeat(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
+    }
+
     /// Scans, then follows events until it is stopped.
     pub fn run(mut self) {
         let mut next_scan = self.scan(self.clock.now());
         loop {
+            self.heartbeat.beat();
+            let wait = next_scan.saturating_duration_since(self.clock.now());
             crossbeam_channel::select! {
                 recv(self.stop) -> _ => return,
                 recv(self.events) -> event => {
@@ -195,7 +206,7 @@ impl Discovery {
                         next_scan = self.clock.now();
                     }
                 }
-                default(next_scan.saturating_duration_since(self.clock.now())) => {}
+                default(wait.min(HEARTBEAT_INTERVAL)) => {}
             }
             let now = self.clock.now();
             if now >= next_scan {
@@ -222,13 +233,9 @@ impl Discovery {
     fn follow(&mut self, first: DirectoryEvent) -> bool {
         // A directory that is being filled raises many events: a moment later, one look is enough.
         let deadline = self.clock.now() + EVENT_SETTLE_TIME;
-        let mut dirty = vec![first];
-        loop {
-            match self.events.recv_deadline(deadline) {
-                Ok(event) if !dirty.contains(&event) => dirty.push(event),
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            }
+        let mut dirty = BTreeSet::from([first]);
+        while let Ok(event) = self.events.recv_deadline(deadline) {
+            dirty.insert(event);
         }
         if dirty.contains(&DirectoryEvent::Lost) {
             self.metrics.event_overflows.increment();
@@ -247,7 +254,7 @@ impl Discovery {
         for directory in self.scanner.roots() {
             self.scan_tree(directory);
         }
-        for known in self.scanner.known_directories() {
+        for known in self.scanner.due_directories() {
             self.scan_directory(&known);
         }
     }
@@ -262,11 +269,12 @@ impl Discovery {
     /// Looks at a directory, and below it at those that are new.
     fn scan_tree(&mut self, directory: Directory) {
         let mut pending = vec![directory];
-        while let Some(directory) = pending.pop() {
+        while let Some(mut directory) = pending.pop() {
+            self.heartbeat.beat();
             if self.scanner.is_new(&directory) {
                 // The watch comes first: what is made after it raises an event, and the scan sees
                 // what was made before.
-                self.watch.add(&directory.path);
+                directory.is_watched = self.watch.add(&directory.path);
             }
             let found = self.scanner.scan(&directory);
             if found.is_gone {

@@ -31,9 +31,9 @@ impl<'a> PathMetadata<'a> {
         let mut names = pod_directory.split('_');
         let (namespace, pod, uid) = (names.next()?, names.next()?, names.next()?);
         let valid = names.next().is_none()
-            && is_dns_name(namespace)
-            && is_dns_name(pod)
-            && is_dns_name(container)
+            && is_dns_label(namespace)
+            && is_dns_subdomain(pod)
+            && is_dns_label(container)
             && is_uid(uid)
             && is_number(restart_count);
         valid.then_some(Self { namespace, pod, uid, container, restart_count })
@@ -56,16 +56,21 @@ impl<'a> PathMetadata<'a> {
     }
 }
 
-/// Whether it may be a name of a Kubernetes object (RFC 1123 subdomain).
-fn is_dns_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 253
-        && name.bytes().all(|byte| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.')
-        })
+/// Whether it may be the name of a namespace or a container: an RFC 1123 label.
+fn is_dns_label(name: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&name.len())
+        && name.bytes().all(is_inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
-/// A UUID, or the hash that the kubelet gives a static pod: hexadecimal digits and hyphens.
+/// Whether it may be the name of a pod: an RFC 1123 subdomain.
+fn is_dns_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_dns_label)
+}
+
+/// A UUID, or the hash that the kubelet gives a static pod. Other kubelets' may hold any letter.
 fn is_uid(uid: &str) -> bool {
     (1..=63).contains(&uid.len())
         && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -105,6 +110,12 @@ mod tests {
             "/var/log/pods/A_b_c/c/0.log",
             "/var/log/pods/a_b_c /c/0.log",
             "/var/log/pods/a__c/c/0.log",
+            "/var/log/pods/a_._c/c/0.log",
+            "/var/log/pods/a_b..d_c/c/0.log",
+            "/var/log/pods/a.b_c_d/c/0.log",
+            "/var/log/pods/-a_b_c/c/0.log",
+            "/var/log/pods/a_b_c/c-/0.log",
+            "/var/log/pods/a_b_c/../0.log",
         ] {
             assert_eq!(read(path), None, "{path}");
         }

@@ -17,7 +17,7 @@
 //! The tables are in `grpc` and `http`.
 
 mod limits;
-mod endpoint;
+pub(crate) mod endpoint;
 mod delivery;
 mod retry;
 mod bisect;
@@ -25,19 +25,21 @@ mod client;
 mod message;
 mod grpc;
 mod http;
-mod reply;
+pub(crate) mod reply;
 mod outcome;
 mod pool;
 mod balance;
 mod connect;
 mod tls;
+mod token;
 mod warnings;
 mod chance;
 #[cfg(test)]
 pub(crate) mod simulated;
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
+use credentials::ContentError;
 use tokio::sync::{Mutex, mpsc};
 
 use self::{
@@ -47,6 +49,7 @@ use self::{
     delivery::{Delivery, Sink},
     endpoint::Endpoint,
     pool::Pool,
+    token::Token,
     warnings::Warnings,
 };
 use crate::{
@@ -79,23 +82,18 @@ pub enum ExportError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The authority file is of no use.
-    #[error("tls.ca_file {path:?}: {source}")]
-    CaFile {
-        /// As configured.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: io::Error,
-    },
+    /// Authorities, a certificate or a key are of no use.
+    #[error("tls: {0}")]
+    TlsContent(ContentError),
+    /// The token is of no use.
+    #[error("bearertokenauth: {0}")]
+    Token(ContentError),
     /// The system trusts nobody.
     #[error("the system has no certificate authorities ({errors}); name some with tls.ca_file")]
     SystemAuthorities {
         /// What went wrong while looking for them.
         errors: String,
     },
-    /// rustls refuses its configuration.
-    #[error("TLS: {0}")]
-    Tls(rustls::Error),
 }
 
 /// Starts an exporter on `runtime` and returns where its requests go in. Dropping the sender ends
@@ -128,11 +126,20 @@ pub fn spawn_with(
         Protocol::Grpc => Endpoint::grpc(&config.endpoint, config.tls.insecure)?,
         Protocol::Http => Endpoint::http(&config.endpoint)?,
     };
+    let mut timing = timing;
+    if let Some(interval) = config.tls.reload_interval {
+        timing.connection_age_max = timing.connection_age_max.min(interval);
+    }
+    let token = match &config.auth {
+        Some(auth) => Some(Token::load(auth, timing.clone())?),
+        None => None,
+    };
+    warn_of_plain_text(config, &endpoint);
     let warnings = Arc::new(Warnings::default());
     let connector = Connector::new(config.protocol, &endpoint, &config.tls, timing.clone())?;
     let pool =
         Arc::new(Pool::new(endpoint.clone(), connector, resolver, timing, Arc::clone(&warnings)));
-    let client = Client::new(config, &endpoint, pool, Arc::clone(&metrics))?;
+    let client = Client::new(config, &endpoint, pool, token, Arc::clone(&metrics))?;
     let bisector = Bisector::new(config.compression_level);
     let delivery =
         Delivery::new(client, &config.id, config.retry.clone(), bisector, warnings, metrics);
@@ -147,6 +154,21 @@ pub fn spawn_with(
     Ok(sender)
 }
 
+/// Says what a plain-text endpoint makes of keys that are about security.
+fn warn_of_plain_text(config: &ExporterConfig, endpoint: &Endpoint) {
+    if endpoint.tls {
+        return;
+    }
+    let exporter = &config.id;
+    if config.auth.is_some() || !config.headers.is_empty() {
+        tracing::warn!(exporter, "headers and tokens are sent without TLS");
+    }
+    let tls = &config.tls;
+    if tls.authorities.is_some() || tls.identity.is_some() || tls.insecure_skip_verify {
+        tracing::warn!(exporter, "the endpoint is without TLS: other keys of `tls` have no effect");
+    }
+}
+
 /// One consumer: a request after the other, until no more can come.
 async fn consume<S: Sink>(
     requests: Arc<Mutex<mpsc::Receiver<Request>>>,
@@ -158,7 +180,9 @@ async fn consume<S: Sink>(
         let Some(request) = request else { return };
         let reply = request.reply.clone();
         let settled = delivery.deliver(request).await;
+        crate::failpoint::hit("request_ended");
         // A worker that is gone has nothing to account for any more.
         reply.send(Settlement::Ended(settled)).ok();
+        crate::failpoint::hit("settlement_sent");
     }
 }

@@ -4,8 +4,10 @@
 
 pub mod config;
 pub mod limits;
+pub mod failpoint;
 pub mod metrics;
 pub mod world;
+pub mod inotify;
 pub mod pipeline;
 
 pub mod discover;
@@ -22,6 +24,9 @@ pub mod checkpoint;
 
 pub mod admin;
 pub mod telemetry;
+
+#[doc(hidden)]
+pub mod fuzzing;
 
 #[cfg(test)]
 mod simulation;

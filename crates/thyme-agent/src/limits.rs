@@ -18,6 +18,9 @@ pub const DIRECTORY_EVENTS_MAX: usize = 16 * 1024;
 /// How long discovery gathers events before it looks.
 pub const EVENT_SETTLE_TIME: Duration = Duration::from_millis(2);
 
+/// A directory with a watch is looked at in one scan of so many: a scan is its safety net only.
+pub const WATCHED_SCANS: u32 = 12;
+
 /// How often a root that doesn't exist yet is looked for.
 pub const MISSING_ROOT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -28,7 +31,7 @@ pub const POLL_INTERVAL_MIN: Duration = Duration::from_millis(5);
 pub const READ_BYTES_WANTED: u64 = 48 * 1024;
 
 /// A file that has not grown for so long is idle: it is watched instead of polled.
-pub const IDLE_AFTER: Duration = Duration::from_secs(10);
+pub const IDLE_AFTER: Duration = Duration::from_secs(3);
 
 /// How often idle files are looked at all the same, in case an event was lost.
 pub const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);

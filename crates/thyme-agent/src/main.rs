@@ -114,9 +114,9 @@ fn prepare_state(directory: &Path, owner: Owner) -> anyhow::Result<()> {
 
 /// Runs the agent until a signal ends it.
 fn run(path: &Path) -> anyhow::Result<()> {
-    let config = Config::load(path)?;
+    let mut config = Config::load(path)?;
     start_log(&config.telemetry)?;
-    raise_descriptor_limit(config.thyme.open_files_max as u64);
+    config.thyme.open_files_max = allowed_open_files(config.thyme.open_files_max);
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -203,19 +203,23 @@ impl Signals {
     }
 }
 
-/// Asks for as many descriptors as the system allows, and says so if they are too few.
-fn raise_descriptor_limit(open_files_max: u64) {
+/// Asks for as many descriptors as the system allows. Returns how many log files may be open: as many
+/// as are wanted, or as the system leaves room for, which is said.
+fn allowed_open_files(open_files_max: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of open files can't be raised");
     }
-    let current = getrlimit(Resource::Nofile).current;
-    if current.is_some_and(|current| current < open_files_max + OTHER_DESCRIPTORS) {
-        tracing::info!(
-            limit = current,
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return open_files_max };
+    let room = usize::try_from(limit.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX);
+    if room < open_files_max {
+        tracing::warn!(
+            limit,
             open_files_max,
-            "the system allows fewer open files than thyme's open_files_max"
+            room,
+            "the system allows fewer open files than thyme's open_files_max: further ones wait"
         );
     }
+    open_files_max.min(room)
 }

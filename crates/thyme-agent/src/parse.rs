@@ -2,7 +2,7 @@
 //! isn't understood is passed on raw, marked and counted. It must not read, wait or allocate per
 //! line.
 
-mod docker;
+pub(crate) mod docker;
 pub mod partial;
 pub mod suffix;
 pub mod uid;
@@ -10,7 +10,7 @@ pub mod uid;
 use memchr::memchr_iter;
 use thyme_core::{
     cri::{CriLine, CriParser, Stream},
-    otlp::encode::{Body, RecordSuffix, log_record_bytes, put_log_record},
+    otlp::encode::{Body, RecordSuffix, put_log_record},
 };
 
 use self::{
@@ -251,6 +251,7 @@ fn parse_unusual(
 }
 
 /// One physical line of a record, whatever its format is.
+#[derive(Clone, Copy)]
 struct Fragment<'a> {
     time_unix_nano: u64,
     stream: Stream,
@@ -278,31 +279,67 @@ fn take_fragment(
         put_line(line, &suffix, state, batch, counts);
         return Taken::IntoBatch;
     }
-    let too_long = whole_bytes > state.body_bytes_max && open_bytes > 0;
+    let too_long = whole_bytes > state.body_bytes_max;
     if (fragment.last || too_long)
         && batch.is_full_for(state.suffixes.record_bytes_max(whole_bytes))
     {
         return Taken::NotYet;
     }
-    if too_long {
+    if too_long && open_bytes > 0 {
         // The limit on a record outranks its unity: what is there leaves as a piece.
         flush_partial(fragment.stream, state, batch, counts, Flush::Piece);
     }
-    if !state.partials.is_open(fragment.stream) {
-        counts.records += 1;
+    if fragment.body.len() > state.body_bytes_max {
+        put_long_fragment(fragment, range, state, batch, counts);
+        return Taken::IntoPartial;
     }
-    state.partials.append(
-        fragment.stream,
-        fragment.time_unix_nano,
-        fragment.marker,
-        fragment.body,
-        range,
-        state.suffixes.file(),
-    );
+    append_fragment(fragment, range, state, counts);
     if fragment.last {
         flush_partial(fragment.stream, state, batch, counts, Flush::Complete);
     }
     Taken::IntoPartial
+}
+
+/// Sends a fragment that is longer than a record may be. It leaves at once, all pieces of it in one
+/// batch: a part that left before the line is acknowledged would come again after each start. An
+/// empty range tells the pieces' places apart.
+#[cold]
+fn put_long_fragment(
+    fragment: Fragment<'_>,
+    range: FileRange,
+    state: &mut LineState,
+    batch: &mut Batch,
+    counts: &mut ParseCounts,
+) {
+    let mut rest = fragment.body;
+    while !rest.is_empty() {
+        let offset = (fragment.body.len() - rest.len()) as u64;
+        let start = range.start + if offset == 0 { 0 } else { fragment.skipped + offset };
+        let (body, after) = rest.split_at(piece_end(rest, state.body_bytes_max));
+        let place = FileRange { start, end: start, ..range };
+        append_fragment(Fragment { body, ..fragment }, place, state, counts);
+        let mut flush = Flush::Piece;
+        if after.is_empty() {
+            append_fragment(Fragment { body: after, ..fragment }, range, state, counts);
+            flush = if fragment.last { Flush::Complete } else { Flush::Piece };
+        }
+        flush_partial(fragment.stream, state, batch, counts, flush);
+        rest = after;
+    }
+}
+
+/// Adds a fragment to its stream's open record, which it may begin.
+fn append_fragment(
+    fragment: Fragment<'_>,
+    range: FileRange,
+    state: &mut LineState,
+    counts: &mut ParseCounts,
+) {
+    if !state.partials.is_open(fragment.stream) {
+        counts.records += 1;
+    }
+    let Fragment { time_unix_nano, stream, marker, body, .. } = fragment;
+    state.partials.append(stream, time_unix_nano, marker, body, range, state.suffixes.file());
 }
 
 /// Why an open record leaves.
@@ -429,7 +466,7 @@ pub fn parse_piece(
 ) -> (usize, Continuation) {
     let (mut line, body) = match begun {
         Some(begun) => (begun, chunk.bytes),
-        None => begin_line(chunk.bytes, state, counts),
+        None => begin_line(chunk.bytes, state, batch, counts),
     };
     let header_bytes = chunk.bytes.len() - body.len();
     let piece = &body[..piece_end(body, state.body_bytes_max)];
@@ -459,18 +496,21 @@ pub fn parse_piece(
     (consumed, line)
 }
 
-/// Reads the head of a line that has no end yet.
+/// Reads the head of a line that has no end yet. What it goes on with leaves before it, so that the
+/// stream's order is kept and its next line isn't joined to an older one.
 fn begin_line<'a>(
     bytes: &'a [u8],
     state: &mut LineState,
+    batch: &mut Batch,
     counts: &mut ParseCounts,
 ) -> (Continuation, &'a [u8]) {
     if let Some(cri) = parse_cri(bytes, state) {
+        flush_partial(cri.stream, state, batch, counts, Flush::Piece);
         let line = Continuation {
             time_unix_nano: cri.time_unix_nano,
             stream: Some(cri.stream),
             partial: cri.is_partial(),
-            emitted_bytes: 0,
+            emitted_bytes: state.partials.take_emitted(cri.stream),
         };
         return (line, cri.body);
     }
@@ -481,10 +521,13 @@ fn begin_line<'a>(
     (line, bytes)
 }
 
-/// Room that [`parse_piece`] may need in a batch for a body of `body_bytes`.
+/// Room that [`parse_piece`] may need in a batch for a body of `body_bytes`, and for the open record
+/// that may have to leave before it.
 pub fn piece_record_bytes_max(state: &LineState, body_bytes: usize) -> usize {
-    log_record_bytes(body_bytes.min(state.body_bytes_max), state.suffixes.raw())
-        + suffix::MARKS_BYTES_MAX
+    let open_bytes = [Stream::Stdout, Stream::Stderr].map(|one| state.partials.open_bytes(one));
+    let open_bytes = open_bytes[0].max(open_bytes[1]);
+    state.suffixes.record_bytes_max(body_bytes.min(state.body_bytes_max))
+        + state.suffixes.record_bytes_max(open_bytes)
 }
 
 #[cfg(test)]

@@ -28,8 +28,8 @@ use crate::{
     queue::Request,
     spool::{Spool, SpoolLink, SpoolMessage, SpoolStart},
     worker::{
-        KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage, WorkerState,
-        unix_ms,
+        Heartbeat, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
+        WorkerState, unix_ms,
     },
     world::{
         StateDisk,
@@ -85,6 +85,8 @@ struct RunningWorker {
 /// The running pipeline.
 pub struct Pipeline {
     discovery: (Sender<()>, JoinHandle<()>),
+    /// Discovery's.
+    heartbeat: Arc<Heartbeat>,
     workers: Vec<RunningWorker>,
     spool: Option<(Sender<SpoolMessage>, JoinHandle<()>)>,
     checkpoints: Option<Writer>,
@@ -105,10 +107,8 @@ impl Pipeline {
         let sources = sources(&config)?;
         let requests = export::spawn(runtime, &config.exporter, Arc::clone(&metrics))?;
         let keys = Arc::new(KeySource::default());
-        let (checkpoints, restored) = start_checkpoints(&config, &keys, &metrics)?;
-        let publisher = checkpoints.as_ref().map(|(writer, _)| writer.publisher());
-        let disk = checkpoints.as_ref().map(|(_, disk)| Arc::clone(disk));
-        let checkpoints = checkpoints.map(|(writer, _)| writer);
+        let (checkpoints, disk, restored) = start_checkpoints(&config, &keys, &metrics)?;
+        let publisher = checkpoints.as_ref().map(Writer::publisher);
         let mut spool = start_spool(&config, disk, &requests, &metrics)?;
         let mut workers = Vec::new();
         for number in 0..config.thyme.workers {
@@ -145,6 +145,7 @@ impl Pipeline {
             watches: true,
             metrics: Arc::clone(&metrics),
         });
+        let heartbeat = discovery.heartbeat();
         let discovery_ended = Arc::new(AtomicBool::new(false));
         let mut ended = vec![("discovery", Arc::clone(&discovery_ended))];
         ended.extend(spool.as_ref().map(|spool| ("spool", Arc::clone(&spool.ended))));
@@ -155,6 +156,7 @@ impl Pipeline {
         })?;
         Ok(Self {
             discovery: (stopper, thread),
+            heartbeat,
             workers,
             spool: spool.map(|spool| (spool.messages, spool.thread)),
             checkpoints,
@@ -164,17 +166,22 @@ impl Pipeline {
         })
     }
 
-    /// A check that the pipeline makes progress: no thread has ended, every worker has given a sign
-    /// of life, and while requests wait, attempts to send them end, well or badly. It stays valid
+    /// A check that the pipeline makes progress: no thread has ended, discovery and every worker
+    /// have given a sign of life, and while requests wait, attempts to send them end, well or badly. It stays valid
     /// after the pipeline has ended.
     pub fn health(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
         let states: Vec<Arc<WorkerState>> =
             self.workers.iter().map(|worker| Arc::clone(&worker.handle.state)).collect();
         let metrics = Arc::clone(&self.metrics);
         let ended = self.ended.clone();
+        let discovery = Arc::clone(&self.heartbeat);
         move || {
             if let Some((name, _)) = ended.iter().find(|one| one.1.load(Ordering::Relaxed)) {
                 return Err(format!("the {name} thread has ended"));
+            }
+            let age = discovery.age();
+            if age > HEARTBEAT_AGE_MAX {
+                return Err(format!("discovery has stood still for {} s", age.as_secs()));
             }
             let last_attempt_unix_ms = metrics.last_attempt_unix_ms.get();
             for (number, state) in states.iter().enumerate() {
@@ -220,10 +227,12 @@ impl Pipeline {
             report.unsettled_requests +=
                 worker.handle.state.unsettled_requests.load(Ordering::Relaxed);
         }
+        crate::failpoint::hit("workers_ended");
         if let Some((messages, thread)) = self.spool {
             drop(messages);
             join(thread, "spool");
         }
+        crate::failpoint::hit("spool_ended");
         report.unsettled_records = self.metrics.queued_request.get().0;
         if let Some(checkpoints) = self.checkpoints {
             checkpoints.finish();
@@ -251,18 +260,21 @@ fn sources(config: &Config) -> Result<Vec<Source>, PipelineError> {
         .collect()
 }
 
+/// The checkpoint thread and its disk, where positions are kept, and what was found there.
+type Checkpoints = (Option<Writer>, Option<Arc<dyn StateDisk>>, Numbered);
+
 /// Opens the state directory, if positions are kept, and numbers what it held.
 fn start_checkpoints(
     config: &Config,
     keys: &KeySource,
     metrics: &Arc<Metrics>,
-) -> Result<(Option<(Writer, Arc<dyn StateDisk>)>, Numbered), PipelineError> {
+) -> Result<Checkpoints, PipelineError> {
     let kept = config.receivers.iter().filter(|receiver| receiver.storage).count();
     if kept != 0 && kept != config.receivers.len() {
         return Err(PipelineError::MixedStorage);
     }
     let Some(storage) = config.file_storage.as_ref().filter(|_| kept > 0) else {
-        return Ok((None, Numbered { is_first_start: true, files: Vec::new() }));
+        return Ok((None, None, Numbered { is_first_start: true, files: Vec::new() }));
     };
     let (state, Restored { is_first_start, files }) =
         checkpoint::open(&storage.directory, storage.create_directory)?;
@@ -270,7 +282,7 @@ fn start_checkpoints(
     let resumed = files.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
     let disk = state.disk();
     let writer = Writer::spawn(state, resumed, SystemClock::shared(), Arc::clone(metrics))?;
-    Ok((Some((writer, disk)), Numbered { is_first_start, files }))
+    Ok((Some(writer), Some(disk), Numbered { is_first_start, files }))
 }
 
 /// A spool that runs.

@@ -185,6 +185,7 @@ impl Spool {
     pub fn open(start: SpoolStart, workers: usize) -> io::Result<(Self, Vec<SpoolLink>)> {
         let SpoolStart { disk, bytes_max, requests, clock, metrics } = start;
         let (store, recovered) = Store::open(disk, bytes_max)?;
+        crate::failpoint::hit("spool_recovered");
         let (records, bytes) = (recovered.records as i64, recovered.source_bytes as i64);
         metrics.recovered.add(records, bytes);
         metrics.queued_spool.add(records, bytes);
@@ -355,6 +356,7 @@ impl Spool {
         self.metrics.queued_spool.add(-records, -bytes);
         self.metrics.book_end(&settled);
         self.store.finish(request.token.number);
+        crate::failpoint::hit("spool_settled");
         // There may be room again.
         if self.status.is_full() {
             self.retry_at = None;
@@ -412,6 +414,7 @@ impl Spool {
     /// Tells a worker that its request is on disk.
     fn confirm(&mut self, written: Written) {
         let Written { waiting: Waiting { request, is_copy, worker }, id } = written;
+        crate::failpoint::hit("spool_kept");
         let reply = request.reply.clone();
         let settlement = if is_copy {
             let number = request.token.number;
@@ -432,6 +435,7 @@ impl Spool {
         for (reply, settlement) in self.news.drain(..) {
             // A worker that has ended has nothing to forget any more.
             let _ended = reply.send(settlement);
+            crate::failpoint::hit("spool_told");
         }
     }
 
@@ -464,6 +468,7 @@ impl Spool {
                     self.handed_bytes += body_bytes;
                     self.metrics.queue_requests.add_gauge(1);
                     self.lower_backlog();
+                    crate::failpoint::hit("spool_handed_over");
                 }
                 // Tried again when something settles, or after a heartbeat.
                 Err(TrySendError::Full(request)) => {

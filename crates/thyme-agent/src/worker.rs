@@ -8,6 +8,7 @@
 mod group;
 mod handle;
 mod rescue;
+mod schedule;
 mod settle;
 mod snapshot;
 mod turn;
@@ -23,11 +24,13 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 use tokio::sync::mpsc::error::TrySendError;
 
-pub use self::handle::{KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms};
+pub use self::handle::{Heartbeat, KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms};
 use self::{
-    group::{Group, TailedFile},
+    group::{Group, TailedFile, Turn},
     rescue::UnderWay,
+    schedule::Schedule,
     turn::Progress,
+    upkeep::Attention,
 };
 use crate::{
     batch::{Batch, BatchLimits},
@@ -93,14 +96,16 @@ pub struct Worker {
     metrics: Arc<Metrics>,
 
     /// Containers by number; a number is never used again.
-    groups: HashMap<u32, Group>,
+    groups: HashMap<u32, Box<Group>>,
     numbers: HashMap<Arc<GroupKey>, u32>,
     /// Groups with files that are deleted, or about to be, and not settled.
     urgent: Vec<u32>,
-    /// Groups that are polled, in turn.
-    active: Vec<u32>,
+    /// Groups that are polled, and in which order.
+    schedule: Schedule,
+    /// Groups and files that need to be looked after now and then.
+    attention: Attention,
     /// Files by number; a number is never used again, so that a late settlement can't hit another.
-    files: HashMap<u32, TailedFile>,
+    files: HashMap<u32, Box<TailedFile>>,
     next_number: u32,
     idle: IdleWatch,
     clock: SharedClock,
@@ -130,6 +135,18 @@ pub struct Worker {
     is_stopping: bool,
     /// Set once it stops: until then what was read may settle.
     drain_deadline: Option<Instant>,
+}
+
+fn batch_limits(config: &Config) -> BatchLimits {
+    let batch = &config.batch;
+    let records_max = match batch.send_batch_max_size {
+        0 => batch.send_batch_size,
+        max => max.min(batch.send_batch_size),
+    };
+    BatchLimits {
+        bytes_max: config.thyme.request_bytes_max,
+        records_max: if records_max == 0 { u64::MAX } else { records_max },
+    }
 }
 
 /// The ends of a worker's channels that it is given.
@@ -167,22 +184,17 @@ impl Worker {
         let now = clock.now();
         let WorkerChannels { messages, requests, spool, checkpoints } = channels;
         let (thyme, exporter) = (&config.config.thyme, &config.config.exporter);
-        let batch_config = &config.config.batch;
-        let records_max = match batch_config.send_batch_max_size {
-            0 => batch_config.send_batch_size,
-            max => max.min(batch_config.send_batch_size),
-        };
-        let limits = BatchLimits {
-            bytes_max: thyme.request_bytes_max,
-            records_max: if records_max == 0 { u64::MAX } else { records_max },
-        };
+        let limits = batch_limits(&config.config);
         let spare_bytes_max = SPARE_REQUESTS * thyme.request_bytes_max;
         let encoder =
             Encoder::new(exporter.compression, exporter.compression_level, spare_bytes_max)?;
         let (reply, settled) = unbounded();
         let (wake, woken) = unbounded();
-        let idle =
-            if watches { IdleWatch::new(wake, Arc::clone(&metrics)) } else { IdleWatch::none() };
+        let idle = if watches {
+            IdleWatch::new(wake, Arc::clone(&metrics))
+        } else {
+            IdleWatch::none(wake)
+        };
         Ok(Self {
             messages,
             woken,
@@ -196,7 +208,8 @@ impl Worker {
             groups: HashMap::default(),
             numbers: HashMap::default(),
             urgent: Vec::new(),
-            active: Vec::new(),
+            schedule: Schedule::default(),
+            attention: Attention::default(),
             files: HashMap::default(),
             next_number: 0,
             idle,
@@ -239,6 +252,7 @@ impl Worker {
         self.take_settlements();
         // The spool shares the exporter's channel: room may come without a settlement.
         self.hand_over();
+        crate::failpoint::hit("worker_turn");
         self.take_messages();
         if self.is_stopping {
             return self.drain();
@@ -259,7 +273,7 @@ impl Worker {
         Ok(Step::Wait(wait.min(HEARTBEAT_INTERVAL)))
     }
 
-    /// Reads every group that is due, in turn, and returns when the next one will be; `None` while
+    /// Gives every group that is due one turn, and returns when the next one will be due; `None` while
     /// there is none or the budget is used up.
     fn poll_files(&mut self, now: Instant) -> Result<Option<Instant>, EncodeError> {
         let rescue = self.rescue(now)?;
@@ -272,38 +286,67 @@ impl Worker {
             let look_again = now + SPOOL_LOOK_INTERVAL;
             return Ok(Some(rescue.map_or(look_again, |due| due.min(look_again))));
         }
-        let mut next_poll = rescue;
-        let mut at = 0;
-        while at < self.active.len() {
+        self.enqueue_due(now);
+        for _ in 0..self.schedule.round() {
             if self.is_budget_used() {
-                // Who has not had a turn comes first in the next one.
-                self.active.rotate_left(at);
+                // The next round goes on here, so that it favours nobody.
                 return Ok(rescue);
             }
-            let number = self.active[at];
-            let Some(group) = self.groups.get(&number) else {
-                self.active.swap_remove(at);
+            let Some(number) = self.schedule.next() else { continue };
+            let Some(group) = self.groups.get_mut(&number) else {
+                self.schedule.rest(number);
                 continue;
             };
-            let mut due = group.next_poll;
-            if due <= now + group.poll_slack() {
-                match self.read_turn(number, now)? {
-                    Progress::Again => due = now,
-                    Progress::At(next) => due = next,
-                    Progress::Idle => {
-                        self.active.swap_remove(at);
-                        continue;
-                    }
-                }
+            // A rescue may have read it meanwhile, and put its turn off.
+            if group.next_poll > now + group.poll_slack() {
+                group.turn = Turn::Waiting;
+                self.schedule.rest(number);
+                self.schedule.wait_until(group.next_poll, number);
+                continue;
             }
-            next_poll = Some(next_poll.map_or(due, |other| other.min(due)));
-            at += 1;
+            let before = self.state.read_bytes.load(Ordering::Relaxed);
+            let turn = match self.read_turn(number, now)? {
+                Progress::Again => {
+                    let after = self.state.read_bytes.load(Ordering::Relaxed);
+                    self.schedule.go_on(number, after - before);
+                    Turn::Ready
+                }
+                Progress::At(due) => {
+                    self.schedule.rest(number);
+                    self.schedule.wait_until(due, number);
+                    Turn::Waiting
+                }
+                Progress::Idle => {
+                    self.schedule.rest(number);
+                    Turn::Idle
+                }
+            };
+            if let Some(group) = self.groups.get_mut(&number) {
+                group.turn = turn;
+            }
         }
-        // The order of turns moves on, so that a budget that is used up half-way favours nobody.
-        if !self.active.is_empty() {
-            self.active.rotate_left(1);
+        if !self.schedule.is_empty() {
+            return Ok(Some(now));
         }
-        Ok(next_poll)
+        let next = self.schedule.earliest().map(|(due, _)| due);
+        Ok(rescue.into_iter().chain(next).min())
+    }
+
+    /// Those that have waited long enough get their turn, and their neighbours with them.
+    fn enqueue_due(&mut self, now: Instant) {
+        while let Some((due, number)) = self.schedule.earliest() {
+            // An entry holds no longer when its group is gone, idle, or has its turn at another time.
+            let holds =
+                |group: &&mut Box<Group>| group.turn == Turn::Waiting && group.next_poll == due;
+            if let Some(group) = self.groups.get_mut(&number).filter(holds) {
+                if due > now + group.poll_slack() {
+                    return;
+                }
+                group.turn = Turn::Ready;
+                self.schedule.enqueue(number);
+            }
+            self.schedule.drop_earliest();
+        }
     }
 
     /// Whether no further request may be made for now.
@@ -349,8 +392,8 @@ impl Worker {
         let (records, source_bytes) = (self.batch.record_count, self.batch.source_bytes);
         let ranges: Arc<[_]> = self.batch.ranges.as_slice().into();
         // What was read before may still be in the spool: this must not overtake it.
-        let to_spool = (self.batch_goes_to_spool || self.must_wait_for_spool())
-            && !self.is_spool_useless();
+        let to_spool =
+            (self.batch_goes_to_spool || self.must_wait_for_spool()) && !self.is_spool_useless();
         self.batch_goes_to_spool = self.is_rescuing;
         if records == 0 {
             // Bytes without a record, such as a newline whose line has left: nothing to send.
@@ -365,6 +408,7 @@ impl Worker {
         let encoded = self.encoder.encode(&mut self.batch, |number| {
             groups.get(&number).map_or(&[][..], |group| &group.resource)
         })?;
+        crate::failpoint::hit("batch_encoded");
         self.metrics.requests.increment();
         if let Some(batch_send_size) = self.metrics.batch_send_size.get() {
             batch_send_size.record(records, &[]);
@@ -396,6 +440,7 @@ impl Worker {
                 self.divert(earlier);
             }
             self.keep(request);
+            crate::failpoint::hit("batch_sent_to_spool");
             return;
         }
         if self.outstanding_requests == 0 {
@@ -409,6 +454,7 @@ impl Worker {
         }
         self.unsent.push_back(request);
         self.hand_over();
+        crate::failpoint::hit("batch_handed_over");
     }
 
     /// Hands requests over as far as the exporter's channel has room, without ever waiting.
@@ -484,6 +530,7 @@ impl Worker {
         let now = self.clock.now();
         let timeout = self.config.config.thyme.shutdown_timeout;
         let is_first = self.drain_deadline.is_none();
+        crate::failpoint::hit("drain_begun");
         let deadline = *self.drain_deadline.get_or_insert(now + timeout);
         // Files without a name end with this process: they go to the spool even now.
         if let Some(due) = self.rescue(now)?.filter(|due| *due < deadline) {
@@ -495,10 +542,12 @@ impl Worker {
         if self.batch.opened_at.is_some() && !self.is_closing_blocked() {
             self.close_batch()?;
         }
+        crate::failpoint::hit("drain_sent");
         let is_settled = self.outstanding_requests == 0 && self.spool_pending_requests == 0;
         if !is_settled && now < deadline {
             return Ok(Step::Wait((deadline - now).min(HEARTBEAT_INTERVAL)));
         }
+        crate::failpoint::hit("drain_settled");
         self.lose_deleted(now);
         self.state.unsettled_requests.store(self.outstanding_requests as u64, Ordering::Relaxed);
         Ok(Step::End)

@@ -55,6 +55,37 @@ pub fn linked_files_exist(root: &Path, path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
+/// Rows of a table of failures, `| N | failure | promise | tests | … |`: each of the `rows` has a test
+/// that exists, unless it is said to be open. Tests are named by function, perhaps with their module.
+pub fn failures_have_tests(
+    path: &str,
+    text: &str,
+    rows: usize,
+    functions: &BTreeSet<String>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut found = BTreeSet::new();
+    for (number, line) in text.lines().enumerate() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, row, _, promise, tests, ..] = cells[..] else { continue };
+        let Ok(row) = row.parse::<usize>() else { continue };
+        found.insert(row);
+        let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        if tests.is_empty() && !promise.contains("**open**") {
+            findings.push(Finding::new(path, number, format!("row {row} has no test")));
+        }
+        for test in tests {
+            let name = test.rsplit("::").next().unwrap_or(test);
+            if !functions.contains(name) {
+                findings.push(Finding::new(path, number, format!("there is no test {test}")));
+            }
+        }
+    }
+    let missing = (1..=rows).filter(|row| !found.contains(row));
+    findings.extend(missing.map(|row| Finding::new(path, 0, format!("there is no row {row}"))));
+    findings
+}
+
 /// Targets in a command line such as `cd x && make run RATE=1  # a comment`.
 fn mentioned_targets(line: &str) -> Vec<&str> {
     let is_target = |word: &&str| {
@@ -95,6 +126,29 @@ mod tests {
         let found = linked_files_exist(&root, "crates/tidy/src/x.md", text);
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found, ["crates/tidy/src/x.md:2: there is no file gone.md"]);
+    }
+
+    /// Scenario: a table with a tested row, an untested one, an open one, one with a test that is gone,
+    /// and without its last row.
+    /// Guarantees: what is wrong is found, and nothing else.
+    #[test]
+    fn rows_without_tests_are_found() {
+        let text = "| row | failure | promise | tests |\n|---|---|---|---|\n\
+                    | 1 | a | b | `it::known`, `known` |\n| 2 | a | b | |\n\
+                    | 3 | a | **open** | |\n| 4 | a | b | `gone` |";
+        let functions = BTreeSet::from(["known".to_owned()]);
+        let found: Vec<String> = failures_have_tests("x.md", text, 5, &functions)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "x.md:4: row 2 has no test",
+                "x.md:6: there is no test gone",
+                "x.md:1: there is no row 5",
+            ]
+        );
     }
 
     /// Scenario: prose, inline code and fenced code that mention make.

@@ -8,8 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Directories that hold Rust code, with the members of `Cargo.toml` under them.
-const CODE_DIRECTORIES: [&str; 2] = ["crates", "benches"];
+/// Directories that hold Rust code: the members of `Cargo.toml`, and the fuzzer.
+const CODE_DIRECTORIES: [&str; 3] = ["crates", "benches", "fuzz"];
 
 /// Directories that hold documents, beside the root.
 const DOCUMENT_DIRECTORIES: [&str; 5] =

@@ -11,7 +11,7 @@ use thyme_core::cri::CriParser;
 use thyme_core::stamp::Stamp;
 
 use crate::logs::{content, count, files};
-use crate::process::{Running, finished, manifest, report};
+use crate::process::{Running, command, finished, manifest, report};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -173,4 +173,35 @@ fn stamps(path: &Path) -> impl Iterator<Item = Stamp> {
     let bytes = content(path);
     let stamps: Vec<Stamp> = bytes.split(|&byte| byte == b'\n').filter_map(Stamp::find).collect();
     stamps.into_iter()
+}
+
+/// Scenario: forty pods start within two seconds, live for 50 ms each, and their directories go half
+/// a second after their end; another run leaves the directories.
+/// Guarantees: each pod writes its share and ends each writer; directories come, and in the end none
+/// is left; where they stay, they hold what the manifest says.
+#[test]
+fn pods_come_and_go() {
+    let churn = ["--pods", "40", "--rate", "200", "--duration", "2", "--lifetime", "50ms"];
+    let directory = tempfile::tempdir().unwrap();
+    let gone = directory.path().join("gone");
+    fs::create_dir(&gone).unwrap();
+    let stored = directory.path().join("manifest");
+    let arguments = ["--out", text(&gone), "--removed-after", "500ms"];
+    let stored_in = ["--manifest", text(&stored)];
+    let running = command(&[&arguments[..], &stored_in, &churn].concat()).spawn().unwrap();
+    let watched = std::thread::spawn(move || running.wait_with_output().unwrap());
+    let mut most = 0;
+    while !watched.is_finished() {
+        most = most.max(fs::read_dir(&gone).unwrap().count());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(watched.join().unwrap().status.success());
+    assert!(most > 0, "directories are there for a while");
+    assert_eq!(fs::read_dir(&gone).unwrap().count(), 0);
+    let written = manifest(&fs::read_to_string(&stored).unwrap());
+    assert_eq!(written.iter().map(|line| line.lines).collect::<Vec<_>>(), [10; 40]);
+
+    let stay = directory.path().join("stay");
+    report(&[&["--out", text(&stay)][..], &stored_in, &churn].concat());
+    assert_eq!(count(&stay).manifest(), manifest(&fs::read_to_string(&stored).unwrap()));
 }

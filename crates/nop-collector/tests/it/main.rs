@@ -6,6 +6,7 @@
 mod faults;
 mod grpc;
 mod http;
+mod limits;
 mod process;
 mod proof;
 mod sender;

@@ -204,3 +204,27 @@ async fn merge_unites_replicas() {
     assert!(text.contains(&gone), "{text}");
     assert_eq!(output.status.code(), Some(2));
 }
+
+/// Scenario: the binary is given a certificate without its key, an authority without either, then
+/// all of them, of which a plain client knows nothing.
+/// Guarantees: the first two are refused by name; the last serves, but not in plain text.
+#[tokio::test]
+async fn tls_options_come_together() {
+    for alone in ["--tls-cert", "--tls-key", "--tls-client-ca"] {
+        let Output { status, stderr, .. } = binary().args([alone, "x"]).output().unwrap();
+        let stderr = String::from_utf8(stderr).unwrap();
+        assert!(status.code() == Some(2) && stderr.contains("--tls-"), "{stderr}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| directory.path().join(name));
+    std::fs::write(&certificate, signed.cert.pem()).unwrap();
+    std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
+    let mut command = binary();
+    command.arg("--tls-cert").arg(&certificate).arg("--tls-key").arg(&key);
+    command.arg("--tls-client-ca").arg(&certificate);
+    let mut process = Process::start(&mut command);
+    post_logs(process.address("http"), &[], message(0, 0..5)).await.unwrap_err();
+    assert_eq!(sender::get(process.address("admin"), "/healthz").await.status, 200);
+    assert_eq!(process.stop("-TERM"), (Some(0), String::new()));
+}

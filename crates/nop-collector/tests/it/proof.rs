@@ -75,6 +75,15 @@ async fn the_report_tells_what_came() {
     assert_eq!(stream["end_seen"], false);
     let report: Report = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(report, running.report_with_intervals());
+    assert!(json.get("runs").is_none());
+
+    let answer = get(running.admin_addr(), "/report?runs=1").await;
+    let report: Report = serde_json::from_slice(&answer.body).unwrap();
+    let runs = report.runs.unwrap();
+    assert_eq!((runs.len(), runs[0].run, runs[0].received, runs[0].lost), (1, 1, 30, 5));
+    assert_eq!(runs[0].latency_ms, report.latency_ms);
+    let counted: u64 = runs[0].latency_us_counts.iter().map(|(_, count)| count).sum();
+    assert_eq!(counted, report.received + report.duplicated);
 }
 
 /// Scenario: a manifest lists a lost tail and a writer that never came; a newer one lists more;

@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const MARK: &str = "THYME_RIG_TEST";
 
 /// The variables that `rig` reads; a test must not depend on the caller's.
-const VARIABLES: [&str; 11] = [
+const VARIABLES: [&str; 20] = [
     "RATE",
     "PODS",
     "DURATION",
@@ -29,8 +29,16 @@ const VARIABLES: [&str; 11] = [
     "AGENT",
     "AGENT_CONFIG",
     "KILLS",
+    "GAP_MIN",
+    "GAP_MAX",
+    "ROTATE_SIZE",
+    "ROTATE_FILES",
+    "ROTATE_INTERVAL",
     "OUTAGE",
     "OUTAGE_MODE",
+    "FLOOD_RATE",
+    "IDLE",
+    "STARTUP_MAX",
     "OUTAGE_KILLS",
 ];
 

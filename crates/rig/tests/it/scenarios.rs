@@ -14,10 +14,19 @@ fn run(
     arguments: &[&str],
     variables: &[(&str, &str)],
 ) -> (Option<i32>, String, Value) {
+    run_bare(scenario, &[arguments, &ROTATION].concat(), variables)
+}
+
+/// The same without rotation.
+fn run_bare(
+    scenario: &str,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> (Option<i32>, String, Value) {
     let driver = Driver::new();
     let json = driver.file("figures.json");
     let mut command = driver.command(scenario, arguments);
-    command.args(ROTATION).arg("--json").arg(&json);
+    command.arg("--json").arg(&json);
     command.envs(variables.iter().copied());
     let (code, table, _) = finish(command.spawn().unwrap());
     driver.assert_nothing_left();
@@ -141,4 +150,61 @@ fn an_outage_loses_nothing() {
         assert!(json["rss_second_half_bytes"].as_u64().unwrap() > 0);
         assert!(table.contains("outage             3."));
     }
+}
+
+/// Scenario: a small flood beside a few quiet pods, with a limit that even a busy machine keeps; then
+/// with one that nothing keeps.
+/// Guarantees: nothing is lost of either, each phase has lines and latencies of the quiet pods only,
+/// and the ratio decides.
+#[test]
+fn quiet_pods_are_measured_apart_from_the_flood() {
+    for (ratio_max, status) in [("1000", 0), ("0.001", 1)] {
+        let arguments =
+            ["--flood-rate", "5000", "--pods", "10", "--rate", "100", "--duration", "3"];
+        let limits = ["--warm-up", "1s", "--ratio-max", ratio_max];
+        let (code, table, json) = run("flood", &[&arguments[..], &limits].concat(), &[]);
+        assert_eq!(code, Some(status));
+        assert_eq!(json["lines_lost"], 0);
+        for phase in ["alone", "beside"] {
+            let lines = json[phase]["lines"].as_u64().unwrap();
+            assert!((1..=900).contains(&lines), "{phase}: {lines} lines of the quiet pods");
+            assert!(json[phase]["latency_ms"]["p99"].as_f64().unwrap() > 0.0);
+        }
+        let flood = json["flood_lines_received"].as_u64().unwrap();
+        assert!(flood > 0 && json["lines_received"].as_u64().unwrap() > flood);
+        assert!(table.contains("p99 ratio          "));
+    }
+}
+
+/// Scenario: a few hundred files, with limits that even a busy machine keeps; then memory that no
+/// process gets by with.
+/// Guarantees: both starts come to their end, lines of before and after the restart arrive once, and
+/// the limit decides.
+#[test]
+fn files_are_open_and_read_after_each_start() {
+    for (rss_max, status) in [("1GiB", 0), ("1KiB", 1)] {
+        let arguments = ["--pods", "200", "--settle", "100ms", "--idle", "1s"];
+        let limits = ["--startup-max", "60s", "--startup-cpu-max", "60s", "--idle-cores-max", "10"];
+        let limits = [&limits[..], &["--rss-max", rss_max]].concat();
+        let (code, _, json) = run("many", &[&arguments[..], &limits].concat(), &[]);
+        assert_eq!(code, Some(status));
+        assert_eq!(json["lines_received"], 2 * 200 * 10);
+        assert_eq!(json["lines_duplicated"], 0);
+        for start in ["start", "restart"] {
+            assert!(json[start]["open_seconds"].as_f64().unwrap() > 0.0);
+            assert!(json[start]["read_seconds"].as_f64().unwrap() > 0.0);
+        }
+    }
+}
+
+/// Scenario: thirty pods live for 50 ms each, within three seconds.
+/// Guarantees: no line is lost, and no deleted file is held in the end.
+#[test]
+fn short_lived_pods_lose_nothing() {
+    let arguments = ["--pods", "30", "--rate", "100", "--duration", "3"];
+    let (code, table, json) = run_bare("churn", &arguments, &[]);
+    assert_eq!(code, Some(0));
+    assert_eq!((&json["lines_written"], &json["lines_lost"]), (&300.into(), &0.into()));
+    assert_eq!(json["files_held"], 0);
+    assert!(table.contains("deleted files      0 held"));
 }

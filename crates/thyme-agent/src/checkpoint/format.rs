@@ -84,7 +84,7 @@ impl FileCheckpoint {
 }
 
 /// The whole file's bytes.
-pub(super) fn encode<'a>(files: impl Iterator<Item = &'a FileCheckpoint>) -> Vec<u8> {
+pub(crate) fn encode<'a>(files: impl Iterator<Item = &'a FileCheckpoint>) -> Vec<u8> {
     let mut lines = Vec::new();
     for file in files {
         serde_json::to_writer(&mut lines, file).expect("a checkpoint is plain data in memory");
@@ -94,7 +94,7 @@ pub(super) fn encode<'a>(files: impl Iterator<Item = &'a FileCheckpoint>) -> Vec
 }
 
 /// What [`encode`] wrote.
-pub(super) fn decode(bytes: &[u8]) -> Result<Vec<FileCheckpoint>, FormatError> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<FileCheckpoint>, FormatError> {
     let lines = frame::open(MAGIC, bytes)?;
     lines
         .split(|byte| *byte == b'\n')

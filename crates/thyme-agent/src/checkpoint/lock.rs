@@ -29,9 +29,10 @@ pub(super) fn acquire(directory: &Path) -> Result<File, CheckpointError> {
         };
         return Err(CheckpointError::Locked { path, holder });
     }
-    file.set_len(0)
+    // Only the message to a second agent needs it: a full disk is no reason not to start.
+    let _unnamed = file
+        .set_len(0)
         .and_then(|()| file.rewind())
-        .and_then(|()| write!(file, "{}", std::process::id()))
-        .map_err(CheckpointError::io(&path, "cannot write"))?;
+        .and_then(|()| write!(file, "{}", std::process::id()));
     Ok(file)
 }

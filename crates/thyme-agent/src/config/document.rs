@@ -62,12 +62,25 @@ pub(super) struct SyntaxError {
     pub(super) message: String,
 }
 
+/// What aliases may bring in, in all: events of YAML's parser, about one a value. A few hundred bytes
+/// of aliases of aliases would otherwise take seconds and a hundred megabytes.
+const ALIAS_EVENTS_MAX: usize = 20_000;
+
+/// How deep values may lie in each other: reading them recurses, and a level takes up to 33 KiB of
+/// the stack in a debug build. The deepest key lies ten deep.
+const NESTING_MAX: usize = 32;
+
 /// Parses one document. An empty one is [`Value::Null`].
 pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
     if text.trim().is_empty() {
         return Ok(Node { line: 1, value: Value::Null, text: None });
     }
-    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        with_snippet: false,
+        budget: serde_saphyr::budget! { max_depth: NESTING_MAX },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: ALIAS_EVENTS_MAX },
+    };
     let tree = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();
         let line = error.location().map_or(1, |location| location.line().max(1));
@@ -210,6 +223,31 @@ mod tests {
         assert_eq!(entry("~"), Value::Null);
         assert_eq!(parse("").unwrap().value, Value::Null);
         assert_eq!(parse("# only a comment\n").unwrap().value, Value::Null);
+    }
+
+    /// Scenario: aliases of lists of aliases, which would become some hundred million values.
+    /// Guarantees: they are refused, at a line of theirs.
+    #[test]
+    fn aliases_of_aliases_are_bounded() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..9 {
+            let alias = format!("*a{}", level - 1);
+            text += &format!("a{level}: &a{level} [{}]\n", [&alias[..]; 9].join(", "));
+        }
+        let error = parse(&text).unwrap_err();
+        assert!((2..=9).contains(&error.line), "{}: {}", error.line, error.message);
+    }
+
+    /// Scenario: lists in lists and mappings in mappings, 30 deep and 10,000 deep.
+    /// Guarantees: the former are read, the latter are errors, and the stack of a thread holds.
+    #[test]
+    fn nesting_is_bounded() {
+        for (open, close) in [("[", "]"), ("{a: ", "}"), ("- ", "")] {
+            let nested = |depth| format!("{}x{}", open.repeat(depth), close.repeat(depth));
+            assert!(parse(&nested(30)).is_ok(), "{open}");
+            let error = parse(&nested(10_000)).unwrap_err();
+            assert_eq!(error.line, 1, "{open}: {}", error.message);
+        }
     }
 
     /// Scenario: texts that are no single YAML document with unique keys.

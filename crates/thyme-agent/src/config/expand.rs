@@ -1,18 +1,51 @@
-//! `${env:NAME}` in the scalars of a document, after it is parsed: so lines stay those of the file.
+//! `${env:NAME}` and `${file:PATH}` in the scalars of a document, after it is parsed: so lines stay
+//! those of the file.
 //!
 //! As in the Collector: `${NAME}` is short for `${env:NAME}`, `${env:NAME:-default}` has a default,
 //! references nest, `$$` is a dollar sign, and where a scalar is nothing but one reference, YAML
 //! decides what the variable's text is (a number, a list, ...). Unlike the Collector, a variable
-//! that is not set and has no default is an error, not an empty text; and what a variable holds is
-//! taken as it is, so that a password may hold `$`.
+//! that is not set and has no default is an error, not an empty text; what a variable or a file
+//! holds is taken as it is, so that a password may hold `$`; and a file ends without its newline.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use super::{
     document::{self, Node, Value},
     read::Problems,
 };
 
-/// Looks up a variable.
-pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// How deep references may lie in references: the expansion recurses.
+const REFERENCE_NESTING_MAX: u32 = 32;
+
+/// Most bytes of a file that a reference names.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Looks up what references name.
+#[derive(Clone, Copy)]
+pub(super) struct Lookup<'a> {
+    /// The text of a variable, if it is set.
+    pub(super) variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The content of a file.
+    pub(super) file: &'a dyn Fn(&Path) -> io::Result<String>,
+}
+
+/// Reads a small regular file.
+pub(super) fn read_file(path: &Path) -> io::Result<String> {
+    // Others might never end, or wait for a writer.
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
 
 /// Expands every scalar of the tree.
 pub(super) fn expand(node: &mut Node, lookup: Lookup<'_>, problems: &Problems) {
@@ -32,7 +65,7 @@ fn expand_at(path: &str, node: &mut Node, lookup: Lookup<'_>, problems: &Problem
                 expand_at(&format!("{path}[{index}]"), item, lookup, problems);
             }
         }
-        Value::Text(text) if text.contains('$') => match expand_text(text, lookup) {
+        Value::Text(text) if text.contains('$') => match expand_text(text, lookup, 0) {
             Ok(Expanded { text, whole: true }) => retype(node, text),
             Ok(Expanded { text, whole: false }) => node.value = Value::Text(text),
             Err(message) => problems.add(node.line, path, message),
@@ -69,7 +102,11 @@ struct Expanded {
     whole: bool,
 }
 
-fn expand_text(text: &str, lookup: Lookup<'_>) -> Result<Expanded, String> {
+/// Expands a text that lies in `depth` references.
+fn expand_text(text: &str, lookup: Lookup<'_>, depth: u32) -> Result<Expanded, String> {
+    if depth > REFERENCE_NESTING_MAX {
+        return Err(format!("references are nested deeper than {REFERENCE_NESTING_MAX}"));
+    }
     let mut out = String::with_capacity(text.len());
     let mut whole = false;
     let mut rest = text;
@@ -83,7 +120,7 @@ fn expand_text(text: &str, lookup: Lookup<'_>) -> Result<Expanded, String> {
             let end = closing_brace(reference)
                 .ok_or_else(|| "`${` without its `}`; a dollar sign is written `$$`".to_owned())?;
             whole = rest.len() == text.len() && dollar == 0 && end + 1 == reference.len();
-            out.push_str(&resolve(&reference[..end], lookup)?);
+            out.push_str(&resolve(&reference[..end], lookup, depth)?);
             rest = &reference[end + 1..];
         } else {
             out.push('$');
@@ -111,25 +148,37 @@ fn closing_brace(text: &str) -> Option<usize> {
 }
 
 /// What stands for `${reference}`.
-fn resolve(reference: &str, lookup: Lookup<'_>) -> Result<String, String> {
+fn resolve(reference: &str, lookup: Lookup<'_>, depth: u32) -> Result<String, String> {
     let (scheme, variable) = match reference.split_once(':') {
         Some((scheme, variable)) if !scheme.contains('$') => (scheme, variable),
         _ => ("env", reference),
     };
-    if scheme != "env" {
-        return Err(format!("`${{{scheme}:...}}` is not supported, only `${{env:NAME}}` is"));
+    match scheme {
+        "env" => {}
+        "file" => {
+            let path = expand_text(variable, lookup, depth + 1)?.text;
+            let content = (lookup.file)(Path::new(&path));
+            let mut content = content.map_err(|error| format!("the file `{path}`: {error}"))?;
+            content.truncate(content.trim_end_matches(['\r', '\n']).len());
+            return Ok(content);
+        }
+        _ => {
+            return Err(format!(
+                "`${{{scheme}:...}}` is not supported, only `${{env:NAME}}` and `${{file:PATH}}` are"
+            ));
+        }
     }
     let (name, default) = match variable.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (variable, None),
     };
-    let name = expand_text(name, lookup)?.text;
+    let name = expand_text(name, lookup, depth + 1)?.text;
     if !is_name(&name) {
         return Err(format!("`{name}` can't be the name of an environment variable"));
     }
-    match (lookup(&name), default) {
+    match ((lookup.variable)(&name), default) {
         (Some(value), _) => Ok(value),
-        (None, Some(default)) => Ok(expand_text(default, lookup)?.text),
+        (None, Some(default)) => Ok(expand_text(default, lookup, depth + 1)?.text),
         (None, None) => Err(format!(
             "the environment variable `{name}` is not set; \
              `${{env:{name}:-}}` would be empty without it"
@@ -158,6 +207,14 @@ mod tests {
         Some(value.to_owned())
     }
 
+    fn file(path: &Path) -> io::Result<String> {
+        match path.to_str() {
+            Some("/run/token") => Ok("$pa$$: *x\n".into()),
+            Some("/run/collector") => Ok("8192\n".into()),
+            _ => Err(io::Error::from(io::ErrorKind::NotFound)),
+        }
+    }
+
     fn expanded(scalar: &str) -> Result<Node, String> {
         let mut node = Node {
             line: 7,
@@ -165,7 +222,7 @@ mod tests {
             text: None,
         };
         let problems = Problems::default();
-        expand(&mut node, &variables, &problems);
+        expand(&mut node, Lookup { variable: &variables, file: &file }, &problems);
         let problems = problems.into_list("f");
         match (problems.first(), node.value) {
             (Some(problem), _) => Err(problem.to_string()),
@@ -212,6 +269,21 @@ mod tests {
         assert_eq!(value("x ${env:PASSWORD}"), Value::Text("x $pa$$${HOST}: *x".into()));
     }
 
+    /// Scenario: files with a token that looks like a reference, and with a number; a path that a
+    /// variable is part of; a device and a directory.
+    /// Guarantees: the content is taken without its last newline and not expanded again; what is
+    /// no regular file is not read.
+    #[test]
+    fn files_are_taken_as_they_are() {
+        let token = expanded("${file:/run/token}").unwrap();
+        assert_eq!(token.text.as_deref(), Some("$pa$$: *x"));
+        assert_eq!(value("Bearer ${file:/run/token}"), Value::Text("Bearer $pa$$: *x".into()));
+        assert_eq!(value("${file:/run/${env:HOST}}"), Value::Integer(8192));
+        for path in ["/dev/zero", "/"] {
+            assert!(read_file(Path::new(path)).is_err(), "{path}");
+        }
+    }
+
     /// Scenario: a variable that is not set, another scheme, a bad name, an open brace.
     /// Guarantees: each is an error that names line, key and fault.
     #[test]
@@ -222,8 +294,12 @@ mod tests {
              without it"
         );
         assert_eq!(
-            expanded("${file:secret}").unwrap_err(),
-            "f:7: key: `${file:...}` is not supported, only `${env:NAME}` is"
+            expanded("${http:secret}").unwrap_err(),
+            "f:7: key: `${http:...}` is not supported, only `${env:NAME}` and `${file:PATH}` are"
+        );
+        assert_eq!(
+            expanded("${file:/run/nothing}").unwrap_err(),
+            "f:7: key: the file `/run/nothing`: entity not found"
         );
         assert_eq!(
             expanded("${env:a-b}").unwrap_err(),

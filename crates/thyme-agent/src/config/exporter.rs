@@ -1,14 +1,16 @@
 //! The keys of the `otlp` and `otlphttp` exporters.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::{
-    Compression, ExporterConfig, Protocol, QueueConfig, RetryConfig, TlsConfig,
+    Compression, ExporterConfig, Protocol, QueueConfig, RetryConfig, Secret,
     component::Type,
     read::{Field, Section, all},
+    tls,
 };
+use crate::export::endpoint::Endpoint;
 
 const GRPC_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 const HTTP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -23,11 +25,18 @@ const ZSTD_LEVEL_MAX: i64 = 22;
 const GZIP_LEVEL_DEFAULT: i64 = 6;
 const GZIP_LEVEL_MAX: i64 = 9;
 
-pub(super) const TYPES: &[Type<ExporterConfig>] = &[
+/// An exporter before its authenticator is looked up.
+#[derive(Clone, Debug)]
+pub(super) struct Exporter {
+    pub(super) config: ExporterConfig,
+    /// `auth::authenticator`.
+    pub(super) authenticator: Option<String>,
+}
+
+pub(super) const TYPES: &[Type<Exporter>] = &[
     Type {
         names: &["otlp", "otlp_grpc"],
         later: &[
-            "auth",
             "authority",
             "balancer_name",
             "keepalive",
@@ -42,7 +51,6 @@ pub(super) const TYPES: &[Type<ExporterConfig>] = &[
     Type {
         names: &["otlphttp", "otlp_http"],
         later: &[
-            "auth",
             "cookies",
             "disable_keep_alives",
             "encoding",
@@ -67,7 +75,7 @@ pub(super) const TYPES: &[Type<ExporterConfig>] = &[
     },
 ];
 
-fn read(id: &str, body: &Section<'_>, protocol: Protocol) -> Option<ExporterConfig> {
+fn read(id: &str, body: &Section<'_>, protocol: Protocol) -> Option<Exporter> {
     let timeout_default = match protocol {
         Protocol::Grpc => GRPC_TIMEOUT_DEFAULT,
         Protocol::Http => HTTP_TIMEOUT_DEFAULT,
@@ -83,21 +91,26 @@ fn read(id: &str, body: &Section<'_>, protocol: Protocol) -> Option<ExporterConf
         ],
         Compression::Gzip,
     );
-    let tls = body.field("tls").and_then(|field| field.section(TLS_LATER, tls));
+    let tls = body.field("tls").and_then(|field| field.section(tls::LATER, tls::read));
+    let authenticator = body
+        .field("auth")
+        .and_then(|field| field.section(&[], |auth| auth.required("authenticator")?.text()));
     let retry = body.field("retry_on_failure").and_then(|field| field.section(&[], retry));
     let queue = body.field("sending_queue").and_then(|field| field.section(QUEUE_LATER, queue));
-    Some(ExporterConfig {
+    let config = ExporterConfig {
         id: id.to_owned(),
         protocol,
         compression,
         compression_level: compression_level(body, compression),
         headers: body.field("headers").and_then(|field| headers(&field)).unwrap_or_default(),
+        auth: None,
         timeout: body.duration("timeout", INTERVAL_MIN..=INTERVAL_MAX, timeout_default),
         tls: tls.unwrap_or_default(),
         retry: retry.unwrap_or_default(),
         queue: queue.unwrap_or_default(),
         endpoint: endpoint?,
-    })
+    };
+    Some(Exporter { config, authenticator })
 }
 
 /// gRPC: `host:port`, with `http://`, `https://` or `dns:///` before it. HTTP: a URL.
@@ -111,6 +124,9 @@ fn endpoint(field: &Field<'_>, protocol: Protocol) -> Option<String> {
         ),
         Protocol::Http => (text, "expected a URL, such as http://collector:4318"),
     };
+    if refuse_credentials(field, &text) {
+        return None;
+    }
     if is_endpoint(&text, protocol) {
         return Some(text);
     }
@@ -118,16 +134,29 @@ fn endpoint(field: &Field<'_>, protocol: Protocol) -> Option<String> {
     None
 }
 
+/// Whether a URL names a user; noted. Endpoints are shown in messages and logs.
+pub(super) fn refuse_credentials(field: &Field<'_>, url: &str) -> bool {
+    let (_, target) = url.split_once("://").unwrap_or(("", url));
+    let names_user = target.split(['/', '?', '#']).next().unwrap_or_default().contains('@');
+    if names_user {
+        field.refuse("credentials do not belong here, where they would be shown: use `headers`");
+    }
+    names_user
+}
+
+/// Whether the exporter takes it, and it is a URL but for a missing scheme.
 fn is_endpoint(text: &str, protocol: Protocol) -> bool {
     let Ok(uri) = text.parse::<Uri>() else { return false };
     let scheme_fits = matches!(
         (uri.scheme_str(), protocol),
         (Some("http" | "https"), _) | (None, Protocol::Grpc)
     );
-    // Without a scheme there is no default port; gRPC's methods are the whole path.
-    let grpc_fits = uri.port_u16().is_some() && matches!(uri.path(), "" | "/");
-    let has_host = uri.host().is_some_and(|host| !host.is_empty());
-    scheme_fits && has_host && uri.query().is_none() && (protocol == Protocol::Http || grpc_fits)
+    let read = match protocol {
+        // Whether TLS is spoken makes no difference to the form.
+        Protocol::Grpc => Endpoint::grpc(text, false),
+        Protocol::Http => Endpoint::http(text),
+    };
+    scheme_fits && read.is_ok()
 }
 
 /// The level for the library that compresses; 0 is the default, as in the Collector.
@@ -145,7 +174,7 @@ fn compression_level(body: &Section<'_>, compression: Compression) -> i32 {
 }
 
 /// A mapping of names to values, or a list of `{name, value}`. No message shows a value.
-pub(super) fn headers(field: &Field<'_>) -> Option<Vec<(String, String)>> {
+pub(super) fn headers(field: &Field<'_>) -> Option<Vec<(String, Secret)>> {
     let Some(items) = field.is_list().then(|| field.items()).flatten() else {
         let header = |(name, value): (&str, Field<'_>)| header(&value, name, &value);
         return all(field.entries()?.into_iter().map(header));
@@ -159,7 +188,7 @@ pub(super) fn headers(field: &Field<'_>) -> Option<Vec<(String, String)>> {
     all(items.into_iter().map(pair))
 }
 
-fn header(place: &Field<'_>, name: &str, value: &Field<'_>) -> Option<(String, String)> {
+fn header(place: &Field<'_>, name: &str, value: &Field<'_>) -> Option<(String, Secret)> {
     let text = value.text_or_empty()?;
     if HeaderName::from_bytes(name.as_bytes()).is_err() {
         place.refuse(format!("`{name}` can't be the name of a header"));
@@ -169,32 +198,7 @@ fn header(place: &Field<'_>, name: &str, value: &Field<'_>) -> Option<(String, S
         value.refuse("a header can't hold this value");
         return None;
     }
-    Some((name.to_owned(), text))
-}
-
-const TLS_LATER: &[&str] = &[
-    "ca_pem",
-    "cert_file",
-    "cert_pem",
-    "cipher_suites",
-    "curve_preferences",
-    "include_insecure_cipher_suites",
-    "include_system_ca_certs_pool",
-    "insecure_skip_verify",
-    "key_file",
-    "key_pem",
-    "max_version",
-    "min_version",
-    "reload_interval",
-    "server_name_override",
-    "tpm",
-];
-
-fn tls(body: &Section<'_>) -> Option<TlsConfig> {
-    Some(TlsConfig {
-        insecure: body.flag("insecure", false),
-        ca_file: body.field("ca_file").and_then(|field| field.text()).map(PathBuf::from),
-    })
+    Some((name.to_owned(), text.into()))
 }
 
 fn retry(body: &Section<'_>) -> Option<RetryConfig> {

@@ -2,8 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use http::{HeaderName, HeaderValue};
+
 use super::{
-    FileStorageConfig, HealthCheckConfig, ThymeConfig,
+    BearerTokenConfig, FileStorageConfig, HealthCheckConfig, Source, ThymeConfig,
     component::Type,
     read::{Field, Section},
     units::format_bytes,
@@ -29,12 +31,18 @@ const SCAN_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 /// What an extension says.
 #[derive(Clone, Debug)]
 pub(super) enum Extension {
+    BearerToken(BearerTokenConfig),
     FileStorage(FileStorageConfig),
     HealthCheck(HealthCheckConfig),
     Thyme(ThymeConfig),
 }
 
 pub(super) const TYPES: &[Type<Extension>] = &[
+    Type {
+        names: &["bearertokenauth"],
+        later: &["tokens"],
+        read: |id, body| Some(Extension::BearerToken(bearer_token(id, body)?)),
+    },
     Type {
         names: &["file_storage"],
         later: &["compaction", "directory_permissions", "fsync", "max_size", "recreate", "timeout"],
@@ -57,6 +65,40 @@ pub(super) const TYPES: &[Type<Extension>] = &[
     },
     Type { names: &["thyme"], later: &[], read: |_, body| Some(Extension::Thyme(thyme(body))) },
 ];
+
+fn bearer_token(id: &str, body: &Section<'_>) -> Option<BearerTokenConfig> {
+    let header = body.field("header").map_or(Some("authorization".to_owned()), |field| {
+        let name = field.text()?;
+        if HeaderName::from_bytes(name.as_bytes()).is_err() {
+            field.refuse("this can't be the name of a header");
+        }
+        Some(name.to_ascii_lowercase())
+    });
+    let scheme = body.field("scheme").map_or(Some("Bearer".to_owned()), |field| {
+        let scheme = field.text_or_empty()?;
+        if HeaderValue::from_str(&scheme).is_err() {
+            field.refuse("a header can't hold this");
+        }
+        Some(scheme)
+    });
+    let text = body.field("token").and_then(|field| {
+        let token = field.text()?;
+        if HeaderValue::from_str(&token).is_err() {
+            field.refuse("a header can't hold this value");
+        }
+        Some(token)
+    });
+    let file = body.field("filename").and_then(|field| field.text());
+    let token = match (text, file) {
+        (Some(token), None) => Source::Inline(token.into()),
+        (None, Some(path)) => Source::File(path.into()),
+        _ => {
+            body.refuse("expected one of `token` and `filename`");
+            return None;
+        }
+    };
+    Some(BearerTokenConfig { id: id.to_owned(), header: header?, scheme: scheme?, token })
+}
 
 fn file_storage(body: &Section<'_>) -> FileStorageConfig {
     let directory = body.field("directory").and_then(|field| field.text());

@@ -179,7 +179,15 @@ impl<'a> Field<'a> {
             let mut known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
             known.retain(|word| !word.is_empty());
             let one_of = if known.len() > 1 { "one of " } else { "" };
-            self.refuse(format!("expected {one_of}{}, found `{text}`", known.join(", ")));
+            let expected = format!("expected {one_of}{}", known.join(", "));
+            // What a reference stands for may be a secret that was put at the wrong key.
+            let is_written_here = self.node.text.is_none();
+            let found = if is_written_here {
+                format!("found `{text}`")
+            } else {
+                "found another text".into()
+            };
+            self.refuse(format!("{expected}, {found}"));
         }
         found.map(|&(_, value)| value)
     }

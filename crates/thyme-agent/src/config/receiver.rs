@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use globset::Glob;
-
 use super::{
     ContainerFormat, FilelogConfig, LineFormat, StartAt,
     component::Type,
     read::{Field, Section, all},
 };
+use crate::discover::pattern::{Pattern, PatternError, path_matcher};
 
 /// A growing file's longest wait; the Collector's default is the time between two scans, 200 ms.
 const POLL_INTERVAL_DEFAULT: Duration = Duration::from_millis(50);
@@ -67,11 +66,14 @@ pub(super) const TYPES: &[Type<Receiver>] = &[Type {
 }];
 
 fn read(id: &str, body: &Section<'_>) -> Option<Receiver> {
-    let include = body.required("include").and_then(|field| globs(&field));
+    let include = body
+        .required("include")
+        .and_then(|field| globs(&field, |text| Pattern::new(text).map(drop)));
     if include.as_ref().is_some_and(Vec::is_empty) {
         body.refuse("`include` must name at least one file or glob");
     }
-    let exclude = body.field("exclude").and_then(|field| globs(&field));
+    let exclude =
+        body.field("exclude").and_then(|field| globs(&field, |text| path_matcher(text).map(drop)));
     let start_at = [("end", StartAt::End), ("beginning", StartAt::Beginning)];
     let sizes = MAX_LOG_SIZE_BYTES_MIN..=MAX_LOG_SIZE_BYTES_MAX;
     let line_bytes_max = body.bytes("max_log_size", sizes, MAX_LOG_SIZE_BYTES_DEFAULT);
@@ -100,14 +102,22 @@ fn read(id: &str, body: &Section<'_>) -> Option<Receiver> {
     Some(Receiver { config, storage })
 }
 
-fn globs(field: &Field<'_>) -> Option<Vec<String>> {
+/// A list of what `check` takes, which is what discovery uses: so a pattern that it would refuse is
+/// a problem of its line.
+fn globs(
+    field: &Field<'_>,
+    check: impl Fn(&str) -> Result<(), PatternError>,
+) -> Option<Vec<String>> {
     let glob = |item: Field<'_>| {
         let text = item.text()?;
-        if let Err(error) = Glob::new(&text) {
-            item.refuse(format!("`{text}` is no glob: {}", error.kind()));
-            return None;
+        match check(&text) {
+            Ok(()) => return Some(text),
+            Err(PatternError::Glob { source, .. }) => {
+                item.refuse(format!("`{text}` is no glob: {}", source.kind()));
+            }
+            Err(error) => item.refuse(error.to_string()),
         }
-        Some(text)
+        None
     };
     all(field.items()?.into_iter().map(glob))
 }

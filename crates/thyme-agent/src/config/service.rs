@@ -1,10 +1,10 @@
 //! `service` and the document as a whole: which components are in use, and what they make.
 
 use super::{
-    BatchConfig, Config, ExporterConfig, FileStorageConfig, FilelogConfig, HealthCheckConfig,
-    ThymeConfig,
+    BatchConfig, BearerTokenConfig, Config, ExporterConfig, FileStorageConfig, FilelogConfig,
+    HealthCheckConfig, Protocol, ThymeConfig,
     component::{Component, Components},
-    exporter,
+    exporter::{self, Exporter},
     extension::{self, Extension},
     processor,
     read::{Field, Problems, Section},
@@ -33,7 +33,7 @@ pub(super) fn read(root: &Field<'_>, problems: &Problems) -> Option<Config> {
 struct Defined {
     receivers: Components<Receiver>,
     processors: Components<BatchConfig>,
-    exporters: Components<ExporterConfig>,
+    exporters: Components<Exporter>,
     extensions: Components<Extension>,
 }
 
@@ -54,7 +54,8 @@ fn read_service(service: &Section<'_>, defined: &Defined, problems: &Problems) -
         .into_iter()
         .filter_map(|component| in_use(component, storage_id, &thyme, problems))
         .collect::<Vec<_>>();
-    let exporter = exporter_in_use(pipeline.exporter?, storage_id, &receivers, problems)?;
+    let tokens = &extensions.bearer_tokens;
+    let exporter = exporter_in_use(pipeline.exporter?, storage_id, &receivers, tokens, problems)?;
     Some(Config {
         receivers,
         batch: pipeline.batch.unwrap_or_default(),
@@ -69,6 +70,7 @@ fn read_service(service: &Section<'_>, defined: &Defined, problems: &Problems) -
 /// The extensions that `service.extensions` names.
 #[derive(Default)]
 struct InService {
+    bearer_tokens: Vec<BearerTokenConfig>,
     file_storage: Option<(String, FileStorageConfig)>,
     health_check: Option<HealthCheckConfig>,
     thyme: Option<ThymeConfig>,
@@ -84,6 +86,11 @@ fn in_service(list: &Field<'_>, defined: &Defined) -> Option<InService> {
             }
             Some(Extension::HealthCheck(config)) => found.health_check.replace(config).is_some(),
             Some(Extension::Thyme(config)) => found.thyme.replace(config).is_some(),
+            // Each exporter names its own.
+            Some(Extension::BearerToken(config)) => {
+                found.bearer_tokens.push(config);
+                false
+            }
             None => false,
         };
         if second {
@@ -126,7 +133,7 @@ fn pipelines<'a>(field: &Field<'a>) -> Option<Field<'a>> {
 struct Pipeline<'a> {
     receivers: Vec<&'a Component<Receiver>>,
     batch: Option<BatchConfig>,
-    exporter: Option<&'a Component<ExporterConfig>>,
+    exporter: Option<&'a Component<Exporter>>,
 }
 
 fn pipeline<'a>(body: &Section<'_>, defined: &'a Defined) -> Option<Pipeline<'a>> {
@@ -171,12 +178,13 @@ fn references<'a, T>(
 
 /// The exporter of the pipeline, checked against what surrounds it.
 fn exporter_in_use(
-    component: &Component<ExporterConfig>,
+    component: &Component<Exporter>,
     storage: Option<&str>,
     receivers: &[FilelogConfig],
+    bearer_tokens: &[BearerTokenConfig],
     problems: &Problems,
 ) -> Option<ExporterConfig> {
-    let config = component.value.clone()?;
+    let config = authenticated(component, bearer_tokens, problems)?;
     if let Some(wanted) = &config.queue.storage {
         if storage != Some(wanted.as_str()) {
             component.refuse(
@@ -221,5 +229,33 @@ fn in_use(
              more than its `partial_bytes_max`",
         );
     }
+    Some(config)
+}
+
+/// The pipeline's exporter with the authenticator that it names.
+fn authenticated(
+    component: &Component<Exporter>,
+    bearer_tokens: &[BearerTokenConfig],
+    problems: &Problems,
+) -> Option<ExporterConfig> {
+    let Exporter { mut config, authenticator } = component.value.clone()?;
+    let Some(wanted) = authenticator else { return Some(config) };
+    let Some(found) = bearer_tokens.iter().find(|one| one.id == wanted) else {
+        let message =
+            format!("`authenticator: {wanted}` is no `bearertokenauth` in service::extensions");
+        component.refuse(problems, message);
+        return None;
+    };
+    if config.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(&found.header)) {
+        let message = format!("`headers` and `{wanted}` both set the header `{}`", found.header);
+        component.refuse(problems, message);
+    }
+    // As in the Collector, whose gRPC refuses to send tokens in plain text.
+    let is_plain = config.endpoint.starts_with("http://")
+        || (config.tls.insecure && !config.endpoint.starts_with("https://"));
+    if config.protocol == Protocol::Grpc && is_plain {
+        component.refuse(problems, "over gRPC a token is sent with TLS only");
+    }
+    config.auth = Some(found.clone());
     Some(config)
 }

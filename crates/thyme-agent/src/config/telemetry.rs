@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     LogEncoding, LogLevel, MetricsReader, OtlpReaderConfig, PrometheusConfig, Protocol,
     TelemetryConfig, Temporality,
-    exporter::headers,
+    exporter::{headers, refuse_credentials},
     read::{Field, Section, all},
 };
 
@@ -187,6 +187,9 @@ fn otlp_reader(
 /// A URL; without a scheme `insecure` decides, as in the Collector.
 fn url(field: &Field<'_>, insecure: bool) -> Option<String> {
     let text = field.text()?;
+    if refuse_credentials(field, &text) {
+        return None;
+    }
     let url = match (text.contains("://"), insecure) {
         (true, _) => text,
         (false, true) => format!("http://{text}"),

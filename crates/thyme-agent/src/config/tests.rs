@@ -1,5 +1,7 @@
 //! Whole configurations: the Collector's defaults, every key, and what is refused with which words.
 
+mod credentials;
+
 use std::time::Duration;
 
 use super::*;
@@ -50,11 +52,19 @@ exporters:
     compression_params:
       level: 3
     headers:
-      authorization: ${env:TOKEN}
+      x-key: ${env:TOKEN}
+    auth:
+      authenticator: bearertokenauth/sink
     timeout: 10s
     tls:
       insecure: false
+      insecure_skip_verify: false
       ca_file: /etc/ca.pem
+      cert_file: /etc/cert.pem
+      key_pem: ${env:KEY}
+      server_name_override: collector.internal
+      min_version: '1.3'
+      reload_interval: 1m
     retry_on_failure:
       enabled: true
       initial_interval: 1s
@@ -70,6 +80,10 @@ exporters:
       sizer: requests
       block_on_overflow: true
 extensions:
+  bearertokenauth/sink:
+    header: X-Token
+    scheme: ''
+    filename: /etc/token
   file_storage/state:
     directory: /var/lib/thyme
     create_directory: true
@@ -89,7 +103,7 @@ extensions:
     scan_interval: 10s
     record_uid: true
 service:
-  extensions: [file_storage/state, health_check, thyme]
+  extensions: [bearertokenauth/sink, file_storage/state, health_check, thyme]
   pipelines:
     logs/all:
       receivers: [file_log/pods]
@@ -132,13 +146,19 @@ fn variables(name: &str) -> Option<String> {
     match name {
         "TOKEN" => Some("Bearer geheim".into()),
         "TENANT" => Some("42".into()),
+        "KEY" => Some("geheimer\nSchluessel".into()),
         "SIZE" => Some("512".into()),
         _ => None,
     }
 }
 
 fn parse(text: &str) -> Result<Config, String> {
-    parse_with(text, "agent.yaml", &variables).map_err(|error| error.to_string())
+    parse_text(text).map_err(|error| error.to_string())
+}
+
+fn parse_text(text: &str) -> Result<Config, ConfigError> {
+    let lookup = expand::Lookup { variable: &variables, file: &expand::read_file };
+    parse_with(text, "agent.yaml", lookup)
 }
 
 /// The problems of `MINIMAL` with `from` replaced.
@@ -175,25 +195,7 @@ fn defaults_are_the_collectors() {
             send_batch_max_size: 0,
             timeout: Duration::from_millis(200),
         },
-        exporter: ExporterConfig {
-            id: "otlp".into(),
-            protocol: Protocol::Grpc,
-            endpoint: "collector:4317".into(),
-            compression: Compression::Gzip,
-            compression_level: 6,
-            headers: Vec::new(),
-            timeout: 5 * second,
-            tls: TlsConfig { insecure: false, ca_file: None },
-            retry: RetryConfig {
-                enabled: true,
-                initial_interval: 5 * second,
-                max_interval: 30 * second,
-                multiplier: 1.5,
-                randomization_factor: 0.5,
-                max_elapsed: None, // The Collector: 300s.
-            },
-            queue: QueueConfig { num_consumers: 10, queue_size: 1000, storage: None },
-        },
+        exporter: default_exporter(),
         file_storage: None,
         health_check: None,
         thyme: ThymeConfig {
@@ -223,6 +225,30 @@ fn defaults_are_the_collectors() {
         },
     };
     assert_eq!(parse(MINIMAL).unwrap(), expected);
+}
+
+fn default_exporter() -> ExporterConfig {
+    let second = Duration::from_secs(1);
+    ExporterConfig {
+        id: "otlp".into(),
+        protocol: Protocol::Grpc,
+        endpoint: "collector:4317".into(),
+        compression: Compression::Gzip,
+        compression_level: 6,
+        headers: Vec::new(),
+        timeout: 5 * second,
+        tls: TlsConfig::default(),
+        auth: None,
+        retry: RetryConfig {
+            enabled: true,
+            initial_interval: 5 * second,
+            max_interval: 30 * second,
+            multiplier: 1.5,
+            randomization_factor: 0.5,
+            max_elapsed: None, // The Collector: 300s.
+        },
+        queue: QueueConfig { num_consumers: 10, queue_size: 1000, storage: None },
+    }
 }
 
 /// Scenario: components whose body is empty, and sections without content.
@@ -301,9 +327,27 @@ fn exporter_arrived(exporter: &ExporterConfig) {
     assert_eq!((exporter.id.as_str(), exporter.protocol), ("otlp_http/backend", Protocol::Http));
     assert_eq!(exporter.endpoint, "https://collector.example:4318/base");
     assert_eq!((exporter.compression, exporter.compression_level), (Compression::Zstd, 3));
-    assert_eq!(exporter.headers, [("authorization".into(), "Bearer geheim".into())]);
+    assert_eq!(exporter.headers, [("x-key".into(), "Bearer geheim".into())]);
     assert_eq!(exporter.timeout, Duration::from_secs(10));
-    assert_eq!(exporter.tls.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
+    let expected = TlsConfig {
+        authorities: Some(Source::File("/etc/ca.pem".into())),
+        identity: Some(TlsIdentity {
+            certificate: Source::File("/etc/cert.pem".into()),
+            key: Source::Inline("geheimer\nSchluessel".into()),
+        }),
+        server_name_override: Some("collector.internal".into()),
+        min_version: TlsVersion::V1_3,
+        reload_interval: Some(Duration::from_secs(60)),
+        ..TlsConfig::default()
+    };
+    assert_eq!(exporter.tls, expected);
+    let expected = BearerTokenConfig {
+        id: "bearertokenauth/sink".into(),
+        header: "x-token".into(),
+        scheme: String::new(),
+        token: Source::File("/etc/token".into()),
+    };
+    assert_eq!(exporter.auth, Some(expected));
     let retry = &exporter.retry;
     assert_eq!((retry.multiplier, retry.randomization_factor), (2.0, 0.1));
     assert_eq!(retry.max_elapsed, Some(Duration::from_secs(300)));
@@ -353,7 +397,7 @@ fn telemetry_arrived(telemetry: &TelemetryConfig) {
 #[test]
 fn secrets_are_never_shown() {
     let shown = format!("{:?}", parse(COMPLETE).unwrap());
-    assert!(shown.contains("authorization") && shown.contains("[redacted]"), "{shown}");
+    assert!(shown.contains("x-key") && shown.contains("[redacted]"), "{shown}");
     assert!(!shown.contains("geheim"), "{shown}");
     let endpoint = "endpoint: collector:4317\n    headers: {a: \"geheim\\n\", 'b c': geheim}";
     assert_eq!(
@@ -381,21 +425,21 @@ fn unknown_keys_name_the_nearest() {
         problems("service:", "service:\n  extension: []"),
         "agent.yaml:8: service::extension: unknown key, the nearest known one is `extensions`"
     );
-    let endpoint = "endpoint: collector:4317\n    tls:\n      insecur: true\n      cert_file: x";
+    let endpoint = "endpoint: collector:4317\n    tls:\n      insecur: true\n      tpm: x";
     assert_eq!(
         problems("endpoint: collector:4317", endpoint),
         "agent.yaml:8: exporters::otlp::tls::insecur: unknown key, the nearest known one is \
          `insecure`\n\
-         agent.yaml:9: exporters::otlp::tls::cert_file: the Collector knows this key, but thyme \
+         agent.yaml:9: exporters::otlp::tls::tpm: the Collector knows this key, but thyme \
          does not support it yet"
     );
     assert_eq!(
         refused(COMPLETE, "workers: 2", "worker: 2"),
-        "agent.yaml:57: extensions::thyme::worker: unknown key, the nearest known one is `workers`"
+        "agent.yaml:69: extensions::thyme::worker: unknown key, the nearest known one is `workers`"
     );
     assert_eq!(
         refused(COMPLETE, "port: 0", "prot: 0"),
-        "agent.yaml:89: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::prot: \
+        "agent.yaml:101: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::prot: \
          unknown key, the nearest known one is `port`"
     );
 }
@@ -427,6 +471,25 @@ fn components_must_exist() {
         problems("receivers: [filelog]", "receivers: [filelog, filelog]"),
         "agent.yaml:10: service::pipelines::logs::receivers[1]: `filelog` is named twice"
     );
+}
+
+/// Scenario: patterns and endpoints that are in order as text, but that discovery or the exporter
+/// could not work with.
+/// Guarantees: they are refused with their line, and not only once the agent starts.
+#[test]
+fn what_a_stage_would_refuse_is_refused_with_its_line() {
+    let include = |pattern: &str| {
+        problems("include: [/var/log/pods/*/*/*.log]", &format!("include: ['{pattern}']"))
+    };
+    for pattern in ["/", "logs/*.log", "/var/log/{a/b,c}/*.log"] {
+        let found = include(pattern);
+        assert!(found.starts_with("agent.yaml:3: receivers::filelog::include[0]: "), "{found}");
+        assert!(found.contains(pattern), "{found}");
+    }
+    for endpoint in ["a:b@collector:4317", "co[ll]ector:4317", "collector:0"] {
+        let found = problems("endpoint: collector:4317", &format!("endpoint: '{endpoint}'"));
+        assert!(found.starts_with("agent.yaml:6: exporters::otlp::endpoint: expected"), "{found}");
+    }
 }
 
 /// Scenario: pipelines that the Collector could run.
@@ -523,12 +586,12 @@ fn extensions_must_be_in_service_to_be_used() {
 fn limits_must_fit_together() {
     assert_eq!(
         refused(COMPLETE, "in_flight_bytes_max: 32MiB", "in_flight_bytes_max: 8MiB"),
-        "agent.yaml:59: extensions::thyme::in_flight_bytes_max: must be at least 2 x \
+        "agent.yaml:71: extensions::thyme::in_flight_bytes_max: must be at least 2 x \
          request_bytes_max x workers = 12MiB"
     );
     assert_eq!(
         refused(COMPLETE, "workers: 2", "workers: 65"),
-        "agent.yaml:57: extensions::thyme::workers: must be from 1 to 64, found 65"
+        "agent.yaml:69: extensions::thyme::workers: must be from 1 to 64, found 65"
     );
     assert_eq!(
         refused(COMPLETE, "send_batch_max_size: 2000", "send_batch_max_size: 999"),
@@ -537,7 +600,7 @@ fn limits_must_fit_together() {
     );
     assert_eq!(
         refused(COMPLETE, "max_elapsed_time: 5m", "max_elapsed_time: 5s"),
-        "agent.yaml:35: exporters::otlp_http/backend::retry_on_failure: `max_elapsed_time` must \
+        "agent.yaml:43: exporters::otlp_http/backend::retry_on_failure: `max_elapsed_time` must \
          not be less than `max_interval`"
     );
     let large = refused(COMPLETE, "        max_log_size: 1MiB", "        max_log_size: 4MiB");
@@ -666,7 +729,7 @@ proptest::proptest! {
             "{a: 1}", "1h",
         ];
         let text = changed(line, values[value]);
-        if let Err(ConfigError::Invalid(problems)) = parse_with(&text, "agent.yaml", &variables) {
+        if let Err(ConfigError::Invalid(problems)) = parse_text(&text) {
             let lines = text.lines().count() as u64;
             proptest::prop_assert!(problems.iter().all(|p| (1..=lines).contains(&p.line)));
         }

@@ -19,6 +19,12 @@ pub enum PatternError {
         /// What is wrong with it.
         source: globset::Error,
     },
+    /// A pattern must have a level for files.
+    #[error("{pattern}: expected a file or a pattern of files, this is the root directory")]
+    NoFile {
+        /// As written.
+        pattern: String,
+    },
     /// A pattern must say where it begins.
     #[error("{pattern}: expected an absolute path, such as /var/log/pods/*/*/*.log")]
     Relative {
@@ -57,6 +63,9 @@ impl Pattern {
             .filter(|part| !matches!(part, Component::RootDir))
             .filter_map(|part| part.as_os_str().to_str())
             .collect();
+        if parts.is_empty() {
+            return Err(PatternError::NoFile { pattern: pattern.to_owned() });
+        }
         let has_wildcard = |part: &&str| part.contains(['*', '?', '[', '{', '\\']);
         let first_wild = parts.iter().position(has_wildcard).unwrap_or(parts.len());
         let root_parts = first_wild.min(parts.len().saturating_sub(1));
@@ -185,5 +194,14 @@ mod tests {
         assert_eq!(root("/x.log"), ("/".to_owned(), 1));
         assert!(Pattern::new("logs/*.log").is_err());
         assert!(Pattern::new("/logs/[a.log").is_err());
+    }
+
+    /// Scenario: patterns that name the root directory and nothing in it.
+    /// Guarantees: they are refused, since there would be no level to match a file with.
+    #[test]
+    fn a_pattern_without_a_level_is_refused() {
+        for pattern in ["/", "//", "/."] {
+            assert!(Pattern::new(pattern).is_err(), "{pattern}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     config::StartAt,
+    limits::WATCHED_SCANS,
     metrics::Metrics,
     tail::identity::Inode,
     world::{DirectoryState, Entry, EntryKind, HashMap, LogTree, Opened, SharedClock},
@@ -27,11 +28,16 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 /// Where in which pattern a directory stands: receiver, pattern, level of its entries.
 type Place = (usize, usize, usize);
 
+/// Where a directory stands; the many that stand in the same places share it.
+type Places = Arc<BTreeSet<Place>>;
+
 /// A directory to look into.
 #[derive(Clone, Debug)]
 pub(super) struct Directory {
     pub(super) path: PathBuf,
-    places: BTreeSet<Place>,
+    /// Whether a watch tells of its changes.
+    pub(super) is_watched: bool,
+    places: Places,
 }
 
 /// What a look found.
@@ -45,13 +51,20 @@ pub(super) struct Found {
     pub(super) is_gone: bool,
 }
 
-/// What the last look at a directory saw.
+/// Files of a group: few, in no order.
+type Files = Vec<(OsString, Inode)>;
+
+/// What the last look at a directory saw. There may be tens of thousands: it is kept small.
 #[derive(Debug, Default)]
 struct Known {
-    places: BTreeSet<Place>,
+    places: Places,
+    /// Whether a watch tells of its changes.
+    is_watched: bool,
+    /// In which of [`WATCHED_SCANS`] scans it is looked at in spite of its watch.
+    scan: u32,
     /// Time of change at the last look; `None` when it must be looked at again in any case.
     changed_at: Option<SystemTime>,
-    groups: HashMap<Arc<GroupKey>, BTreeMap<OsString, Inode>>,
+    groups: HashMap<Arc<GroupKey>, Files>,
     refused: HashSet<OsString>,
 }
 
@@ -63,6 +76,12 @@ pub(super) struct Scanner {
     clock: SharedClock,
     open_files_max: u64,
     metrics: Arc<Metrics>,
+    /// All sets of places that directories stand in: about as many as patterns have levels.
+    places: Vec<Places>,
+    /// Number of the last scan, below [`WATCHED_SCANS`].
+    scans: u32,
+    /// Spreads directories over scans.
+    looks: u32,
 }
 
 impl Scanner {
@@ -73,7 +92,17 @@ impl Scanner {
         open_files_max: u64,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { sources, known: HashMap::default(), tree, clock, open_files_max, metrics }
+        Self {
+            sources,
+            known: HashMap::default(),
+            tree,
+            clock,
+            open_files_max,
+            metrics,
+            places: Vec::new(),
+            scans: 0,
+            looks: 0,
+        }
     }
 
     pub(super) fn start_at(&self, receiver: usize) -> StartAt {
@@ -93,7 +122,7 @@ impl Scanner {
             .filter(|(path, places)| {
                 self.known.get(*path).is_none_or(|known| !known.places.is_superset(places))
             })
-            .map(|(path, places)| Directory { path: path.to_owned(), places })
+            .map(|(path, places)| Directory::unwatched((path.to_owned(), places.into())))
             .collect()
     }
 
@@ -102,13 +131,23 @@ impl Scanner {
         !self.roots().is_empty()
     }
 
-    pub(super) fn known_directories(&self) -> Vec<PathBuf> {
-        self.known.keys().cloned().collect()
+    /// The directories that the next scan has to look at: all that have no watch, or may have changed
+    /// since the last look, and each time some of the others.
+    pub(super) fn due_directories(&mut self) -> Vec<PathBuf> {
+        self.scans = (self.scans + 1) % WATCHED_SCANS;
+        let is_due = |known: &Known| {
+            !known.is_watched || known.changed_at.is_none() || known.scan == self.scans
+        };
+        let due = self.known.iter().filter(|(_, known)| is_due(known));
+        let mut due: Vec<PathBuf> = due.map(|(path, _)| path.clone()).collect();
+        due.sort_unstable();
+        due
     }
 
     pub(super) fn known(&self, path: &Path) -> Option<Directory> {
         let known = self.known.get(path)?;
-        Some(Directory { path: path.to_owned(), places: known.places.clone() })
+        let is_watched = known.is_watched;
+        Some(Directory { path: path.to_owned(), is_watched, places: Arc::clone(&known.places) })
     }
 
     pub(super) fn is_new(&self, directory: &Directory) -> bool {
@@ -126,7 +165,14 @@ impl Scanner {
     pub(super) fn scan(&mut self, directory: &Directory) -> Found {
         let mut known = self.known.remove(&directory.path).unwrap_or_default();
         let had_all_places = known.places.is_superset(&directory.places);
-        known.places.extend(&directory.places);
+        if !had_all_places {
+            known.places = self.shared(&*known.places | &*directory.places);
+        }
+        if known.changed_at.is_none() {
+            self.looks = self.looks.wrapping_add(1);
+            known.scan = self.looks % WATCHED_SCANS;
+        }
+        known.is_watched |= directory.is_watched;
         let state = match self.tree.directory(&directory.path) {
             Ok(state) => state,
             Err(error) => return self.unreadable(directory, known, &error),
@@ -164,6 +210,16 @@ impl Scanner {
         found
     }
 
+    /// The same places, kept once.
+    fn shared(&mut self, places: BTreeSet<Place>) -> Places {
+        if let Some(kept) = self.places.iter().find(|kept| ***kept == places) {
+            return Arc::clone(kept);
+        }
+        let kept = Places::new(places);
+        self.places.push(Arc::clone(&kept));
+        kept
+    }
+
     /// A directory that isn't there any more is gone. Any other failure says nothing about it: what
     /// is known of it stays, and it is looked at again.
     fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
@@ -184,6 +240,16 @@ impl Scanner {
         let relative = directory.strip_prefix(root).unwrap_or(Path::new("")).join(name);
         self.tree.open(root, &relative)
     }
+}
+
+impl Directory {
+    fn unwatched((path, places): (PathBuf, Places)) -> Self {
+        Self { path, is_watched: false, places }
+    }
+}
+
+fn find<'a>(files: &'a Files, name: &OsStr) -> Option<&'a Inode> {
+    files.iter().find(|(other, _)| other == name).map(|(_, inode)| inode)
 }
 
 /// All groups of a directory that is gone are empty.
@@ -270,18 +336,18 @@ impl Look<'_> {
     fn finish(&mut self) -> Found {
         let mut found = Found::default();
         let new_directories = std::mem::take(&mut self.new_directories);
-        found.new_directories =
-            new_directories.into_iter().map(|(path, places)| Directory { path, places }).collect();
+        let shared = |(path, places)| Directory::unwatched((path, self.scanner.shared(places)));
+        found.new_directories = new_directories.into_iter().map(shared).collect();
         let mut before = std::mem::take(&mut self.known.groups);
         for (key, entries) in std::mem::take(&mut self.groups) {
-            let (key, known) = before.remove_entry(&key).unwrap_or((key, BTreeMap::new()));
-            let mut now = BTreeMap::new();
-            let mut files = Vec::new();
+            let (key, known) = before.remove_entry(&key).unwrap_or((key, Files::new()));
+            let mut now = Files::with_capacity(entries.len());
+            let mut files = Vec::with_capacity(entries.len());
             let mut changed = known.len() != entries.len();
             for (name, inode, place) in entries {
-                changed |= known.get(&name).is_none_or(|seen| seen.inode != inode);
+                changed |= find(&known, &name).is_none_or(|seen| seen.inode != inode);
                 let Some(file) = self.resolve(&key, &known, name, inode, place) else { continue };
-                now.insert(file.name.clone(), file.inode);
+                now.push((file.name.clone(), file.inode));
                 files.push(file);
             }
             if changed && (!files.is_empty() || !known.is_empty()) {
@@ -300,7 +366,7 @@ impl Look<'_> {
     fn resolve(
         &mut self,
         key: &GroupKey,
-        known: &BTreeMap<OsString, Inode>,
+        known: &Files,
         name: OsString,
         number: u64,
         place: Place,
@@ -308,8 +374,8 @@ impl Look<'_> {
         let device = self.state.device;
         let same = |seen: &&Inode| seen.inode == number && seen.device == device;
         let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
-        let as_live = || known.get(&*key.live).filter(|_| is_rotated);
-        if let Some(inode) = known.get(&name).filter(same).or_else(|| as_live().filter(same)) {
+        let as_live = || find(known, &key.live).filter(|_| is_rotated);
+        if let Some(inode) = find(known, &name).filter(same).or_else(|| as_live().filter(same)) {
             return Some(FoundFile { name, inode: *inode, opened: None });
         }
         let opened = self.open(&name, place)?;
@@ -322,7 +388,9 @@ impl Look<'_> {
             self.scanner.metrics.file_errors.increment();
             return None;
         }
-        match self.scanner.open(self.directory, name, place) {
+        let opened = self.scanner.open(self.directory, name, place);
+        crate::failpoint::hit("file_opened");
+        match opened {
             Ok(Some(opened)) => Some(opened),
             Ok(None) => {
                 if self.known.refused.insert(name.to_owned()) {
@@ -342,5 +410,53 @@ impl Look<'_> {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::Pattern;
+    use super::*;
+    use crate::world::real::{NodeLogs, SystemClock};
+    use std::fs::File;
+
+    /// Scenario: row 32. Directories that have not changed for long, most of them with a watch, one
+    /// without; then events are lost.
+    /// Guarantees: each scan looks at the one without a watch; one with a watch is looked at once in
+    /// twelve scans; after the loss all are due at once.
+    #[test]
+    fn watched_directories_are_looked_at_now_and_then() {
+        let root = tempfile::tempdir().unwrap();
+        let long_ago = SystemTime::now() - Duration::from_secs(60);
+        for name in 0..50 {
+            let directory = root.path().join(format!("pod-{name}"));
+            std::fs::create_dir(&directory).unwrap();
+            std::fs::write(directory.join("0.log"), "").unwrap();
+            File::open(&directory).unwrap().set_modified(long_ago).unwrap();
+        }
+        File::open(root.path()).unwrap().set_modified(long_ago).unwrap();
+        let pattern = Pattern::new(root.path().join("*/*.log").to_str().unwrap()).unwrap();
+        let source =
+            Source { patterns: vec![pattern], exclude: Vec::new(), start_at: StartAt::Beginning };
+        let metrics = Arc::new(Metrics::default());
+        let tree = Box::new(NodeLogs::default());
+        let mut scanner = Scanner::new(vec![source], tree, SystemClock::shared(), 1_000, metrics);
+        let unwatched = root.path().join("pod-7");
+        let mut pending = scanner.roots();
+        while let Some(mut directory) = pending.pop() {
+            directory.is_watched = directory.path != unwatched;
+            pending.extend(scanner.scan(&directory).new_directories);
+        }
+        let mut times: HashMap<PathBuf, u32> = HashMap::default();
+        for _ in 0..WATCHED_SCANS {
+            let due = scanner.due_directories();
+            assert!(due.len() < 25, "{} of 51 directories at once", due.len());
+            due.into_iter().for_each(|path| *times.entry(path).or_default() += 1);
+        }
+        assert_eq!(times.remove(&unwatched), Some(WATCHED_SCANS));
+        assert_eq!(times.len(), 50);
+        assert!(times.values().all(|times| *times == 1));
+        scanner.distrust();
+        assert_eq!(scanner.due_directories().len(), 51);
     }
 }

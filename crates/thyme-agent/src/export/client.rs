@@ -25,6 +25,7 @@ use super::{
     message::{Message, MessageBody},
     outcome::{Cause, Outcome, Quote},
     pool::{Lease, Pool},
+    token::{Current, Token},
 };
 use crate::{
     config::{ExporterConfig, Protocol},
@@ -44,9 +45,12 @@ pub(super) struct Answer {
 pub(super) struct Client {
     pool: Arc<Pool>,
     protocol: Protocol,
+    uses_tls: bool,
     uri: Uri,
     /// What every request has; values of the configuration's headers are marked as sensitive.
     headers: HeaderMap,
+    /// What every request has beside them, and what may change.
+    token: Option<Token>,
     /// Time limit from the first byte sent to the last one read.
     timeout: Duration,
     metrics: Arc<Metrics>,
@@ -59,6 +63,7 @@ impl Client {
         config: &ExporterConfig,
         endpoint: &Endpoint,
         pool: Arc<Pool>,
+        token: Option<Token>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ExportError> {
         let refuse = |reason| ExportError::Endpoint { endpoint: config.endpoint.clone(), reason };
@@ -73,10 +78,11 @@ impl Client {
         let headers = request_headers(config, endpoint)?;
         // In the Collector zero is no limit.
         let timeout = if config.timeout.is_zero() { Duration::MAX } else { config.timeout };
-        Ok(Self { pool, protocol: config.protocol, uri, headers, timeout, metrics })
+        let (protocol, uses_tls) = (config.protocol, endpoint.tls);
+        Ok(Self { pool, protocol, uses_tls, uri, headers, token, timeout, metrics })
     }
 
-    fn request(&self, part: &Part) -> Request<MessageBody> {
+    fn request(&self, part: &Part, token: Option<&Current>) -> Request<MessageBody> {
         let chunks = part.body.iter().cloned();
         let (message, encoding) = match self.protocol {
             Protocol::Grpc => {
@@ -90,6 +96,9 @@ impl Client {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        if let (Some(token), Some(current)) = (&self.token, token) {
+            request.headers_mut().insert(token.name(), HeaderValue::clone(&current.value));
+        }
         if let Some((name, value)) = encoding {
             let name = HeaderName::from_static(name);
             request.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -102,19 +111,35 @@ impl Client {
         &self,
         lease: &mut Lease,
         part: &Part,
+        token: Option<&Current>,
     ) -> Result<(Answer, bool), (Cause, Quote)> {
         let _in_flight = InFlight::new(&self.metrics);
         self.metrics.sent_bytes.add(part.body_bytes as u64);
-        let request = self.request(part);
+        crate::failpoint::hit("request_before_send");
+        let request = self.request(part, token);
         let exchange = async { read_answer(lease.sender.send(request).await?).await };
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err((Cause::Broken, Quote::of_error(&error))),
+            Ok(Err(error)) => Err(self.broken(lease, &error)),
             Err(_) => {
                 let said = format!("{}: no answer in {:?}", lease.address(), self.timeout);
                 Err((Cause::TimedOut, Quote::new(said.as_bytes())))
             }
         }
+    }
+
+    /// What a connection that broke says. With TLS 1.3 a sink looks at the client's certificate when
+    /// the client takes the handshake for done: if it refuses it, the first request breaks. That
+    /// must not be held against the request, which would be given up where one of several sinks
+    /// behind an address has not got the new authorities yet.
+    fn broken(&self, lease: &Lease, error: &hyper::Error) -> (Cause, Quote) {
+        let said = Quote::of_error(error);
+        if !self.uses_tls || lease.has_served() {
+            return (Cause::Broken, said);
+        }
+        let said =
+            format!("broken before any answer, perhaps for the want of a certificate: {said}");
+        (Cause::Unreachable, Quote::new(said.as_bytes()))
     }
 
     fn outcome(&self, answer: &Answer) -> Outcome {
@@ -136,7 +161,24 @@ impl Client {
         self.pool.has_other_than(lease.address())
     }
 
-    async fn attempt_over_connections(&self, part: &Part) -> Outcome {
+    /// An attempt with the token that is in force. If the sink refuses it, and there is another
+    /// one by now, that one is tried at once.
+    async fn attempt_with_token(&self, part: &Part) -> Outcome {
+        let Some(token) = &self.token else {
+            return self.attempt_over_connections(part, None).await;
+        };
+        let current = token.current().await;
+        let outcome = self.attempt_over_connections(part, Some(&current)).await;
+        let is_denied =
+            matches!(&outcome, Outcome::Failed(failure) if failure.cause == Cause::Denied);
+        if !is_denied || !token.has_changed_since(&current).await {
+            return outcome;
+        }
+        self.metrics.send_retries.increment();
+        self.attempt_over_connections(part, Some(&token.current().await)).await
+    }
+
+    async fn attempt_over_connections(&self, part: &Part, token: Option<&Current>) -> Outcome {
         let mut connections = 0;
         loop {
             connections += 1;
@@ -145,7 +187,7 @@ impl Client {
                 Ok(lease) => lease,
                 Err(error) => return Outcome::failed(Cause::Unreachable, Quote::of_error(&error)),
             };
-            let (cause, said) = match self.exchange(&mut lease, part).await {
+            let (cause, said) = match self.exchange(&mut lease, part, token).await {
                 Ok((answer, is_whole)) => {
                     let outcome = self.outcome(&answer);
                     let took_it = !matches!(outcome, Outcome::Failed(_));
@@ -169,7 +211,7 @@ impl Client {
 
 impl Sink for Client {
     async fn attempt(&self, part: &Part) -> Outcome {
-        let outcome = self.attempt_over_connections(part).await;
+        let outcome = self.attempt_with_token(part).await;
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let millis = since_epoch.unwrap_or_default().as_millis();
         self.metrics.last_attempt_unix_ms.set(u64::try_from(millis).unwrap_or(u64::MAX));
@@ -195,6 +237,7 @@ impl Sink for Client {
 
 /// Reads an answer; the flag is false where it was longer than we care to read.
 async fn read_answer(response: Response<Incoming>) -> hyper::Result<(Answer, bool)> {
+    crate::failpoint::hit("request_answered");
     let (head, mut incoming) = response.into_parts();
     let mut body = BytesMut::new();
     let mut trailers = None;
@@ -239,7 +282,7 @@ fn request_headers(config: &ExporterConfig, endpoint: &Endpoint) -> Result<Heade
         if config.protocol == Protocol::Grpc && parsed.as_str().ends_with("-bin") {
             return Err(refuse("binary metadata is not supported"));
         }
-        let mut value = HeaderValue::try_from(value)
+        let mut value = HeaderValue::try_from(value.expose())
             .map_err(|_| refuse("its value can't stand in a header"))?;
         value.set_sensitive(true);
         headers.insert(parsed, value);

@@ -122,7 +122,8 @@ impl Connector {
         timing: Timing,
     ) -> Result<Self, ExportError> {
         let tls = if endpoint.tls {
-            let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| {
+            let name = tls.server_name_override.clone().unwrap_or_else(|| endpoint.host.clone());
+            let name = ServerName::try_from(name).map_err(|_| {
                 let reason = "its host is neither a DNS name nor an address";
                 ExportError::Endpoint { endpoint: endpoint.authority.clone(), reason }
             })?;

@@ -7,17 +7,17 @@ use super::ExportError;
 
 /// Where requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// Whether TLS is spoken.
-    pub(super) tls: bool,
+    pub(crate) tls: bool,
     /// Name or address, without brackets.
-    pub(super) host: String,
+    pub(crate) host: String,
     /// TCP port.
-    pub(super) port: u16,
+    pub(crate) port: u16,
     /// `host[:port]` as requests name it.
-    pub(super) authority: String,
+    pub(crate) authority: String,
     /// Path of every request, with its leading slash.
-    pub(super) path: String,
+    pub(crate) path: String,
 }
 
 /// The method that OTLP/gRPC calls.
@@ -33,10 +33,10 @@ impl Endpoint {
     ///
     /// # Errors
     /// When it is none of these, or has no port.
-    pub(super) fn grpc(text: &str, insecure: bool) -> Result<Self, ExportError> {
+    pub(crate) fn grpc(text: &str, insecure: bool) -> Result<Self, ExportError> {
         let refuse = |reason| ExportError::Endpoint { endpoint: text.to_owned(), reason };
         let (tls, target) = match text.split_once("://") {
-            None => (!insecure, text),
+            None => (!insecure, text.strip_prefix("dns:").unwrap_or(text)),
             Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
                 "http" => (false, rest.strip_suffix('/').unwrap_or(rest)),
                 "https" => (true, rest.strip_suffix('/').unwrap_or(rest)),
@@ -49,7 +49,6 @@ impl Endpoint {
                 _ => return Err(refuse("its scheme is not one of http, https, dns")),
             },
         };
-        let target = target.strip_prefix("dns:").unwrap_or(target);
         let authority = parse_authority(target).map_err(refuse)?;
         let port = authority.port_u16().ok_or_else(|| refuse("it needs a port"))?;
         Ok(Self {
@@ -65,7 +64,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// When it is not an `http` or `https` URL, or has more than a path.
-    pub(super) fn http(text: &str) -> Result<Self, ExportError> {
+    pub(crate) fn http(text: &str) -> Result<Self, ExportError> {
         let refuse = |reason| ExportError::Endpoint { endpoint: text.to_owned(), reason };
         let (scheme, rest) =
             text.split_once("://").ok_or_else(|| refuse("it needs http:// or https://"))?;
@@ -101,13 +100,31 @@ fn parse_authority(text: &str) -> Result<Authority, &'static str> {
     if authority.host().is_empty() {
         return Err("it has no host");
     }
+    if !has_valid_brackets(authority.host()) {
+        return Err("brackets belong around an IPv6 address");
+    }
     if authority.port_u16() == Some(0) {
         return Err("port 0 can't be connected to");
     }
-    if authority.port_u16().is_none() && text.len() != authority.host().len() {
+    // `Authority` takes more colons, and brackets, before the last one.
+    let after = text.strip_prefix(authority.host()).unwrap_or(text);
+    let digits = after.strip_prefix(':').unwrap_or(after);
+    let is_port =
+        digits.bytes().all(|byte| byte.is_ascii_digit()) && authority.port_u16().is_some();
+    if !after.is_empty() && !is_port {
         return Err("its port is not a number up to 65535");
     }
     Ok(authority)
+}
+
+/// Whether a host in brackets is an IPv6 address, with or without a zone, and another has none.
+fn has_valid_brackets(host: &str) -> bool {
+    if !host.contains(['[', ']']) {
+        return true;
+    }
+    let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = inside.map(|inside| inside.split_once('%').map_or(inside, |(bare, _)| bare));
+    address.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
 }
 
 /// The host without the brackets of an IPv6 address.
@@ -138,6 +155,7 @@ mod tests {
         assert_eq!(grpc("HTTPS://sink:4317"), sink(true, "sink"));
         assert_eq!(grpc("dns:///sink.ns.svc:4317"), sink(true, "sink.ns.svc"));
         assert_eq!(grpc("dns:sink:4317"), sink(true, "sink"));
+        assert_eq!(grpc("http://dns:4317"), sink(false, "dns"));
         assert_eq!(grpc("[::1]:4317"), sink(true, "::1"));
         assert_eq!(grpc("http://[::1]:4317"), sink(false, "::1"));
         assert!(!Endpoint::grpc("sink:4317", true).unwrap().tls);
@@ -147,6 +165,17 @@ mod tests {
         let worse = ["unix:///run/sink", "dns://8.8.8.8/sink:1", "http://sink:1/p", "a:b@sink:1"];
         for text in bad.into_iter().chain(worse).chain(["sink:0", "sink :1"]) {
             assert_eq!(grpc(text), None, "{text}");
+        }
+    }
+
+    /// Scenario: brackets around and in names, around addresses, and half of a pair.
+    /// Guarantees: only IPv6 addresses stand in brackets; no other name loses some.
+    #[test]
+    fn brackets_are_of_addresses_only() {
+        for text in ["ht[::1]:1", "[sink]:1", "[::1:1", "sink]:1", "[]:1", "[[::1]]:1", "a::b[]:1"]
+        {
+            assert_eq!(grpc(text), None, "{text}");
+            assert_eq!(http(&format!("http://{text}/")), None, "{text}");
         }
     }
 

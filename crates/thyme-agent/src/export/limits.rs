@@ -43,8 +43,10 @@ pub struct Timing {
     /// Shortest time between two resolutions, however many connections fail.
     pub resolve_interval_min: Duration,
     /// Age at which a connection is replaced (10 % more or less, by chance), so that new sink pods
-    /// behind one address get their share.
+    /// behind one address get their share, and new certificates come into use.
     pub connection_age_max: Duration,
+    /// Time between two looks at the file of a token that the sink takes.
+    pub token_read_interval: Duration,
     /// How long an address is left out after its first failure; each further one doubles it.
     pub ejection_min: Duration,
     /// Longest time that an address is left out before it is probed.
@@ -63,6 +65,7 @@ impl Default for Timing {
             resolve_interval: Duration::from_secs(30),
             resolve_interval_min: Duration::from_secs(1),
             connection_age_max: Duration::from_secs(300),
+            token_read_interval: Duration::from_secs(10),
             ejection_min: Duration::from_secs(1),
             ejection_max: Duration::from_secs(60),
             keepalive_interval: Duration::from_secs(20),

@@ -50,6 +50,9 @@ impl Buf for Message {
     fn advance(&mut self, mut count: usize) {
         assert!(count <= self.remaining, "advanced beyond the end of a message");
         self.remaining -= count;
+        if self.remaining == 0 {
+            crate::failpoint::hit("request_sent");
+        }
         while count > 0 {
             let Some(front) = self.chunks.front_mut() else { break };
             if count < front.len() {

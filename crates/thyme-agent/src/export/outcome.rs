@@ -62,7 +62,9 @@ impl Cause {
             Self::Broken => "the connection to the sink broke",
             Self::TimedOut => "the sink did not answer in time",
             Self::Busy => "the sink can't take requests now",
-            Self::Denied => "the sink refuses the credentials: check the exporter's headers",
+            Self::Denied => {
+                "the sink refuses the credentials: check the exporter's headers and auth"
+            }
             Self::Misdirected => {
                 "the sink does not offer this: check endpoint, protocol and compression"
             }

@@ -94,7 +94,8 @@ impl Slot {
     /// A connection that is there: the HTTP/2 one, or an idle HTTP/1.1 one of its own.
     fn take(self: &Arc<Self>) -> Option<Lease> {
         let mut connections = lock(&self.connections);
-        connections.retain(|connection| !connection.sender.is_closed());
+        let now = Instant::now();
+        connections.retain(|connection| !connection.sender.is_closed() && !connection.is_over(now));
         let sender = match connections.last()?.sender {
             Sender::Http2(ref shared) => Some(Sender::Http2(shared.clone())),
             Sender::Http1(_) => None,
@@ -119,6 +120,11 @@ impl Slot {
 }
 
 impl Connection {
+    /// Whether it is too old to be used again. A shared one is, until another is there for it.
+    fn is_over(&self, now: Instant) -> bool {
+        matches!(self.sender, Sender::Http1(_)) && self.renew_at <= now
+    }
+
     fn lease(&self, sender: Sender, slot: &Arc<Slot>) -> Lease {
         let has_served = Arc::clone(&self.has_served);
         Lease { sender, slot: Arc::clone(slot), id: self.id, renew_at: self.renew_at, has_served }
@@ -300,10 +306,14 @@ impl Pool {
                 lock(&slot.connections).push(connection);
                 slot.remove(id);
             }
-            Err(error) => {
+            Err(error) => self.warnings.about(Topic::Renewal, |suppressed| {
                 let error = Quote::of_error(&error);
-                tracing::debug!(%error, "can't replace an old connection to the sink yet");
-            }
+                tracing::warn!(
+                    %error,
+                    suppressed,
+                    "can't replace an old connection to the sink; it stays in use"
+                );
+            }),
         }
     }
 

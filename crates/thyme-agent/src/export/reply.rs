@@ -8,11 +8,11 @@ use prost::Message;
 
 /// `ExportLogsPartialSuccess`: what the sink did not take, and why.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct PartialSuccess {
+pub(crate) struct PartialSuccess {
     #[prost(int64, tag = "1")]
-    pub(super) rejected_log_records: i64,
+    pub(crate) rejected_log_records: i64,
     #[prost(bytes = "vec", tag = "2")]
-    pub(super) error_message: Vec<u8>,
+    pub(crate) error_message: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -23,9 +23,9 @@ struct ExportLogsServiceResponse {
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Status {
+pub(crate) struct Status {
     #[prost(bytes = "vec", tag = "2")]
-    pub(super) message: Vec<u8>,
+    pub(crate) message: Vec<u8>,
     #[prost(message, repeated, tag = "3")]
     details: Vec<Any>,
 }
@@ -54,7 +54,7 @@ struct ProtoDuration {
 
 /// The partial success in an encoded `ExportLogsServiceResponse`; nothing where there is none, or
 /// where the bytes are something else.
-pub(super) fn partial_success(response: &[u8]) -> PartialSuccess {
+pub(crate) fn partial_success(response: &[u8]) -> PartialSuccess {
     if response.is_empty() {
         return PartialSuccess::default();
     }
@@ -64,7 +64,7 @@ pub(super) fn partial_success(response: &[u8]) -> PartialSuccess {
 
 /// The partial success in a response that a sink wrote as JSON, by OTLP's JSON mapping (64-bit
 /// numbers are strings; readers take numbers too).
-pub(super) fn partial_success_json(response: &[u8]) -> PartialSuccess {
+pub(crate) fn partial_success_json(response: &[u8]) -> PartialSuccess {
     let json: serde_json::Value = serde_json::from_slice(response).unwrap_or_default();
     let partial = &json["partialSuccess"];
     let rejected = &partial["rejectedLogRecords"];
@@ -79,7 +79,7 @@ pub(super) fn partial_success_json(response: &[u8]) -> PartialSuccess {
 
 impl Status {
     /// The `RetryInfo` among the details: `Some(0)` where it names no delay.
-    pub(super) fn retry_delay(&self) -> Option<Duration> {
+    pub(crate) fn retry_delay(&self) -> Option<Duration> {
         let is_retry_info = |any: &&Any| any.type_url.ends_with(b"/google.rpc.RetryInfo");
         let any = self.details.iter().find(is_retry_info)?;
         let delay = RetryInfo::decode(&any.value[..]).ok()?.retry_delay.unwrap_or_default();
@@ -90,7 +90,7 @@ impl Status {
 }
 
 /// Decodes base64 with or without padding; `None` for anything else.
-pub(super) fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
     let unpadded = match text {
         [rest @ .., b'=', b'='] if text.len().is_multiple_of(4) => rest,
         [rest @ .., b'='] if text.len().is_multiple_of(4) => rest,
@@ -127,7 +127,7 @@ fn sextet(digit: u8) -> Option<u32> {
 }
 
 /// Decodes the `%xx` of a gRPC status message; what is no such code stays as it is.
-pub(super) fn percent_decode(text: &[u8]) -> Vec<u8> {
+pub(crate) fn percent_decode(text: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
     while let [first, tail @ ..] = rest {

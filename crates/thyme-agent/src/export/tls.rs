@@ -1,112 +1,141 @@
-//! Whom to trust when connecting with TLS. An authority file is read again for each connection, so
-//! that authorities can be exchanged while the agent runs (failure mode 28); the handshake itself
-//! is rustls's business.
+//! Whom to trust when connecting with TLS, and what to show for oneself. Authorities, certificate
+//! and key are read again for each connection, so that they can be exchanged while the agent runs
+//! (failure mode 28); the handshake itself is rustls's business.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
+use credentials::{ByContent, Contents, Fault, Refreshed};
 use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    version::{TLS12, TLS13},
 };
 
 use super::{ExportError, outcome::Quote};
-use crate::config::{Protocol, TlsConfig};
+use crate::config::{Protocol, TlsConfig, TlsIdentity, TlsVersion};
 
-/// Makes rustls configurations from the current content of the authority file.
+/// Makes rustls configurations from the current content of the files.
 #[derive(Debug)]
-pub(super) struct Trust {
-    /// The authority file; `None` trusts the system's authorities, as they were at the start.
-    ca_file: Option<PathBuf>,
-    protocol: Protocol,
-    current: Mutex<Loaded>,
-}
+pub(super) struct Trust(Arc<ByContent<ClientConfig>>);
 
-/// A configuration and what it was made from.
-#[derive(Debug, Clone)]
-struct Loaded {
-    /// Content of the authority file; empty where there is none.
-    pem: Vec<u8>,
-    config: Arc<ClientConfig>,
-}
+/// The order of the sources.
+const AUTHORITIES: usize = 0;
+const CERTIFICATE: usize = 1;
+const KEY: usize = 2;
 
 impl Trust {
-    /// Reads the authorities for the first time.
+    /// Reads authorities and certificates for the first time.
     ///
     /// # Errors
-    /// When there are none, or the file can't be read: better said at the start than at each
+    /// When there are none, or a file is of no use: better said at the start than at each
     /// connection.
     pub(super) fn load(tls: &TlsConfig, protocol: Protocol) -> Result<Self, ExportError> {
-        let (pem, roots) = match &tls.ca_file {
-            Some(path) => {
-                let failed = |source| ExportError::CaFile { path: path.clone(), source };
-                let pem = std::fs::read(path).map_err(failed)?;
-                let roots = roots_of_pem(&pem).map_err(failed)?;
-                (pem, roots)
+        let provider = Arc::new(ring::default_provider());
+        let verifier = match (&tls.authorities, tls.insecure_skip_verify) {
+            (_, true) => {
+                tracing::warn!(
+                    "tls.insecure_skip_verify: whoever answers at the endpoint is taken for the \
+                     sink, and gets logs and credentials"
+                );
+                Verifier::TakeAny
             }
-            None => (Vec::new(), system_roots()?),
+            (Some(_), false) => Verifier::Authorities,
+            (None, false) => Verifier::System(system_roots()?),
         };
-        let config = client_config(roots, protocol)?;
-        let current = Mutex::new(Loaded { pem, config });
-        Ok(Self { ca_file: tls.ca_file.clone(), protocol, current })
+        let (certificate, key) = match tls.identity.clone() {
+            Some(TlsIdentity { certificate, key }) => (Some(certificate), Some(key)),
+            None => (None, None),
+        };
+        let make = Make { provider, verifier, min_version: tls.min_version, protocol };
+        let sources = vec![tls.authorities.clone(), certificate, key];
+        let made = ByContent::load(sources, move |contents| make.client_config(contents));
+        Ok(Self(Arc::new(made.map_err(ExportError::TlsContent)?)))
     }
 
     /// The configuration for the next connection.
     pub(super) async fn client_config(&self) -> Arc<ClientConfig> {
-        if let Some(path) = self.ca_file.clone() {
-            let read = tokio::task::spawn_blocking(move || (std::fs::read(&path), path));
-            if let Ok((content, path)) = read.await {
-                self.take_over(&path, content);
+        if self.0.has_files() {
+            let files = Arc::clone(&self.0);
+            // Only a panic or the end of the runtime fails it; what is there will do then.
+            if let Ok(refreshed) = tokio::task::spawn_blocking(move || files.refresh()).await {
+                say(&refreshed);
             }
         }
-        Arc::clone(&self.lock().config)
-    }
-
-    /// Takes over a new content of the file. A file that is missing or broken, as for a moment
-    /// while it is exchanged, leaves what is there in force.
-    fn take_over(&self, path: &Path, content: io::Result<Vec<u8>>) {
-        let loaded = content.and_then(|pem| {
-            if pem == self.lock().pem {
-                return Ok(None);
-            }
-            let roots = roots_of_pem(&pem)?;
-            let config = client_config(roots, self.protocol).map_err(io::Error::other)?;
-            Ok(Some(Loaded { pem, config }))
-        });
-        match loaded {
-            Ok(None) => {}
-            Ok(Some(loaded)) => {
-                *self.lock() = loaded;
-                tracing::info!(path = %path.display(), "took over the changed ca_file");
-            }
-            Err(error) => tracing::warn!(
-                path = %path.display(),
-                error = %Quote::of_error(&error),
-                "can't take over the ca_file; the authorities read before stay in force"
-            ),
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Loaded> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.current().0
     }
 }
 
-fn roots_of_pem(pem: &[u8]) -> io::Result<RootCertStore> {
-    let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| invalid(error.to_string()))?;
-        roots.add(certificate).map_err(|error| invalid(error.to_string()))?;
+fn say(refreshed: &Refreshed) {
+    match refreshed {
+        Refreshed::Same => {}
+        Refreshed::Changed => {
+            tracing::info!("took over changed authorities or certificates for new connections");
+        }
+        Refreshed::Failed(error) => tracing::warn!(
+            error = %Quote::of_error(error),
+            "can't take over changed authorities or certificates; those before stay in force"
+        ),
     }
-    if roots.is_empty() {
-        return Err(invalid("there is no certificate in it".into()));
+}
+
+/// How the sink's certificate is looked at.
+enum Verifier {
+    /// By the authorities of the configuration.
+    Authorities,
+    /// By the system's, as they were at the start.
+    System(RootCertStore),
+    /// Not at all.
+    TakeAny,
+}
+
+/// All that a rustls configuration is made from beside contents.
+struct Make {
+    provider: Arc<CryptoProvider>,
+    verifier: Verifier,
+    min_version: TlsVersion,
+    protocol: Protocol,
+}
+
+impl Make {
+    fn client_config(&self, contents: &Contents) -> Result<ClientConfig, Fault> {
+        let fault = |source| move |cause: String| Fault { source, cause };
+        let content = |source: usize| contents[source].as_deref();
+        let versions: &[&SupportedProtocolVersion] = match self.min_version {
+            TlsVersion::V1_2 => &[&TLS12, &TLS13],
+            TlsVersion::V1_3 => &[&TLS13],
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(versions)
+            .map_err(|error| fault(AUTHORITIES)(error.to_string()))?;
+        let builder = match &self.verifier {
+            Verifier::TakeAny => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(TakeAny(Arc::clone(&self.provider)))),
+            Verifier::System(roots) => builder.with_root_certificates(roots.clone()),
+            Verifier::Authorities => {
+                let pem = content(AUTHORITIES).unwrap_or_default();
+                let roots = credentials::roots(pem).map_err(fault(AUTHORITIES))?;
+                builder.with_root_certificates(roots)
+            }
+        };
+        let mut config = match (content(CERTIFICATE), content(KEY)) {
+            (Some(certificate), Some(key)) => {
+                let chain = credentials::certificates(certificate).map_err(fault(CERTIFICATE))?;
+                let key = credentials::key(key).map_err(fault(KEY))?;
+                let with_key = builder.with_client_auth_cert(chain, key);
+                // Among others where the key is not the certificate's: an exchange half-way.
+                with_key.map_err(|error| fault(KEY)(error.to_string()))?
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = match self.protocol {
+            Protocol::Grpc => vec![b"h2".to_vec()],
+            Protocol::Http => vec![b"http/1.1".to_vec()],
+        };
+        Ok(config)
     }
-    Ok(roots)
 }
 
 fn system_roots() -> Result<RootCertStore, ExportError> {
@@ -121,25 +150,53 @@ fn system_roots() -> Result<RootCertStore, ExportError> {
     Ok(roots)
 }
 
-fn client_config(
-    roots: RootCertStore,
-    protocol: Protocol,
-) -> Result<Arc<ClientConfig>, ExportError> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(ExportError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = match protocol {
-        Protocol::Grpc => vec![b"h2".to_vec()],
-        Protocol::Http => vec![b"http/1.1".to_vec()],
-    };
-    Ok(Arc::new(config))
+/// `insecure_skip_verify`: any certificate will do. That the peer has its private key is verified
+/// all the same, so the connection is with whoever showed it, and with nobody in between.
+#[derive(Debug)]
+struct TakeAny(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for TakeAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use credentials::Source;
+    use std::{fs, path::Path};
 
     fn authority() -> String {
         let mut params = rcgen::CertificateParams::default();
@@ -147,9 +204,16 @@ mod tests {
         params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
     }
 
+    /// A certificate and its key.
+    fn identity() -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
     fn trust_of(path: &Path) -> Result<Trust, ExportError> {
-        let tls = TlsConfig { insecure: false, ca_file: Some(path.to_owned()) };
-        Trust::load(&tls, Protocol::Grpc)
+        let authorities = Some(Source::File(path.to_owned()));
+        Trust::load(&TlsConfig { authorities, ..TlsConfig::default() }, Protocol::Grpc)
     }
 
     /// Scenario: failure mode 28: the authority file is exchanged, then broken, then removed.
@@ -158,30 +222,74 @@ mod tests {
     #[tokio::test]
     async fn authorities_are_reloaded_by_content() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), authority()).unwrap();
+        fs::write(file.path(), authority()).unwrap();
         let trust = trust_of(file.path()).unwrap();
         let first = trust.client_config().await;
         assert!(Arc::ptr_eq(&first, &trust.client_config().await));
         assert_eq!(first.alpn_protocols, [b"h2"]);
 
-        std::fs::write(file.path(), authority() + &authority()).unwrap();
+        fs::write(file.path(), authority() + &authority()).unwrap();
         let second = trust.client_config().await;
         assert!(!Arc::ptr_eq(&first, &second));
         for broken in ["", "garbage", "-----BEGIN CERTIFICATE-----\n?\n"] {
-            std::fs::write(file.path(), broken).unwrap();
+            fs::write(file.path(), broken).unwrap();
             assert!(Arc::ptr_eq(&second, &trust.client_config().await));
         }
-        std::fs::remove_file(file.path()).unwrap();
+        fs::remove_file(file.path()).unwrap();
         assert!(Arc::ptr_eq(&second, &trust.client_config().await));
     }
 
-    /// Scenario: the agent starts with an authority file that is missing or empty.
+    /// Scenario: failure mode 28: certificate and key are exchanged one after the other, in either
+    /// order, as files that are written separately are.
+    /// Guarantees: half-way the old pair stays in force; the new one counts once it is whole.
+    #[tokio::test]
+    async fn a_half_exchanged_pair_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| directory.path().join(name));
+        let (first_certificate, first_key) = identity();
+        fs::write(&certificate, first_certificate).unwrap();
+        fs::write(&key, first_key).unwrap();
+        let authorities = Some(Source::Inline(authority().into()));
+        let identity_of_files = TlsIdentity {
+            certificate: Source::File(certificate.clone()),
+            key: Source::File(key.clone()),
+        };
+        let tls =
+            TlsConfig { authorities, identity: Some(identity_of_files), ..TlsConfig::default() };
+        let trust = Trust::load(&tls, Protocol::Http).unwrap();
+        let mut in_force = trust.client_config().await;
+        for certificate_first in [true, false] {
+            let (new_certificate, new_key) = identity();
+            let mut steps = [(&certificate, new_certificate), (&key, new_key)];
+            if !certificate_first {
+                steps.reverse();
+            }
+            let [(path, content), (other_path, other_content)] = steps;
+            fs::write(path, content).unwrap();
+            assert!(Arc::ptr_eq(&in_force, &trust.client_config().await));
+            fs::write(other_path, other_content).unwrap();
+            let changed = trust.client_config().await;
+            assert!(!Arc::ptr_eq(&in_force, &changed));
+            in_force = changed;
+        }
+    }
+
+    /// Scenario: the agent starts with an authority file that is missing or empty, and with a key
+    /// that is not the certificate's.
     /// Guarantees: it says so instead of failing at each connection.
     #[test]
-    fn a_bad_authority_file_is_said_at_the_start() {
+    fn bad_files_are_said_at_the_start() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(trust_of(file.path()), Err(ExportError::CaFile { .. })));
+        assert!(matches!(trust_of(file.path()), Err(ExportError::TlsContent(_))));
         let missing = file.path().with_extension("missing");
-        assert!(matches!(trust_of(&missing), Err(ExportError::CaFile { .. })));
+        assert!(matches!(trust_of(&missing), Err(ExportError::TlsContent(_))));
+        let identity = TlsIdentity {
+            certificate: Source::Inline(identity().0.into()),
+            key: Source::Inline(identity().1.into()),
+        };
+        let authorities = Some(Source::Inline(authority().into()));
+        let tls = TlsConfig { authorities, identity: Some(identity), ..TlsConfig::default() };
+        let error = Trust::load(&tls, Protocol::Grpc).unwrap_err().to_string();
+        assert!(error.contains("the configuration") && error.contains("KeyMismatch"), "{error}");
     }
 }

@@ -29,10 +29,12 @@ pub(super) enum Topic {
     Address,
     /// The name can't be resolved.
     Resolve,
+    /// An old connection can't be replaced.
+    Renewal,
 }
 
 impl Topic {
-    const COUNT: usize = 15;
+    const COUNT: usize = 16;
 
     const fn index(self) -> usize {
         match self {
@@ -45,12 +47,13 @@ impl Topic {
             Self::Address => 12,
             Self::Resolve => 13,
             Self::Recovery => 14,
+            Self::Renewal => 15,
         }
     }
 }
 
 const _: () = assert!(Cause::Fault as usize == 6, "the topics of retries come first");
-const _: () = assert!(Topic::Recovery.index() + 1 == Topic::COUNT);
+const _: () = assert!(Topic::Renewal.index() + 1 == Topic::COUNT);
 
 /// When something was last said about each topic.
 #[derive(Debug, Default)]

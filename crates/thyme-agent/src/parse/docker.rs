@@ -7,13 +7,13 @@ use serde::Deserialize;
 use thyme_core::cri::{CriParser, Stream};
 
 /// A line of a json-file, unescaped.
-pub(super) struct DockerLine<'a> {
-    pub(super) time_unix_nano: u64,
-    pub(super) stream: Stream,
+pub(crate) struct DockerLine<'a> {
+    pub(crate) time_unix_nano: u64,
+    pub(crate) stream: Stream,
     /// Whether `log` ended in a newline; otherwise the next line goes on.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
     /// `log` without that newline.
-    pub(super) body: Cow<'a, str>,
+    pub(crate) body: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -27,7 +27,7 @@ struct Fields<'a> {
 }
 
 /// `None` when the line isn't one.
-pub(super) fn parse<'a>(line: &'a [u8], times: &mut CriParser) -> Option<DockerLine<'a>> {
+pub(crate) fn parse<'a>(line: &'a [u8], times: &mut CriParser) -> Option<DockerLine<'a>> {
     let fields: Fields<'a> = serde_json::from_slice(line).ok()?;
     let stream = Stream::from_name(fields.stream.as_bytes())?;
     let (time_unix_nano, rest) = times.parse_time(fields.time.as_bytes())?;

@@ -56,14 +56,15 @@ impl Partial {
     }
 }
 
-/// The open records of one container, at most one a stream.
+/// The open records of one container, at most one a stream. Most containers never have one, so that
+/// each lies apart.
 #[derive(Debug, Default)]
 pub struct Partials {
-    open: [Option<Partial>; 2],
+    open: [Option<Box<Partial>>; 2],
     /// Bytes of each stream's record that left as pieces, while more of it may follow.
     emitted_bytes: [u64; 2],
     /// A buffer to use again.
-    spare: Option<Partial>,
+    spare: Option<Box<Partial>>,
 }
 
 /// A spare buffer larger than this is given back to the allocator.
@@ -79,6 +80,12 @@ impl Partials {
     /// Whether the stream has an open record.
     pub fn is_open(&self, stream: Stream) -> bool {
         self.open[stream.index()].is_some()
+    }
+
+    /// Whether any stream has an open record.
+    #[inline]
+    pub fn is_any_open(&self) -> bool {
+        self.open.iter().any(Option::is_some)
     }
 
     /// Bytes of its body so far.
@@ -137,12 +144,17 @@ impl Partials {
         }
     }
 
-    pub(super) fn take(&mut self, stream: Stream) -> Option<Partial> {
+    /// How far the stream's record got that left as pieces, in bytes of its body; it is forgotten.
+    pub(super) fn take_emitted(&mut self, stream: Stream) -> u64 {
+        std::mem::take(&mut self.emitted_bytes[stream.index()])
+    }
+
+    pub(super) fn take(&mut self, stream: Stream) -> Option<Box<Partial>> {
         self.open[stream.index()].take()
     }
 
     /// Keeps the buffer of a record that left; when it left as a piece, remembers how far it got.
-    pub(super) fn put_back(&mut self, stream: Stream, mut left: Partial, more_follows: bool) {
+    pub(super) fn put_back(&mut self, stream: Stream, mut left: Box<Partial>, more_follows: bool) {
         let emitted = left.emitted_bytes + left.body.len() as u64;
         self.emitted_bytes[stream.index()] = if more_follows { emitted } else { 0 };
         if left.body.capacity() <= SPARE_BYTES_MAX {

@@ -3,6 +3,8 @@
 //! An identity of the record, where one is wanted, is the last of them, so that what differs from
 //! record to record is overwritten in place (`parse/uid.rs` says what it is made of).
 
+use std::cell::OnceCell;
+
 use thyme_core::{
     cri::Stream,
     otlp::encode::{
@@ -23,8 +25,9 @@ pub const CHUNK_OFFSET_ATTRIBUTE: &str = "thyme.chunk.offset";
 /// Attribute of a record whose end was never written: its container ended, or went silent.
 pub const PARTIAL_ATTRIBUTE: &str = "thyme.partial";
 
-/// Room for marks that few records carry: a chunk's offset, longer tags, a longer identity.
-pub const MARKS_BYTES_MAX: usize = 128;
+/// Room for marks that few records carry: a chunk's offset (35 bytes), a missing end (21), a longer
+/// identity (9), and tags of [`TAGS_BYTES_MAX`] bytes, none of them UTF-8, which become three each.
+pub const MARKS_BYTES_MAX: usize = 72 + 3 * TAGS_BYTES_MAX;
 
 /// Tags of a CRI line longer than this are cut in `logtag`.
 const TAGS_BYTES_MAX: usize = 32;
@@ -45,14 +48,23 @@ impl Marker<'static> {
     }
 }
 
-/// The suffixes of one container's records.
+/// Kinds of lines that have a suffix of their own.
+const KINDS: usize = 8;
+
+/// Places of the kinds in [`Suffixes::made`]; those of a stream are followed by those of the other.
+const FULL: usize = 0;
+const PARTIAL: usize = 2;
+const DOCKER: usize = 4;
+const RAW: usize = 6;
+const MALFORMED: usize = 7;
+
+/// The suffixes of one container's records. Each is made with the first line of its kind: most
+/// containers have one kind, and there may be very many containers.
 #[derive(Debug)]
 pub struct Suffixes {
-    full: [RecordSuffix; 2],
-    partial: [RecordSuffix; 2],
-    docker: [RecordSuffix; 2],
-    raw: RecordSuffix,
-    malformed: RecordSuffix,
+    /// The encoded attributes that every record of the file carries.
+    file_attributes: Box<[u8]>,
+    made: [OnceCell<RecordSuffix>; KINDS],
     observed_unix_nano: u64,
     uid: Option<UidPlace>,
 }
@@ -66,27 +78,26 @@ struct UidPlace {
     file: FileDigits,
 }
 
+/// The attribute of an identity, with room for it.
+fn uid_attribute() -> Vec<u8> {
+    let mut attribute = Vec::new();
+    let zeros = [b'0'; LINE_UID_BYTES];
+    let text = std::str::from_utf8(&zeros).expect("zeros are ASCII");
+    put_record_attribute(&mut attribute, UID_ATTRIBUTE, Value::Text(text));
+    attribute
+}
+
+fn overwrite_file(suffix: &mut RecordSuffix, digits: FileDigits) {
+    suffix.overwrite_text(&digits, 1 + OFFSET_DIGITS);
+    suffix.overwrite_text(b"-", OFFSET_DIGITS);
+}
+
 impl Suffixes {
     /// `file_attributes` are the encoded attributes that every record of the file carries.
     pub fn new(file_attributes: &[u8]) -> Self {
-        let with = |attributes: &[(&str, Value<'_>)]| {
-            let mut encoded = Vec::new();
-            for (key, value) in attributes {
-                put_record_attribute(&mut encoded, key, *value);
-            }
-            encoded.extend_from_slice(file_attributes);
-            RecordSuffix::new(&encoded)
-        };
-        let cri = |stream: Stream, tag| {
-            with(&[("log.iostream", Value::Text(stream.as_str())), ("logtag", Value::Text(tag))])
-        };
-        let docker = |stream: Stream| with(&[("log.iostream", Value::Text(stream.as_str()))]);
         Self {
-            full: [cri(Stream::Stdout, "F"), cri(Stream::Stderr, "F")],
-            partial: [cri(Stream::Stdout, "P"), cri(Stream::Stderr, "P")],
-            docker: [docker(Stream::Stdout), docker(Stream::Stderr)],
-            raw: with(&[]),
-            malformed: with(&[(MALFORMED_ATTRIBUTE, Value::Bool(true))]),
+            file_attributes: file_attributes.into(),
+            made: Default::default(),
             observed_unix_nano: 0,
             uid: None,
         }
@@ -94,14 +105,9 @@ impl Suffixes {
 
     /// The same, with an identity in each record; [`Suffixes::set_file`] says of which file.
     pub fn with_uid(mut self) -> Self {
-        let mut attribute = Vec::new();
-        let zeros = [b'0'; LINE_UID_BYTES];
-        let text = std::str::from_utf8(&zeros).expect("zeros are ASCII");
-        put_record_attribute(&mut attribute, UID_ATTRIBUTE, Value::Text(text));
-        for suffix in self.all() {
-            *suffix = RecordSuffix::new(&[suffix.attributes(), &attribute].concat());
-        }
-        self.uid = Some(UidPlace { attribute_bytes: attribute.len(), file: [0; FILE_DIGITS] });
+        let attribute_bytes = uid_attribute().len();
+        self.made = Default::default();
+        self.uid = Some(UidPlace { attribute_bytes, file: [0; FILE_DIGITS] });
         self
     }
 
@@ -120,8 +126,7 @@ impl Suffixes {
         }
         place.file = digits;
         for suffix in self.all() {
-            suffix.overwrite_text(&digits, 1 + OFFSET_DIGITS);
-            suffix.overwrite_text(b"-", OFFSET_DIGITS);
+            overwrite_file(suffix, digits);
         }
     }
 
@@ -131,8 +136,7 @@ impl Suffixes {
     }
 
     fn all(&mut self) -> impl Iterator<Item = &mut RecordSuffix> {
-        let Self { full, partial, docker, raw, malformed, .. } = self;
-        full.iter_mut().chain(partial).chain(docker).chain([raw, malformed])
+        self.made.iter_mut().filter_map(OnceCell::get_mut)
     }
 
     /// Sets the observed time of all records to come.
@@ -146,30 +150,60 @@ impl Suffixes {
     /// Of a complete CRI line.
     #[inline]
     pub fn full(&self, stream: Stream) -> &RecordSuffix {
-        &self.full[stream.index()]
+        self.made[FULL + stream.index()].get_or_init(|| self.make_tagged(stream, "F"))
     }
 
     /// Of a line of a file that isn't a container's.
     pub fn raw(&self) -> &RecordSuffix {
-        &self.raw
+        self.made[RAW].get_or_init(|| self.make(&[]))
     }
 
     /// Of a line that didn't parse.
     pub fn malformed(&self) -> &RecordSuffix {
-        &self.malformed
+        let mark = [(MALFORMED_ATTRIBUTE, Value::Bool(true))];
+        self.made[MALFORMED].get_or_init(|| self.make(&mark))
+    }
+
+    fn partial(&self, stream: Stream) -> &RecordSuffix {
+        self.made[PARTIAL + stream.index()].get_or_init(|| self.make_tagged(stream, "P"))
+    }
+
+    fn docker(&self, stream: Stream) -> &RecordSuffix {
+        let name = [("log.iostream", Value::Text(stream.as_str()))];
+        self.made[DOCKER + stream.index()].get_or_init(|| self.make(&name))
+    }
+
+    #[cold]
+    fn make_tagged(&self, stream: Stream, tag: &str) -> RecordSuffix {
+        let name = stream.as_str();
+        self.make(&[("log.iostream", Value::Text(name)), ("logtag", Value::Text(tag))])
+    }
+
+    #[cold]
+    fn make(&self, attributes: &[(&str, Value<'_>)]) -> RecordSuffix {
+        let mut encoded = Vec::new();
+        for (key, value) in attributes {
+            put_record_attribute(&mut encoded, key, *value);
+        }
+        encoded.extend_from_slice(&self.file_attributes);
+        let Some(place) = &self.uid else { return self.finish(&encoded) };
+        encoded.extend_from_slice(&uid_attribute());
+        let mut suffix = self.finish(&encoded);
+        overwrite_file(&mut suffix, place.file);
+        suffix
     }
 
     /// Of a record by its first fragment; a copy, since few lines come here.
     pub fn of(&self, stream: Stream, marker: Marker<'_>) -> RecordSuffix {
         match marker {
-            Marker::Docker => self.docker[stream.index()].clone(),
-            Marker::Tags(b"F") => self.full[stream.index()].clone(),
-            Marker::Tags(b"P") => self.partial[stream.index()].clone(),
+            Marker::Docker => self.docker(stream).clone(),
+            Marker::Tags(b"F") => self.full(stream).clone(),
+            Marker::Tags(b"P") => self.partial(stream).clone(),
             Marker::Tags(tags) => {
                 let shown = String::from_utf8_lossy(&tags[..tags.len().min(TAGS_BYTES_MAX)]);
                 let mut attributes = Vec::new();
                 put_record_attribute(&mut attributes, "logtag", Value::Text(&shown));
-                attributes.extend_from_slice(self.docker[stream.index()].attributes());
+                attributes.extend_from_slice(self.docker(stream).attributes());
                 self.finish(&attributes)
             }
         }
@@ -229,7 +263,7 @@ impl Suffixes {
     /// Bytes that a record with a body of `body_bytes` takes at most, whatever its marks are.
     #[inline]
     pub fn record_bytes_max(&self, body_bytes: usize) -> usize {
-        log_record_bytes(body_bytes, &self.full[0]) + MARKS_BYTES_MAX
+        log_record_bytes(body_bytes, self.full(Stream::Stdout)) + MARKS_BYTES_MAX
     }
 }
 

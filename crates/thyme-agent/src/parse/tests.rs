@@ -132,8 +132,8 @@ fn model(lines: &[Line]) -> Vec<Vec<u8>> {
 }
 
 proptest! {
-    /// Scenario: CRI and docker lines of two streams, whole and in fragments, between malformed
-    /// ones, with any bytes in them; read at once, or cut anywhere.
+    /// Scenario: row 9. CRI and docker lines of two streams, whole and in fragments, between
+    /// malformed ones, with any bytes in them; read at once, or cut anywhere.
     /// Guarantees: the bodies are the model's, byte by byte; each byte of the source is covered by
     /// the batch or held back by an open record, once; all records are counted.
     #[test]
@@ -263,6 +263,92 @@ fn endless_lines_leave_in_pieces() {
         assert_eq!(record.time_unix_nano, 1_709_251_199_500_000_000);
     }
     assert_eq!(batch.source_bytes, text.len() as u64);
+}
+
+/// Scenario: one fragment of a chain is longer than a record may be.
+/// Guarantees: no record is longer than its limit; the pieces carry their offsets; the fragment leaves
+/// as a whole, since a part of it that left alone would come again after a start.
+#[test]
+fn a_fragment_longer_than_a_record_leaves_in_pieces() {
+    let mut state = state(AUTO, 100);
+    let mut batch = batch();
+    let head = "2024-02-29T23:59:59.5Z stdout";
+    let text = format!("{head} P {}\n{head} P {}\n", "a".repeat(10), "b".repeat(250));
+    let (_, counts) = parse_all(text.as_bytes(), &mut state, &mut batch);
+    assert_eq!(state.partials.queued(), (0, 0));
+    let found = records(&batch);
+    let pieces: Vec<_> = found
+        .iter()
+        .map(|record| (body(record).len(), attribute(record, "thyme.chunk.offset").unwrap()))
+        .collect();
+    let expected = [(10, 0), (100, 10), (100, 110), (50, 210)];
+    assert_eq!(pieces, expected.map(|(bytes, offset)| (bytes, offset.to_string())));
+    assert_eq!(counts.records, 4);
+    assert_eq!(batch.source_bytes, text.len() as u64);
+}
+
+/// Scenario: a fragment whose pieces are alike, read with an identity in each record.
+/// Guarantees: no two pieces have the same one, or a sink would take one for the other's repetition.
+#[test]
+fn pieces_of_a_fragment_are_told_apart() {
+    let mut state = state(AUTO, 100);
+    state.suffixes = Suffixes::new(&[]).with_uid();
+    let mut batch = batch();
+    let text = format!("2024-02-29T23:59:59.5Z stdout P {}\n", "x".repeat(400));
+    let (_, mut counts) = parse_all(text.as_bytes(), &mut state, &mut batch);
+    flush_partial(Stream::Stdout, &mut state, &mut batch, &mut counts, Flush::Ended);
+    let uids: std::collections::BTreeSet<_> =
+        records(&batch).iter().map(|record| attribute(record, UID_ATTRIBUTE).unwrap()).collect();
+    assert_eq!((uids.len(), batch.record_count), (4, 4));
+}
+
+/// Scenario: the last fragment of a record has no newline yet and isn't waited for; then a whole line
+/// follows.
+/// Guarantees: what was open leaves first, the fragment goes on from there, and the line that
+/// follows is a record of its own.
+#[test]
+fn a_line_without_its_end_goes_on_with_the_open_record() {
+    let mut state = state(AUTO, 1_000);
+    let mut batch = batch();
+    let head = "2024-02-29T23:59:59.5Z stdout";
+    let begun = format!("{head} P one\n");
+    let (at, mut counts) = parse_all(begun.as_bytes(), &mut state, &mut batch);
+    let open = format!("{head} F two");
+    let chunk = Chunk { bytes: open.as_bytes(), file: 1, offset: at as u64, utf8: false };
+    let (_, line) = parse_piece(chunk, None, &mut state, &mut batch, &mut counts);
+    assert_eq!(line.emitted_bytes, 6);
+    parse_all(format!("{head} F three\n").as_bytes(), &mut state, &mut batch);
+    let found: Vec<_> = records(&batch)
+        .iter()
+        .map(|record| {
+            let text = String::from_utf8(body(record)).unwrap();
+            (text, attribute(record, "thyme.chunk.offset"))
+        })
+        .collect();
+    let expected = [("one", Some("0")), ("two", Some("3")), ("three", None)]
+        .map(|(text, offset)| (text.to_owned(), offset.map(str::to_owned)));
+    assert_eq!(found, expected);
+}
+
+/// Scenario: a record whose tags are as long as they are shown, and no UTF-8, that is a piece without
+/// an end.
+/// Guarantees: it fits the room that is made for it in the batch.
+#[test]
+fn marks_of_odd_tags_fit_their_room() {
+    let mut state = state(AUTO, 1_000);
+    let mut batch = batch();
+    let mut text = b"2024-02-29T23:59:59.5Z stdout P:".to_vec();
+    text.extend([0xff; 40]);
+    text.extend_from_slice(b" x\n");
+    let (_, mut counts) = parse_all(&text, &mut state, &mut batch);
+    flush_partial(Stream::Stdout, &mut state, &mut batch, &mut counts, Flush::Ended);
+    let ended = state.suffixes.of(Stream::Stdout, Marker::Tags(&[0xff; 40]));
+    let marked = state.suffixes.with_chunk_offset(&state.suffixes.with_partial(&ended), u64::MAX);
+    let mut longest = Vec::new();
+    put_log_record(&mut longest, u64::MAX, Body::Bytes(b"x"), &marked);
+    for bytes in [batch.records.len(), longest.len()] {
+        assert!(bytes <= state.suffixes.record_bytes_max(1), "{bytes}");
+    }
 }
 
 /// Scenario: a container ends after a fragment (row 10).

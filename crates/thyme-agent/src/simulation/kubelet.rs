@@ -265,7 +265,8 @@ impl World {
     /// A line whose end comes later.
     fn write_beginning(&mut self, container: usize, stream: usize) {
         let max = self.plan.config.receivers[0].max_log_size_bytes;
-        let is_recognised = |bytes: usize| bytes % max == 0 || bytes % max >= PIECE_BYTES_MIN;
+        let is_recognised =
+            |bytes: usize| bytes.is_multiple_of(max) || bytes % max >= PIECE_BYTES_MIN;
         let whole = self.body_of(8 * BLOCK_BYTES);
         let cut = self.chance.between(PIECE_BYTES_MIN as u64, 5 * BLOCK_BYTES as u64) as usize;
         if ![whole.len(), cut, whole.len() - cut].into_iter().all(is_recognised) {
@@ -302,10 +303,18 @@ impl World {
         let content = node.content.expect("live files have a content");
         self.tree.contents[content].lines.push((end, line));
         self.kubelet.written_bytes += bytes.len() as u64;
-        let path = || format!("{}/{}", self.kubelet.containers[container].directory, self.kubelet.containers[container].live);
+        let path = || {
+            format!(
+                "{}/{}",
+                self.kubelet.containers[container].directory,
+                self.kubelet.containers[container].live
+            )
+        };
         let one = &self.truth.lines[line];
         let kind = (one.stream, if one.is_partial { "P" } else { "F" });
-        self.note(|| format!("line {line} {kind:?} {} bytes to {} up to {end}", bytes.len(), path()));
+        self.note(|| {
+            format!("line {line} {kind:?} {} bytes to {} up to {end}", bytes.len(), path())
+        });
     }
 
     /// One step of a rotation.

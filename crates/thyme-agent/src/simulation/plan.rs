@@ -1,7 +1,7 @@
 //! What may happen in a run, drawn from its seed. Most runs leave most faults out: what two of them
 //! do together shows only where others don't hide it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::chance::Chance;
 use crate::config::{
@@ -208,7 +208,8 @@ fn draw_exporter(chance: &mut Chance) -> ExporterConfig {
         compression_level: 1,
         headers: Vec::new(),
         timeout: Duration::from_secs(5),
-        tls: TlsConfig { insecure: true, ca_file: None::<PathBuf> },
+        auth: None,
+        tls: TlsConfig { insecure: true, ..TlsConfig::default() },
         retry,
         queue: QueueConfig {
             num_consumers: chance.pick(&[1, 2, 10]),

@@ -235,7 +235,9 @@ impl World {
             return;
         }
         let kept = &self.truth.in_spool.clone();
-        for (_, line) in self.tree.contents[content].lines.iter().filter(|one| !kept.contains(&one.1)) {
+        for (_, line) in
+            self.tree.contents[content].lines.iter().filter(|one| !kept.contains(&one.1))
+        {
             self.truth.excuse(*line);
         }
     }

@@ -246,7 +246,8 @@ impl Truth {
     /// what was truncated can't be read: such a line may be left out.
     fn next_fragment(&self, mut line: usize, rest: &[u8]) -> Result<usize, String> {
         loop {
-            line = self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
+            line =
+                self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
             let next = &self.lines[line];
             let length = next.body.len().min(rest.len());
             let may_be_left_out = next.has_arrived() || next.is_excused;

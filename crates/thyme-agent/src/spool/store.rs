@@ -237,7 +237,9 @@ impl Store {
         let appended = active
             .file
             .append(&header.encode())
+            .inspect(|()| crate::failpoint::hit("spool_header_written"))
             .and_then(|()| fresh.body.iter().try_for_each(|chunk| active.file.append(chunk)));
+        crate::failpoint::hit("spool_record_written");
         if let Err(error) = appended {
             self.abandon_active();
             return Err(AppendError::Disk(error));
@@ -262,6 +264,7 @@ impl Store {
         let number = self.next_segment;
         let name = segment_name(number);
         let mut file = self.disk.create(&name)?;
+        crate::failpoint::hit("spool_segment_created");
         // Half a record because of a full disk would be of no use to anybody.
         if let Err(error) = file.reserve(room).and_then(|()| self.disk.sync_directory(DIRECTORY)) {
             drop(file);
@@ -272,6 +275,7 @@ impl Store {
         self.next_segment += 1;
         self.segments.push_back(Segment { number, bytes: 0, ids: None, is_damaged: false });
         self.active = Some(Active { file, unsynced: Vec::new() });
+        crate::failpoint::hit("spool_segment_reserved");
         Ok(())
     }
 
@@ -298,6 +302,7 @@ impl Store {
             self.abandon_active();
             return Err(error);
         }
+        crate::failpoint::hit("spool_synced");
         active.unsynced.clear();
         Ok(())
     }
@@ -447,6 +452,7 @@ impl Store {
         if segment.is_damaged || active.file.truncate(0).is_err() {
             return false;
         }
+        crate::failpoint::hit("spool_segment_emptied");
         (segment.bytes, segment.ids) = (0, None);
         if self.position.segment == segment.number {
             self.position.offset = 0;
@@ -473,6 +479,7 @@ impl Store {
         } else {
             // One that can't be removed is removed at the next start, when its records are done.
             let _left = self.disk.remove(&name);
+            crate::failpoint::hit("spool_segment_removed");
         }
         let damaged_bytes_max = SPOOL_DAMAGED_BYTES_MAX.min(self.bytes_max / 4);
         while self.damaged.iter().map(|one| one.1).sum::<u64>() > damaged_bytes_max {
@@ -494,9 +501,12 @@ impl Store {
         let cursor = Cursor { done_below: self.done.prefix(), done: self.done.beyond().to_vec() };
         let content = serde_json::to_vec(&cursor).map_err(io::Error::other)?;
         let mut file = self.disk.create(CURSOR_NEW)?;
+        crate::failpoint::hit("spool_cursor_created");
         file.append(&frame::seal(CURSOR_MAGIC, &content))?;
+        crate::failpoint::hit("spool_cursor_written");
         drop(file);
         self.disk.rename(CURSOR_NEW, CURSOR)?;
+        crate::failpoint::hit("spool_cursor_renamed");
         self.is_cursor_stale = false;
         Ok(())
     }

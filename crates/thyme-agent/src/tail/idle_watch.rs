@@ -2,22 +2,21 @@
 //! event a write, here and in the application; an idle one costs nothing until its first write,
 //! which takes the watch away.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use crossbeam_channel::Sender;
-use notify::{Config, Event, EventKindMask, INotifyWatcher, RecursiveMode, Watcher};
+use rustix::fs::inotify::WatchFlags;
 
-use crate::metrics::Metrics;
+use crate::{
+    inotify::{Notice, Watch, Watches},
+    metrics::Metrics,
+};
 
 /// What a watch says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// The idle file that was watched under this path was written to.
-    File(PathBuf),
+    /// The idle file that was watched for this group was written to.
+    Group(u32),
     /// Events were lost: any file may have been written to.
     All,
 }
@@ -25,65 +24,59 @@ pub enum Woken {
 /// Watches of one worker.
 pub struct IdleWatch {
     /// `None` where the operating system has no instance left; idle files are polled then.
-    watcher: Option<INotifyWatcher>,
-    /// Paths that are watched, and whose they are.
-    watched: HashMap<PathBuf, u32>,
+    watches: Option<Watches<u32>>,
+    /// Groups whose files are watched.
+    armed: HashMap<u32, Watch>,
+    /// Keeps the channel open: without an instance nobody else does, and a closed one is always
+    /// ready, so that the worker would never sleep.
+    _woken: Sender<Woken>,
 }
 
 impl IdleWatch {
     /// Watches that report to `woken`, which must be unbounded or never full for long.
     pub fn new(woken: Sender<Woken>, metrics: Arc<Metrics>) -> Self {
-        let handler = move |event: notify::Result<Event>| {
+        let kept = woken.clone();
+        let handler = move |notice| {
             metrics.file_events.increment();
             // A worker that has ended needs no more events.
-            match event {
-                Ok(event) if !event.need_rescan() => {
-                    for path in event.paths {
-                        let _ended = woken.send(Woken::File(path));
-                    }
-                }
-                _ => {
-                    let _ended = woken.send(Woken::All);
-                }
-            }
+            let _ended = woken.send(match notice {
+                Notice::Changed(group) => Woken::Group(group),
+                Notice::Lost => Woken::All,
+            });
         };
-        let config = Config::default().with_event_kinds(EventKindMask::MODIFY_DATA);
-        let watcher = INotifyWatcher::new(handler, config)
+        let events = WatchFlags::MODIFY | WatchFlags::ONESHOT;
+        let watches = Watches::new("idle-watch", events, handler)
             .inspect_err(|error| {
                 tracing::warn!(%error, "no inotify instance for idle files: they are polled");
             })
             .ok();
-        Self { watcher, watched: HashMap::new() }
+        Self { watches, armed: HashMap::new(), _woken: kept }
     }
 
     /// No watches: idle files are polled.
-    pub fn none() -> Self {
-        Self { watcher: None, watched: HashMap::new() }
+    pub fn none(woken: Sender<Woken>) -> Self {
+        Self { watches: None, armed: HashMap::new(), _woken: woken }
     }
 
-    /// Watches an idle file; `false` when that isn't possible and it must be polled.
+    /// Watches a group's idle file; `false` when that isn't possible and it must be polled.
     pub fn arm(&mut self, path: &Path, group: u32) -> bool {
-        let Some(watcher) = &mut self.watcher else { return false };
-        let armed = watcher.watch(path, RecursiveMode::NonRecursive).is_ok();
-        if armed {
-            self.watched.insert(path.to_owned(), group);
-        }
-        armed
+        let Some(watches) = &self.watches else { return false };
+        let Ok(watch) = watches.add(path, group) else { return false };
+        self.armed.insert(group, watch);
+        true
     }
 
-    /// Takes the watch away and says whose it was.
-    pub fn disarm(&mut self, path: &Path) -> Option<u32> {
-        let group = self.watched.remove(path)?;
-        if let Some(watcher) = &mut self.watcher {
-            // The kernel takes the watch of a deleted file away by itself.
-            let _already_gone = watcher.unwatch(path);
+    /// Takes the watch of a group away, if there is one still.
+    pub fn disarm(&mut self, group: u32) {
+        if let (Some(watches), Some(watch)) = (&self.watches, self.armed.remove(&group)) {
+            watches.remove(watch, &group);
         }
-        Some(group)
     }
 
     /// Takes all watches away and says whose they were.
     pub fn disarm_all(&mut self) -> Vec<u32> {
-        let paths: Vec<PathBuf> = self.watched.keys().cloned().collect();
-        paths.iter().filter_map(|path| self.disarm(path)).collect()
+        let groups: Vec<u32> = self.armed.keys().copied().collect();
+        groups.iter().for_each(|group| self.disarm(*group));
+        groups
     }
 }

@@ -59,8 +59,7 @@ impl Source {
     /// Whether what [`Source::fill`] returned is lost to the next call unless given back.
     pub fn give_back(&mut self, rest: &[u8]) {
         if let Self::Archive(archive) = self {
-            archive.carry.clear();
-            archive.carry.extend_from_slice(rest);
+            archive.carry.splice(..0, rest.iter().copied());
         }
     }
 }
@@ -72,7 +71,8 @@ pub struct Archive {
     decoder: MultiGzDecoder<Sequential<Arc<dyn LogFile>>>,
     /// Decompressed offset of what the decoder gives next.
     decoded: u64,
-    /// The unfinished line that was given back, which precedes `decoded`.
+    /// What was given back, which precedes `decoded`: the beginning of an unfinished line, perhaps
+    /// longer than the next buffer.
     carry: Vec<u8>,
     /// Set once the decoder has said that there is no more.
     ended: bool,
@@ -113,8 +113,12 @@ impl Archive {
     }
 
     fn fill_on(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let carried = self.carry.len();
-        buffer[..carried].copy_from_slice(&self.carry);
+        let carried = self.carry.len().min(buffer.len());
+        buffer[..carried].copy_from_slice(&self.carry[..carried]);
+        if carried < self.carry.len() {
+            self.carry.drain(..carried);
+            return Ok(carried);
+        }
         self.skip_to(offset + carried as u64, &mut buffer[carried..])?;
         let mut filled = carried;
         while filled < buffer.len() && !self.ended {
@@ -126,6 +130,8 @@ impl Archive {
                 }
             }
         }
+        // Not before: a call that failed comes again.
+        self.carry.clear();
         Ok(filled)
     }
 
@@ -217,5 +223,26 @@ mod tests {
             offset += consumed;
         }
         assert_eq!(offset, content.len());
+    }
+
+    /// Scenario: an unfinished line is read into a buffer that was grown for it, and given back
+    /// whole; the next buffer is as small as at first.
+    /// Guarantees: what does not fit waits; every byte comes once, in order.
+    #[test]
+    fn what_was_given_back_may_be_larger_than_the_buffer() {
+        let content: Vec<u8> = (0..25_000_u32).flat_map(u32::to_le_bytes).collect();
+        let mut source = Source::Archive(Box::new(Archive::new(Box::new(archive(&content)))));
+        let (mut large, mut small) = (vec![0; 40_000], [0; 4096]);
+        let filled = source.fill(&mut large, 0, 0).unwrap();
+        source.give_back(&large[..filled]);
+        let mut offset = 0;
+        while offset < content.len() {
+            let filled = source.fill(&mut small, 0, offset as u64).unwrap();
+            assert_eq!(small[..filled], content[offset..offset + filled]);
+            let consumed = filled.min(4000);
+            source.give_back(&small[consumed..filled]);
+            offset += consumed;
+        }
+        assert_eq!(source.fill(&mut small, 0, offset as u64).unwrap(), 0);
     }
 }

@@ -164,7 +164,8 @@ fn register_conservation(meter: &Meter, metrics: &Arc<Metrics>) {
         }
     };
     let description = "Bytes of deleted files that were never read, by reason";
-    drop(lost.with_unit("By").with_description(description).with_callback(look).build());
+    let _lives_in_the_meter =
+        lost.with_unit("By").with_description(description).with_callback(look).build();
 }
 
 /// A term's series in records, and those in source bytes.

@@ -1,6 +1,7 @@
-//! The agent's own log: on stderr, as lines for people or as JSON.
+//! The agent's own log: on stderr, as lines for people or as JSON. An event is one line, whatever
+//! names of files or words of a sink are in it: nobody else than the agent begins a line.
 
-use std::io::stderr;
+use std::io::{self, Stderr, Write, stderr};
 
 use tracing_subscriber::{
     Layer,
@@ -14,12 +15,11 @@ use super::TelemetryError;
 use crate::config::{LogEncoding, LogLevel, TelemetryConfig};
 
 /// Libraries whose words below a warning are about their own work, not the agent's.
-const QUIET: [&str; 10] = [
+const QUIET: [&str; 9] = [
     "h2",
     "hyper",
     "hyper_util",
     "mio",
-    "notify",
     "opentelemetry",
     "opentelemetry_sdk",
     "rustls",
@@ -32,7 +32,7 @@ const QUIET: [&str; 10] = [
 /// # Errors
 /// There is a log already.
 pub fn start_log(config: &TelemetryConfig) -> Result<(), TelemetryError> {
-    let layer = fmt::layer().with_writer(stderr);
+    let layer = fmt::layer().with_writer(|| OneLine(stderr()));
     let layer = match config.log_encoding {
         LogEncoding::Console => layer.with_ansi(false).boxed(),
         LogEncoding::Json => layer.json().flatten_event(true).boxed(),
@@ -40,6 +40,50 @@ pub fn start_log(config: &TelemetryConfig) -> Result<(), TelemetryError> {
     let filter = filter(config.log_level);
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
     Ok(())
+}
+
+/// Writes each event as one line: control characters and those that change the direction of text
+/// are escaped, but for the newline at its end. The form of the escapes is JSON's.
+struct OneLine<W = Stderr>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    /// Takes an event as a whole, as the formatter hands it over.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let (body, end) = match text.strip_suffix('\n') {
+            Some(body) => (body, "\n"),
+            None => (&*text, ""),
+        };
+        if body.chars().any(is_forging) {
+            let mut line = String::with_capacity(event.len() + 16);
+            for character in body.chars() {
+                if is_forging(character) {
+                    line += &format!("\\u{:04x}", u32::from(character));
+                } else {
+                    line.push(character);
+                }
+            }
+            line += end;
+            self.0.write_all(line.as_bytes())?;
+        } else {
+            self.0.write_all(event)?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Whether a character can make a terminal or an editor show another line than there is. All are
+/// in Unicode's first plane.
+fn is_forging(character: char) -> bool {
+    let changes_direction = matches!(
+        character,
+        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') || changes_direction
 }
 
 fn filter(level: LogLevel) -> Targets {
@@ -56,7 +100,53 @@ fn filter(level: LogLevel) -> Targets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
     use tracing::Level;
+
+    /// What an event with these words becomes in one of the encodings.
+    fn logged(encoding: LogEncoding, words: &str) -> String {
+        #[derive(Clone, Default)]
+        struct Kept(Arc<Mutex<Vec<u8>>>);
+        impl Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let layer = fmt::layer().with_writer(move || OneLine(writer.clone()));
+        let layer = match encoding {
+            LogEncoding::Console => layer.with_ansi(false).boxed(),
+            LogEncoding::Json => layer.json().flatten_event(true).boxed(),
+        };
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(path = %words, said = words, "{words}");
+        });
+        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Scenario: a file's name and a sink's words hold line breaks, terminal escapes in both of
+    /// their forms, and characters that turn the direction of text, as fields and as message.
+    /// Guarantees: an event stays one line without any of them, in both encodings; JSON stays
+    /// JSON and holds the words as they were.
+    #[test]
+    fn nobody_else_begins_a_line() {
+        let words = "a\n2026 ERROR forged\r\x1b[31m\u{9b}31m\u{2028}b\u{202e}c\0ü";
+        let console = logged(LogEncoding::Console, words);
+        let json = logged(LogEncoding::Json, words);
+        for text in [&console, &json] {
+            let body = text.strip_suffix('\n').unwrap();
+            assert!(!body.contains(is_forging), "{body:?}");
+            assert!(body.contains('ü'), "{body}");
+        }
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&value["path"], &value["said"]), (&words.into(), &words.into()));
+    }
 
     /// Scenario: events of the agent and of its HTTP/2 library at each level.
     /// Guarantees: the configured level counts for the agent, warnings at least for libraries.

@@ -14,7 +14,7 @@ use opentelemetry_sdk::metrics::{PeriodicReader, Temporality};
 use tokio::runtime::Handle;
 
 use super::{TelemetryError, http_client::Client};
-use crate::config::{self, OtlpReaderConfig, Protocol};
+use crate::config::{self, OtlpReaderConfig, Protocol, Secret};
 
 /// Builds the reader; it exports after each interval.
 pub(super) fn reader(
@@ -35,10 +35,11 @@ fn grpc(config: &OtlpReaderConfig, runtime: &Handle) -> Result<MetricExporter, E
     let _entered = runtime.enter();
     let mut metadata = HeaderMap::new();
     for (name, value) in &config.headers {
-        let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value))
-        else {
+        let value = HeaderValue::from_str(value.expose());
+        let (Ok(name), Ok(mut value)) = (name.parse::<HeaderName>(), value) else {
             continue; // Refused by the configuration's parser.
         };
+        value.set_sensitive(true);
         metadata.append(name, value);
     }
     let mut builder = MetricExporter::builder()
@@ -57,12 +58,14 @@ fn http(
     config: &OtlpReaderConfig,
     client: Arc<Client>,
 ) -> Result<MetricExporter, ExporterBuildError> {
+    let plain = |(name, value): &(String, Secret)| (name.clone(), value.expose().to_owned());
+    let headers: HashMap<_, _> = config.headers.iter().map(plain).collect();
     MetricExporter::builder()
         .with_temporality(temporality(config.temporality))
         .with_http()
         .with_endpoint(&config.endpoint)
         .with_timeout(config.timeout)
-        .with_headers(config.headers.iter().cloned().collect::<HashMap<_, _>>())
+        .with_headers(headers)
         .with_shared_http_client(client)
         .build()
 }

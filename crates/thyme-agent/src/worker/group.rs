@@ -87,6 +87,17 @@ impl TailedFile {
     }
 }
 
+/// Where a group stands in the worker's schedule; in one place at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nowhere: a watch, or the upkeep, will say when there is more to read.
+    Idle,
+    /// In the ring, or being read.
+    Ready,
+    /// Until `next_poll`.
+    Waiting,
+}
+
 /// A container's log.
 pub(super) struct Group {
     pub(super) key: Arc<GroupKey>,
@@ -102,8 +113,8 @@ pub(super) struct Group {
     pub(super) last_growth: Instant,
     /// When a read last came to the end of what there was.
     pub(super) caught_up_at: Instant,
-    /// Whether it is in the worker's list of active groups.
-    pub(super) is_active: bool,
+    /// Where it stands in the worker's schedule.
+    pub(super) turn: Turn,
     /// Whether a watch will say when its live file grows.
     pub(super) is_watched: bool,
 }
@@ -146,7 +157,7 @@ impl Group {
             poll_interval_max: receiver.poll_interval.max(POLL_INTERVAL_MIN),
             last_growth: now,
             caught_up_at: now,
-            is_active: false,
+            turn: Turn::Idle,
             is_watched: false,
             key,
         }

@@ -30,12 +30,37 @@ impl KeySource {
     }
 }
 
-/// What a worker shows of itself.
+/// When a thread last gave a sign of life.
 #[derive(Debug)]
-pub struct WorkerState {
+pub struct Heartbeat {
     started: Instant,
     /// Milliseconds between `started` and the last sign of life.
     last_beat_ms: AtomicU64,
+}
+
+impl Heartbeat {
+    /// A thread that starts now.
+    pub fn new(now: Instant) -> Self {
+        Self { started: now, last_beat_ms: AtomicU64::new(0) }
+    }
+
+    /// A sign of life.
+    pub fn beat(&self) {
+        let age = self.started.elapsed().as_millis();
+        self.last_beat_ms.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Time since the last sign of life.
+    pub fn age(&self) -> Duration {
+        let last = Duration::from_millis(self.last_beat_ms.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(last)
+    }
+}
+
+/// What a worker shows of itself.
+#[derive(Debug)]
+pub struct WorkerState {
+    heartbeat: Heartbeat,
     /// Unix time in milliseconds since which it has waited for settlements; 0 while it doesn't.
     waits_since_unix_ms: AtomicU64,
     /// Why it can't go on.
@@ -54,8 +79,7 @@ impl WorkerState {
     /// A worker that starts now.
     pub fn new(now: Instant) -> Self {
         Self {
-            started: now,
-            last_beat_ms: AtomicU64::new(0),
+            heartbeat: Heartbeat::new(now),
             waits_since_unix_ms: AtomicU64::new(0),
             failure: Mutex::new(None),
             assigned_bytes: AtomicU64::new(0),
@@ -67,14 +91,12 @@ impl WorkerState {
 
     /// A sign of life.
     pub fn beat(&self) {
-        let age = self.started.elapsed().as_millis();
-        self.last_beat_ms.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.heartbeat.beat();
     }
 
     /// Time since the last sign of life.
     pub fn beat_age(&self) -> Duration {
-        let last = Duration::from_millis(self.last_beat_ms.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(last)
+        self.heartbeat.age()
     }
 
     /// Says whether it waits for settlements from now on.

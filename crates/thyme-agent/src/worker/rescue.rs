@@ -10,7 +10,11 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
-use super::{Worker, group::TailedFile, turn::Progress};
+use super::{
+    Worker,
+    group::{TailedFile, Turn},
+    turn::Progress,
+};
 use crate::{
     discover::pattern::LogName,
     encode::EncodeError,
@@ -137,7 +141,7 @@ impl Worker {
     }
 
     fn urgent_files(&self, number: u32) -> Vec<u32> {
-        let is_urgent = |id: &u32| self.files.get(id).is_some_and(TailedFile::is_urgent);
+        let is_urgent = |id: &u32| self.files.get(id).is_some_and(|file| file.is_urgent());
         self.group_files(number).into_iter().filter(is_urgent).collect()
     }
 
@@ -160,6 +164,7 @@ impl Worker {
                 reply: self.reply.clone(),
                 token: Token { number: *number, ..Token::default() },
             };
+            crate::failpoint::hit("request_copied");
             // A spool that has ended ends the pipeline's health, and takes nothing.
             let _ended =
                 spool.messages.send(SpoolMessage::Secure { request: copy, worker: spool.worker });
@@ -237,11 +242,17 @@ impl Worker {
         self.is_rescuing = true;
         let progress = self.read_turn(number, now);
         self.is_rescuing = false;
-        if matches!(progress, Ok(Progress::Idle)) {
-            self.active.retain(|active| *active != number);
-        }
         let has_read = self.batch.source_bytes != before || self.next_request != requests_before;
         self.batch_goes_to_spool = (went_to_spool || has_read) && self.batch.opened_at.is_some();
+        // Its usual turn is when this read has put it off to; one that it has now comes all the same.
+        if let Some(group) = self.groups.get_mut(&number)
+            && group.turn == Turn::Waiting
+        {
+            match progress {
+                Ok(Progress::Idle) => group.turn = Turn::Idle,
+                _ => self.schedule.wait_until(group.next_poll, number),
+            }
+        }
         progress
     }
 
@@ -291,7 +302,8 @@ impl Worker {
         self.metrics.deleted_open_bytes.set(open);
         self.urgent.retain(|number| {
             self.groups.get(number).is_some_and(|group| {
-                group.files.iter().any(|id| self.files.get(id).is_some_and(TailedFile::is_urgent))
+                let is_urgent = |id| self.files.get(id).is_some_and(|file| file.is_urgent());
+                group.files.iter().any(is_urgent)
             })
         });
     }
@@ -314,6 +326,7 @@ impl Worker {
         file.source = None;
         file.finished_at = Some(now);
         file.continuation = None;
+        self.attention.ending.insert(id);
         self.metrics.open_files.add_gauge(-1);
         if lost == 0 {
             return;

@@ -71,6 +71,7 @@ impl Worker {
                 touched.push(range.file);
             }
         }
+        crate::failpoint::hit("settlement_booked");
         touched.sort_unstable();
         touched.dedup();
         self.publish(&touched);
@@ -85,5 +86,6 @@ impl Worker {
             Some((file.key, Some(file.checkpoint(&group.key))))
         });
         checkpoints.publish(changes);
+        crate::failpoint::hit("settlement_published");
     }
 }

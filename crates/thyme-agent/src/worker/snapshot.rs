@@ -5,7 +5,7 @@ use std::{ffi::OsStr, io, sync::Arc, time::Instant};
 
 use super::{
     Worker,
-    group::{Group, TailedFile, reading_order},
+    group::{Group, TailedFile, Turn, reading_order},
 };
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
@@ -40,7 +40,11 @@ impl Worker {
         for file in found {
             self.take_file(number, file, snapshot.start_at, &mut resume, now);
         }
+        crate::failpoint::hit("snapshot_taken");
         self.withdraw(resume);
+        let is_gone = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_present);
+        let gone: Vec<u32> = self.group_files(number).into_iter().filter(is_gone).collect();
+        self.attention.ending.extend(gone);
         self.assess(number);
         self.forget_vanished(number);
         self.activate(number, now);
@@ -54,7 +58,7 @@ impl Worker {
         let receiver = &self.config.config.receivers[snapshot.key.receiver];
         let record_uid = self.config.config.thyme.record_uid;
         let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
-        self.groups.insert(number, group);
+        self.groups.insert(number, Box::new(group));
         self.numbers.insert(Arc::clone(&snapshot.key), number);
         number
     }
@@ -126,6 +130,7 @@ impl Worker {
             if is_that_file(file, found.inode, plain, compressed) {
                 file.is_present = true;
                 file.name.clone_from(plain);
+                crate::failpoint::hit("file_recognised");
                 return true;
             }
         }
@@ -164,6 +169,7 @@ impl Worker {
     ) -> TailedFile {
         let bytes = opened.bytes;
         let mut file = new_file(key, number, opened, name);
+        crate::failpoint::hit("file_resumed");
         file.offset = checkpoint.offset;
         file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
         (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);
@@ -202,7 +208,10 @@ impl Worker {
         let Some(group) = self.groups.get_mut(&number) else { return };
         group.files.push(id);
         let checkpoint = (file.key, Some(file.checkpoint(&group.key)));
-        self.files.insert(id, file);
+        if file.is_finished() {
+            self.attention.ending.insert(id);
+        }
+        self.files.insert(id, Box::new(file));
         let files = &self.files;
         group.files.sort_by_cached_key(|id| files.get(id).map(|file| reading_order(&file.name)));
         group.last_growth = now;
@@ -231,12 +240,13 @@ impl Worker {
     pub(super) fn activate(&mut self, number: u32, now: Instant) {
         let Some(group) = self.groups.get_mut(&number) else { return };
         if std::mem::take(&mut group.is_watched) {
-            self.idle.disarm(&group.path());
+            self.idle.disarm(number);
         }
         group.next_poll = now;
-        if !group.is_active && !group.files.is_empty() {
-            group.is_active = true;
-            self.active.push(number);
+        if group.turn != Turn::Ready && !group.files.is_empty() {
+            group.turn = Turn::Ready;
+            self.attention.unwatched.remove(&number);
+            self.schedule.enqueue(number);
         }
     }
 }

@@ -147,7 +147,9 @@ impl Worker {
                 return Progress::At(now);
             }
         }
-        group.is_active = false;
+        if !group.is_watched {
+            self.attention.unwatched.insert(number);
+        }
         Progress::Idle
     }
 
@@ -159,7 +161,9 @@ impl Worker {
         if let Some(file) = self.files.get_mut(&id) {
             file.finished_at = Some(now);
             file.continuation = None;
+            self.attention.ending.insert(id);
         }
+        crate::failpoint::hit("file_finished");
         self.publish(&[id]);
         Ok(())
     }
@@ -167,6 +171,7 @@ impl Worker {
     /// Reads what is there and parses its complete lines.
     fn read_file(&mut self, number: u32, id: u32) -> Result<Read, EncodeError> {
         let Some(filled) = self.fill(number, id) else { return Ok(Read::Failed) };
+        crate::failpoint::hit("file_read");
         let mut at = 0;
         loop {
             let (consumed, stop) = self.parse(number, id, at, filled);
@@ -184,6 +189,7 @@ impl Worker {
             // A line that is longer than may be waited for leaves in pieces.
             at = self.parse_unterminated(number, id, filled)?;
         }
+        crate::failpoint::hit("lines_parsed");
         self.give_back(id, at, filled);
         Ok(if at == 0 { Read::End } else { Read::Taken(at as u64) })
     }
@@ -216,6 +222,9 @@ impl Worker {
                 Ok(filled) => filled,
                 Err(error) => {
                     report_unreadable(&self.metrics, file, &error, self.clock.now());
+                    if file.is_finished() {
+                        self.attention.ending.insert(id);
+                    }
                     return None;
                 }
             };
@@ -258,6 +267,9 @@ impl Worker {
             parse_lines(chunk, &mut booking.group.lines, booking.batch, &mut booking.counts);
         let consumed = head_bytes + consumed;
         booking.end(&self.metrics, consumed);
+        if group.lines.partials.is_any_open() {
+            self.attention.with_partials.insert(number);
+        }
         advance(file, &bytes[..consumed]);
         self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
         (consumed, stop)
@@ -307,6 +319,9 @@ impl Worker {
             &mut booking.counts,
         );
         booking.end(&self.metrics, consumed);
+        if group.lines.partials.is_any_open() {
+            self.attention.with_partials.insert(number);
+        }
         file.continuation = Some(line);
         advance(file, &bytes[..consumed]);
         self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);

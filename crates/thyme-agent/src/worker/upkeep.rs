@@ -1,17 +1,34 @@
 //! What isn't urgent: partial lines that nobody ends, files that linger, idle files whose watch
 //! may have missed an event, groups that are gone.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use thyme_core::cri::Stream;
 
-use super::{Worker, group::TailedFile, turn::Booking};
+use super::{
+    Worker,
+    group::{TailedFile, Turn},
+    turn::Booking,
+};
 use crate::{
     encode::EncodeError,
     limits::{IDLE_CHECK_INTERVAL, LINGER_TIME, PARTIAL_LINE_WAIT, UNWATCHED_CHECK_INTERVAL},
     parse::{Flush, flush_partial},
     tail::{acknowledge::Acknowledged, identity::Head, idle_watch::Woken, source::Source},
 };
+
+/// What needs to be looked after now and then, so that upkeep costs nothing for everything else.
+#[derive(Debug, Default)]
+pub(super) struct Attention {
+    /// Groups with an open partial line; some whose line has left.
+    pub(super) with_partials: BTreeSet<u32>,
+    /// Groups that are idle without a watch.
+    pub(super) unwatched: BTreeSet<u32>,
+    /// Groups that had no file left.
+    pub(super) empty: BTreeSet<u32>,
+    /// Files that were read to their end, or are gone from their directory.
+    pub(super) ending: BTreeSet<u32>,
+}
 
 impl Worker {
     /// Looks after everything once.
@@ -21,13 +38,8 @@ impl Worker {
         self.close_lingering(now);
         self.look_after_deleted(now);
         self.check_idle(now);
-        let gone: Vec<u32> = self
-            .groups
-            .iter()
-            .filter(|(_, group)| group.files.is_empty())
-            .map(|(number, _)| *number)
-            .collect();
-        for number in gone {
+        let empty: Vec<u32> = self.attention.empty.iter().copied().collect();
+        for number in empty {
             self.forget_group(number);
         }
         Ok(())
@@ -36,7 +48,11 @@ impl Worker {
     /// Lets go of partial lines whose end isn't waited for any longer.
     fn flush_ended_partials(&mut self, now: Instant) -> Result<(), EncodeError> {
         let mut ended = Vec::new();
-        for (number, group) in &mut self.groups {
+        self.attention.with_partials.retain(|number| {
+            self.groups.get(number).is_some_and(|group| group.lines.partials.is_any_open())
+        });
+        for number in &self.attention.with_partials {
+            let Some(group) = self.groups.get_mut(number) else { continue };
             for stream in [Stream::Stdout, Stream::Stderr] {
                 // The next fragment may stand in what hasn't been read yet.
                 let quiet_since = group.lines.partials.quiet_since(stream, now);
@@ -64,10 +80,10 @@ impl Worker {
     /// As long as open partial lines hold more memory than they may, the largest leave in pieces.
     fn keep_partials_within_budget(&mut self) -> Result<(), EncodeError> {
         loop {
-            let held = self
-                .groups
-                .iter()
-                .map(|(number, group)| (group.lines.partials.held_bytes(), *number));
+            let held = self.attention.with_partials.iter().map(|number| {
+                let group = self.groups.get(number);
+                (group.map_or(0, |group| group.lines.partials.held_bytes()), *number)
+            });
             let (total, largest) =
                 held.fold((0, (0, 0)), |(total, largest), one| (total + one.0, largest.max(one)));
             if total <= self.config.partial_bytes_max || largest.0 == 0 {
@@ -111,25 +127,30 @@ impl Worker {
 
     /// Closes files that were finished a while ago, unless their writer was late.
     fn close_lingering(&mut self, now: Instant) {
-        let mut late = Vec::new();
-        let mut groups = Vec::new();
-        for file in self.files.values_mut() {
-            let Some(finished_at) = file.finished_at else { continue };
-            if file.source.is_none() {
-                if !file.is_present && file.is_settled() {
+        let (mut late, mut groups) = (Vec::new(), Vec::new());
+        self.attention.ending.retain(|id| {
+            let Some(file) = self.files.get_mut(id) else { return false };
+            let Some(finished_at) = file.finished_at else {
+                // It is gone, and still read; or it goes on, and is no longer looked after.
+                return !file.is_present;
+            };
+            if file.source.is_some() {
+                if has_grown(file) {
+                    file.finished_at = None;
+                    late.push(file.group);
+                } else if now.duration_since(finished_at) >= LINGER_TIME {
+                    file.source = None;
+                    self.metrics.open_files.add_gauge(-1);
                     groups.push(file.group);
                 }
-                continue;
+                return true;
             }
-            if has_grown(file) {
-                file.finished_at = None;
-                late.push(file.group);
-            } else if now.duration_since(finished_at) >= LINGER_TIME {
-                file.source = None;
-                self.metrics.open_files.add_gauge(-1);
+            if !file.is_present && file.is_settled() {
                 groups.push(file.group);
             }
-        }
+            // A closed file that its directory shows needs nothing until that changes.
+            !file.is_present
+        });
         for number in late {
             self.activate(number, now);
         }
@@ -154,10 +175,14 @@ impl Worker {
             }
             !is_gone
         });
+        if group.files.is_empty() {
+            self.attention.empty.insert(number);
+        }
         if let Some(checkpoints) = &self.checkpoints
             && !gone.is_empty()
         {
             checkpoints.publish(gone);
+            crate::failpoint::hit("file_forgotten");
         }
     }
 
@@ -166,19 +191,28 @@ impl Worker {
         let is_in_batch = self.batch.segments.iter().any(|segment| segment.container == number);
         let has_open_line =
             self.groups.get(&number).is_some_and(|group| group.lines.partials.queued().0 > 0);
-        if is_in_batch || has_open_line {
+        let has_files = self.groups.get(&number).is_some_and(|group| !group.files.is_empty());
+        if has_files {
+            self.attention.empty.remove(&number);
+        }
+        if is_in_batch || has_open_line || has_files {
             return;
         }
+        self.attention.empty.remove(&number);
+        self.attention.unwatched.remove(&number);
         if let Some(group) = self.groups.remove(&number) {
             self.numbers.remove(&group.key);
-            self.idle.disarm(&group.path());
+            self.idle.disarm(number);
         }
     }
 
     /// Takes up idle files that a watch says were written to.
     pub(super) fn wake(&mut self, woken: Woken) {
         let numbers = match woken {
-            Woken::File(path) => self.idle.disarm(&path).into_iter().collect(),
+            Woken::Group(number) => {
+                self.idle.disarm(number);
+                vec![number]
+            }
             Woken::All => self.idle.disarm_all(),
         };
         let now = self.clock.now();
@@ -197,24 +231,24 @@ impl Worker {
         if is_full {
             self.last_idle_check = now;
         }
-        let mut grown = Vec::new();
-        for (number, group) in &mut self.groups {
-            let is_due =
-                is_full || (!group.is_watched && now >= group.next_poll + UNWATCHED_CHECK_INTERVAL);
-            if group.is_active || !is_due {
+        let mut due: Vec<u32> = if is_full {
+            self.groups.keys().copied().collect()
+        } else {
+            self.attention.unwatched.iter().copied().collect()
+        };
+        due.sort_unstable();
+        for number in due {
+            let Some(group) = self.groups.get_mut(&number) else { continue };
+            let is_due = is_full || now >= group.next_poll + UNWATCHED_CHECK_INTERVAL;
+            if group.turn != Turn::Idle || !is_due {
                 continue;
             }
             group.next_poll = now;
             let live = group.files.last().and_then(|id| self.files.get(id));
-            if live.is_some_and(has_grown) {
-                grown.push(*number);
-            }
-        }
-        for number in grown {
-            if let Some(group) = self.groups.get_mut(&number) {
+            if live.is_some_and(|file| has_grown(file)) {
                 group.last_growth = now;
+                self.activate(number, now);
             }
-            self.activate(number, now);
         }
     }
 

@@ -150,8 +150,11 @@ impl StateDisk for NodeDisk {
         // A link does not replace a name; a rename does.
         let fresh = self.at(&format!("{to}.new"));
         remove_if_there(&fresh)?;
+        crate::failpoint::hit("link_removed");
         fs::hard_link(self.at(from), &fresh)?;
+        crate::failpoint::hit("link_made");
         fs::rename(&fresh, self.at(to))?;
+        crate::failpoint::hit("link_renamed");
         // Two names of one file are left alone by a rename.
         remove_if_there(&fresh)
     }

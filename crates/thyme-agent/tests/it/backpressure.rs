@@ -9,7 +9,7 @@ use nop_collector::Fault;
 
 use crate::node::{Node, append, cri, wait_until};
 
-/// Scenario: each record is a request of its own, four of them may be unsettled, and the sink takes
+/// Scenario: row 21. Each record is a request of its own, four of them may be unsettled, and the sink takes
 /// none for a while; a second agent is stopped while it takes none.
 /// Guarantees: reading stops in the middle of a file, no thread is held up (the agent is healthy
 /// and ends within its deadline), and in the end every line comes once.

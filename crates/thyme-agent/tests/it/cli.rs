@@ -4,22 +4,17 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    sync::mpsc,
-    time::{Duration, Instant},
+    process::Output,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// The longest that a test waits for the program.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_thyme-agent"))
-}
+use crate::{
+    node::wait_until,
+    program::{Program, address, fetch, program},
+};
 
 fn output(arguments: &[&str]) -> Output {
     program().args(arguments).output().unwrap()
@@ -63,87 +58,11 @@ service:
     path
 }
 
-/// A running agent; killed when a test ends early.
-struct Agent {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-    seen: Vec<String>,
-}
-
-impl Agent {
-    fn start(config: &Path) -> Self {
-        let mut child =
-            program().arg("--config").arg(config).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        Self { child, lines, seen: Vec::new() }
-    }
-
-    /// Waits for a line of the log that holds `part`.
-    fn line(&mut self, part: &str) -> String {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("no {part:?} in {:#?}", self.seen)
-            };
-            self.seen.push(line.clone());
-            if line.contains(part) {
-                return line;
-            }
-        }
-    }
-
-    /// Waits until that many records wait for the sink.
-    fn wait_for_unsettled_records(&mut self, records: u64) {
-        let line = self.line("listening for Prometheus");
-        let series = format!("queued_records{{stage=\"request\"}} {records}\n");
-        let deadline = Instant::now() + DEADLINE;
-        while !fetch(address(&line), "/metrics").contains(&series) {
-            assert!(Instant::now() < deadline, "{}", fetch(address(&line), "/metrics"));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn exit_code(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + DEADLINE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("the agent does not end: {:#?}", self.seen)
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // It has usually ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// The address in a line `... address=HOST:PORT`.
-fn address(line: &str) -> &str {
-    line.rsplit_once("address=").map(|(_, address)| address.trim()).expect("an address")
-}
-
-fn fetch(address: &str, path: &str) -> String {
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+/// Waits until that many records wait for the sink.
+fn wait_for_unsettled_records(agent: &mut Program, records: u64) {
+    wait_until("records are unsettled", || {
+        agent.metric("thyme_conservation_queued_records{stage=\"request\"}") == records
+    });
 }
 
 /// Scenario: `--version`, and no arguments at all.
@@ -205,7 +124,7 @@ fn a_bad_configuration_is_explained() {
 #[test]
 fn a_signal_drains() {
     let directory = TempDir::new().unwrap();
-    let mut agent = Agent::start(&configuration(directory.path()));
+    let mut agent = Program::start(&configuration(directory.path()));
     let health = agent.line("listening for the health check");
     let metrics = agent.line("listening for Prometheus");
     agent.line("started");
@@ -225,8 +144,8 @@ fn a_signal_drains() {
 fn a_second_signal_ends_at_once() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("a.log"), "one\ntwo\n").unwrap();
-    let mut agent = Agent::start(&configuration(directory.path()));
-    agent.wait_for_unsettled_records(2);
+    let mut agent = Program::start(&configuration(directory.path()));
+    wait_for_unsettled_records(&mut agent, 2);
     agent.signal(Signal::INT);
     agent.line("a second signal stops at once");
     agent.signal(Signal::TERM);
@@ -242,8 +161,8 @@ fn a_deadline_ends_the_drain() {
     let path = configuration(directory.path());
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("shutdown_timeout: 1h", "shutdown_timeout: 200ms")).unwrap();
-    let mut agent = Agent::start(&path);
-    agent.wait_for_unsettled_records(2);
+    let mut agent = Program::start(&path);
+    wait_for_unsettled_records(&mut agent, 2);
     agent.signal(Signal::TERM);
     let line = agent.line("the unsettled is lost");
     assert!(line.contains("requests=1 records=2"), "{line}");
@@ -260,7 +179,7 @@ fn a_taken_address_stops_the_start() {
     let path = configuration(directory.path());
     let text = fs::read_to_string(&path).unwrap().replace("127.0.0.1:0", &endpoint);
     fs::write(&path, text).unwrap();
-    let mut agent = Agent::start(&path);
+    let mut agent = Program::start(&path);
     agent.line(&format!("can't listen on {endpoint} for the health check"));
     assert_eq!(agent.exit_code(), Some(1));
 }

@@ -28,7 +28,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use thyme_agent::{
-    config::{Compression, ExporterConfig, Protocol, QueueConfig, RetryConfig, TlsConfig},
+    config::{Compression, ExporterConfig, Protocol, QueueConfig, RetryConfig, Source, TlsConfig},
     export::{Resolver, Resolving, Timing, spawn_with},
     metrics::Metrics,
     queue::{DropReason, Request, Settled, Settlement, Token},
@@ -39,15 +39,17 @@ use tokio::{
     sync::mpsc,
 };
 
+use crate::authority::{Authority, TlsDirectory};
+
 /// Longest that anything expected is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A name server that tests change.
 #[derive(Clone, Debug, Default)]
-struct Names(Arc<Mutex<Vec<SocketAddr>>>);
+pub(crate) struct Names(Arc<Mutex<Vec<SocketAddr>>>);
 
 impl Names {
-    fn of(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+    pub(crate) fn of(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self(Arc::new(Mutex::new(addresses.into_iter().collect())))
     }
 
@@ -67,7 +69,7 @@ impl Resolver for Names {
 }
 
 /// A configuration that is in a hurry.
-fn config(protocol: Protocol) -> ExporterConfig {
+pub(crate) fn config(protocol: Protocol) -> ExporterConfig {
     ExporterConfig {
         id: "otlp/test".into(),
         protocol,
@@ -75,6 +77,7 @@ fn config(protocol: Protocol) -> ExporterConfig {
         compression: Compression::Zstd,
         compression_level: 1,
         headers: vec![("x-token".into(), "secret".into())],
+        auth: None,
         timeout: Duration::from_secs(10),
         tls: TlsConfig::default(),
         retry: RetryConfig {
@@ -89,7 +92,7 @@ fn config(protocol: Protocol) -> ExporterConfig {
     }
 }
 
-fn timing() -> Timing {
+pub(crate) fn timing() -> Timing {
     Timing {
         resolve_interval: Duration::from_millis(200),
         resolve_interval_min: Duration::from_millis(20),
@@ -100,20 +103,20 @@ fn timing() -> Timing {
 }
 
 /// An exporter and what it settled.
-struct Exporter {
+pub(crate) struct Exporter {
     requests: mpsc::Sender<Request>,
     reply: crossbeam_channel::Sender<Settlement>,
     settled: Receiver<Settlement>,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     compression: Compression,
 }
 
 impl Exporter {
-    fn start(config: &ExporterConfig, names: &Names) -> Self {
+    pub(crate) fn start(config: &ExporterConfig, names: &Names) -> Self {
         Self::start_with(config, names, timing())
     }
 
-    fn start_with(config: &ExporterConfig, names: &Names, timing: Timing) -> Self {
+    pub(crate) fn start_with(config: &ExporterConfig, names: &Names, timing: Timing) -> Self {
         let metrics = Arc::new(Metrics::default());
         let runtime = tokio::runtime::Handle::current();
         let names = Arc::new(names.clone());
@@ -152,7 +155,7 @@ impl Exporter {
     }
 
     /// Sends `count` requests of one record each, whose body is its number.
-    async fn send_numbers(&self, numbers: std::ops::Range<usize>) {
+    pub(crate) async fn send_numbers(&self, numbers: std::ops::Range<usize>) {
         for number in numbers {
             self.send(&[number.to_string()]).await;
         }
@@ -171,7 +174,7 @@ impl Exporter {
     }
 
     /// Waits for so many settlements, each an acknowledgement of everything.
-    async fn all_acknowledged(&self, count: usize) {
+    pub(crate) async fn all_acknowledged(&self, count: usize) {
         for _ in 0..count {
             let settled = self.next_settled().await;
             assert_eq!(settled.acknowledged_records, settled.request.records);
@@ -203,7 +206,7 @@ fn bodies_of(request: ExportLogsServiceRequest) -> Vec<String> {
 }
 
 /// Bodies of the records that the sink took since the last call, in the order of arrival.
-fn taken(sink: &Running) -> Vec<String> {
+pub(crate) fn taken(sink: &Running) -> Vec<String> {
     let requests = sink.take_requests().into_iter().filter(|request| request.accepted);
     let decode = |message: Bytes| ExportLogsServiceRequest::decode(message).unwrap();
     requests.flat_map(|request| bodies_of(decode(request.message))).collect()
@@ -213,22 +216,22 @@ async fn sink() -> Running {
     sink_with(|_| {}).await
 }
 
-async fn sink_with(change: impl FnOnce(&mut Options)) -> Running {
+pub(crate) async fn sink_with(change: impl FnOnce(&mut Options)) -> Running {
     let mut options = Options { keep_requests: true, ..Options::ephemeral() };
     change(&mut options);
     Collector::start(options).await.unwrap()
 }
 
-fn address(sink: &Running, protocol: Protocol) -> SocketAddr {
+pub(crate) fn address(sink: &Running, protocol: Protocol) -> SocketAddr {
     match protocol {
         Protocol::Grpc => sink.grpc_addr(),
         Protocol::Http => sink.http_addr(),
     }
 }
 
-const PROTOCOLS: [Protocol; 2] = [Protocol::Grpc, Protocol::Http];
+pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Grpc, Protocol::Http];
 
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+pub(crate) fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
@@ -590,27 +593,6 @@ async fn a_sink_that_hangs_is_left_out() {
     }
 }
 
-/// A certificate for localhost, and its authority in PEM.
-fn certificate() -> (rustls::ServerConfig, String) {
-    let authority_key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::default();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority_pem = params.self_signed(&authority_key).unwrap().pem();
-    let issuer = rcgen::Issuer::new(params, authority_key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &issuer).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
-    (config, authority_pem)
-}
-
 /// Scenario: TLS over both protocols, first with an authority that the sink's certificate isn't of;
 /// failure mode 28: then the authority file is exchanged.
 /// Guarantees: nothing is sent to a sink that isn't trusted, nothing is lost, and the new file
@@ -618,11 +600,13 @@ fn certificate() -> (rustls::ServerConfig, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_with_an_exchanged_authority() {
     for protocol in PROTOCOLS {
-        let (server, authority) = certificate();
-        let sink = sink_with(|options| options.tls = Some(Arc::new(server))).await;
+        let authority = Authority::new();
+        let files = TlsDirectory::new(&authority, &authority);
+        let sink = sink_with(|options| options.tls = Some(files.for_collector(false))).await;
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), certificate().1).unwrap();
-        let tls = TlsConfig { insecure: false, ca_file: Some(file.path().to_owned()) };
+        std::fs::write(file.path(), Authority::new().pem).unwrap();
+        let authorities = Some(Source::File(file.path().to_owned()));
+        let tls = TlsConfig { authorities, ..TlsConfig::default() };
         let endpoint = "https://localhost:4317".to_owned();
         let config = ExporterConfig { tls, endpoint, ..config(protocol) };
         let exporter = Exporter::start(&config, &Names::of([address(&sink, protocol)]));
@@ -631,7 +615,7 @@ async fn tls_with_an_exchanged_authority() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(sink.report().requests, 0);
-        std::fs::write(file.path(), authority).unwrap();
+        std::fs::write(file.path(), &authority.pem).unwrap();
         exporter.all_acknowledged(3).await;
         assert_eq!(taken(&sink).len(), 3);
     }

@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::ffi::OsStrExt, os::unix::fs::symlink};
 
-use crate::node::{Node, append, cri, wait_until};
+use crate::{
+    node::{Node, append, cri, wait_until},
+    program::Setup,
+};
 
 /// Scenario: rows 12 to 14 and the security list. Empty files, NUL, CR LF, invalid UTF-8, malformed
 /// CRI, empty lines, a line of 16 MiB, symbolic links, a FIFO, a device's name, odd names.
@@ -67,6 +70,55 @@ fn every_line_is_accounted_for() {
     assert_eq!(metrics.malformed_lines.get(), 3);
     assert_eq!(metrics.invalid_utf8_bodies.get(), 1);
     assert_eq!(metrics.refused_files.get(), 2);
+}
+
+/// Scenario: row 13. Bodies that are no UTF-8, each in its own way, with NUL and CR among them,
+/// alternate with good ones in one batch; a character is cut in two by the runtime's fragments. Over
+/// both protocols.
+/// Guarantees: a stock decoder takes the message. Each body is as it was written: bad ones come as
+/// bytes and are counted, good ones and the joined one as text.
+#[test]
+fn invalid_utf8_harms_no_neighbour() {
+    let bad: [&[u8]; 8] = [
+        b"\xff",
+        b"nul \0 \xfe",
+        b"\xc3\r",
+        b"continuation \x80 alone",
+        b"overlong \xc0\xaf",
+        b"surrogate \xed\xa0\x80",
+        b"too far \xf4\x90\x80\x80",
+        b"torn \xe2\x82",
+    ];
+    for grpc in [false, true] {
+        let node = Node::new();
+        let config = Setup { grpc, ..Setup::default() }.write(&node);
+        let mut text = Vec::new();
+        for body in bad {
+            text.extend_from_slice(cri("good \u{20ac} nul \0 cr\r").as_bytes());
+            text.extend_from_slice(&[b"2026-01-02T03:04:05Z stdout F ", body, b"\n"].concat());
+        }
+        let euro = "\u{20ac}".as_bytes();
+        for (tag, part) in [(&b"P"[..], &euro[..1]), (b"F", &euro[1..])] {
+            text.extend_from_slice(
+                &[b"2026-01-02T03:04:05Z stderr ", tag, b" ", part, b"\n"].concat(),
+            );
+        }
+        append(&node.container("a").join("0.log"), &text);
+        let agent = node.start_yaml(&fs::read_to_string(config).unwrap());
+        let records = node.wait_records(2 * bad.len() + 1);
+        for (pair, body) in records.chunks(2).zip(bad) {
+            assert_eq!(
+                (pair[0].text().as_str(), pair[0].body_is_text),
+                ("good \u{20ac} nul \0 cr\r", true)
+            );
+            assert_eq!((&pair[1].body[..], pair[1].body_is_text), (body, false));
+        }
+        let joined = records.last().unwrap();
+        assert_eq!((&joined.body[..], joined.body_is_text), (euro, true));
+        assert_eq!(node.collector.report().invalid_utf8, 0, "a string that is none");
+        let (_, metrics) = agent.stop();
+        assert_eq!(metrics.invalid_utf8_bodies.get(), bad.len() as u64);
+    }
 }
 
 /// Scenario: an application writes 10,000 times to a file that is being read, then pauses for

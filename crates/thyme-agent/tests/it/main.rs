@@ -2,13 +2,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end where its own set-up fails")]
 
+mod authority;
+mod kubelet;
+mod namespace;
 mod node;
+mod program;
+mod stage;
 
 mod allocations;
 mod backpressure;
+mod bomb;
 mod cli;
+mod crash;
+mod credentials;
 mod export;
 mod hostile;
 mod identity;
 mod rotation;
+mod secrecy;
+mod shortage;
 mod spool;
+mod stuck;

@@ -1,6 +1,6 @@
 //! Files that rotate, vanish and are compressed while they are read.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use nop_collector::Fault;
 
@@ -194,6 +194,47 @@ fn short_lived_pods_are_read() {
     }
     assert_eq!(node.wait_records(200).len(), 200);
     agent.stop();
+}
+
+/// Whether this process, and so the agent in it, has the file open.
+fn is_open(path: &Path) -> bool {
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+    let mut open = descriptors.filter_map(|one| fs::read_link(one.unwrap().path()).ok());
+    open.any(|link| link == path)
+}
+
+/// Scenario: row 33. Pods live for 50 ms, write at their beginning and at their end, and are deleted
+/// as soon as somebody has their file open, read or not. No scan comes within the test.
+/// Guarantees: a watch finds each of them, and every line comes.
+#[test]
+fn a_pod_of_fifty_milliseconds_is_read() {
+    const PODS: usize = 40;
+    let node = Node::new();
+    append(&node.container("first").join("0.log"), cri("first"));
+    let agent = node.start_yaml(
+        &node
+            .yaml("compression: zstd", "workers: 1")
+            .replace("scan_interval: 1s", "scan_interval: 1h"),
+    );
+    // The root is watched from here on.
+    node.wait_records(1);
+    for number in 0..PODS {
+        let container = node.container(&format!("p{number}"));
+        let live = fs::canonicalize(&container).unwrap().join("0.log");
+        append(&live, lines(0..5));
+        // The pod's life.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        append(&live, lines(5..10));
+        wait_until("the file is open", || is_open(&live));
+        fs::remove_dir_all(container.parent().unwrap()).unwrap();
+    }
+    let mut found = bodies(&node.wait_records(10 * PODS));
+    found.sort();
+    let mut expected: Vec<_> = (0..PODS).flat_map(|_| numbered(0..10)).collect();
+    expected.sort();
+    assert!(found == expected, "not each line once");
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
 }
 
 /// Scenario: row 10. A container ends after a fragment, and after a line without its newline.

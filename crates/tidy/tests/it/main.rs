@@ -98,3 +98,18 @@ fn linked_files_exist() {
         .collect();
     assert_none(&findings);
 }
+
+/// Scenario: the table of failures in docs/reliability.md, which has a row for each of the 37.
+/// Guarantees: each row that is not open names tests, and all of them exist.
+#[test]
+fn failures_have_tests() {
+    let root = workspace::root();
+    let path = "docs/reliability.md";
+    let text = workspace::read(&root.join(path));
+    let functions = workspace::rust_files(&root)
+        .iter()
+        .flat_map(Source::functions)
+        .map(|function| function.name)
+        .collect();
+    assert_none(&documents::failures_have_tests(path, &text, 37, &functions));
+}
