@@ -24,7 +24,7 @@ use crate::{
 const CALM_TURNS_MAX: u32 = 20_000;
 
 /// Share of the lines of a run that may be missing with an excuse, in percent.
-const EXCUSED_PERCENT_MAX: usize = 95;
+const EXCUSED_PERCENT_MAX: usize = 98;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -116,6 +116,8 @@ pub(super) struct Truth {
     synced: Vec<usize>,
     /// The last line that was sent for the first time, by container and stream.
     sent_last: HashMap<(usize, usize), usize>,
+    /// Lines of checkpoints of earlier lives that no sync has followed.
+    kept_unsynced: Vec<usize>,
     /// Lines that the spool held when the agent ended last.
     pub(super) in_spool: BTreeSet<usize>,
     /// What is in the checkpoints of this life of the agent may be withdrawn.
@@ -347,6 +349,7 @@ impl Truth {
         self.saved.append(&mut self.published);
         if is_synced {
             self.synced.append(&mut self.saved);
+            self.kept_unsynced.clear();
         }
     }
 
@@ -355,7 +358,13 @@ impl Truth {
     pub(super) fn life_ended(&mut self, power: bool, used_spool: bool) {
         let mut kept = std::mem::take(&mut self.synced);
         let saved = std::mem::take(&mut self.saved);
-        if !power {
+        if power {
+            // The disk goes back to what was synced last.
+            for line in std::mem::take(&mut self.kept_unsynced) {
+                self.lines[line].is_kept = false;
+            }
+        } else {
+            self.kept_unsynced.extend(&saved);
             kept.extend(saved);
         }
         if used_spool || std::mem::take(&mut self.distrusts_checkpoints) {

@@ -350,17 +350,19 @@ impl Worker {
 
 /// Remembers how far a file was read, and its head as long as that grows.
 fn advance(file: &mut TailedFile, consumed: &[u8]) {
-    if !file.head.is_complete() && file.offset <= u64::from(file.head.bytes) {
-        if file.offset == 0 {
-            let head = Head::of(consumed);
-            if head.bytes > file.head.bytes {
-                file.head = head;
-            }
-        } else if let Some(Source::Plain(open)) = &file.source
-            && let Ok(head) = Head::read(&**open, HEAD_BYTES_MAX)
-        {
+    let is_plain = matches!(file.source, Some(Source::Plain(_)));
+    if file.offset == 0 {
+        // What a plain file began with when it was opened may have been truncated since.
+        let head = Head::of(consumed);
+        if is_plain || head.bytes > file.head.bytes {
             file.head = head;
         }
+    } else if !file.head.is_complete()
+        && file.offset <= u64::from(file.head.bytes)
+        && let Some(Source::Plain(open)) = &file.source
+        && let Ok(head) = Head::read(&**open, HEAD_BYTES_MAX)
+    {
+        file.head = head;
     }
     file.offset += consumed.len() as u64;
     file.end_since = None;
