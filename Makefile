@@ -51,8 +51,8 @@ test: ## Build and test everything that needs neither root nor network
 # The tests' profile keeps its assertions; optimised, a run takes a fraction of the time.
 .PHONY: simulate
 simulate: ## Simulate the agent's core with SEEDS=2000 seeds, or with SEED=n alone; TRACE=1 shows all that happens
-	@SEEDS=$${SEEDS:-2000} CARGO_PROFILE_DEV_OPT_LEVEL=1 exec $(CARGO) test --quiet -p thyme-agent --lib \
-		simulation::seeds_keep_the_promises -- --exact
+	@# The whole workspace is named, so that what `make test` has built is used.
+	@SEEDS=$${SEEDS:-2000} exec $(CARGO) test --quiet --workspace --lib simulation::seeds_keep_the_promises
 
 .PHONY: lint
 lint: ## Check formatting, lints and documentation

@@ -85,5 +85,11 @@ fn oracle(encoding: Encoding, wire: &[u8], bytes_max: usize) -> Option<Vec<u8>> 
         Encoding::Zstd => zstd::stream::Decoder::new(wire)
             .and_then(|decoder| decoder.take(take).read_to_end(&mut plain)),
     };
-    read.is_ok().then_some(plain)
+    if read.is_ok() {
+        return Some(plain);
+    }
+    // libzstd takes some frames in one piece that it refuses piece by piece, such as those with a run
+    // that is longer than a block may be; the collector uses whichever way the size allows.
+    let is_zstd = encoding == Encoding::Zstd;
+    is_zstd.then(|| zstd::bulk::decompress(wire, bytes_max).ok()).flatten()
 }

@@ -381,6 +381,10 @@ impl Spool {
             self.waiting.push_front(lost.waiting);
         }
         if self.written.is_empty() {
+            if self.waiting.is_empty() {
+                // What found no room has another place by now: the next request finds out anew.
+                self.status.is_full.store(false, Ordering::Relaxed);
+            }
             return;
         }
         if let Err(error) = self.store.sync() {
@@ -570,10 +574,7 @@ impl Spool {
             AppendError::Full => io::Error::from(io::ErrorKind::QuotaExceeded),
             AppendError::Disk(error) => error,
         };
-        let is_new = !self.status.is_full.swap(true, Ordering::Relaxed);
-        if is_new {
-            self.complained_at = None;
-        }
+        self.status.is_full.store(true, Ordering::Relaxed);
         self.complain(
             now,
             &error,

@@ -486,9 +486,14 @@ fn what_a_stage_would_refuse_is_refused_with_its_line() {
         assert!(found.starts_with("agent.yaml:3: receivers::filelog::include[0]: "), "{found}");
         assert!(found.contains(pattern), "{found}");
     }
-    for endpoint in ["a:b@collector:4317", "co[ll]ector:4317", "collector:0"] {
+    for (endpoint, why) in [
+        ("a:b@collector:4317", "credentials"),
+        ("co[ll]ector:4317", "expected"),
+        ("collector:0", "expected"),
+    ] {
         let found = problems("endpoint: collector:4317", &format!("endpoint: '{endpoint}'"));
-        assert!(found.starts_with("agent.yaml:6: exporters::otlp::endpoint: expected"), "{found}");
+        let begins = format!("agent.yaml:6: exporters::otlp::endpoint: {why}");
+        assert!(found.starts_with(&begins), "{found}");
     }
 }
 

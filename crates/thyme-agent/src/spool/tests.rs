@@ -412,6 +412,9 @@ fn a_full_disk_wedges_nothing() {
         request.body.concat()
     };
     assert_eq!(passed_on(&mut rig), vec![2; 100]);
+    rig.spool.retry_at = None;
+    rig.step();
+    assert!(!rig.link.status.is_full(), "nobody would ever find out that there is room");
 
     *disk.room.lock().unwrap() = None;
     disk.sync_fails.store(true, Ordering::Relaxed);
