@@ -40,11 +40,8 @@ pub(super) struct Agent {
 impl Agent {
     /// Starts with what the disk has; fails when it can't be read.
     pub(super) fn start(shared: &Shared) -> Result<Self, String> {
-        let config = {
-            let mut world = shared.lock();
-            world.generation += 1;
-            Arc::clone(&world.plan.config)
-        };
+        shared.lock().generation += 1;
+        let config = Arc::clone(&shared.lock().plan.config);
         let clock: SharedClock = Arc::new(shared.clone());
         let metrics = Arc::new(Metrics::default());
         let network = Arc::new(SimulatedNetwork(shared.clone()));
@@ -58,20 +55,18 @@ impl Agent {
         let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
         let (publisher, _, table) =
             Table::new(state, resumed, Arc::clone(&clock), Arc::clone(&metrics));
-        let spool = config.exporter.queue.storage.is_some().then(|| {
-            let start = SpoolStart {
-                disk,
-                bytes_max: config.thyme.spool_bytes_max as u64,
-                requests: requests.clone(),
-                clock: Arc::clone(&clock),
-                metrics: Arc::clone(&metrics),
-            };
-            Spool::open(start, config.thyme.workers)
-        });
+        let start = SpoolStart {
+            disk,
+            bytes_max: config.thyme.spool_bytes_max as u64,
+            requests: requests.clone(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+        };
+        let has_spool = config.exporter.queue.storage.is_some();
+        let spool = has_spool.then(|| Spool::open(start, config.thyme.workers));
         let (spool, mut links) = spool.transpose().map_err(|error| error.to_string())?.unzip();
         let spool_messages = links.as_ref().map(|links: &Vec<SpoolLink>| links[0].messages.clone());
-        let mut workers = Vec::new();
-        let mut handles = Vec::new();
+        let (mut workers, mut handles) = (Vec::new(), Vec::new());
         for _ in 0..config.thyme.workers {
             let (messages, inbox) = unbounded();
             let channels = WorkerChannels {
@@ -81,16 +76,7 @@ impl Agent {
                 checkpoints: Some(publisher.clone()),
             };
             let state = Arc::new(WorkerState::new(Clock::now(shared)));
-            let worker = Worker::new(
-                WorkerConfig::new(&config),
-                channels,
-                Arc::clone(&keys),
-                Arc::clone(&state),
-                Arc::clone(&metrics),
-                Arc::clone(&clock),
-                false,
-            );
-            workers.push(Some(worker.expect("the compressor has memory")));
+            workers.push(Some(new_worker(shared, channels, &keys, &state, &metrics)));
             handles.push(WorkerHandle { messages, state });
         }
         let discovery = Discovery::new(DiscoveryStart {
@@ -273,4 +259,18 @@ impl Agent {
             self.shared.lock().truth.fail(what);
         }
     }
+}
+
+fn new_worker(
+    shared: &Shared,
+    channels: WorkerChannels,
+    keys: &Arc<KeySource>,
+    state: &Arc<WorkerState>,
+    metrics: &Arc<Metrics>,
+) -> Worker {
+    let config = WorkerConfig::new(&shared.lock().plan.config);
+    let clock = Arc::new(shared.clone());
+    let (keys, state, metrics) = (Arc::clone(keys), Arc::clone(state), Arc::clone(metrics));
+    Worker::new(config, channels, keys, state, metrics, clock, false)
+        .expect("the compressor has memory")
 }
