@@ -25,7 +25,7 @@ use std::{
     time::Instant,
 };
 
-use self::run::{Report, run};
+use self::run::{Report, run, run_outage};
 
 /// Seeds of a run of the tests, unless `SEEDS` says otherwise.
 const SEEDS_DEFAULT: u64 = 200;
@@ -150,6 +150,18 @@ fn seeds_keep_the_promises() {
     }
     let Report { lines, excused, .. } = total.report;
     assert!(excused * 10 <= lines || total.runs < 100, "{excused} of {lines} lines were excused");
+}
+
+/// Scenario: row 20. The sink can't be reached for an hour, while the kubelet rotates, compresses and
+/// deletes many times more than its files hold; then it is back.
+/// Guarantees: every line arrives once; memory stays within the budgets and the spool within its own.
+#[test]
+fn an_hour_without_a_sink_loses_nothing() {
+    let (report, peak) = run_outage(1).unwrap();
+    assert_eq!((report.excused, report.duplicates), (0, 0), "{report:?}");
+    assert!(peak.memory_bytes < 60_000, "{peak:?}");
+    assert!(peak.spool_bytes > 0 && peak.spool_bytes <= 64 << 20, "{peak:?}");
+    assert!(peak.written_bytes > 1 << 20, "{peak:?}");
 }
 
 /// Scenario: some seeds run twice.

@@ -215,6 +215,13 @@ impl Agent {
         self.discovery.is_none()
     }
 
+    /// Bytes of files that are in memory, and bytes of the spool on disk.
+    pub(super) fn held_bytes(&self) -> (i64, u64) {
+        let metrics = &self.metrics;
+        let held = [&metrics.queued_partial, &metrics.queued_batch, &metrics.queued_request];
+        (held.iter().map(|queued| queued.get().1).sum(), metrics.spool_bytes.get())
+    }
+
     /// Where things are.
     pub(super) fn summary(&self) -> String {
         let metrics = &self.metrics;

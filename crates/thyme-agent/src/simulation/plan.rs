@@ -65,6 +65,8 @@ pub(super) struct Plan {
     pub(super) moods: Vec<Mood>,
     /// Longest state, in milliseconds.
     pub(super) mood_ms_max: u64,
+    /// How often the sink takes a request whatever its state is.
+    pub(super) exception_odds: u64,
     /// The sink takes no larger message.
     pub(super) sink_bytes_max: Option<usize>,
     pub(super) reject_odds: u64,
@@ -89,6 +91,41 @@ impl Plan {
             queue.queue_size,
             self.moods
         )
+    }
+
+    /// The sink can't be reached for an hour, and nothing else goes wrong: containers write and the
+    /// kubelet rotates, compresses and deletes.
+    pub(super) fn outage(chance: &mut Chance) -> Self {
+        let mut plan = Self::draw(chance);
+        let config = Arc::make_mut(&mut plan.config);
+        config.thyme.request_bytes_max = 3_000;
+        config.thyme.in_flight_bytes_max = 30_000;
+        config.thyme.partial_bytes_max = 5_000;
+        config.thyme.container_log_max_files = 5;
+        config.exporter.queue.storage = Some("file_storage".to_owned());
+        Self {
+            pods_max: 2,
+            rotate_weight: 4,
+            pod_weight: 0,
+            restart_weight: 0,
+            truncate_weight: 0,
+            files_max: 5,
+            compresses: true,
+            tree_fault_odds: 0,
+            race_odds: 0,
+            disk_fault_odds: 0,
+            disk_bytes_max: None,
+            kill_odds: 0,
+            power_odds: 0,
+            stop_odds: 0,
+            moods: vec![Mood::Unreachable],
+            mood_ms_max: 1_000,
+            exception_odds: 0,
+            sink_bytes_max: None,
+            reject_odds: 0,
+            partial_success_odds: 0,
+            ..plan
+        }
     }
 
     pub(super) fn draw(chance: &mut Chance) -> Self {
@@ -141,6 +178,7 @@ impl Plan {
             stop_odds,
             moods,
             mood_ms_max: chance.pick(&[300, 3_000, 30_000, 180_000]),
+            exception_odds: 5,
             sink_bytes_max,
             reject_odds,
             partial_success_odds,

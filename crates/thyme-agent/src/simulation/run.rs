@@ -1,6 +1,6 @@
 //! One run: faults for a while, then calm, then the reckoning.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{
     agent::Agent,
@@ -9,6 +9,7 @@ use super::{
     kubelet,
     plan::Plan,
     tree::Content,
+    truth::Piece,
     world::{Shared, World},
 };
 use crate::{
@@ -61,18 +62,51 @@ pub(super) fn run_plan(plan: Plan, chance: Chance) -> Result<Report, String> {
     }
     run.calm_down()?;
     run.stop_and_start()?;
+    let report = run.report();
     let world = run.shared.lock();
-    let report = Report {
-        lines: world.truth.lines.len() as u64,
-        excused: world.truth.excused() as u64,
-        duplicates: world.truth.duplicates,
-        lives: world.generation.into(),
-        digest: world.now ^ world.truth.records.rotate_left(32) ^ world.kubelet.written_bytes,
-    };
     if world.truth.excused() * 100 > world.truth.lines.len() * EXCUSED_PERCENT_MAX + 1_000 {
         return Err(format!("{} of {} lines were excused", report.excused, report.lines));
     }
     Ok(report)
+}
+
+/// What an hour's outage held at most.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Peak {
+    /// Bytes of files in memory.
+    pub(super) memory_bytes: i64,
+    /// Bytes on disk.
+    pub(super) spool_bytes: u64,
+    /// Log bytes written meanwhile.
+    pub(super) written_bytes: u64,
+}
+
+/// The sink is away for an hour, and comes back.
+pub(super) fn run_outage(seed: u64) -> Result<(Report, Peak), String> {
+    const HOUR_NANOS: u64 = 3_600_000_000_000;
+    let mut chance = Chance::new(seed);
+    let plan = Plan::outage(&mut chance);
+    let mut run = Run { shared: Shared::new(plan, chance), agent: None };
+    run.shared.lock().begin();
+    run.start();
+    let mut peak = Peak::default();
+    while run.shared.lock().now < HOUR_NANOS {
+        {
+            let mut world = run.shared.lock();
+            kubelet::act(&mut world);
+            peak.written_bytes = world.kubelet.written_bytes;
+        }
+        run.calm_turn(Duration::from_millis(500))?;
+        if let Some(agent) = &run.agent {
+            let (memory_bytes, spool_bytes) = agent.held_bytes();
+            peak.memory_bytes = peak.memory_bytes.max(memory_bytes);
+            peak.spool_bytes = peak.spool_bytes.max(spool_bytes);
+        }
+    }
+    run.calm_down()?;
+    run.stop_and_start()?;
+    let report = run.report();
+    Ok((report, peak))
 }
 
 impl World {
@@ -80,6 +114,10 @@ impl World {
         self.make_directory("/var/log");
         self.make_directory(super::plan::ROOT);
         self.disk.bytes_max = self.plan.disk_bytes_max;
+        if self.plan.truncate_weight > 0 {
+            // An open line may be older than the truncation that it outlives.
+            self.truth.forget_order();
+        }
     }
 
     /// How long the next turn takes.
@@ -93,6 +131,17 @@ impl World {
 }
 
 impl Run {
+    fn report(&self) -> Report {
+        let world = self.shared.lock();
+        Report {
+            lines: world.truth.lines.len() as u64,
+            excused: world.truth.excused() as u64,
+            duplicates: world.truth.duplicates,
+            lives: world.generation.into(),
+            digest: world.now ^ world.truth.records.rotate_left(32) ^ world.kubelet.written_bytes,
+        }
+    }
+
     fn one_in(&self, times: u64) -> bool {
         self.shared.lock().chance.one_in(times)
     }
@@ -176,8 +225,10 @@ impl Run {
             }
             world.truth.life_ended(power, used_spool);
         }
-        let kept = kept_lines(&self.shared);
-        self.shared.lock().agent_ended(&kept);
+        let (all, to_be_sent) = pieces_in_spool(&self.shared);
+        let mut world = self.shared.lock();
+        world.truth.spool_holds(&all, &to_be_sent);
+        world.agent_ended();
     }
 
     fn check(&self) -> Result<(), String> {
@@ -265,12 +316,12 @@ impl Run {
     }
 }
 
-/// The lines that the spool would send after the next start.
-fn kept_lines(shared: &Shared) -> BTreeSet<usize> {
+/// What the spool's segments hold: all of it, and what it would send after the next start.
+fn pieces_in_spool(shared: &Shared) -> (Vec<Piece>, Vec<Piece>) {
     let faults = std::mem::take(&mut shared.lock().faults);
     let disk = SimulatedDisk(shared.clone());
     let done = read_cursor(&disk);
-    let mut lines = BTreeSet::new();
+    let (mut all, mut to_be_sent) = (Vec::new(), Vec::new());
     for name in disk.names("spool").expect("no faults") {
         let file = disk.open(&format!("spool/{name}")).expect("no faults");
         let (length, mut at) = (file.length().expect("no faults"), 0);
@@ -278,11 +329,14 @@ fn kept_lines(shared: &Shared) -> BTreeSet<usize> {
             match segment::look(&*file, at, length).expect("no faults") {
                 Found::Record(header) => {
                     let body = segment::read_body(&*file, at, &header).expect("no faults");
-                    let is_done = done.skip(header.id) > header.id;
-                    if let Some(body) = body.filter(|_| !is_done) {
+                    if let Some(body) = body {
                         let bytes = header.uncompressed_bytes as usize;
                         let message = message_of_kept(body, header.compression, bytes);
-                        lines.extend(shared.lock().lines_of(&message));
+                        let pieces = shared.lock().pieces_of(&message);
+                        if done.skip(header.id) == header.id {
+                            to_be_sent.extend(&pieces);
+                        }
+                        all.extend(pieces);
                     }
                     at += header.record_bytes();
                 }
@@ -292,5 +346,5 @@ fn kept_lines(shared: &Shared) -> BTreeSet<usize> {
         }
     }
     shared.lock().faults = faults;
-    lines
+    (all, to_be_sent)
 }

@@ -93,9 +93,9 @@ impl World {
         }
     }
 
-    /// The lines of a message.
-    pub(super) fn lines_of(&mut self, message: &[u8]) -> Vec<usize> {
-        lines_of(&self.read_message(message, false))
+    /// What a message consists of.
+    pub(super) fn pieces_of(&mut self, message: &[u8]) -> Vec<Piece> {
+        self.read_message(message, false).into_iter().flatten().collect()
     }
 
     fn read_record(
@@ -174,7 +174,7 @@ impl World {
             return (Answer::Accepted { rejected_records }, soon);
         }
         let first = records.iter().flatten().next().copied();
-        let is_bad = mood != Mood::Good && !self.chance.one_in(5);
+        let is_bad = mood != Mood::Good && !self.chance.one_in(self.plan.exception_odds);
         if is_bad && let Some(answer) = self.bad_answer(mood, first, records) {
             return answer;
         }

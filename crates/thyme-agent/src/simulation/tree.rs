@@ -2,7 +2,7 @@
 //! on while they are held open. What the kubelet does with it stands in `kubelet`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ffi::OsString,
     io,
     path::Path,
@@ -234,22 +234,18 @@ impl World {
         if self.is_up && was_opened {
             return;
         }
-        let kept = &self.truth.in_spool.clone();
-        for (_, line) in
-            self.tree.contents[content].lines.iter().filter(|one| !kept.contains(&one.1))
-        {
-            self.truth.excuse(*line);
+        for (_, line) in &self.tree.contents[content].lines {
+            self.truth.excuse_unless_in_spool(*line);
         }
     }
 
     /// The agent has ended: what has no name any more nobody can read, but the spool may have kept
     /// it.
-    pub(super) fn agent_ended(&mut self, kept: &BTreeSet<usize>) {
+    pub(super) fn agent_ended(&mut self) {
         self.is_up = false;
-        self.truth.in_spool.clone_from(kept);
         for content in self.tree.contents.iter().filter(|content| content.names == 0) {
-            for (_, line) in content.lines.iter().filter(|(_, line)| !kept.contains(line)) {
-                self.truth.excuse(*line);
+            for (_, line) in &content.lines {
+                self.truth.excuse_unless_in_spool(*line);
             }
         }
     }

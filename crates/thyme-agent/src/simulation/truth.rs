@@ -3,7 +3,7 @@
 //! Every body says which line it belongs to and where in it, so that any piece of it that arrives
 //! is recognised without knowing how the agent cut or joined lines.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 
@@ -119,7 +119,11 @@ pub(super) struct Truth {
     /// Lines of checkpoints of earlier lives that no sync has followed.
     kept_unsynced: Vec<usize>,
     /// Lines that the spool held when the agent ended last.
-    pub(super) in_spool: BTreeSet<usize>,
+    in_spool: BTreeSet<usize>,
+    /// Those of them that it would send, as far as they have not arrived.
+    will_be_sent: BTreeSet<usize>,
+    /// Whether a life of the agent has ended.
+    has_restarted: bool,
     /// What is in the checkpoints of this life of the agent may be withdrawn.
     distrusts_checkpoints: bool,
     /// Whether the order is not promised.
@@ -250,7 +254,7 @@ impl Truth {
                 self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
             let next = &self.lines[line];
             let length = next.body.len().min(rest.len());
-            let may_be_left_out = next.has_arrived() || next.is_excused;
+            let may_be_left_out = next.has_arrived() || next.is_excused || next.is_refused;
             if !may_be_left_out || next.body[..length] == rest[..length] {
                 return Ok(line);
             }
@@ -268,7 +272,9 @@ impl Truth {
         let [is_chunk, is_partial] = is_marked;
         let Some(last) = pieces.last() else { return };
         let line = &self.lines[last.line];
-        let waited = u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
+        // After a restart the rest may have arrived already.
+        let waited = self.has_restarted
+            || u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
         if line.is_partial && !is_chunk && !(is_partial && waited) {
             let written_at = line.written_at;
             self.fail(|| {
@@ -356,6 +362,7 @@ impl Truth {
     /// The agent's life is over; `power` when the disk has lost what wasn't synced.
     /// With `used_spool`, requests may come again although their lines are in a checkpoint.
     pub(super) fn life_ended(&mut self, power: bool, used_spool: bool) {
+        self.has_restarted = true;
         let mut kept = std::mem::take(&mut self.synced);
         let saved = std::mem::take(&mut self.saved);
         if power {
@@ -403,6 +410,26 @@ impl Truth {
     pub(super) fn excuse(&mut self, line: usize) {
         let line = &mut self.lines[line];
         line.is_excused |= !line.has_arrived();
+    }
+
+    /// What the spool holds at the end of a life, and what of that it will send in the next.
+    pub(super) fn spool_holds(&mut self, all: &[Piece], to_be_sent: &[Piece]) {
+        self.in_spool = all.iter().map(|piece| piece.line).collect();
+        let mut seen: BTreeMap<usize, Seen> = BTreeMap::new();
+        for piece in to_be_sent {
+            let arrived = &self.lines[piece.line].arrived;
+            let coming = Coming { generation: 0, is_uncertain: false };
+            seen.entry(piece.line).or_insert_with(|| arrived.clone()).add(piece, coming);
+        }
+        let is_whole = |(line, seen): &(usize, Seen)| seen.is_whole(&self.lines[*line].body);
+        self.will_be_sent = seen.into_iter().filter(is_whole).map(|(line, _)| line).collect();
+    }
+
+    /// The line's file can't be read any more.
+    pub(super) fn excuse_unless_in_spool(&mut self, line: usize) {
+        if !self.will_be_sent.contains(&line) {
+            self.excuse(line);
+        }
     }
 
     /// Lines that have to arrive and have not, so far.

@@ -1,6 +1,8 @@
 //! A group's turn: one read of its oldest unfinished file, parsed into the open batch.
 
-use std::{io, sync::atomic::Ordering, time::Instant};
+use std::{io, ops::Range, sync::atomic::Ordering, time::Instant};
+
+use thyme_core::cri::{CriParser, Stream};
 
 use super::{
     Worker,
@@ -14,7 +16,7 @@ use crate::{
         ROTATION_GRACE, UNTERMINATED_LINE_WAIT,
     },
     metrics::{LossReason, Metrics},
-    parse::{self, Chunk, ParseCounts, Stop, parse_lines, parse_piece},
+    parse::{self, Chunk, Flush, ParseCounts, Stop, parse_lines, parse_piece},
     queue::FileRange,
     tail::{
         identity::{HEAD_BYTES_MAX, Head},
@@ -170,6 +172,7 @@ impl Worker {
 
     /// Reads what is there and parses its complete lines.
     fn read_file(&mut self, number: u32, id: u32) -> Result<Read, EncodeError> {
+        self.end_interrupted_lines(number, id)?;
         let Some(filled) = self.fill(number, id) else { return Ok(Read::Failed) };
         crate::failpoint::hit("file_read");
         let mut at = 0;
@@ -192,6 +195,22 @@ impl Worker {
         crate::failpoint::hit("lines_parsed");
         self.give_back(id, at, filled);
         Ok(if at == 0 { Read::End } else { Read::Taken(at as u64) })
+    }
+
+    /// After a restart, acknowledged bytes are not read again. An open line whose next fragment is
+    /// among them must not go on with a fragment of another line: it leaves without its end.
+    fn end_interrupted_lines(&mut self, number: u32, id: u32) -> Result<(), EncodeError> {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let (Some(group), Some(file)) = (self.groups.get(&number), self.files.get(&id)) else {
+                return Ok(());
+            };
+            let skipped = file.offset..file.acknowledged.skip(file.offset);
+            let is_open = !skipped.is_empty() && group.lines.partials.is_open(stream);
+            if is_open && may_hold_line_of(file, skipped, stream) {
+                self.flush_stream(number, stream, Flush::Ended)?;
+            }
+        }
+        Ok(())
     }
 
     fn line_bytes_max(&self, number: u32) -> usize {
@@ -346,6 +365,25 @@ impl Worker {
         self.begin_anew(id);
         true
     }
+}
+
+/// Whether a line of the stream stands in these bytes of a file, as far as that can be told.
+fn may_hold_line_of(file: &TailedFile, range: Range<u64>, stream: Stream) -> bool {
+    let Some(Source::Plain(open)) = &file.source else { return true };
+    let bytes = range.end - range.start;
+    if bytes > READ_BYTES as u64 {
+        return true;
+    }
+    let mut buffer = vec![0; bytes as usize];
+    if !open.read_at(&mut buffer, range.start).is_ok_and(|read| read as u64 == bytes) {
+        return true;
+    }
+    let mut parser = CriParser::default();
+    // A line that isn't CRI may be docker's, of any stream.
+    buffer
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .any(|line| parser.parse(line).is_none_or(|found| found.stream == stream))
 }
 
 /// Remembers how far a file was read, and its head as long as that grows.

@@ -103,7 +103,7 @@ impl Worker {
         self.flush_stream(number, Stream::Stderr, flush)
     }
 
-    fn flush_stream(
+    pub(super) fn flush_stream(
         &mut self,
         number: u32,
         stream: Stream,
