@@ -320,7 +320,8 @@ impl Truth {
                 let was_in_spool = self.in_spool.contains(&piece.line);
                 let is_excused = |coming: &Coming| {
                     let is_old = coming.generation != generation && !is_kept;
-                    coming.is_uncertain || ((is_old || was_in_spool) && !is_calm)
+                    let is_excused = is_old || was_in_spool || self.distrusts_checkpoints;
+                    coming.is_uncertain || (is_excused && !is_calm)
                 };
                 if let Some(coming) = before.iter().find(|coming| !is_excused(coming)) {
                     self.fail(|| {

@@ -13,7 +13,7 @@ use crate::{
     encode::EncodeError,
     limits::{
         IDLE_AFTER, LINE_HEADER_BYTES, POLL_INTERVAL_MIN, READ_BYTES, READ_BYTES_WANTED,
-        ROTATION_GRACE, UNTERMINATED_LINE_WAIT,
+        ROTATION_GRACE, UNTERMINATED_LINE_WAIT, UNWATCHED_CHECK_INTERVAL,
     },
     metrics::{LossReason, Metrics},
     parse::{self, Chunk, Flush, ParseCounts, Stop, parse_lines, parse_piece},
@@ -68,7 +68,7 @@ impl Worker {
             }
             // The budget is looked at before the next turn.
             Read::Blocked => Ok(Progress::Again),
-            Read::Failed => Ok(self.rest(number, now)),
+            Read::Failed => Ok(self.try_again(number, now)),
         }
     }
 
@@ -155,6 +155,14 @@ impl Worker {
         Progress::Idle
     }
 
+    /// A file could not be read. A group that only rests would not be looked at again before its live
+    /// file grows.
+    fn try_again(&mut self, number: u32, now: Instant) -> Progress {
+        let Some(group) = self.groups.get_mut(&number) else { return Progress::Idle };
+        group.next_poll = now + UNWATCHED_CHECK_INTERVAL;
+        Progress::At(group.next_poll)
+    }
+
     /// The file was read to its end, and nothing more will be written to it.
     fn finish_file(&mut self, number: u32, id: u32, now: Instant) -> Result<(), EncodeError> {
         if !self.take_unterminated(number, id)? {
@@ -165,9 +173,20 @@ impl Worker {
             file.continuation = None;
             self.attention.ending.insert(id);
         }
+        if self.is_successor_finished(number, id) {
+            // What goes on with an open line was acknowledged before a restart.
+            self.flush_open_lines(number)?;
+        }
         crate::failpoint::hit("file_finished");
         self.publish(&[id]);
         Ok(())
+    }
+
+    /// Whether the file after this one needs no reading, as its checkpoint said.
+    fn is_successor_finished(&self, number: u32, id: u32) -> bool {
+        let Some(group) = self.groups.get(&number) else { return false };
+        let next = group.files.iter().skip_while(|other| **other != id).nth(1);
+        next.and_then(|next| self.files.get(next)).is_some_and(|file| file.is_finished())
     }
 
     /// Reads what is there and parses its complete lines.
