@@ -343,6 +343,9 @@ impl LogTree for SimulatedTree {
         let generation = world.generation;
         let node = &mut world.tree.nodes[id];
         node.handles += 1;
+        if node.handles == 1 {
+            node.read_from = 0;
+        }
         let (inode, bytes, content) = (node.inode, node.bytes.len() as u64, node.content);
         if let Some(content) = content {
             world.tree.contents[content].opened_in = Some(generation);
