@@ -302,6 +302,7 @@ impl World {
         let end = node.bytes.len() as u64;
         let content = node.content.expect("live files have a content");
         self.tree.contents[content].lines.push((end, line));
+        self.truth.lines[line].content = Some(content);
         self.kubelet.written_bytes += bytes.len() as u64;
         let path = || {
             format!(

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 
+use super::tree::ContentId;
 use crate::limits::PARTIAL_LINE_WAIT;
 
 /// Length of one block of a body: six digits of its line, five of its place, and a separator.
@@ -68,6 +69,8 @@ pub(super) struct Line {
     pub(super) time_unix_nano: u64,
     /// Whether it was written as the fragment of a longer one.
     pub(super) is_partial: bool,
+    /// Where it stands.
+    pub(super) content: Option<ContentId>,
     /// Next line of its stream.
     pub(super) next: Option<usize>,
     /// When it was written, in nanoseconds of the run.
@@ -179,6 +182,7 @@ impl Truth {
             body,
             time_unix_nano,
             is_partial,
+            content: None,
             next: None,
             written_at,
             was_sent: false,
@@ -238,7 +242,9 @@ impl Truth {
             if rest.is_empty() {
                 return Ok(pieces);
             }
-            if self.has_no_order && let Some(next) = self.block_at(rest, 0) {
+            if self.has_no_order
+                && let Some(next) = self.block_at(rest, 0)
+            {
                 // A file that could not be opened in time leaves a gap.
                 (line, start) = next;
                 continue;
@@ -278,8 +284,8 @@ impl Truth {
         let Some(last) = pieces.last() else { return };
         let line = &self.lines[last.line];
         // After a restart the rest may have arrived already.
-        let waited = self.has_restarted
-            || u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
+        let waited =
+            self.has_restarted || u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
         if line.is_partial && !is_chunk && !(is_partial && waited) {
             let written_at = line.written_at;
             self.fail(|| {
@@ -290,6 +296,11 @@ impl Truth {
                 )
             });
         }
+    }
+
+    /// A file that was rotated and deleted between two looks may be read after its successor.
+    pub(super) fn forget_order_of(&mut self, line: usize) {
+        self.lines[line].was_sent = true;
     }
 
     /// A request leaves the queue: lines do so in order, the first time.
