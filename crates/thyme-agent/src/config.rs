@@ -397,7 +397,7 @@ impl Default for ThymeConfig {
             partial_bytes_max: 16 << 20,
             shutdown_timeout: Duration::from_secs(20),
             open_files_max: 100_000,
-            spool_bytes_max: 8 << 30,
+            spool_bytes_max: 10 << 30,
             deleted_files_bytes_max: 1 << 30,
             container_log_max_files: 5,
             scan_interval: Duration::from_secs(5),

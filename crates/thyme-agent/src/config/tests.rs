@@ -205,7 +205,7 @@ fn defaults_are_the_collectors() {
             partial_bytes_max: 16_777_216,
             shutdown_timeout: 20 * second,
             open_files_max: 100_000,
-            spool_bytes_max: 8 << 30,
+            spool_bytes_max: 10 << 30,
             deleted_files_bytes_max: 1 << 30,
             container_log_max_files: 5,
             scan_interval: 5 * second,
