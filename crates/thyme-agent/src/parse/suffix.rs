@@ -26,7 +26,7 @@ pub const CHUNK_OFFSET_ATTRIBUTE: &str = "thyme.chunk.offset";
 pub const PARTIAL_ATTRIBUTE: &str = "thyme.partial";
 
 /// Room for marks that few records carry: a chunk's offset (35 bytes), a missing end (21), a longer
-/// identity (9), and tags of [`TAGS_BYTES_MAX`] bytes, none of them UTF-8, which become three each.
+/// identity (9), and tags of `TAGS_BYTES_MAX` bytes, none of them UTF-8, which become three each.
 pub const MARKS_BYTES_MAX: usize = 72 + 3 * TAGS_BYTES_MAX;
 
 /// Tags of a CRI line longer than this are cut in `logtag`.
