@@ -52,6 +52,9 @@ pub const ROTATION_GRACE: Duration = Duration::from_millis(30);
 /// How long a finished file is kept open, in case its writer was late.
 pub const LINGER_TIME: Duration = Duration::from_secs(5);
 
+/// Files of a group that are read and gone, and remembered because one before them is not done.
+pub const GAPS_MAX: usize = 32;
+
 /// How often a worker looks after what isn't urgent: partial lines, lingering files, idle ones.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_millis(250);
 

@@ -505,8 +505,13 @@ impl Spool {
     fn read_next(&mut self, now: Instant) -> Option<Request> {
         loop {
             match self.store.read_next() {
-                Ok(None) => return None,
-                Ok(Some(Entry::Whole(header, _))) if self.copy_ids.contains_key(&header.id) => {}
+                Ok(None) => {
+                    self.read_failures = 0;
+                    return None;
+                }
+                Ok(Some(Entry::Whole(header, _))) if self.copy_ids.contains_key(&header.id) => {
+                    self.read_failures = 0;
+                }
                 Ok(Some(Entry::Whole(header, body))) => {
                     self.read_failures = 0;
                     return Some(self.request(&header, body));

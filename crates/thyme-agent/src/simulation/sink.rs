@@ -242,12 +242,6 @@ impl Network for SimulatedNetwork {
         let records = world.read_message(message, false);
         world.note(|| format!("lines {:?} leave the queue", lines_of(&records)));
         for record in records {
-            for piece in &record {
-                let content = world.truth.lines[piece.line].content;
-                if content.is_some_and(|content| world.tree.contents[content].names == 0) {
-                    world.truth.forget_order_of(piece.line);
-                }
-            }
             world.truth.sent_first(&record);
         }
     }

@@ -257,15 +257,16 @@ impl Truth {
         }
     }
 
-    /// The line that goes on with a fragment. After a restart what has arrived is not read again, and
-    /// what was truncated can't be read: such a line may be left out.
+    /// The line that goes on with a fragment. What nobody could read, because its file was truncated,
+    /// or came and went while no agent ran, leaves a gap that nobody can know of; and what the sink
+    /// refused may be the middle of what it took.
     fn next_fragment(&self, mut line: usize, rest: &[u8]) -> Result<usize, String> {
         loop {
             line =
                 self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
             let next = &self.lines[line];
             let length = next.body.len().min(rest.len());
-            let may_be_left_out = next.has_arrived() || next.is_excused || next.is_refused;
+            let may_be_left_out = next.is_excused || next.is_refused;
             if !may_be_left_out || next.body[..length] == rest[..length] {
                 return Ok(line);
             }
@@ -296,11 +297,6 @@ impl Truth {
                 )
             });
         }
-    }
-
-    /// A file that was rotated and deleted between two looks may be read after its successor.
-    pub(super) fn forget_order_of(&mut self, line: usize) {
-        self.lines[line].was_sent = true;
     }
 
     /// A request leaves the queue: lines do so in order, the first time.

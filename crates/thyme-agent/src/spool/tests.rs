@@ -460,6 +460,27 @@ fn an_unreadable_segment_does_not_wedge() {
     assert_eq!(rig.accept_all(), [b"two".to_vec()]);
 }
 
+/// Scenario: the disk fails to be read now and then, as often as makes a segment unreadable in all,
+/// and works in between, while there is nothing to be read.
+/// Guarantees: failures count in a row only: nothing becomes a dead letter.
+#[test]
+fn failures_that_pass_cost_no_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.keep(1, b"one");
+    assert_eq!(rig.accept_all(), [b"one".to_vec()]);
+    rig.secure(2, b"copy");
+    for fails in [true, false].repeat(SPOOL_READ_FAILURES_MAX as usize) {
+        disk.read_fails.store(fails, Ordering::Relaxed);
+        rig.spool.read_at = None;
+        rig.step();
+    }
+    rig.keep(3, b"three");
+    assert_eq!(rig.accept_all(), [b"three".to_vec()]);
+    assert_eq!(rig.metrics.spool_damaged_requests.get(), 0);
+}
+
 /// Scenario: many requests, more than a segment holds, settled in another order than kept.
 /// Guarantees: segments go as soon as all of theirs are settled; the budget counts what is there.
 #[test]

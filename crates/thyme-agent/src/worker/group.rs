@@ -2,7 +2,7 @@
 //! lines need.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -41,6 +41,9 @@ pub(super) struct TailedFile {
     /// Where the next read begins: the start of a line, or the middle of a split one.
     pub(super) offset: u64,
     pub(super) acknowledged: Acknowledged,
+    /// Bytes from here to `offset` were acknowledged before a restart, and are not read again; the
+    /// same as `offset` once it is known what that means for open lines.
+    pub(super) skipped_from: u64,
     /// Set while the line at `offset` has left in part.
     pub(super) continuation: Option<Continuation>,
     /// Whether its directory shows it, plain or compressed.
@@ -51,6 +54,9 @@ pub(super) struct TailedFile {
     pub(super) end_since: Option<Instant>,
     /// When it was read to its end and its successor was turned to.
     pub(super) finished_at: Option<Instant>,
+    /// It vanished while no agent ran: it only says that what stands before it does not go on in
+    /// what stands behind.
+    pub(super) is_gap: bool,
     /// What its records carry; `None` until one is to.
     pub(super) uid: Option<FileUid>,
     /// What they carried before it was truncated, until `uid` is there again.
@@ -174,9 +180,25 @@ impl Group {
     }
 }
 
-/// Order of reading: rotated files by their time, the live file last.
-pub(super) fn reading_order(name: &OsStr) -> (bool, OsString) {
-    let rotated_at =
-        LogName::parse(name).and_then(|parsed| parsed.rotated_at.map(ToOwned::to_owned));
-    (rotated_at.is_none(), rotated_at.unwrap_or_default())
+/// When a file was rotated, by its name; `None` of a live one.
+fn rotated_at(name: &OsStr) -> Option<&OsStr> {
+    LogName::parse(name).and_then(|parsed| parsed.rotated_at)
+}
+
+/// Where a file comes in the order of reading, among the files of its group that are known: rotated
+/// files by their time, the live file last.
+///
+/// One that was live and is in its directory no more was rotated and removed between two looks.
+/// Whatever is found after it is younger, although its own name does not say when it was rotated.
+pub(super) fn reading_place<'a>(
+    name: &OsStr,
+    known: impl DoubleEndedIterator<Item = &'a TailedFile> + ExactSizeIterator,
+) -> usize {
+    let count = known.len();
+    let Some(rotated) = rotated_at(name) else { return count };
+    let is_younger = |file: &&TailedFile| match rotated_at(&file.name) {
+        None => file.is_present,
+        Some(other) => other > rotated,
+    };
+    count - known.rev().take_while(is_younger).count()
 }

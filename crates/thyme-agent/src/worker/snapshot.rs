@@ -5,7 +5,7 @@ use std::{ffi::OsStr, io, sync::Arc, time::Instant};
 
 use super::{
     Worker,
-    group::{Group, TailedFile, Turn, reading_order},
+    group::{Group, TailedFile, Turn, reading_place},
 };
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
@@ -37,11 +37,13 @@ impl Worker {
         // Plain files come first, so that a `.gz` beside its plain original is recognised.
         let mut found = snapshot.files;
         found.sort_by_key(|file| LogName::parse(&file.name).is_none_or(|name| name.compressed));
+        // Where a new file comes among the known ones depends on which of them are still there.
+        found.retain(|file| !self.is_known(number, file));
         for file in found {
             self.take_file(number, file, snapshot.start_at, &mut resume, now);
         }
         crate::failpoint::hit("snapshot_taken");
-        self.withdraw(resume);
+        self.withdraw(number, resume, now);
         let is_gone = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_present);
         let gone: Vec<u32> = self.group_files(number).into_iter().filter(is_gone).collect();
         self.attention.ending.extend(gone);
@@ -117,6 +119,11 @@ impl Worker {
         self.insert_file(number, file, now);
     }
 
+    fn is_known(&mut self, number: u32, found: &FoundFile) -> bool {
+        LogName::parse(&found.name)
+            .is_some_and(|name| self.recognise(number, found, &name.plain.into(), name.compressed))
+    }
+
     /// Whether it is a file that the group has: the same inode, or the archive of a known name.
     fn recognise(
         &mut self,
@@ -171,6 +178,8 @@ impl Worker {
         let mut file = new_file(key, number, opened, name);
         crate::failpoint::hit("file_resumed");
         file.offset = checkpoint.offset;
+        // What was read of it may go on with a line of the file before it, which is read again.
+        file.skipped_from = 0;
         file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
         (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);
         // A plain file that has grown since had a late writer. (An archive is shorter than what
@@ -196,6 +205,7 @@ impl Worker {
         };
         let mut file = new_file(self.keys.next(), number, opened, name);
         file.offset = offset;
+        file.skipped_from = offset;
         file.acknowledged = Acknowledged::new(offset, &[]);
         if start_at == StartAt::End && !is_live {
             file.finished_at = Some(self.clock.now());
@@ -206,22 +216,28 @@ impl Worker {
     fn insert_file(&mut self, number: u32, file: TailedFile, now: Instant) {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
-        group.files.push(id);
+        let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
+        let place = if file.is_gap && file.name == group.key.live {
+            // Nobody knows when it was rotated: it was found after these, and before those.
+            known.iter().position(|other| other.key > file.key).unwrap_or(known.len())
+        } else {
+            reading_place(&file.name, known.iter().map(|file| &***file))
+        };
+        group.files.insert(place, id);
         let checkpoint = (file.key, Some(file.checkpoint(&group.key)));
         if file.is_finished() {
             self.attention.ending.insert(id);
         }
         self.files.insert(id, Box::new(file));
-        let files = &self.files;
-        group.files.sort_by_cached_key(|id| files.get(id).map(|file| reading_order(&file.name)));
         group.last_growth = now;
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.publish([checkpoint]);
         }
     }
 
-    /// Checkpoints whose files are gone: what they had not acknowledged can't be read any more.
-    fn withdraw(&mut self, resume: Resume) {
+    /// Checkpoints whose files are gone: what they had not acknowledged can't be read any more. They
+    /// are kept as gaps for as long as a file before them may end with an open line.
+    fn withdraw(&mut self, number: u32, resume: Resume, now: Instant) {
         for (key, checkpoint) in resume {
             if !checkpoint.finished {
                 self.metrics.lost_files.increment();
@@ -230,9 +246,7 @@ impl Worker {
                     "a log file was deleted while no agent ran; its unread rest is lost"
                 );
             }
-            if let Some(checkpoints) = &self.checkpoints {
-                checkpoints.publish([(key, None)]);
-            }
+            self.insert_file(number, gap_of(key, number, &checkpoint, now), now);
         }
     }
 
@@ -256,6 +270,9 @@ impl Worker {
 /// An open file keeps its inode. One that was closed, and then compressed, has lost it, perhaps to
 /// another file of the same directory: it is known by its name, which no longer changes.
 fn is_that_file(file: &TailedFile, inode: Inode, plain: &OsStr, compressed: bool) -> bool {
+    if file.is_gap {
+        return false;
+    }
     let is_same_inode = file.inode == inode;
     let is_same_name = *file.name == *plain;
     (is_same_name && (is_same_inode || compressed)) || (is_same_inode && file.source.is_some())
@@ -271,13 +288,38 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         source: Some(Source::Plain(opened.file)),
         offset: 0,
         acknowledged: Acknowledged::default(),
+        skipped_from: 0,
         continuation: None,
         is_present: true,
         is_at_risk: false,
         end_since: None,
         finished_at: None,
+        is_gap: false,
         uid: None,
         former_uid: None,
+    }
+}
+
+/// What is left of a file that vanished while no agent ran.
+fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -> TailedFile {
+    TailedFile {
+        key,
+        group,
+        name: Arc::clone(&checkpoint.name),
+        inode: checkpoint.inode(),
+        head: checkpoint.head(),
+        source: None,
+        offset: checkpoint.offset,
+        skipped_from: checkpoint.offset,
+        acknowledged: Acknowledged::new(checkpoint.offset, &[]),
+        continuation: None,
+        is_present: false,
+        is_at_risk: false,
+        end_since: None,
+        finished_at: Some(now),
+        is_gap: true,
+        uid: checkpoint.uid,
+        former_uid: checkpoint.former_uid,
     }
 }
 
@@ -359,5 +401,30 @@ mod tests {
         let open = file("0.log");
         assert!(is_that_file(&open, NUMBER, plain, false));
         assert!(!is_that_file(&open, OTHER, OsStr::new("0.log"), false));
+    }
+
+    /// Scenario: row 1. Files of a group are found in any order; the one that was live was rotated
+    /// and removed between two looks, so that its name is that of the live file that is found then.
+    /// Guarantees: what is found after it comes after it, so that lines of an older file are not
+    /// read after those of a younger one, and joined to them; the rest is in the order of rotation.
+    #[test]
+    fn a_file_that_was_rotated_and_removed_between_two_looks_keeps_its_place() {
+        let mut removed = file("0.log");
+        removed.is_present = false;
+        let mut order = vec![file("0.log.20260101-000000"), removed];
+        let names = ["0.log", "0.log.20260101-000020", "0.log.20260101-000010"];
+        for name in names {
+            let place = reading_place(OsStr::new(name), order.iter());
+            order.insert(place, file(name));
+        }
+        let order: Vec<_> = order.iter().map(|file| (&*file.name, file.is_present)).collect();
+        let expected = [
+            ("0.log.20260101-000000", true),
+            ("0.log", false),
+            ("0.log.20260101-000010", true),
+            ("0.log.20260101-000020", true),
+            ("0.log", true),
+        ];
+        assert_eq!(order, expected.map(|(name, is_present)| (OsStr::new(name), is_present)));
     }
 }

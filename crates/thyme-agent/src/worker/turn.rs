@@ -223,11 +223,14 @@ impl Worker {
             let (Some(group), Some(file)) = (self.groups.get(&number), self.files.get(&id)) else {
                 return Ok(());
             };
-            let skipped = file.offset..file.acknowledged.skip(file.offset);
+            let skipped = file.skipped_from..file.acknowledged.skip(file.offset);
             let is_open = !skipped.is_empty() && group.lines.partials.is_open(stream);
             if is_open && may_hold_line_of(file, skipped, stream) {
                 self.flush_stream(number, stream, Flush::Ended)?;
             }
+        }
+        if let Some(file) = self.files.get_mut(&id) {
+            file.skipped_from = file.acknowledged.skip(file.offset);
         }
         Ok(())
     }
@@ -422,6 +425,7 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
         file.head = head;
     }
     file.offset += consumed.len() as u64;
+    file.skipped_from = file.offset;
     file.end_since = None;
 }
 

@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     encode::EncodeError,
-    limits::{IDLE_CHECK_INTERVAL, LINGER_TIME, PARTIAL_LINE_WAIT, UNWATCHED_CHECK_INTERVAL},
+    limits::{
+        GAPS_MAX, IDLE_CHECK_INTERVAL, LINGER_TIME, PARTIAL_LINE_WAIT, UNWATCHED_CHECK_INTERVAL,
+    },
     parse::{Flush, flush_partial},
     tail::{acknowledge::Acknowledged, identity::Head, idle_watch::Woken, source::Source},
 };
@@ -161,15 +163,21 @@ impl Worker {
         }
     }
 
-    /// Forgets files that are read, settled and gone from their directory.
+    /// Forgets files that are read, settled and gone from their directory, and have no file before
+    /// them whose last line is open: read again after a crash, it would go on in what stands behind.
     pub(super) fn forget_vanished(&mut self, number: u32) {
         let Some(group) = self.groups.get_mut(&number) else { return };
         let mut gone = Vec::new();
+        let is_done = |file: &TailedFile| file.is_finished() && file.is_settled();
+        let mut may_go = true;
+        let mut kept = 0;
         group.files.retain(|id| {
-            let is_gone = self
-                .files
-                .get(id)
+            let file = self.files.get(id);
+            let is_vanished = file
                 .is_none_or(|file| !file.is_present && file.source.is_none() && file.is_settled());
+            let is_gone = is_vanished && (may_go || kept >= GAPS_MAX);
+            kept += usize::from(is_vanished && !is_gone);
+            may_go &= file.is_none_or(|file| is_done(file));
             if is_gone && let Some(file) = self.files.remove(id) {
                 gone.push((file.key, None));
             }
@@ -257,6 +265,7 @@ impl Worker {
     pub(super) fn begin_anew(&mut self, id: u32) {
         let Some(mut file) = self.files.remove(&id) else { return };
         file.offset = 0;
+        file.skipped_from = 0;
         file.acknowledged = Acknowledged::default();
         file.head = Head::default();
         file.continuation = None;
