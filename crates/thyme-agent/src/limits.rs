@@ -52,6 +52,10 @@ pub const ROTATION_GRACE: Duration = Duration::from_millis(30);
 /// How long a finished file is kept open, in case its writer was late.
 pub const LINGER_TIME: Duration = Duration::from_secs(5);
 
+/// How often rotated files that were read to their end and closed are looked at, in case their writer
+/// was late.
+pub const LATE_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Files of a group that are read and gone, and remembered because one before them is not done.
 pub const GAPS_MAX: usize = 32;
 

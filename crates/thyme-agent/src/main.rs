@@ -142,14 +142,29 @@ fn run(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says what is left: with positions kept, the next start reads it again.
+/// Says what is left, and where it is: with positions kept, the next start reads it again.
 fn say_how_it_ended(report: DrainReport, has_storage: bool) {
-    let DrainReport { unsettled_requests: requests, unsettled_records: records } = report;
-    match (requests, has_storage) {
-        (0, _) => tracing::info!("stopped: everything read is settled"),
-        (_, true) => {
-            tracing::warn!(requests, records, "stopped; the next start reads the unsettled again");
-        }
+    let DrainReport {
+        unsettled_requests: requests,
+        unsettled_records: records,
+        spooled_records: in_spool,
+        lost_bytes,
+    } = report;
+    match (records, has_storage) {
+        _ if lost_bytes > 0 => tracing::error!(
+            requests,
+            records,
+            in_spool,
+            lost_bytes,
+            "stopped; what deleted files still held is lost, the next start goes on with the rest"
+        ),
+        (0, _) if in_spool == 0 => tracing::info!("stopped: everything read is settled"),
+        (_, true) => tracing::warn!(
+            requests,
+            records,
+            in_spool,
+            "stopped; the next start reads the unsettled again, and sends what is in the spool"
+        ),
         (_, false) => tracing::error!(
             requests,
             records,

@@ -103,11 +103,14 @@ pub enum LossReason {
     DamagedArchive,
     /// The agent ended while deleted files were unread and the spool had no room for them.
     Shutdown,
+    /// It was deleted while no agent ran.
+    NoAgent,
 }
 
 impl LossReason {
     /// All of them, in the order of [`Metrics::lost_bytes`].
-    pub const ALL: [Self; 3] = [Self::DeletedFilesBudget, Self::DamagedArchive, Self::Shutdown];
+    pub const ALL: [Self; 4] =
+        [Self::DeletedFilesBudget, Self::DamagedArchive, Self::Shutdown, Self::NoAgent];
 
     /// Value of the attribute `reason`.
     pub const fn as_str(self) -> &'static str {
@@ -115,6 +118,7 @@ impl LossReason {
             Self::DeletedFilesBudget => "deleted_files_budget",
             Self::DamagedArchive => "damaged_archive",
             Self::Shutdown => "shutdown",
+            Self::NoAgent => "no_agent",
         }
     }
 }
@@ -151,6 +155,8 @@ pub struct Metrics {
     pub truncated_files: Count,
     /// Files deleted while unread bytes were in them, and those bytes could not be read any more.
     pub lost_files: Count,
+    /// Rotated files that were written to after they had been read to their end and closed.
+    pub late_files: Count,
     /// Bytes of files that were deleted before they could be read, by [`LossReason`].
     pub lost_bytes: [Count; LossReason::ALL.len()],
     /// Gauge: bytes of files that are deleted, or about to be, and that neither the sink nor the

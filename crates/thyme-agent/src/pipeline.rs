@@ -24,7 +24,7 @@ use crate::{
     encode::EncodeError,
     export::{self, ExportError},
     limits::{EXPORT_SILENCE_MAX, HEARTBEAT_AGE_MAX},
-    metrics::Metrics,
+    metrics::{LossReason, Metrics},
     queue::Request,
     spool::{Spool, SpoolLink, SpoolMessage, SpoolStart},
     worker::{
@@ -71,10 +71,15 @@ pub enum PipelineError {
 /// What was left when the pipeline ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainReport {
-    /// Requests that the sink had not acknowledged; the checkpoints stand before them.
+    /// Requests that neither the sink had acknowledged nor the spool kept; the checkpoints stand before
+    /// them.
     pub unsettled_requests: u64,
-    /// Records in them.
+    /// Records in them, and those that were read and are in no request.
     pub unsettled_records: i64,
+    /// Records that the spool holds for the next start.
+    pub spooled_records: i64,
+    /// Bytes of files without a name that are gone with the agent.
+    pub lost_bytes: u64,
 }
 
 struct RunningWorker {
@@ -118,6 +123,7 @@ impl Pipeline {
                 requests: requests.clone(),
                 spool: spool.as_mut().and_then(|spool| spool.links.pop()),
                 checkpoints: publisher.clone(),
+                tree: Box::new(NodeLogs::default()),
             };
             let state = Arc::new(WorkerState::new(Instant::now()));
             let worker = Worker::new(
@@ -233,7 +239,11 @@ impl Pipeline {
             join(thread, "spool");
         }
         crate::failpoint::hit("spool_ended");
-        report.unsettled_records = self.metrics.queued_request.get().0;
+        let metrics = &self.metrics;
+        let queued = [&metrics.queued_partial, &metrics.queued_batch, &metrics.queued_request];
+        report.unsettled_records = queued.iter().map(|queued| queued.get().0).sum();
+        report.spooled_records = metrics.queued_spool.get().0;
+        report.lost_bytes = metrics.lost(LossReason::Shutdown).get();
         if let Some(checkpoints) = self.checkpoints {
             checkpoints.finish();
         }

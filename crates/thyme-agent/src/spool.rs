@@ -297,8 +297,11 @@ impl Spool {
             self.retry_at = None;
             self.keep(now);
         }
-        if self.deadline.is_none() {
-            self.hand_over(now);
+        match self.deadline {
+            None => self.hand_over(now),
+            // What it has is for the next start; what it could not take has the sink alone.
+            Some(deadline) if now < deadline => self.pass_on(),
+            Some(_) => {}
         }
         self.tell();
         let is_over = self.handed_requests == 0 || self.deadline.is_none_or(|at| now >= at);

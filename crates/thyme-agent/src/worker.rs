@@ -5,8 +5,10 @@
 //! room for all that may be outstanding, and a budget of bytes, taken before reading, decides
 //! whether to read at all.
 
+mod anew;
 mod group;
 mod handle;
+mod late;
 mod rescue;
 mod schedule;
 mod settle;
@@ -17,6 +19,7 @@ mod upkeep;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -36,7 +39,7 @@ use crate::{
     batch::{Batch, BatchLimits},
     checkpoint::Publisher,
     config::{Compression, Config},
-    discover::GroupKey,
+    discover::{GroupKey, pattern::Pattern},
     encode::{EncodeError, Encoder},
     limits::{
         HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, SPOOL_LOOK_INTERVAL,
@@ -46,7 +49,7 @@ use crate::{
     queue::{Request, Settlement, Token},
     spool::SpoolLink,
     tail::idle_watch::{IdleWatch, Woken},
-    world::{HashMap, SharedClock},
+    world::{HashMap, LogTree, SharedClock},
 };
 
 /// What a worker takes from the configuration, its share of the budgets included.
@@ -91,6 +94,9 @@ pub struct Worker {
     requests: tokio::sync::mpsc::Sender<Request>,
     spool: Option<SpoolLink>,
     checkpoints: Option<Publisher>,
+    tree: Box<dyn LogTree>,
+    /// Of each receiver, the directories that its patterns are rooted in.
+    roots: Vec<Vec<PathBuf>>,
     keys: Arc<KeySource>,
     state: Arc<WorkerState>,
     metrics: Arc<Metrics>,
@@ -149,7 +155,14 @@ fn batch_limits(config: &Config) -> BatchLimits {
     }
 }
 
-/// The ends of a worker's channels that it is given.
+fn roots_of(config: &Config) -> Vec<Vec<PathBuf>> {
+    let roots = |include: &Vec<String>| {
+        include.iter().filter_map(|one| Pattern::new(one).ok()).map(|one| one.root).collect()
+    };
+    config.receivers.iter().map(|receiver| roots(&receiver.include)).collect()
+}
+
+/// What a worker is connected to, and given.
 pub struct WorkerChannels {
     /// From discovery and the pipeline.
     pub messages: Receiver<WorkerMessage>,
@@ -159,6 +172,8 @@ pub struct WorkerChannels {
     pub spool: Option<SpoolLink>,
     /// To the checkpoint thread, where positions are kept.
     pub checkpoints: Option<Publisher>,
+    /// Where files that were closed are opened again.
+    pub tree: Box<dyn LogTree>,
 }
 
 /// What a worker does next.
@@ -182,7 +197,7 @@ impl Worker {
         watches: bool,
     ) -> Result<Self, EncodeError> {
         let now = clock.now();
-        let WorkerChannels { messages, requests, spool, checkpoints } = channels;
+        let WorkerChannels { messages, requests, spool, checkpoints, tree } = channels;
         let (thyme, exporter) = (&config.config.thyme, &config.config.exporter);
         let limits = batch_limits(&config.config);
         let spare_bytes_max = SPARE_REQUESTS * thyme.request_bytes_max;
@@ -203,6 +218,8 @@ impl Worker {
             requests,
             spool,
             checkpoints,
+            tree,
+            roots: roots_of(&config.config),
             keys,
             state,
             groups: HashMap::default(),
@@ -532,6 +549,9 @@ impl Worker {
         let is_first = self.drain_deadline.is_none();
         crate::failpoint::hit("drain_begun");
         let deadline = *self.drain_deadline.get_or_insert(now + timeout);
+        if is_first {
+            self.note_deleted();
+        }
         // Files without a name end with this process: they go to the spool even now.
         if let Some(due) = self.rescue(now)?.filter(|due| *due < deadline) {
             return Ok(Step::Wait(due.saturating_duration_since(now)));
@@ -543,13 +563,17 @@ impl Worker {
             self.close_batch()?;
         }
         crate::failpoint::hit("drain_sent");
-        let is_settled = self.outstanding_requests == 0 && self.spool_pending_requests == 0;
+        let is_settled = self.outstanding_requests == 0
+            && self.spool_pending_requests == 0
+            && self.batch.opened_at.is_none();
         if !is_settled && now < deadline {
             return Ok(Step::Wait((deadline - now).min(HEARTBEAT_INTERVAL)));
         }
         crate::failpoint::hit("drain_settled");
+        self.note_deleted();
         self.lose_deleted(now);
-        self.state.unsettled_requests.store(self.outstanding_requests as u64, Ordering::Relaxed);
+        let unsettled = self.outstanding_requests + self.spool_pending_requests;
+        self.state.unsettled_requests.store(unsettled as u64, Ordering::Relaxed);
         Ok(Step::End)
     }
 }

@@ -28,12 +28,27 @@ pub trait Clock: Send + Sync {
     fn unix_nanos(&self) -> u64;
 }
 
+/// A log file as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileState {
+    /// Its length, in bytes.
+    pub bytes: u64,
+    /// When it was written to last, or cut, in nanoseconds since the Unix epoch.
+    pub modified_unix_nanos: u64,
+    /// Whether it has a name; without one it is there only as long as it is open.
+    pub has_name: bool,
+}
+
 /// A log file that is open for reading, whatever its name is by now.
 pub trait LogFile: Send + Sync + fmt::Debug {
     /// Reads at an offset, as `pread(2)`; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// What it is now.
+    fn state(&self) -> io::Result<FileState>;
     /// Its length now, in bytes.
-    fn length(&self) -> io::Result<u64>;
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.state()?.bytes)
+    }
     /// When its inode came to be, in nanoseconds since the Unix epoch, where that is known.
     fn born_unix_nanos(&self) -> Option<u64> {
         None

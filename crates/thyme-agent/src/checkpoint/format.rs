@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::frame::{self, FrameError};
 use crate::tail::{
+    ending::Ending,
     identity::{Head, Inode},
     uid::FileUid,
 };
@@ -55,6 +56,15 @@ pub struct FileCheckpoint {
     pub head_bytes: u32,
     /// Hash of its first bytes.
     pub head_crc32: u32,
+    /// Bytes in front of `offset` that `tail_crc32` covers; 0 where it says nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tail_bytes: u32,
+    /// Hash of the last bytes in front of `offset`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tail_crc32: u32,
+    /// How long it was known to be, decompressed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub length: u64,
     /// Every byte below is acknowledged; of an archive, decompressed bytes.
     pub offset: u64,
     /// Acknowledged ranges beyond `offset`.
@@ -71,7 +81,22 @@ pub struct FileCheckpoint {
     pub former_uid: Option<FileUid>,
 }
 
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
+}
+
 impl FileCheckpoint {
+    /// What stood in front of `offset`.
+    pub fn ending(&self) -> Ending {
+        Ending { bytes: self.tail_bytes, crc32: self.tail_crc32 }
+    }
+
+    /// Bytes that it was known to hold, and that are not acknowledged.
+    pub fn unread_bytes(&self) -> u64 {
+        let beyond: u64 = self.beyond.iter().map(|(start, end)| end - start).sum();
+        self.length.saturating_sub(self.offset + beyond)
+    }
+
     /// Number of the file when it was seen last.
     pub fn inode(&self) -> Inode {
         Inode { device: self.device, inode: self.inode }

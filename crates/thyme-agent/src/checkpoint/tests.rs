@@ -8,6 +8,9 @@ use crate::world::real::SystemClock;
 
 fn checkpoint(offset: u64) -> FileCheckpoint {
     FileCheckpoint {
+        tail_bytes: 0,
+        tail_crc32: 0,
+        length: 0,
         directory: Path::new(OsStr::from_bytes(b"/logs/100%\xff/c")).into(),
         live: OsStr::new("0.log").into(),
         name: OsStr::new("0.log.20260101-000000").into(),

@@ -149,6 +149,11 @@ impl Partials {
         std::mem::take(&mut self.emitted_bytes[stream.index()])
     }
 
+    /// What left as pieces goes on nowhere.
+    pub fn forget_pieces(&mut self) {
+        self.emitted_bytes = [0; 2];
+    }
+
     pub(super) fn take(&mut self, stream: Stream) -> Option<Box<Partial>> {
         self.open[stream.index()].take()
     }

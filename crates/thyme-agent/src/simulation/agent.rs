@@ -13,7 +13,7 @@ use crate::{
     checkpoint::{self, Table},
     discover::{Discovery, DiscoveryStart, Source},
     export::simulated::{Consumer, exporter},
-    metrics::Metrics,
+    metrics::{Count, Metrics},
     spool::{self, Spool, SpoolLink, SpoolMessage, SpoolStart},
     worker::{
         self, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
@@ -34,6 +34,8 @@ pub(super) struct Agent {
     spool: Option<Spool>,
     spool_messages: Option<Sender<SpoolMessage>>,
     table: Table,
+    /// When the first worker ended in order.
+    pub(super) drained_at: Option<u64>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -74,6 +76,7 @@ impl Agent {
                 requests: requests.clone(),
                 spool: links.as_mut().and_then(Vec::pop),
                 checkpoints: Some(publisher.clone()),
+                tree: Box::new(SimulatedTree(shared.clone())),
             };
             let state = Arc::new(WorkerState::new(Clock::now(shared)));
             workers.push(Some(new_worker(shared, channels, &keys, &state, &metrics)));
@@ -103,6 +106,7 @@ impl Agent {
             spool_messages,
             spool,
             table,
+            drained_at: None,
             metrics,
         };
         agent.checkpoint_with(|table| table.write(true));
@@ -129,6 +133,8 @@ impl Agent {
                 && running.step().expect("the compressor works") == worker::Step::End
             {
                 *worker = None;
+                let now = self.shared.lock().now;
+                self.drained_at.get_or_insert(now);
             }
             self.check_conservation();
         }
@@ -199,6 +205,12 @@ impl Agent {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.discovery.is_none()
+    }
+
+    /// Files that it counted as lost, and their bytes.
+    pub(super) fn lost(&self) -> (u64, u64) {
+        let bytes = self.metrics.lost_bytes.iter().map(Count::get).sum();
+        (self.metrics.lost_files.get(), bytes)
     }
 
     /// Bytes of files that are in memory, and bytes of the spool on disk.

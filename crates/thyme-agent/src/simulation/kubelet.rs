@@ -47,6 +47,8 @@ pub(super) struct Container {
     pub(super) identity: String,
     live: String,
     node: NodeId,
+    /// The file that was rotated last, and its name.
+    rotated: Option<(NodeId, String)>,
     stage: Stage,
     /// Second of the last rotation, which is its archive's name.
     rotated_at: u64,
@@ -74,8 +76,14 @@ pub(super) struct Kubelet {
 /// Does one thing.
 pub(super) fn act(world: &mut World) {
     let plan = &world.plan;
-    let weights =
-        [20, plan.rotate_weight, plan.pod_weight, plan.restart_weight, plan.truncate_weight];
+    let weights = [
+        20,
+        plan.rotate_weight,
+        plan.pod_weight,
+        plan.restart_weight,
+        plan.truncate_weight,
+        plan.late_weight,
+    ];
     let mut at = world.chance.below(weights.iter().sum());
     let mut action = 0;
     while at >= weights[action] {
@@ -96,7 +104,8 @@ pub(super) fn act(world: &mut World) {
         0 => world.write_lines(container),
         1 => world.rotate(container),
         3 => world.restart(container),
-        _ => world.truncate(container),
+        4 => world.truncate(container),
+        _ => world.write_late(container),
     }
 }
 
@@ -144,6 +153,7 @@ impl World {
             identity: format!("{name}/{restart}"),
             live,
             node,
+            rotated: None,
             stage: Stage::Idle,
             rotated_at: 0,
             fragments_left: [0; 2],
@@ -297,8 +307,13 @@ impl World {
     }
 
     fn append(&mut self, container: usize, line: usize, bytes: &[u8]) {
-        let node = &mut self.tree.nodes[self.kubelet.containers[container].node];
+        self.append_to(self.kubelet.containers[container].node, container, line, bytes);
+    }
+
+    fn append_to(&mut self, node: NodeId, container: usize, line: usize, bytes: &[u8]) {
+        let node = &mut self.tree.nodes[node];
         node.bytes.extend_from_slice(bytes);
+        node.modified_at = unix_nanos(self.now).max(node.modified_at + 1);
         let end = node.bytes.len() as u64;
         let content = node.content.expect("live files have a content");
         self.tree.contents[content].lines.push((end, line));
@@ -389,7 +404,10 @@ impl World {
             let second = unix_nanos(self.now) / 1_000_000_000;
             let time = jiff::Timestamp::from_second(second as i64).expect("a time of this century");
             let name = time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string();
-            self.rename(&at(&live), &at(&format!("{live}.{name}")));
+            let rotated = format!("{live}.{name}");
+            self.rename(&at(&live), &at(&rotated));
+            let node = self.kubelet.containers[container].node;
+            self.kubelet.containers[container].rotated = Some((node, rotated));
             self.kubelet.containers[container].rotated_at = second;
             Stage::Renamed
         };
@@ -440,14 +458,69 @@ impl World {
         self.kubelet.pods[pod].is_gone = true;
     }
 
-    /// The live file is cut to nothing, as copytruncate does.
+    /// A line goes to the file that was rotated last: whoever wrote it had it open all the time.
+    fn write_late(&mut self, container: usize) {
+        let one = &self.kubelet.containers[container];
+        let Some((node, name)) = one.rotated.clone() else { return };
+        let stream = self.chance.place(2);
+        let one = &self.kubelet.containers[container];
+        let is_midway = one.is_midway[stream] || one.fragments_left[stream] > 0;
+        let is_there = self.file_at(&format!("{}/{name}", one.directory)) == Some(node);
+        if one.stage != Stage::Idle || one.rest.is_some() || is_midway || !is_there {
+            return;
+        }
+        let body = self.body_of(PIECE_BYTES_MIN);
+        let time = self.new_time();
+        let line = self.truth.add(container, stream, time, body.clone(), false);
+        self.truth.is_late(line);
+        let mut bytes = self.head(stream, time.1, false);
+        bytes.extend_from_slice(&body);
+        bytes.push(b'\n');
+        self.append_to(node, container, line, &bytes);
+    }
+
+    /// A truncated file is written again at once, up to the length that it had or beyond.
+    fn rewrite(&mut self, container: usize, length: usize) {
+        let max = self.plan.config.receivers[0].max_log_size_bytes;
+        let is_exact = self.chance.one_in(2);
+        loop {
+            let node = self.kubelet.containers[container].node;
+            let left = length.saturating_sub(self.tree.nodes[node].bytes.len());
+            if left == 0 {
+                return;
+            }
+            let stream = self.chance.place(2);
+            let time = self.new_time();
+            let mut bytes = self.head(stream, time.1, false);
+            let fits = left.saturating_sub(bytes.len() + 1);
+            // What is left behind this line has room for another.
+            let wanted = if fits < 220 { fits } else { PIECE_BYTES_MIN };
+            let is_good = wanted >= PIECE_BYTES_MIN && wanted <= max;
+            let body = self.body_of(if is_exact && is_good { wanted } else { PIECE_BYTES_MIN });
+            let line = self.truth.add(container, stream, time, body.clone(), false);
+            bytes.extend_from_slice(&body);
+            bytes.push(b'\n');
+            self.append(container, line, &bytes);
+        }
+    }
+
+    /// The live file is cut to nothing, as copytruncate does; perhaps it is written anew before
+    /// anybody looks.
     fn truncate(&mut self, container: usize) {
         let one = &self.kubelet.containers[container];
         if one.stage != Stage::Idle || one.rest.is_some() || one.is_truncated {
             return;
         }
         let fresh = self.new_content();
-        self.truncate_file(self.kubelet.containers[container].node, fresh);
-        self.kubelet.containers[container].is_truncated = true;
+        let node = self.kubelet.containers[container].node;
+        let length = self.tree.nodes[node].bytes.len();
+        self.truncate_file(node, fresh);
+        self.kubelet.containers[container].is_midway = [false; 2];
+        self.kubelet.containers[container].fragments_left = [0; 2];
+        if self.chance.one_in(2) {
+            self.rewrite(container, length);
+        } else {
+            self.kubelet.containers[container].is_truncated = true;
+        }
     }
 }

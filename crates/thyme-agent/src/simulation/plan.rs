@@ -44,6 +44,8 @@ pub(super) struct Plan {
     pub(super) pod_weight: u64,
     pub(super) restart_weight: u64,
     pub(super) truncate_weight: u64,
+    /// Containers that write to the file that was rotated last, long after.
+    pub(super) late_weight: u64,
     /// The kubelet's `containerLogMaxFiles`.
     pub(super) files_max: usize,
     pub(super) compresses: bool,
@@ -109,6 +111,7 @@ impl Plan {
             pod_weight: 0,
             restart_weight: 0,
             truncate_weight: 0,
+            late_weight: 0,
             files_max: 5,
             compresses: true,
             tree_fault_odds: 0,
@@ -137,6 +140,7 @@ impl Plan {
         let (disk_fault_odds, kill_odds, power_odds) = (odds(40), odds(80), odds(160));
         let (stop_odds, reject_odds, partial_success_odds) = (odds(120), odds(60), odds(40));
         let truncate_weight = u64::from(chance.one_in(16));
+        let late_weight = u64::from(chance.one_in(4));
         let disk_bytes_max = match chance.below(10) {
             0 => Some(chance.between(500, 20_000)),
             1 => Some(chance.between(17 << 20, 40 << 20)),
@@ -163,6 +167,7 @@ impl Plan {
             pod_weight,
             restart_weight,
             truncate_weight,
+            late_weight,
             files_max,
             compresses: chance.one_in(2),
             partial_odds,

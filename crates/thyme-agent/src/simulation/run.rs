@@ -216,9 +216,17 @@ impl Run {
     /// The agent's life is over.
     fn end(&mut self, power: bool) {
         let used_spool = self.agent.as_ref().is_some_and(Agent::used_spool);
+        let (lost_files, lost_bytes) = self.agent.as_ref().map(Agent::lost).unwrap_or_default();
+        let drained_at = self.agent.as_ref().filter(|agent| agent.has_ended());
+        let drained_at = drained_at.and_then(|agent| agent.drained_at);
         self.agent = None;
         {
             let mut world = self.shared.lock();
+            let most = world.files_that_may_be_lost() as u64;
+            if lost_files > most {
+                let what = || format!("{lost_files} files are counted as lost, at most {most} are");
+                world.truth.fail(what);
+            }
             world.note(|| format!("the agent has ended, power lost: {power}"));
             if power {
                 world.lose_power();
@@ -228,6 +236,18 @@ impl Run {
         let (all, to_be_sent) = pieces_in_spool(&self.shared);
         let mut world = self.shared.lock();
         world.truth.spool_holds(&all, &to_be_sent);
+        // With errors of log files the agent can't know what they hold.
+        if let Some(drained_at) = drained_at.filter(|_| world.plan.tree_fault_odds == 0) {
+            let least = world.lost_bytes(drained_at);
+            if lost_bytes < least {
+                let what = || {
+                    format!(
+                        "{lost_bytes} bytes are counted as lost, but {least} have come to nowhere"
+                    )
+                };
+                world.truth.fail(what);
+            }
+        }
         world.agent_ended();
     }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     tail::identity::{HEAD_BYTES_MAX, Inode},
-    world::{DirectoryState, Entry, EntryKind, LogFile, LogTree, Opened},
+    world::{DirectoryState, Entry, EntryKind, FileState, LogFile, LogTree, Opened},
 };
 
 /// `st_dev` of the tree.
@@ -41,6 +41,8 @@ pub(super) struct Node {
     pub(super) content: Option<ContentId>,
     names: u32,
     handles: u32,
+    /// When it was written to last. No two writes have one time, as with the kernel's fine-grained ones.
+    pub(super) modified_at: u64,
     /// Offset of the agent's last read: what lies before has been taken.
     pub(super) read_from: u64,
 }
@@ -61,6 +63,8 @@ pub(super) struct Content {
     pub(super) names: u32,
     /// The life of the agent in which it was opened last.
     pub(super) opened_in: Option<u32>,
+    /// When it lost its last name.
+    unlinked_at: u64,
 }
 
 #[derive(Debug)]
@@ -134,6 +138,7 @@ impl World {
             content: None,
             names: 0,
             handles: 0,
+            modified_at: 0,
             read_from: 0,
         });
         let id = self.tree.nodes.len() - 1;
@@ -211,6 +216,7 @@ impl World {
         self.note(|| format!("truncate inode {}", self.tree.nodes[id].inode));
         let node = &mut self.tree.nodes[id];
         node.bytes.clear();
+        node.modified_at = unix_nanos(self.now).max(node.modified_at + 1);
         let read_from = std::mem::replace(&mut node.read_from, u64::MAX);
         let read_from = if node.handles > 0 && read_from != u64::MAX { read_from } else { 0 };
         let before = node.content.replace(fresh).expect("live files have a content");
@@ -230,8 +236,18 @@ impl World {
 
     /// A content has lost its last name. Whoever has it open can still read it; nobody else can.
     fn content_unlinked(&mut self, content: ContentId) {
+        self.tree.contents[content].unlinked_at = self.now;
         let was_opened = self.tree.contents[content].opened_in == Some(self.generation);
         if self.is_up && was_opened {
+            let is_open = |node: &Node| node.content == Some(content) && node.handles > 0;
+            if !self.tree.nodes.iter().any(is_open) {
+                // It had been read and closed: what was written to it since nobody has seen.
+                for (_, line) in &self.tree.contents[content].lines {
+                    if self.truth.lines[*line].is_late {
+                        self.truth.excuse(*line);
+                    }
+                }
+            }
             return;
         }
         for (_, line) in &self.tree.contents[content].lines {
@@ -248,6 +264,38 @@ impl World {
                 self.truth.excuse_unless_in_spool(*line);
             }
         }
+    }
+
+    /// Files that the agent may count as lost: without a name, with lines of which no checkpoint says
+    /// that they have arrived.
+    pub(super) fn files_that_may_be_lost(&self) -> usize {
+        let contents = self.tree.contents.iter().filter(|content| content.names == 0);
+        let may_be_lost = |content: &&Content| {
+            content.lines.iter().any(|(_, line)| self.truth.may_be_unread(*line))
+        };
+        contents.filter(may_be_lost).count()
+    }
+
+    /// Bytes of files that this life of the agent had open, that had lost their names before `until`,
+    /// and that have come to nowhere.
+    pub(super) fn lost_bytes(&self, until: u64) -> u64 {
+        let is_mine = |content: &&Content| {
+            let was_opened = content.opened_in == Some(self.generation);
+            content.names == 0 && was_opened && content.unlinked_at < until
+        };
+        let mut lost = 0;
+        for content in self.tree.contents.iter().filter(is_mine) {
+            let mut start = 0;
+            for (end, line) in &content.lines {
+                let one = &self.truth.lines[*line];
+                // Of a late line, and of one whose file was truncated, nobody knows.
+                if !one.is_late && !one.is_excused && self.truth.is_lost(*line) {
+                    lost += end - start;
+                }
+                start = *end;
+            }
+        }
+        lost
     }
 
     /// Names of the files in a directory.
@@ -384,10 +432,15 @@ impl LogFile for SimulatedFile {
         Ok(read)
     }
 
-    fn length(&self) -> io::Result<u64> {
+    fn state(&self) -> io::Result<FileState> {
         let mut world = self.shared.lock();
         world.tree_fault(INPUT_OUTPUT)?;
-        Ok(world.tree.nodes[self.id].bytes.len() as u64)
+        let node = &world.tree.nodes[self.id];
+        Ok(FileState {
+            bytes: node.bytes.len() as u64,
+            modified_unix_nanos: node.modified_at,
+            has_name: node.names > 0,
+        })
     }
 }
 

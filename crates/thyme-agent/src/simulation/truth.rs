@@ -81,6 +81,8 @@ pub(super) struct Line {
     arrived: Seen,
     /// What the exporter has settled in this life of the agent.
     settled: Seen,
+    /// It was written to a file that had been rotated before.
+    pub(super) is_late: bool,
     /// It may be missing: see [`Truth::excuse`].
     pub(super) is_excused: bool,
     /// The sink said that it does not take it.
@@ -188,6 +190,7 @@ impl Truth {
             was_sent: false,
             arrived: Seen::default(),
             settled: Seen::default(),
+            is_late: false,
             is_excused: false,
             is_refused: false,
             is_kept: false,
@@ -285,8 +288,9 @@ impl Truth {
         let Some(last) = pieces.last() else { return };
         let line = &self.lines[last.line];
         // After a restart the rest may have arrived already.
-        let waited =
-            self.has_restarted || u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
+        let waited = self.has_restarted
+            || self.has_no_order
+            || u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
         if line.is_partial && !is_chunk && !(is_partial && waited) {
             let written_at = line.written_at;
             self.fail(|| {
@@ -297,6 +301,23 @@ impl Truth {
                 )
             });
         }
+    }
+
+    /// A line goes to a file whose successor may have been read: it comes when it comes.
+    pub(super) fn is_late(&mut self, line: usize) {
+        self.lines[line].is_late = true;
+        self.lines[line].was_sent = true;
+    }
+
+    /// Whether no checkpoint says that it has arrived, so that the agent may take it for unread.
+    pub(super) fn may_be_unread(&self, line: usize) -> bool {
+        !self.lines[line].is_kept
+    }
+
+    /// Whether it has come to nowhere: neither to the sink, nor to what the spool sends next.
+    pub(super) fn is_lost(&self, line: usize) -> bool {
+        let one = &self.lines[line];
+        !one.has_arrived() && !one.is_refused && !self.will_be_sent.contains(&line)
     }
 
     /// A request leaves the queue: lines do so in order, the first time.

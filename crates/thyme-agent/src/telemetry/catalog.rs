@@ -68,6 +68,8 @@ pub(super) const PLAIN: &[Plain] = &[
         "Files truncated in place, or smaller than their checkpoint"),
     plain!(lost_files, Counter, Agent, "thyme_files_lost", "{file}",
         "Files deleted with unread bytes that could not be read any more"),
+    plain!(late_files, Counter, Agent, "thyme_files_late", "{file}",
+        "Rotated files that were written to after they had been read to their end and closed: their rest is read"),
     plain!(bytes_at_risk, Gauge, Agent, "thyme_files_at_risk_bytes", "By",
         "Bytes of files deleted, or about to be, that neither the sink nor the spool has"),
     plain!(deleted_open_bytes, Gauge, Agent, "thyme_files_deleted_open_bytes", "By",

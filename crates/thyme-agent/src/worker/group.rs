@@ -18,7 +18,8 @@ use crate::{
     parse::{Continuation, LineState, partial::Partials, suffix::Suffixes},
     tail::{
         acknowledge::Acknowledged,
-        identity::{Head, Inode},
+        ending::Endings,
+        identity::{HEAD_BYTES_MAX, Head, Inode},
         source::Source,
         uid::FileUid,
     },
@@ -41,6 +42,14 @@ pub(super) struct TailedFile {
     /// Where the next read begins: the start of a line, or the middle of a split one.
     pub(super) offset: u64,
     pub(super) acknowledged: Acknowledged,
+    /// What stood in front of `offset` when it was read, and of places before it.
+    pub(super) endings: Endings,
+    /// How long it is known to have been; decompressed.
+    pub(super) length: u64,
+    /// When it was written to last, at the last look at its end, in nanoseconds since the Unix epoch.
+    pub(super) modified_unix_nanos: u64,
+    /// Whether its directory shows it as `.gz`.
+    pub(super) is_compressed: bool,
     /// Bytes from here to `offset` were acknowledged before a restart, and are not read again; the
     /// same as `offset` once it is known what that means for open lines.
     pub(super) skipped_from: u64,
@@ -54,6 +63,8 @@ pub(super) struct TailedFile {
     pub(super) end_since: Option<Instant>,
     /// When it was read to its end and its successor was turned to.
     pub(super) finished_at: Option<Instant>,
+    /// It was written to after its successors were begun: its lines are no part of lines of theirs.
+    pub(super) is_late: bool,
     /// It vanished while no agent ran: it only says that what stands before it does not go on in
     /// what stands behind.
     pub(super) is_gap: bool,
@@ -74,8 +85,29 @@ impl TailedFile {
         self.acknowledged.prefix() >= self.offset
     }
 
+    /// Bytes that are known to be in it and not to be settled.
+    pub(super) fn unsettled_bytes(&self) -> u64 {
+        let beyond: u64 = self.acknowledged.beyond().iter().map(|(start, end)| end - start).sum();
+        self.length.saturating_sub(self.acknowledged.prefix() + beyond)
+    }
+
+    /// Looks how long an open file is, and how it begins: whoever finds it next knows it by that.
+    pub(super) fn look_again(&mut self) {
+        let Some(Source::Plain(open)) = &self.source else { return };
+        if let Ok(state) = open.state() {
+            self.length = self.length.max(state.bytes);
+        }
+        if !self.head.is_complete()
+            && let Ok(head) = Head::read(&**open, HEAD_BYTES_MAX)
+            && head.bytes > self.head.bytes
+        {
+            self.head = head;
+        }
+    }
+
     /// Its checkpoint now.
     pub(super) fn checkpoint(&self, key: &GroupKey) -> FileCheckpoint {
+        let ending = self.endings.at(self.acknowledged.prefix()).unwrap_or_default();
         FileCheckpoint {
             directory: Arc::clone(&key.directory),
             live: Arc::clone(&key.live),
@@ -84,6 +116,9 @@ impl TailedFile {
             inode: self.inode.inode,
             head_bytes: self.head.bytes,
             head_crc32: self.head.crc32,
+            tail_bytes: ending.bytes,
+            tail_crc32: ending.crc32,
+            length: self.length,
             offset: self.acknowledged.prefix(),
             beyond: self.acknowledged.beyond().to_vec(),
             finished: self.is_finished() && self.is_settled(),

@@ -6,7 +6,7 @@
 //! them is settled or kept. What of an urgent file is under way to the sink is *secured*: the spool
 //! gets a copy, which the next start would send.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, ffi::OsStr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
@@ -59,12 +59,9 @@ impl TailedFile {
     }
 
     /// Bytes that only this file has, as far as that is known.
-    fn bytes_at_risk(&self) -> u64 {
-        let length = match &self.source {
-            Some(Source::Plain(open)) => open.length().unwrap_or(self.offset).max(self.offset),
-            _ => self.offset,
-        };
-        length.saturating_sub(self.acknowledged.prefix())
+    fn bytes_at_risk(&mut self) -> u64 {
+        self.look_again();
+        self.unsettled_bytes()
     }
 }
 
@@ -104,9 +101,12 @@ impl Worker {
 
     /// Whether the spool takes nothing and has nothing: then what was meant for it may go to the
     /// sink, and its order is kept all the same.
+    ///
+    /// Once the agent stops, the spool sends nothing more that it has: what it does not take may go to
+    /// the sink before that.
     pub(super) fn is_spool_useless(&self) -> bool {
         self.spool.as_ref().is_none_or(|spool| spool.status.is_full())
-            && !self.must_wait_for_spool()
+            && (self.is_stopping || !self.must_wait_for_spool())
     }
 
     /// Whether what is in the spool must reach the exporter before anything else is read.
@@ -280,7 +280,7 @@ impl Worker {
         let (mut at_risk, mut open) = (0, 0);
         for number in self.urgent.clone() {
             for id in self.urgent_files(number) {
-                let Some(file) = self.files.get(&id) else { continue };
+                let Some(file) = self.files.get_mut(&id) else { continue };
                 at_risk += file.bytes_at_risk();
                 if !file.is_present
                     && let Some(Source::Plain(source)) = &file.source
@@ -308,13 +308,53 @@ impl Worker {
         });
     }
 
-    /// The agent ends: what could not be read of files without a name ends with it.
+    /// Notes which open files have lost their last name since the last look at their directory: nobody
+    /// looks there any more.
+    pub(super) fn note_deleted(&mut self) {
+        let is_deleted = |file: &TailedFile| {
+            let source = file.source.as_ref().filter(|_| file.is_present);
+            source.is_some_and(|one| one.file().state().is_ok_and(|state| !state.has_name))
+        };
+        let mut deleted: Vec<u32> =
+            self.files.iter().filter(|(_, file)| is_deleted(file)).map(|(id, _)| *id).collect();
+        deleted.sort_unstable();
+        for id in deleted {
+            let has_archive = self.has_archive(id);
+            let Some(file) = self.files.get_mut(&id) else { continue };
+            file.look_again();
+            file.is_present = has_archive;
+            let group = file.group;
+            self.assess(group);
+        }
+    }
+
+    /// Whether a deleted file was compressed: then the next start reads on in its archive.
+    fn has_archive(&mut self, id: u32) -> bool {
+        let Some(file) = self.files.get(&id) else { return false };
+        let Some(group) = self.groups.get(&file.group) else { return false };
+        let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
+        let is_live = file.name == group.key.live;
+        let names = self.tree.entries(&group.key.directory).unwrap_or_default();
+        names.iter().filter_map(|entry| LogName::parse(&entry.name)).any(|name| {
+            let is_own = *name.plain == *file.name;
+            // A live file may have become any archive that nobody knows yet.
+            let is_new = is_live && known.iter().all(|one| *one.name != *name.plain);
+            name.compressed && name.live == &*group.key.live && (is_own || is_new)
+        })
+    }
+
+    /// The agent ends: what files without a name are known to hold, and neither the sink nor the spool
+    /// has, ends with it.
     pub(super) fn lose_deleted(&mut self, now: Instant) {
-        let is_gone = |file: &TailedFile| !file.is_present && !file.is_finished();
-        let gone: Vec<u32> =
+        let is_gone = |file: &TailedFile| !file.is_present && file.unsettled_bytes() > 0;
+        let mut gone: Vec<u32> =
             self.files.iter().filter(|(_, file)| is_gone(file)).map(|(id, _)| *id).collect();
+        gone.sort_unstable();
         for id in gone {
-            self.lose_rest(id, LossReason::Shutdown, now);
+            let Some(file) = self.files.get_mut(&id) else { continue };
+            file.look_again();
+            let (name, bytes) = (Arc::clone(&file.name), file.unsettled_bytes());
+            self.count_lost(&name, bytes, LossReason::Shutdown, now);
         }
     }
 
@@ -328,16 +368,22 @@ impl Worker {
         file.continuation = None;
         self.attention.ending.insert(id);
         self.metrics.open_files.add_gauge(-1);
-        if lost == 0 {
-            return;
+        // What was read of it is in requests, and settles or not like any other.
+        file.length = file.offset;
+        let name = Arc::clone(&file.name);
+        if lost > 0 {
+            self.count_lost(&name, lost, reason, now);
         }
+    }
+
+    fn count_lost(&mut self, name: &OsStr, lost: u64, reason: LossReason, now: Instant) {
         self.metrics.lost_files.increment();
         self.metrics.lost(reason).add(lost);
         if self.last_loss_said.is_none_or(|last| now >= last + COMPLAINT_INTERVAL) {
             self.last_loss_said = Some(now);
             tracing::error!(
-                file = ?file.name, bytes = lost, reason = reason.as_str(),
-                "a deleted log file is closed unread: this much of it is lost"
+                file = ?name, bytes = lost, reason = reason.as_str(),
+                "a deleted log file is closed: this much of it is lost"
             );
         }
     }

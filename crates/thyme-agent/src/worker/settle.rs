@@ -67,6 +67,7 @@ impl Worker {
         for range in ranges {
             let Some(file) = self.files.get_mut(&range.file) else { continue };
             file.acknowledged.add(range.start, range.end);
+            file.endings.forget_before(file.acknowledged.prefix());
             if touched.last() != Some(&range.file) {
                 touched.push(range.file);
             }

@@ -6,19 +6,29 @@ use std::{ffi::OsStr, io, sync::Arc, time::Instant};
 use super::{
     Worker,
     group::{Group, TailedFile, Turn, reading_place},
+    late,
 };
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     config::StartAt,
     discover::{FoundFile, Snapshot, pattern::LogName},
     limits::READ_BYTES,
+    metrics::LossReason,
     tail::{
         acknowledge::Acknowledged,
+        ending::Endings,
         identity::{HEAD_BYTES_MAX, Head, Inode},
         source::{Archive, Source},
     },
     world::{LogFile, Opened},
 };
+
+/// A file that no checkpoint knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    Plain,
+    Archive,
+}
 
 /// What a checkpoint said, until its file is found.
 type Resume = Vec<(FileKey, FileCheckpoint)>;
@@ -29,21 +39,34 @@ impl Worker {
         let now = self.clock.now();
         let number = self.group_number(&snapshot, now);
         let mut resume = snapshot.resume;
-        for file in self.group_files(number) {
-            if let Some(file) = self.files.get_mut(&file) {
-                file.is_present = false;
-            }
-        }
+        let before: Vec<(u32, Arc<OsStr>, bool)> = self
+            .group_files(number)
+            .into_iter()
+            .filter_map(|id| {
+                let file = self.files.get_mut(&id)?;
+                let was_present = std::mem::replace(&mut file.is_present, false);
+                Some((id, Arc::clone(&file.name), was_present))
+            })
+            .collect();
         // Plain files come first, so that a `.gz` beside its plain original is recognised.
         let mut found = snapshot.files;
         found.sort_by_key(|file| LogName::parse(&file.name).is_none_or(|name| name.compressed));
         // Where a new file comes among the known ones depends on which of them are still there.
-        found.retain(|file| !self.is_known(number, file));
-        for file in found {
-            self.take_file(number, file, snapshot.start_at, &mut resume, now);
+        let (known, fresh): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .map(|file| (self.known_as(number, &file), file))
+            .partition(|(known, _)| known.is_some());
+        for (id, file) in known {
+            self.note_compressed(id, file);
+        }
+        let mut new_archives = 0;
+        for (_, file) in fresh {
+            let is_new = self.take_file(number, file, snapshot.start_at, &mut resume, now);
+            new_archives += u64::from(is_new == Some(Begun::Archive));
         }
         crate::failpoint::hit("snapshot_taken");
-        self.withdraw(number, resume, now);
+        self.withdraw(number, resume, new_archives, now);
+        self.publish_moved(&before);
         let is_gone = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_present);
         let gone: Vec<u32> = self.group_files(number).into_iter().filter(is_gone).collect();
         self.attention.ending.extend(gone);
@@ -82,15 +105,16 @@ impl Worker {
         start_at: StartAt,
         resume: &mut Resume,
         now: Instant,
-    ) {
-        let Some(name) = LogName::parse(&found.name) else { return };
+    ) -> Option<Begun> {
+        let name = LogName::parse(&found.name)?;
         let (plain, compressed): (Arc<OsStr>, _) = (name.plain.into(), name.compressed);
-        if self.recognise(number, &found, &plain, compressed) {
-            return;
+        if let Some(id) = self.recognise(number, &found, &plain, compressed) {
+            self.note_compressed(Some(id), found);
+            return None;
         }
-        let Some(opened) = found.opened else { return };
+        let opened = found.opened?;
         if compressed && self.recognise_archive(number, &opened, &plain) {
-            return;
+            return None;
         }
         // Discovery reports a file once: it is followed even if it can't be read now.
         let head = head_of(&*opened.file, compressed).unwrap_or_else(|error| {
@@ -100,16 +124,22 @@ impl Worker {
         });
         let resumed = take_checkpoint(resume, &opened, &plain, compressed);
         let is_live = name.rotated_at.is_none();
+        let begun = match (&resumed, compressed) {
+            (None, true) => Some(Begun::Archive),
+            (None, false) => Some(Begun::Plain),
+            (Some(_), _) => None,
+        };
         let file = match resumed {
             Some((key, checkpoint)) => {
-                let file = self.resume_file(number, opened, plain, key, &checkpoint);
-                TailedFile { head: checkpoint.head(), ..file }
+                self.resume_file(number, opened, (plain, compressed), key, &checkpoint)
             }
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
-        let mut file = TailedFile { head, ..file };
+        let mut file = TailedFile { head, is_compressed: compressed, ..file };
         if compressed {
+            let holds = file.source.as_ref().and_then(|one| late::archived_bytes(one.file()).ok());
+            file.length = holds.map_or(0, u64::from);
             file.source = file.source.map(into_archive);
         }
         if file.is_finished() {
@@ -117,11 +147,37 @@ impl Worker {
         }
         self.metrics.open_files.add_gauge(i64::from(file.source.is_some()));
         self.insert_file(number, file, now);
+        begun
     }
 
-    fn is_known(&mut self, number: u32, found: &FoundFile) -> bool {
-        LogName::parse(&found.name)
-            .is_some_and(|name| self.recognise(number, found, &name.plain.into(), name.compressed))
+    /// The file that it is, if the group has it.
+    fn known_as(&mut self, number: u32, found: &FoundFile) -> Option<u32> {
+        let name = LogName::parse(&found.name)?;
+        self.recognise(number, found, &name.plain.into(), name.compressed)
+    }
+
+    /// What was recognised may have been compressed since the last look.
+    fn note_compressed(&mut self, id: Option<u32>, found: FoundFile) {
+        let compressed = LogName::parse(&found.name).is_some_and(|name| name.compressed);
+        if let Some(id) = id.filter(|_| compressed) {
+            self.take_archive_of(id, found.opened);
+        }
+    }
+
+    /// Files that were renamed or removed since the last look: whoever starts next knows them by what
+    /// their checkpoints say now, or how much of them is gone.
+    fn publish_moved(&mut self, before: &[(u32, Arc<OsStr>, bool)]) {
+        let mut moved = Vec::new();
+        for (id, name, was_present) in before {
+            let Some(file) = self.files.get_mut(id) else { continue };
+            if file.name != *name || file.is_present != *was_present {
+                file.look_again();
+                moved.push(*id);
+            }
+        }
+        if !moved.is_empty() {
+            self.publish(&moved);
+        }
     }
 
     /// Whether it is a file that the group has: the same inode, or the archive of a known name.
@@ -131,17 +187,18 @@ impl Worker {
         found: &FoundFile,
         plain: &Arc<OsStr>,
         compressed: bool,
-    ) -> bool {
-        for file in self.group_files(number) {
-            let Some(file) = self.files.get_mut(&file) else { continue };
+    ) -> Option<u32> {
+        for id in self.group_files(number) {
+            let Some(file) = self.files.get_mut(&id) else { continue };
             if is_that_file(file, found.inode, plain, compressed) {
                 file.is_present = true;
+                file.is_compressed = compressed;
                 file.name.clone_from(plain);
                 crate::failpoint::hit("file_recognised");
-                return true;
+                return Some(id);
             }
         }
-        false
+        None
     }
 
     /// Whether an archive is what an open file of the group was rotated and compressed to before
@@ -159,6 +216,7 @@ impl Worker {
             let found = Archive::head(&*opened.file, HEAD_BYTES_MAX);
             if found.is_ok_and(|found| found == head) {
                 file.is_present = true;
+                file.is_compressed = true;
                 file.name.clone_from(plain);
                 return true;
             }
@@ -170,23 +228,40 @@ impl Worker {
         &mut self,
         number: u32,
         opened: Opened,
-        name: Arc<OsStr>,
+        (name, compressed): (Arc<OsStr>, bool),
         key: FileKey,
         checkpoint: &FileCheckpoint,
     ) -> TailedFile {
         let bytes = opened.bytes;
+        let is_whole = if compressed {
+            late::holds(&*opened.file, checkpoint.offset)
+        } else {
+            bytes == checkpoint.offset
+        };
+        let is_another = !compressed && is_rewritten(&opened, checkpoint);
         let mut file = new_file(key, number, opened, name);
         crate::failpoint::hit("file_resumed");
+        if is_another {
+            self.metrics.truncated_files.increment();
+            tracing::warn!(
+                file = ?file.name, read = checkpoint.offset,
+                "a log file was truncated while no agent ran: it is read anew"
+            );
+            file.former_uid = checkpoint.uid.or(checkpoint.former_uid);
+            return file;
+        }
+        file.head = checkpoint.head();
+        file.endings = Endings::resumed(checkpoint.offset, checkpoint.ending());
         file.offset = checkpoint.offset;
         // What was read of it may go on with a line of the file before it, which is read again.
         file.skipped_from = 0;
         file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
         (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);
-        // A plain file that has grown since had a late writer. (An archive is shorter than what
-        // it holds.)
-        if checkpoint.finished && bytes <= checkpoint.offset {
+        // One that holds more had a late writer.
+        if checkpoint.finished && is_whole {
             file.finished_at = Some(self.clock.now());
         }
+        file.is_late = checkpoint.finished && !is_whole;
         file
     }
 
@@ -235,14 +310,20 @@ impl Worker {
         }
     }
 
-    /// Checkpoints whose files are gone: what they had not acknowledged can't be read any more. They
-    /// are kept as gaps for as long as a file before them may end with an open line.
-    fn withdraw(&mut self, number: u32, resume: Resume, now: Instant) {
+    /// Checkpoints whose files are gone: what they are known to have held and had not acknowledged can't
+    /// be read any more. One of which nothing is known but that it was there may be one of the
+    /// `new_archives`. They are kept as gaps for as long as a file before them may end with an open line.
+    fn withdraw(&mut self, number: u32, resume: Resume, mut new_archives: u64, now: Instant) {
         for (key, checkpoint) in resume {
-            if !checkpoint.finished {
+            let may_be_archive = checkpoint.head_bytes == 0 && new_archives > 0;
+            let lost = if checkpoint.finished { 0 } else { checkpoint.unread_bytes() };
+            if may_be_archive {
+                new_archives -= 1;
+            } else if lost > 0 {
                 self.metrics.lost_files.increment();
+                self.metrics.lost(LossReason::NoAgent).add(lost);
                 tracing::warn!(
-                    directory = ?checkpoint.directory, name = ?checkpoint.name,
+                    directory = ?checkpoint.directory, name = ?checkpoint.name, bytes = lost,
                     "a log file was deleted while no agent ran; its unread rest is lost"
                 );
             }
@@ -289,38 +370,56 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         offset: 0,
         acknowledged: Acknowledged::default(),
         skipped_from: 0,
+        endings: Endings::default(),
+        length: opened.bytes,
+        modified_unix_nanos: 0,
+        is_compressed: false,
         continuation: None,
         is_present: true,
         is_at_risk: false,
         end_since: None,
         finished_at: None,
+        is_late: false,
         is_gap: false,
         uid: None,
         former_uid: None,
     }
 }
 
-/// What is left of a file that vanished while no agent ran.
+/// What is left of a file that vanished while no agent ran. Its checkpoint is no file's: if it comes to
+/// light after all, because it could only not be opened, it is read.
 fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -> TailedFile {
     TailedFile {
         key,
         group,
         name: Arc::clone(&checkpoint.name),
-        inode: checkpoint.inode(),
-        head: checkpoint.head(),
+        inode: Inode { device: 0, inode: key },
+        head: Head { bytes: u32::MAX, crc32: 0 },
         source: None,
         offset: checkpoint.offset,
         skipped_from: checkpoint.offset,
         acknowledged: Acknowledged::new(checkpoint.offset, &[]),
+        endings: Endings::default(),
+        length: checkpoint.offset,
+        modified_unix_nanos: 0,
+        is_compressed: false,
         continuation: None,
         is_present: false,
         is_at_risk: false,
         end_since: None,
         finished_at: Some(now),
+        is_late: false,
         is_gap: true,
         uid: checkpoint.uid,
         former_uid: checkpoint.former_uid,
     }
+}
+
+/// Whether a plain file is another one than was read, though it begins alike.
+fn is_rewritten(opened: &Opened, checkpoint: &FileCheckpoint) -> bool {
+    let ending = checkpoint.ending();
+    opened.bytes < checkpoint.offset
+        || !ending.matches(&*opened.file, checkpoint.offset).unwrap_or(true)
 }
 
 fn into_archive(source: Source) -> Source {

@@ -16,7 +16,7 @@ use crate::{
         ROTATION_GRACE, UNTERMINATED_LINE_WAIT, UNWATCHED_CHECK_INTERVAL,
     },
     metrics::{LossReason, Metrics},
-    parse::{self, Chunk, Flush, ParseCounts, Stop, parse_lines, parse_piece},
+    parse::{self, Chunk, Flush, ParseCounts, Stop, parse_lines, parse_piece, partial::Partials},
     queue::FileRange,
     tail::{
         identity::{HEAD_BYTES_MAX, Head},
@@ -44,6 +44,8 @@ enum Read {
     End,
     /// There is more, but no request may be made before others are settled.
     Blocked,
+    /// The file was written anew: it begins again.
+    Anew,
     /// The file can't be read, now or ever.
     Failed,
 }
@@ -55,9 +57,32 @@ impl Worker {
             self.has_caught_up(number, now);
             return Ok(self.rest(number, now));
         };
+        if !self.files.get(&id).is_some_and(|file| file.is_late) {
+            return self.read_turn_of(number, id, now);
+        }
+        // Lines that its successors have open wait, and its own end in it.
+        let swap = |worker: &mut Self, open: Partials| {
+            worker
+                .groups
+                .get_mut(&number)
+                .map(|group| std::mem::replace(&mut group.lines.partials, open))
+        };
+        let open = swap(self, Partials::default()).unwrap_or_default();
+        let progress = self.read_turn_of(number, id, now)?;
+        self.end_open_lines(number)?;
+        swap(self, open);
+        Ok(progress)
+    }
+
+    fn read_turn_of(
+        &mut self,
+        number: u32,
+        id: u32,
+        now: Instant,
+    ) -> Result<Progress, EncodeError> {
         let read = match self.read_file(number, id)? {
             // A truncated file begins anew: what it holds now is read at once.
-            Read::End if self.was_truncated(id) => return Ok(Progress::Again),
+            Read::End if self.was_truncated(number, id)? => return Ok(Progress::Again),
             read => read,
         };
         match read {
@@ -67,7 +92,7 @@ impl Worker {
                 self.at_end(number, id, now)
             }
             // The budget is looked at before the next turn.
-            Read::Blocked => Ok(Progress::Again),
+            Read::Blocked | Read::Anew => Ok(Progress::Again),
             Read::Failed => Ok(self.try_again(number, now)),
         }
     }
@@ -193,6 +218,11 @@ impl Worker {
     fn read_file(&mut self, number: u32, id: u32) -> Result<Read, EncodeError> {
         self.end_interrupted_lines(number, id)?;
         let Some(filled) = self.fill(number, id) else { return Ok(Read::Failed) };
+        // After the read: what was read may be of the file that is there now.
+        if filled > 0 && self.was_rewritten(id) {
+            self.begin_anew(number, id)?;
+            return Ok(Read::Anew);
+        }
         crate::failpoint::hit("file_read");
         let mut at = 0;
         loop {
@@ -269,6 +299,7 @@ impl Worker {
                     return None;
                 }
             };
+            file.length = file.length.max(file.offset + filled as u64);
             let is_short = filled < buffer.len() || filled == kept;
             if is_short || wanted >= bytes_max || memchr::memchr(b'\n', &buffer[kept..]).is_some() {
                 return Some(filled);
@@ -320,7 +351,7 @@ impl Worker {
     /// end has come meanwhile, so that it must be read as any other.
     fn take_unterminated(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
         while let Some(filled) = self.fill(number, id).filter(|filled| *filled > 0) {
-            if memchr::memchr(b'\n', &self.buffer[..filled]).is_some() {
+            if self.was_rewritten(id) || memchr::memchr(b'\n', &self.buffer[..filled]).is_some() {
                 self.give_back(id, 0, filled);
                 return Ok(false);
             }
@@ -374,19 +405,6 @@ impl Worker {
             source.give_back(&self.buffer[taken..filled]);
         }
     }
-
-    /// Whether the file is shorter than what was read of it; then it begins anew, as another file.
-    fn was_truncated(&mut self, id: u32) -> bool {
-        let Some(file) = self.files.get_mut(&id) else { return false };
-        let Some(Source::Plain(open)) = &file.source else { return false };
-        if !open.length().is_ok_and(|length| length < file.offset) {
-            return false;
-        }
-        self.metrics.truncated_files.increment();
-        tracing::warn!(file = ?file.name, read = file.offset, "a log file was truncated: it is read anew");
-        self.begin_anew(id);
-        true
-    }
 }
 
 /// Whether a line of the stream stands in these bytes of a file, as far as that can be told.
@@ -424,7 +442,11 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
     {
         file.head = head;
     }
+    if is_plain {
+        file.endings.advance(file.offset, consumed);
+    }
     file.offset += consumed.len() as u64;
+    file.length = file.length.max(file.offset);
     file.skipped_from = file.offset;
     file.end_since = None;
 }

@@ -16,7 +16,7 @@ use crate::{
         GAPS_MAX, IDLE_CHECK_INTERVAL, LINGER_TIME, PARTIAL_LINE_WAIT, UNWATCHED_CHECK_INTERVAL,
     },
     parse::{Flush, flush_partial},
-    tail::{acknowledge::Acknowledged, identity::Head, idle_watch::Woken, source::Source},
+    tail::{idle_watch::Woken, source::Source},
 };
 
 /// What needs to be looked after now and then, so that upkeep costs nothing for everything else.
@@ -30,6 +30,10 @@ pub(super) struct Attention {
     pub(super) empty: BTreeSet<u32>,
     /// Files that were read to their end, or are gone from their directory.
     pub(super) ending: BTreeSet<u32>,
+    /// Files that were read to their end and closed; some that are compressed or gone by now.
+    pub(super) closed: BTreeSet<u32>,
+    /// The closed file that was looked at last.
+    pub(super) last_closed: u32,
 }
 
 impl Worker {
@@ -38,6 +42,7 @@ impl Worker {
         self.flush_ended_partials(now)?;
         self.keep_partials_within_budget()?;
         self.close_lingering(now);
+        self.look_for_late_writes();
         self.look_after_deleted(now);
         self.check_idle(now);
         let empty: Vec<u32> = self.attention.empty.iter().copied().collect();
@@ -100,6 +105,15 @@ impl Worker {
         self.flush_partials(number, Flush::Piece)
     }
 
+    /// Lets go of a group's open lines, which go on nowhere.
+    pub(super) fn end_open_lines(&mut self, number: u32) -> Result<(), EncodeError> {
+        self.flush_partials(number, Flush::Ended)?;
+        if let Some(group) = self.groups.get_mut(&number) {
+            group.lines.partials.forget_pieces();
+        }
+        Ok(())
+    }
+
     fn flush_partials(&mut self, number: u32, flush: Flush) -> Result<(), EncodeError> {
         self.flush_stream(number, Stream::Stdout, flush)?;
         self.flush_stream(number, Stream::Stderr, flush)
@@ -139,9 +153,11 @@ impl Worker {
             if file.source.is_some() {
                 if has_grown(file) {
                     file.finished_at = None;
+                    file.is_late = true;
                     late.push(file.group);
                 } else if now.duration_since(finished_at) >= LINGER_TIME {
                     file.source = None;
+                    self.attention.closed.insert(*id);
                     self.metrics.open_files.add_gauge(-1);
                     groups.push(file.group);
                 }
@@ -259,36 +275,16 @@ impl Worker {
             }
         }
     }
-
-    /// Puts a new file in the place of one that was truncated, so that what the sink still has to
-    /// acknowledge of the old content can't be taken for the new.
-    pub(super) fn begin_anew(&mut self, id: u32) {
-        let Some(mut file) = self.files.remove(&id) else { return };
-        file.offset = 0;
-        file.skipped_from = 0;
-        file.acknowledged = Acknowledged::default();
-        file.head = Head::default();
-        file.continuation = None;
-        file.end_since = None;
-        file.former_uid = file.uid.take().or(file.former_uid);
-        let group = file.group;
-        self.next_number += 1;
-        let next = self.next_number;
-        self.files.insert(next, file);
-        if let Some(group) = self.groups.get_mut(&group) {
-            let place = group.files.iter_mut().find(|place| **place == id);
-            if let Some(place) = place {
-                *place = next;
-            }
-        }
-        self.publish(&[next]);
-    }
 }
 
-/// Whether an open plain file holds bytes that were not read, or fewer than were read.
+/// Whether an open plain file holds bytes that were not read, or fewer than were read, or perhaps
+/// others.
 fn has_grown(file: &TailedFile) -> bool {
     match &file.source {
-        Some(Source::Plain(open)) => open.length().is_ok_and(|length| length != file.offset),
+        Some(Source::Plain(open)) => open.state().is_ok_and(|state| {
+            let is_same = state.modified_unix_nanos == file.modified_unix_nanos;
+            state.bytes != file.offset || (file.offset > 0 && !is_same)
+        }),
         _ => false,
     }
 }

@@ -13,8 +13,8 @@ use std::{
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::{
-    Clock, DirectoryState, Entry, EntryKind, LogFile, LogTree, Opened, SharedClock, StateDisk,
-    StateFile,
+    Clock, DirectoryState, Entry, EntryKind, FileState, LogFile, LogTree, Opened, SharedClock,
+    StateDisk, StateFile,
 };
 use crate::discover::open::{open_beneath, open_root};
 
@@ -45,8 +45,15 @@ impl LogFile for File {
         FileExt::read_at(self, buffer, offset)
     }
 
-    fn length(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+    fn state(&self) -> io::Result<FileState> {
+        let metadata = self.metadata()?;
+        let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
+        let modified = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        Ok(FileState {
+            bytes: metadata.len(),
+            modified_unix_nanos: u64::try_from(modified).unwrap_or(0),
+            has_name: metadata.nlink() > 0,
+        })
     }
 
     fn born_unix_nanos(&self) -> Option<u64> {

@@ -1,0 +1,144 @@
+//! What a file held just before the places up to which it was read: whether it still does tells a file
+//! that goes on from one that was cut and written anew, whatever its length is. It must not know what
+//! the bytes mean.
+
+use std::io;
+
+use crate::world::LogFile;
+
+/// Bytes that an ending covers at least, where so many were read.
+const ENDING_BYTES: usize = 256;
+
+/// Bytes that an ending covers at most.
+const ENDING_BYTES_MAX: usize = 1024;
+
+/// Places of a file whose endings are remembered.
+const PLACES_MAX: usize = 8;
+
+/// Hash of the bytes in front of a place in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// How many bytes it covers; 0 says nothing.
+    pub bytes: u32,
+    /// Their CRC-32 (ISO-HDLC).
+    pub crc32: u32,
+}
+
+impl Ending {
+    /// Where reading has gone on by these bytes.
+    fn then(self, read: &[u8]) -> Self {
+        if read.len() < ENDING_BYTES && self.bytes as usize + read.len() <= ENDING_BYTES_MAX {
+            let mut hasher =
+                crc32fast::Hasher::new_with_initial_len(self.crc32, u64::from(self.bytes));
+            hasher.update(read);
+            return Self { bytes: self.bytes + read.len() as u32, crc32: hasher.finalize() };
+        }
+        let last = &read[read.len().saturating_sub(ENDING_BYTES)..];
+        Self { bytes: last.len() as u32, crc32: crc32fast::hash(last) }
+    }
+
+    /// Whether the file has these bytes in front of `offset`.
+    pub fn matches(self, file: &dyn LogFile, offset: u64) -> io::Result<bool> {
+        let bytes = self.bytes as usize;
+        if bytes == 0 {
+            return Ok(true);
+        }
+        let mut buffer = [0; ENDING_BYTES_MAX];
+        let (Some(start), Some(buffer)) =
+            (offset.checked_sub(u64::from(self.bytes)), buffer.get_mut(..bytes))
+        else {
+            // No ending is as long: nobody made it.
+            return Ok(true);
+        };
+        let mut filled = 0;
+        while filled < bytes {
+            match file.read_at(&mut buffer[filled..], start + filled as u64)? {
+                0 => return Ok(false),
+                read => filled += read,
+            }
+        }
+        Ok(crc32fast::hash(buffer) == self.crc32)
+    }
+}
+
+/// The endings of a file at the places up to which it was read, the last ones only.
+#[derive(Debug, Default)]
+pub struct Endings(Vec<(u64, Ending)>);
+
+impl Endings {
+    /// Of a file that is resumed at a place whose ending is known.
+    pub fn resumed(offset: u64, ending: Ending) -> Self {
+        Self(if ending.bytes == 0 { Vec::new() } else { vec![(offset, ending)] })
+    }
+
+    /// The ending in front of `offset`, if it is remembered.
+    pub fn at(&self, offset: u64) -> Option<Ending> {
+        self.0.iter().rev().find(|(place, _)| *place == offset).map(|(_, ending)| *ending)
+    }
+
+    /// Reading has gone on from `offset` by these bytes.
+    pub fn advance(&mut self, offset: u64, read: &[u8]) {
+        if read.is_empty() {
+            return;
+        }
+        let ending = self.at(offset).unwrap_or_default().then(read);
+        if self.0.len() == PLACES_MAX {
+            // Those that are left are as far apart as before, in proportion.
+            let mut number = 0;
+            self.0.retain(|_| {
+                number += 1;
+                number % 2 == 0
+            });
+        }
+        self.0.push((offset + read.len() as u64, ending));
+    }
+
+    /// Nobody asks for places before this one any more.
+    pub fn forget_before(&mut self, offset: u64) {
+        self.0.retain(|(place, _)| *place >= offset);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    proptest! {
+        /// Scenario: row 47. A file is read in pieces of any length; one of its bytes is another then.
+        /// Guarantees: what is remembered of each place matches the file that was read, and the last
+        /// place no file in which one of the bytes that it covers is another, nor one that is shorter.
+        #[test]
+        fn endings_tell_another_file(
+            pieces in prop::collection::vec(1..400_usize, 1..30),
+            flipped in any::<prop::sample::Index>(),
+        ) {
+            let bytes: usize = pieces.iter().sum();
+            let mut content: Vec<u8> = (0..bytes).map(|at| (at * 31 % 251) as u8).collect();
+            let mut endings = Endings::default();
+            let mut at = 0;
+            for piece in pieces {
+                endings.advance(at as u64, &content[at..at + piece]);
+                at += piece;
+            }
+            let file = |content: &[u8]| {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(content).unwrap();
+                file
+            };
+            let same = file(&content);
+            prop_assert!(endings.0.len() <= PLACES_MAX);
+            for (place, ending) in &endings.0 {
+                prop_assert!(ending.matches(&same, *place).unwrap());
+            }
+            let last = endings.at(bytes as u64).unwrap();
+            prop_assert!(last.bytes > 0);
+            let shorter = file(&content[..bytes - 1]);
+            prop_assert!(!last.matches(&shorter, bytes as u64).unwrap());
+            let at = bytes - 1 - flipped.index(last.bytes as usize);
+            content[at] ^= 1;
+            prop_assert!(!last.matches(&file(&content), bytes as u64).unwrap());
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Files that were cut, and perhaps written anew: they begin again from their start, as other files.
+//!
+//! A file that is shorter than what was read of it was cut. One that was written to since is compared
+//! with what was read: the bytes in front of the place where reading goes on, and the first ones.
+
+use super::Worker;
+use crate::{
+    encode::EncodeError,
+    tail::{acknowledge::Acknowledged, ending::Endings, identity::Head, source::Source},
+};
+
+impl Worker {
+    /// Whether the file is another one than what was read of it says; then it begins anew. To be asked
+    /// at its end.
+    pub(super) fn was_truncated(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
+        let Some(file) = self.files.get_mut(&id) else { return Ok(false) };
+        let Some(Source::Plain(open)) = &file.source else { return Ok(false) };
+        let Ok(state) = open.state() else { return Ok(false) };
+        let is_cut = state.bytes < file.offset;
+        let was_written_to = file.modified_unix_nanos != state.modified_unix_nanos;
+        file.modified_unix_nanos = state.modified_unix_nanos;
+        file.length = file.length.max(state.bytes);
+        if is_cut {
+            return self.begin_anew(number, id);
+        }
+        if file.offset == 0 || !was_written_to {
+            return Ok(false);
+        }
+        let begins_alike = file.head.matches(&**open).unwrap_or(true);
+        if begins_alike && !self.was_rewritten(id) {
+            return Ok(false);
+        }
+        self.begin_anew(number, id)
+    }
+
+    /// Whether what stands in front of the place of reading is not what was read there.
+    pub(super) fn was_rewritten(&self, id: u32) -> bool {
+        let Some(file) = self.files.get(&id) else { return false };
+        let Some(Source::Plain(open)) = &file.source else { return false };
+        let Some(ending) = file.endings.at(file.offset) else { return false };
+        !ending.matches(&**open, file.offset).unwrap_or(true)
+    }
+
+    /// Puts a new file in the place of one that was truncated, so that what the sink still has to
+    /// acknowledge of the old content can't be taken for the new. Lines that were open go on nowhere.
+    pub(super) fn begin_anew(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
+        self.end_open_lines(number)?;
+        let Some(mut file) = self.files.remove(&id) else { return Ok(false) };
+        self.metrics.truncated_files.increment();
+        tracing::warn!(file = ?file.name, read = file.offset, "a log file was truncated: it is read anew");
+        file.offset = 0;
+        file.skipped_from = 0;
+        file.acknowledged = Acknowledged::default();
+        file.endings = Endings::default();
+        file.length = 0;
+        file.head = Head::default();
+        file.continuation = None;
+        file.end_since = None;
+        file.former_uid = file.uid.take().or(file.former_uid);
+        self.next_number += 1;
+        let next = self.next_number;
+        self.files.insert(next, file);
+        if let Some(group) = self.groups.get_mut(&number) {
+            let place = group.files.iter_mut().find(|place| **place == id);
+            if let Some(place) = place {
+                *place = next;
+            }
+        }
+        self.publish(&[next]);
+        Ok(true)
+    }
+}
