@@ -10,7 +10,8 @@ use crossbeam_channel::{Sender, unbounded};
 
 use super::{disk::SimulatedDisk, sink::SimulatedNetwork, tree::SimulatedTree, world::Shared};
 use crate::{
-    checkpoint::{self, Table},
+    checkpoint::{self, Owners, Saved, Table},
+    config::canonical_name,
     discover::{Discovery, DiscoveryStart, Source},
     export::simulated::{Consumer, exporter},
     metrics::Metrics,
@@ -51,10 +52,17 @@ impl Agent {
         let (state, restored) = opened.map_err(|error| error.to_string())?;
         shared.lock().note(|| format!("the agent starts with {restored:?}"));
         let keys = Arc::new(KeySource::default());
-        let resume: Vec<_> = restored.files.into_iter().map(|file| (keys.next(), file)).collect();
+        let source = Source::new(&config.receivers[0]).expect("a pattern");
+        let sink = canonical_name(&config.exporter.id);
+        let owners = Owners {
+            receivers: &config.receiver_names(),
+            includes: &|_, path| source.includes(path),
+            sink: &sink,
+        };
+        let resume = checkpoint::adopt(restored.files, &owners, &keys);
         let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
         let (publisher, _, table) =
-            Table::new(state, resumed, Arc::clone(&clock), Arc::clone(&metrics));
+            Table::new(state, &sink, resumed, Arc::clone(&clock), Arc::clone(&metrics));
         let start = SpoolStart {
             disk,
             bytes_max: config.thyme.spool_bytes_max as u64,
@@ -80,7 +88,8 @@ impl Agent {
             handles.push(WorkerHandle { messages, state });
         }
         let discovery = Discovery::new(DiscoveryStart {
-            sources: vec![Source::new(&config.receivers[0]).expect("a pattern")],
+            sources: vec![source],
+            receiver_names: config.receiver_names(),
             open_files_max: config.thyme.open_files_max as u64,
             resume,
             is_first_start: restored.is_first_start,
@@ -165,14 +174,10 @@ impl Agent {
         self.checkpoint_with(|table| table.turn(is_end));
     }
 
-    fn checkpoint_with(&mut self, turn: impl FnOnce(&mut Table)) {
-        let written = self.metrics.checkpoints_written.get();
-        let syncs = self.shared.lock().disk.root_syncs;
-        turn(&mut self.table);
-        if self.metrics.checkpoints_written.get() > written {
-            let mut world = self.shared.lock();
-            let is_synced = world.disk.root_syncs > syncs;
-            world.truth.saved(is_synced);
+    fn checkpoint_with(&mut self, turn: impl FnOnce(&mut Table) -> Saved) {
+        match turn(&mut self.table) {
+            Saved::No => {}
+            saved => self.shared.lock().truth.saved(saved == Saved::Synced),
         }
     }
 
