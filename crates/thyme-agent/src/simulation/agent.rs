@@ -3,7 +3,6 @@
 use std::{
     sync::Arc,
     task::{Context, Waker},
-    time::Instant,
 };
 
 use crossbeam_channel::{Sender, unbounded};
@@ -28,7 +27,6 @@ pub(super) struct Agent {
     shared: Shared,
     /// Gone once it stops.
     discovery: Option<(Discovery, Sender<()>)>,
-    next_scan: Instant,
     workers: Vec<Option<Worker>>,
     handles: Vec<WorkerHandle>,
     consumers: Vec<Consumer>,
@@ -105,7 +103,6 @@ impl Agent {
         let mut agent = Self {
             shared: shared.clone(),
             discovery: Some(discovery),
-            next_scan: Clock::now(shared),
             workers,
             handles,
             consumers,
@@ -121,11 +118,11 @@ impl Agent {
     /// A scan, when it is due or an event came.
     pub(super) fn scan(&mut self, has_event: bool) {
         let now = Clock::now(&self.shared);
-        if let Some((discovery, _)) = &mut self.discovery
-            && (has_event || now >= self.next_scan)
-        {
-            self.next_scan = discovery.scan(now);
+        let Some((discovery, _)) = &mut self.discovery else { return };
+        if has_event {
+            discovery.scan(now);
         }
+        discovery.turn(now);
     }
 
     /// One step of every worker that chance has running.
