@@ -18,7 +18,7 @@ use std::{
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::{
-    checkpoint::{self, CheckpointError, Owners, Restored, Writer},
+    checkpoint::{self, CheckpointError, FileCheckpoint, FileKey, Owners, Restored, Writer},
     config::{Config, canonical_name},
     discover::{Discovery, DiscoveryStart, Source, pattern::PatternError},
     encode::EncodeError,
@@ -280,17 +280,27 @@ fn start_checkpoints(
     };
     let (state, Restored { is_first_start, files }) =
         checkpoint::open(&storage.directory, storage.create_directory)?;
+    let files = adopt(config, sources, files, keys);
+    let resumed = files.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
+    let disk = state.disk();
     let sink = canonical_name(&config.exporter.id);
+    let writer = Writer::spawn(state, &sink, resumed, SystemClock::shared(), Arc::clone(metrics))?;
+    Ok((Some(writer), Some(disk), Numbered { is_first_start, files }))
+}
+
+/// Gives what the state knows to those whom the configuration names.
+pub(crate) fn adopt(
+    config: &Config,
+    sources: &[Source],
+    files: Vec<FileCheckpoint>,
+    keys: &KeySource,
+) -> Vec<(FileKey, FileCheckpoint)> {
     let owners = Owners {
         receivers: &config.receiver_names(),
         includes: &|receiver, path| sources[receiver].includes(path),
-        sink: &sink,
+        sink: &canonical_name(&config.exporter.id),
     };
-    let files = checkpoint::adopt(files, &owners, keys);
-    let resumed = files.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
-    let disk = state.disk();
-    let writer = Writer::spawn(state, &sink, resumed, SystemClock::shared(), Arc::clone(metrics))?;
-    Ok((Some(writer), Some(disk), Numbered { is_first_start, files }))
+    checkpoint::adopt(files, &owners, keys)
 }
 
 /// A spool that runs.
@@ -328,7 +338,7 @@ fn start_spool(
 /// What the state directory held, with the numbers that its files keep.
 struct Numbered {
     is_first_start: bool,
-    files: Vec<(checkpoint::FileKey, checkpoint::FileCheckpoint)>,
+    files: Vec<(FileKey, FileCheckpoint)>,
 }
 
 fn spawn<T: Send + 'static>(

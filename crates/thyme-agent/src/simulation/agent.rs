@@ -9,11 +9,12 @@ use crossbeam_channel::{Sender, unbounded};
 
 use super::{disk::SimulatedDisk, sink::SimulatedNetwork, tree::SimulatedTree, world::Shared};
 use crate::{
-    checkpoint::{self, Owners, Saved, Table},
-    config::canonical_name,
+    checkpoint::{self, Saved, Table},
+    config::{Config, canonical_name},
     discover::{Discovery, DiscoveryStart, Source},
     export::simulated::{Consumer, exporter},
     metrics::Metrics,
+    pipeline::adopt,
     spool::{self, Spool, SpoolLink, SpoolMessage, SpoolStart},
     worker::{
         self, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
@@ -50,17 +51,16 @@ impl Agent {
         let (state, restored) = opened.map_err(|error| error.to_string())?;
         shared.lock().note(|| format!("the agent starts with {restored:?}"));
         let keys = Arc::new(KeySource::default());
-        let source = Source::new(&config.receivers[0]).expect("a pattern");
-        let sink = canonical_name(&config.exporter.id);
-        let owners = Owners {
-            receivers: &config.receiver_names(),
-            includes: &|_, path| source.includes(path),
-            sink: &sink,
-        };
-        let resume = checkpoint::adopt(restored.files, &owners, &keys);
+        let sources = vec![Source::new(&config.receivers[0]).expect("a pattern")];
+        let resume = adopt(&config, &sources, restored.files, &keys);
         let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
-        let (publisher, _, table) =
-            Table::new(state, &sink, resumed, Arc::clone(&clock), Arc::clone(&metrics));
+        let (publisher, _, table) = Table::new(
+            state,
+            &canonical_name(&config.exporter.id),
+            resumed,
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        );
         let start = SpoolStart {
             disk,
             bytes_max: config.thyme.spool_bytes_max as u64,
@@ -68,9 +68,7 @@ impl Agent {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
         };
-        let has_spool = config.exporter.queue.storage.is_some();
-        let spool = has_spool.then(|| Spool::open(start, config.thyme.workers));
-        let (spool, mut links) = spool.transpose().map_err(|error| error.to_string())?.unzip();
+        let (spool, mut links) = open_spool(&config, start)?.unzip();
         let spool_messages = links.as_ref().map(|links: &Vec<SpoolLink>| links[0].messages.clone());
         let (mut workers, mut handles) = (Vec::new(), Vec::new());
         for _ in 0..config.thyme.workers {
@@ -86,7 +84,7 @@ impl Agent {
             handles.push(WorkerHandle { messages, state });
         }
         let discovery = Discovery::new(DiscoveryStart {
-            sources: vec![source],
+            sources,
             receiver_names: config.receiver_names(),
             open_files_max: config.thyme.open_files_max as u64,
             resume,
@@ -261,6 +259,15 @@ impl Agent {
             self.shared.lock().truth.fail(what);
         }
     }
+}
+
+fn open_spool(
+    config: &Config,
+    start: SpoolStart,
+) -> Result<Option<(Spool, Vec<SpoolLink>)>, String> {
+    let has_spool = config.exporter.queue.storage.is_some();
+    let spool = has_spool.then(|| Spool::open(start, config.thyme.workers));
+    spool.transpose().map_err(|error| error.to_string())
 }
 
 fn new_worker(
