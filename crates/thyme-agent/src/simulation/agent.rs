@@ -9,7 +9,7 @@ use crossbeam_channel::{Sender, unbounded};
 
 use super::{disk::SimulatedDisk, sink::SimulatedNetwork, tree::SimulatedTree, world::Shared};
 use crate::{
-    checkpoint::{self, Saved, Table},
+    checkpoint::{self, Change, Publisher, Saved, State, Table},
     config::{Config, canonical_name},
     discover::{Discovery, DiscoveryStart, Source},
     export::simulated::{Consumer, exporter},
@@ -54,13 +54,7 @@ impl Agent {
         let sources = vec![Source::new(&config.receivers[0]).expect("a pattern")];
         let resume = adopt(&config, &sources, restored.files, &keys);
         let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
-        let (publisher, _, table) = Table::new(
-            state,
-            &canonical_name(&config.exporter.id),
-            resumed,
-            Arc::clone(&clock),
-            Arc::clone(&metrics),
-        );
+        let (publisher, table) = new_table(&config, state, resumed, &clock, &metrics);
         let start = SpoolStart {
             disk,
             bytes_max: config.thyme.spool_bytes_max as u64,
@@ -268,6 +262,19 @@ fn open_spool(
     let has_spool = config.exporter.queue.storage.is_some();
     let spool = has_spool.then(|| Spool::open(start, config.thyme.workers));
     spool.transpose().map_err(|error| error.to_string())
+}
+
+fn new_table(
+    config: &Config,
+    state: State,
+    resumed: Vec<Change>,
+    clock: &SharedClock,
+    metrics: &Arc<Metrics>,
+) -> (Publisher, Table) {
+    let sink = canonical_name(&config.exporter.id);
+    let (publisher, _, table) =
+        Table::new(state, &sink, resumed, Arc::clone(clock), Arc::clone(metrics));
+    (publisher, table)
 }
 
 fn new_worker(
