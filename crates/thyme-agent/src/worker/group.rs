@@ -106,9 +106,11 @@ impl TailedFile {
     }
 
     /// Its checkpoint now.
-    pub(super) fn checkpoint(&self, key: &GroupKey) -> FileCheckpoint {
+    pub(super) fn checkpoint(&self, group: &Group) -> FileCheckpoint {
+        let key = &group.key;
         let ending = self.endings.at(self.acknowledged.prefix()).unwrap_or_default();
         FileCheckpoint {
+            receiver: Arc::clone(&group.receiver),
             directory: Arc::clone(&key.directory),
             live: Arc::clone(&key.live),
             name: Arc::clone(&self.name),
@@ -124,6 +126,7 @@ impl TailedFile {
             finished: self.is_finished() && self.is_settled(),
             uid: self.uid,
             former_uid: self.former_uid,
+            others: None,
         }
     }
 }
@@ -142,6 +145,8 @@ pub(super) enum Turn {
 /// A container's log.
 pub(super) struct Group {
     pub(super) key: Arc<GroupKey>,
+    /// Canonical name of its receiver.
+    receiver: Arc<str>,
     /// Content of its `Resource`.
     pub(super) resource: Vec<u8>,
     pub(super) lines: LineState,
@@ -163,7 +168,7 @@ pub(super) struct Group {
 impl Group {
     pub(super) fn new(
         key: Arc<GroupKey>,
-        receiver: &FilelogConfig,
+        (name, receiver): (&Arc<str>, &FilelogConfig),
         record_uid: bool,
         now: Instant,
     ) -> Self {
@@ -184,6 +189,7 @@ impl Group {
         }
         let suffixes = Suffixes::new(&attributes);
         Self {
+            receiver: Arc::clone(name),
             resource: metadata.map_or_else(Vec::new, |found| found.encode_resource()),
             lines: LineState {
                 cri: CriParser::default(),
