@@ -47,8 +47,8 @@ pub(super) struct Container {
     pub(super) identity: String,
     live: String,
     node: NodeId,
-    /// The file that was rotated last, and its name.
-    rotated: Option<(NodeId, String)>,
+    /// The file that was rotated last, its name, and in which streams it ends within a line.
+    rotated: Option<(NodeId, String, [bool; 2])>,
     stage: Stage,
     /// Second of the last rotation, which is its archive's name.
     rotated_at: u64,
@@ -406,8 +406,8 @@ impl World {
             let name = time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string();
             let rotated = format!("{live}.{name}");
             self.rename(&at(&live), &at(&rotated));
-            let node = self.kubelet.containers[container].node;
-            self.kubelet.containers[container].rotated = Some((node, rotated));
+            let one = &mut self.kubelet.containers[container];
+            one.rotated = Some((one.node, rotated, one.is_midway));
             self.kubelet.containers[container].rotated_at = second;
             Stage::Renamed
         };
@@ -461,10 +461,10 @@ impl World {
     /// A line goes to the file that was rotated last: whoever wrote it had it open all the time.
     fn write_late(&mut self, container: usize) {
         let one = &self.kubelet.containers[container];
-        let Some((node, name)) = one.rotated.clone() else { return };
+        let Some((node, name, ends_midway)) = one.rotated.clone() else { return };
         let stream = self.chance.place(2);
         let one = &self.kubelet.containers[container];
-        let is_midway = one.is_midway[stream] || one.fragments_left[stream] > 0;
+        let is_midway = one.is_midway[stream] || ends_midway[stream];
         let is_there = self.file_at(&format!("{}/{name}", one.directory)) == Some(node);
         if one.stage != Stage::Idle || one.rest.is_some() || is_midway || !is_there {
             return;

@@ -427,7 +427,9 @@ impl LogFile for SimulatedFile {
         world.tree_fault(INPUT_OUTPUT)?;
         let node = &mut world.tree.nodes[self.id];
         // What is read to recognise a file is not taken.
-        if buffer.len() > HEAD_BYTES_MAX {
+        // Nor is what is read of a file behind the place where it was cut.
+        let is_cut = node.read_from == u64::MAX && offset > 0;
+        if buffer.len() > HEAD_BYTES_MAX && !is_cut {
             node.read_from = offset;
         }
         let start = node.bytes.len().min(offset as usize);

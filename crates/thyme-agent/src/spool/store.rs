@@ -127,8 +127,10 @@ impl Store {
     /// When the directory can't be made or read. Damage is no error.
     pub(super) fn open(disk: Arc<dyn StateDisk>, bytes_max: u64) -> io::Result<(Self, Recovered)> {
         disk.make_directory(DIRECTORY)?;
+        let cursor = load_cursor(&*disk);
+        let is_cursor_lost = cursor.is_none();
         let mut store = Self {
-            done: read_cursor(&*disk),
+            done: cursor.unwrap_or_default(),
             disk,
             bytes_max,
             segments: VecDeque::new(),
@@ -160,6 +162,10 @@ impl Store {
         let last = segments.last().copied();
         for number in segments {
             store.recover(number, Some(number) == last, &mut recovered)?;
+        }
+        if is_cursor_lost {
+            // Ids begin anew. Were the old cursor read again one day, it would take them for done.
+            store.write_cursor_as(true)?;
         }
         store.remove_done();
         store.position =
@@ -498,14 +504,24 @@ impl Store {
     /// # Errors
     /// When it can't be written: after a restart more records come twice.
     pub(super) fn write_cursor(&mut self) -> io::Result<()> {
+        self.write_cursor_as(false)
+    }
+
+    fn write_cursor_as(&mut self, is_synced: bool) -> io::Result<()> {
         let cursor = Cursor { done_below: self.done.prefix(), done: self.done.beyond().to_vec() };
         let content = serde_json::to_vec(&cursor).map_err(io::Error::other)?;
         let mut file = self.disk.create(CURSOR_NEW)?;
         crate::failpoint::hit("spool_cursor_created");
         file.append(&frame::seal(CURSOR_MAGIC, &content))?;
         crate::failpoint::hit("spool_cursor_written");
+        if is_synced {
+            file.sync()?;
+        }
         drop(file);
         self.disk.rename(CURSOR_NEW, CURSOR)?;
+        if is_synced {
+            self.disk.sync_directory(DIRECTORY)?;
+        }
         crate::failpoint::hit("spool_cursor_renamed");
         self.is_cursor_stale = false;
         Ok(())
@@ -513,23 +529,28 @@ impl Store {
 }
 
 /// What is done; nothing where the cursor is missing or damaged, so that all is sent again.
+#[cfg(test)]
 pub(crate) fn read_cursor(disk: &dyn StateDisk) -> Acknowledged {
+    load_cursor(disk).unwrap_or_default()
+}
+
+/// What is done; `None` where the cursor is there and can't be read.
+fn load_cursor(disk: &dyn StateDisk) -> Option<Acknowledged> {
     let bytes = match disk.read(CURSOR) {
         Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Some(Acknowledged::default());
+        }
         Err(error) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(%error, "the spool's cursor can't be read: what it holds is sent again");
-            }
-            return Acknowledged::default();
+            tracing::warn!(%error, "the spool's cursor can't be read: what it holds is sent again");
+            return None;
         }
     };
-    match decode_cursor(&bytes) {
-        Some(done) => done,
-        None => {
-            tracing::error!("the spool's cursor is damaged: what the spool holds is sent again");
-            Acknowledged::default()
-        }
+    let done = decode_cursor(&bytes);
+    if done.is_none() {
+        tracing::error!("the spool's cursor is damaged: what the spool holds is sent again");
     }
+    done
 }
 
 fn decode_cursor(bytes: &[u8]) -> Option<Acknowledged> {

@@ -55,6 +55,9 @@ impl StateDisk for Disk {
         self.inner.names(directory)
     }
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        if self.read_fails.load(Ordering::Relaxed) {
+            return Err(io::Error::other("read fails"));
+        }
         self.inner.read(name)
     }
     fn create(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
@@ -384,6 +387,27 @@ fn a_damaged_cursor_sends_again() {
         assert_eq!(found(&flipped), 20, "byte {at}");
         assert_eq!(found(&good[..at]), 20, "byte {at}");
     }
+}
+
+/// Scenario: the spool is empty, and its cursor can't be read at one start; then a request is kept, the
+/// agent is killed, and the next start reads what cursor there is.
+/// Guarantees: the request is there: the cursor of before does not take it for one of its own.
+#[test]
+fn a_cursor_that_could_not_be_read_says_nothing_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.keep(1, b"one");
+    assert_eq!(rig.accept_all(), [b"one".to_vec()]);
+    rig.end();
+    disk.read_fails.store(true, Ordering::Relaxed);
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    disk.read_fails.store(false, Ordering::Relaxed);
+    rig.keep(2, b"two");
+    drop(rig);
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.step();
+    assert_eq!(rig.accept_all(), [b"two".to_vec()]);
 }
 
 /// Scenario: row 19. The disk is full in the middle of a record, then a sync fails, then the budget

@@ -3,7 +3,9 @@
 //! A file that is shorter than what was read of it was cut. One that was written to since is compared
 //! with what was read: the bytes in front of the place where reading goes on, and the first ones.
 
-use super::Worker;
+use std::io;
+
+use super::{Worker, group::TailedFile};
 use crate::{
     encode::EncodeError,
     tail::{acknowledge::Acknowledged, ending::Endings, identity::Head, source::Source},
@@ -16,29 +18,25 @@ impl Worker {
         let Some(file) = self.files.get_mut(&id) else { return Ok(false) };
         let Some(Source::Plain(open)) = &file.source else { return Ok(false) };
         let Ok(state) = open.state() else { return Ok(false) };
-        let is_cut = state.bytes < file.offset;
-        let was_written_to = file.modified_unix_nanos != state.modified_unix_nanos;
-        file.modified_unix_nanos = state.modified_unix_nanos;
         file.length = file.length.max(state.bytes);
-        if is_cut {
+        if state.bytes < file.offset {
             return self.begin_anew(number, id);
         }
-        if file.offset == 0 || !was_written_to {
-            return Ok(false);
+        if file.offset > 0 && file.modified_unix_nanos != state.modified_unix_nanos {
+            match (file.head.matches(&**open), is_rewritten(file)) {
+                (Ok(true), Ok(false)) => {}
+                (Ok(_), Ok(_)) => return self.begin_anew(number, id),
+                // It is compared at the next look.
+                _ => return Ok(false),
+            }
         }
-        let begins_alike = file.head.matches(&**open).unwrap_or(true);
-        if begins_alike && !self.was_rewritten(id) {
-            return Ok(false);
-        }
-        self.begin_anew(number, id)
+        file.modified_unix_nanos = state.modified_unix_nanos;
+        Ok(false)
     }
 
     /// Whether what stands in front of the place of reading is not what was read there.
-    pub(super) fn was_rewritten(&self, id: u32) -> bool {
-        let Some(file) = self.files.get(&id) else { return false };
-        let Some(Source::Plain(open)) = &file.source else { return false };
-        let Some(ending) = file.endings.at(file.offset) else { return false };
-        !ending.matches(&**open, file.offset).unwrap_or(true)
+    pub(super) fn was_rewritten(&self, id: u32) -> io::Result<bool> {
+        self.files.get(&id).map_or(Ok(false), |file| is_rewritten(file))
     }
 
     /// Puts a new file in the place of one that was truncated, so that what the sink still has to
@@ -69,4 +67,10 @@ impl Worker {
         self.publish(&[next]);
         Ok(true)
     }
+}
+
+fn is_rewritten(file: &TailedFile) -> io::Result<bool> {
+    let Some(Source::Plain(open)) = &file.source else { return Ok(false) };
+    let Some(ending) = file.endings.at(file.offset) else { return Ok(false) };
+    Ok(!ending.matches(&**open, file.offset)?)
 }

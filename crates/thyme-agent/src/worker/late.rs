@@ -77,6 +77,10 @@ impl Worker {
         };
         if !holds(&*opened.file, file.offset) {
             let bytes = archived_bytes(&*opened.file).map_or(0, u64::from);
+            if let Some(file) = self.files.get_mut(&id) {
+                // The number of its plain file may have another by now.
+                file.inode = opened.inode;
+            }
             self.reopen(id, Source::Archive(Box::new(Archive::new(opened.file))), bytes);
         }
     }

@@ -219,9 +219,15 @@ impl Worker {
         self.end_interrupted_lines(number, id)?;
         let Some(filled) = self.fill(number, id) else { return Ok(Read::Failed) };
         // After the read: what was read may be of the file that is there now.
-        if filled > 0 && self.was_rewritten(id) {
-            self.begin_anew(number, id)?;
-            return Ok(Read::Anew);
+        if filled > 0 {
+            match self.was_rewritten(id) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.begin_anew(number, id)?;
+                    return Ok(Read::Anew);
+                }
+                Err(_) => return Ok(Read::Failed),
+            }
         }
         crate::failpoint::hit("file_read");
         let mut at = 0;
@@ -351,7 +357,8 @@ impl Worker {
     /// end has come meanwhile, so that it must be read as any other.
     fn take_unterminated(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
         while let Some(filled) = self.fill(number, id).filter(|filled| *filled > 0) {
-            if self.was_rewritten(id) || memchr::memchr(b'\n', &self.buffer[..filled]).is_some() {
+            let may_be_another = !matches!(self.was_rewritten(id), Ok(false));
+            if may_be_another || memchr::memchr(b'\n', &self.buffer[..filled]).is_some() {
                 self.give_back(id, 0, filled);
                 return Ok(false);
             }

@@ -19,6 +19,7 @@ mod export;
 mod hostile;
 mod identity;
 mod replaced;
+mod rewritten;
 mod rotation;
 mod secrecy;
 mod shortage;
