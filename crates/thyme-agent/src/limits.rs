@@ -21,8 +21,9 @@ pub const EVENT_SETTLE_TIME: Duration = Duration::from_millis(2);
 /// A directory with a watch is looked at in one scan of so many: a scan is its safety net only.
 pub const WATCHED_SCANS: u32 = 12;
 
-/// How often a root that doesn't exist yet is looked for.
-pub const MISSING_ROOT_INTERVAL: Duration = Duration::from_millis(500);
+/// How often discovery looks where the fixed part of each pattern leads: of a link that is switched on
+/// the way, a directory above that is moved, or a mount, no watch tells.
+pub const ROOT_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shortest wait between two reads of a growing file.
 pub const POLL_INTERVAL_MIN: Duration = Duration::from_millis(5);

@@ -140,7 +140,7 @@ impl Pipeline {
             scan_interval: config.thyme.scan_interval,
             workers: workers.iter().map(|worker| worker.handle.clone()).collect(),
             checkpoints: publisher,
-            tree: Box::new(NodeLogs::default()),
+            tree: Box::new(NodeLogs),
             clock: SystemClock::shared(),
             watches: true,
             metrics: Arc::clone(&metrics),

@@ -3,7 +3,6 @@
 use std::{
     sync::Arc,
     task::{Context, Waker},
-    time::Instant,
 };
 
 use crossbeam_channel::{Sender, unbounded};
@@ -27,7 +26,6 @@ pub(super) struct Agent {
     shared: Shared,
     /// Gone once it stops.
     discovery: Option<(Discovery, Sender<()>)>,
-    next_scan: Instant,
     workers: Vec<Option<Worker>>,
     handles: Vec<WorkerHandle>,
     consumers: Vec<Consumer>,
@@ -96,7 +94,6 @@ impl Agent {
         let mut agent = Self {
             shared: shared.clone(),
             discovery: Some(discovery),
-            next_scan: Clock::now(shared),
             workers,
             handles,
             consumers,
@@ -112,11 +109,11 @@ impl Agent {
     /// A scan, when it is due or an event came.
     pub(super) fn scan(&mut self, has_event: bool) {
         let now = Clock::now(&self.shared);
-        if let Some((discovery, _)) = &mut self.discovery
-            && (has_event || now >= self.next_scan)
-        {
-            self.next_scan = discovery.scan(now);
+        let Some((discovery, _)) = &mut self.discovery else { return };
+        if has_event {
+            discovery.scan(now);
         }
+        discovery.turn(now);
     }
 
     /// One step of every worker that chance has running.

@@ -127,7 +127,9 @@ impl Worker {
     ) -> bool {
         for file in self.group_files(number) {
             let Some(file) = self.files.get_mut(&file) else { continue };
-            if is_that_file(file, found.inode, plain, compressed) {
+            if is_that_file(file, found.inode, plain, compressed)
+                && may_be_closed_file(file, found.opened.as_ref(), compressed)
+            {
                 file.is_present = true;
                 file.name.clone_from(plain);
                 crate::failpoint::hit("file_recognised");
@@ -261,6 +263,17 @@ fn is_that_file(file: &TailedFile, inode: Inode, plain: &OsStr, compressed: bool
     (is_same_name && (is_same_inode || compressed)) || (is_same_inode && file.source.is_some())
 }
 
+/// Whether a file that was opened anew may be the one that was closed, as far as its first bytes say:
+/// its directory may have been replaced, and all in it has old names and perhaps old numbers.
+fn may_be_closed_file(file: &TailedFile, opened: Option<&Opened>, compressed: bool) -> bool {
+    let Some(opened) = opened.filter(|_| file.source.is_none()) else { return true };
+    if compressed {
+        Archive::head(&*opened.file, file.head.bytes as usize).is_ok_and(|head| head == file.head)
+    } else {
+        opened.bytes >= file.offset && file.head.matches(&*opened.file).unwrap_or(false)
+    }
+}
+
 fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> TailedFile {
     TailedFile {
         key,
@@ -359,5 +372,33 @@ mod tests {
         let open = file("0.log");
         assert!(is_that_file(&open, NUMBER, plain, false));
         assert!(!is_that_file(&open, OTHER, OsStr::new("0.log"), false));
+    }
+
+    /// Scenario: row 38. A directory is replaced, and its new file has the name and the number of one
+    /// that was read, closed and not settled: with other first bytes, or shorter.
+    /// Guarantees: it is another file. One that begins alike is the same, and so is its archive.
+    #[test]
+    fn a_closed_file_is_known_by_its_first_bytes_too() {
+        let opened = |content: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, content).unwrap();
+            Opened { file: Box::new(file), inode: NUMBER, bytes: content.len() as u64 }
+        };
+        let mut closed = file("0.log");
+        (closed.source, closed.offset, closed.head) = (None, 9, Head::of(b"one\ntwo\n\n"));
+        for (content, is_same) in [
+            (&b"one\ntwo\n\n"[..], true),
+            (b"one\ntwo\n\nmore", true),
+            (b"two\none\n\n", false),
+            (b"one\n", false),
+        ] {
+            assert_eq!(may_be_closed_file(&closed, Some(&opened(content)), false), is_same);
+            let mut archive =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut archive, content).unwrap();
+            let archive = archive.finish().unwrap();
+            assert_eq!(may_be_closed_file(&closed, Some(&opened(&archive)), true), is_same);
+        }
+        assert!(may_be_closed_file(&closed, None, false));
     }
 }
