@@ -94,6 +94,11 @@ impl Source {
         })
     }
 
+    /// Whether it reads the live file of this path.
+    pub fn includes(&self, path: &Path) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(path)) && !self.excludes(path)
+    }
+
     fn excludes(&self, path: &Path) -> bool {
         self.exclude.iter().any(|glob| glob.is_match(path))
     }
@@ -103,6 +108,8 @@ impl Source {
 pub struct DiscoveryStart {
     /// Receivers, in the configuration's order.
     pub sources: Vec<Source>,
+    /// Their canonical names.
+    pub receiver_names: Vec<Arc<str>>,
     /// Files that may be open at once; further ones wait for a later scan.
     pub open_files_max: u64,
     /// What the checkpoints say.
@@ -125,8 +132,8 @@ pub struct DiscoveryStart {
     pub metrics: Arc<Metrics>,
 }
 
-/// A directory and a live file's name: where a checkpoint belongs, whichever receiver reads it.
-type Place = (Arc<Path>, Arc<OsStr>);
+/// Where a checkpoint belongs: a receiver's canonical name, a directory and a live file's name.
+type Place = (Arc<str>, Arc<Path>, Arc<OsStr>);
 
 /// The discovery thread's state.
 pub struct Discovery {
@@ -135,6 +142,7 @@ pub struct Discovery {
     events: Receiver<DirectoryEvent>,
     stop: Receiver<()>,
     resume: HashMap<Place, Vec<(FileKey, FileCheckpoint)>>,
+    receiver_names: Vec<Arc<str>>,
     workers: Vec<WorkerHandle>,
     /// Which worker a group belongs to; it never moves.
     assigned: HashMap<Arc<GroupKey>, usize>,
@@ -156,7 +164,7 @@ impl Discovery {
         let (sender, events) = bounded(DIRECTORY_EVENTS_MAX);
         let mut resume: HashMap<Place, Vec<_>> = HashMap::default();
         for (key, file) in start.resume {
-            let group = (file.directory.clone(), file.live.clone());
+            let group = (file.receiver.clone(), file.directory.clone(), file.live.clone());
             resume.entry(group).or_default().push((key, file));
         }
         let now = start.clock.now();
@@ -178,6 +186,7 @@ impl Discovery {
             events,
             stop,
             resume,
+            receiver_names: start.receiver_names,
             workers: start.workers,
             assigned: HashMap::default(),
             checkpoints: start.checkpoints,
@@ -296,8 +305,9 @@ impl Discovery {
     }
 
     fn report(&mut self, key: Arc<GroupKey>, files: Vec<FoundFile>) {
-        let resume =
-            self.resume.remove(&(key.directory.clone(), key.live.clone())).unwrap_or_default();
+        let receiver = self.receiver_names[key.receiver].clone();
+        let place = (receiver, key.directory.clone(), key.live.clone());
+        let resume = self.resume.remove(&place).unwrap_or_default();
         let is_old = self.is_first_start && self.is_first_scan;
         let start_at =
             if is_old { self.scanner.start_at(key.receiver) } else { StartAt::Beginning };

@@ -55,7 +55,8 @@ impl Worker {
             return *number;
         }
         let number = self.new_number();
-        let receiver = &self.config.config.receivers[snapshot.key.receiver];
+        let place = snapshot.key.receiver;
+        let receiver = (&self.config.receiver_names[place], &self.config.config.receivers[place]);
         let record_uid = self.config.config.thyme.record_uid;
         let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
         self.groups.insert(number, Box::new(group));
@@ -209,7 +210,7 @@ impl Worker {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
         group.files.push(id);
-        let checkpoint = (file.key, Some(file.checkpoint(&group.key)));
+        let checkpoint = (file.key, Some(file.checkpoint(group)));
         if file.is_finished() {
             self.attention.ending.insert(id);
         }
@@ -307,6 +308,9 @@ fn head_of(file: &dyn LogFile, compressed: bool) -> io::Result<Head> {
 
 /// The checkpoint of a file that was found: by inode and head, or, of an archive, by name and head,
 /// or by head alone when it was still live at the last checkpoint.
+///
+/// A reboot or a remount may give all files of a disk another device. So it decides only between two
+/// checkpoints that would do otherwise; but on another device an empty head is no sign.
 fn take_checkpoint(
     resume: &mut Resume,
     opened: &Opened,
@@ -329,7 +333,11 @@ fn take_checkpoint(
                 .position(|(_, one)| one.name == one.live && one.head_bytes > 0 && has_head(one))
         })
     } else {
-        resume.iter().position(|(_, one)| one.inode() == opened.inode && has_head(one))
+        let has_inode = |one: &FileCheckpoint| one.inode == opened.inode.inode && has_head(one);
+        let same = |one: &FileCheckpoint| one.device == opened.inode.device && has_inode(one);
+        let moved = |one: &FileCheckpoint| one.head_bytes > 0 && has_inode(one);
+        let by_device = resume.iter().position(|(_, one)| same(one));
+        by_device.or_else(|| resume.iter().position(|(_, one)| moved(one)))
     };
     Some(resume.swap_remove(position?))
 }
