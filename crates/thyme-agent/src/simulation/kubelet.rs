@@ -317,7 +317,8 @@ impl World {
         let end = node.bytes.len() as u64;
         let content = node.content.expect("live files have a content");
         self.tree.contents[content].lines.push((end, line));
-        self.truth.lines[line].content = Some(content);
+        let before = self.truth.lines[line].content.replace(content);
+        self.truth.lines[line].is_torn |= before.is_some_and(|before| before != content);
         self.kubelet.written_bytes += bytes.len() as u64;
         let path = || {
             format!(
@@ -361,6 +362,11 @@ impl World {
             }
             Stage::Renamed => {
                 let content = self.new_content();
+                let one = &mut self.kubelet.containers[container];
+                if let Some((_, _, ends_midway)) = &mut one.rotated {
+                    // It was written to until now.
+                    *ends_midway = one.is_midway;
+                }
                 self.kubelet.containers[container].node = self.make_file(&at(&live), Some(content));
                 Stage::Idle
             }

@@ -293,8 +293,10 @@ impl World {
             for (end, line) in &content.lines {
                 let one = &self.truth.lines[*line];
                 // Of a late line, and of one whose file was truncated, nobody knows.
-                if !one.is_late && !one.is_excused && self.truth.is_lost(*line) {
+                let is_known = !one.is_late && !one.is_torn && !one.is_excused;
+                if is_known && self.truth.is_lost(*line) {
                     lost += end - start;
+                    self.note(|| format!("line {line} has come to nowhere"));
                 }
                 start = *end;
             }

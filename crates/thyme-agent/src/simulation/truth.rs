@@ -83,6 +83,8 @@ pub(super) struct Line {
     settled: Seen,
     /// It was written to a file that had been rotated before.
     pub(super) is_late: bool,
+    /// Its beginning and its end stand in two files.
+    pub(super) is_torn: bool,
     /// It may be missing: see [`Truth::excuse`].
     pub(super) is_excused: bool,
     /// The sink said that it does not take it.
@@ -191,6 +193,7 @@ impl Truth {
             arrived: Seen::default(),
             settled: Seen::default(),
             is_late: false,
+            is_torn: false,
             is_excused: false,
             is_refused: false,
             is_kept: false,

@@ -2,7 +2,7 @@
 //! same, and be compressed then. Closed files are looked at now and then; an archive says itself how
 //! much it holds.
 
-use std::{io, path::Path};
+use std::{ffi::OsStr, io, path::Path, sync::Arc};
 
 use super::{Worker, group::TailedFile};
 use crate::{
@@ -49,6 +49,28 @@ impl Worker {
         }
     }
 
+    /// Opens the file of this name in the directory of a group.
+    fn open_again(&mut self, group: u32, name: &OsStr) -> io::Result<Option<Opened>> {
+        let Some(group) = self.groups.get(&group) else { return Ok(None) };
+        let path = group.key.directory.join(name);
+        let root = self.roots[group.key.receiver].iter().find(|root| path.starts_with(root));
+        let Some(root) = root else { return Ok(None) };
+        let relative = path.strip_prefix(root).unwrap_or(Path::new(""));
+        self.tree.open(root, relative)
+    }
+
+    /// Whether a closed file is in its directory no more, neither plain nor compressed.
+    pub(super) fn is_unlinked(&mut self, id: u32) -> bool {
+        let Some(file) = self.files.get(&id) else { return false };
+        let (group, plain) = (file.group, Arc::clone(&file.name));
+        let mut compressed = plain.to_os_string();
+        compressed.push(".gz");
+        [&*plain, &*compressed].into_iter().all(|name| {
+            let opened = self.open_again(group, name);
+            opened.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        })
+    }
+
     fn look_for_late_write(&mut self, id: u32) {
         let is_closed_plain = |file: &TailedFile| {
             file.is_present && !file.is_compressed && file.is_finished() && file.source.is_none()
@@ -57,14 +79,11 @@ impl Worker {
             self.attention.closed.remove(&id);
             return;
         };
-        let Some(group) = self.groups.get(&file.group) else { return };
-        let path = group.key.directory.join(&*file.name);
-        let root = self.roots[group.key.receiver].iter().find(|root| path.starts_with(root));
-        let Some(root) = root else { return };
-        let relative = path.strip_prefix(root).unwrap_or(Path::new(""));
+        let (inode, offset) = (file.inode, file.offset);
+        let (group, name) = (file.group, Arc::clone(&file.name));
         // What has no such name any more, discovery finds under another one, or gone.
-        let Ok(Some(opened)) = self.tree.open(root, relative) else { return };
-        if opened.inode == file.inode && opened.bytes != file.offset {
+        let Ok(Some(opened)) = self.open_again(group, &name) else { return };
+        if opened.inode == inode && opened.bytes != offset {
             self.reopen(id, Source::Plain(opened.file), opened.bytes);
         }
     }

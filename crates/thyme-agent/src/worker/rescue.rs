@@ -311,14 +311,19 @@ impl Worker {
     /// Notes which open files have lost their last name since the last look at their directory: nobody
     /// looks there any more.
     pub(super) fn note_deleted(&mut self) {
-        let is_deleted = |file: &TailedFile| {
-            let source = file.source.as_ref().filter(|_| file.is_present);
-            source.is_some_and(|one| one.file().state().is_ok_and(|state| !state.has_name))
+        let may_be_deleted = |file: &TailedFile| match &file.source {
+            Some(source) => source.file().state().is_ok_and(|state| !state.has_name),
+            None => file.unsettled_bytes() > 0,
         };
-        let mut deleted: Vec<u32> =
-            self.files.iter().filter(|(_, file)| is_deleted(file)).map(|(id, _)| *id).collect();
-        deleted.sort_unstable();
-        for id in deleted {
+        let is_asked = |file: &TailedFile| file.is_present && may_be_deleted(file);
+        let mut asked: Vec<u32> =
+            self.files.iter().filter(|(_, file)| is_asked(file)).map(|(id, _)| *id).collect();
+        asked.sort_unstable();
+        for id in asked {
+            let is_open = self.files.get(&id).is_some_and(|file| file.source.is_some());
+            if !is_open && !self.is_unlinked(id) {
+                continue;
+            }
             let has_archive = self.has_archive(id);
             let Some(file) = self.files.get_mut(&id) else { continue };
             file.look_again();
