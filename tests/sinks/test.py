@@ -227,13 +227,13 @@ def nginx_no_sink(test):
     sink = test.sink()
     nobody = sinks.process.free_port()
     running, port = sinks.nginx(test.work, "nginx-502", f"proxy_pass http://127.0.0.1:{nobody};")
-    test.kept_then_stored("nginx-502", ["502"], "otlphttp",
+    test.kept_then_stored("nginx-502", ["HTTP 502"], "otlphttp",
                           {"endpoint": f"http://127.0.0.1:{port}/insert/opentelemetry"},
                           {"endpoint": sink.endpoint}, running.end)
     silent = sinks.socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{silent.getsockname()[1]}"
     running, port = sinks.nginx(test.work, "nginx-504", f"proxy_read_timeout 1s; proxy_pass {address};")
-    test.kept_then_stored("nginx-504", ["504"], "otlphttp",
+    test.kept_then_stored("nginx-504", ["HTTP 504"], "otlphttp",
                           {"endpoint": f"http://127.0.0.1:{port}/insert/opentelemetry"},
                           {"endpoint": sink.endpoint}, running.end)
     silent.close()
@@ -283,14 +283,14 @@ def haproxy_no_sink(test):
     sink = test.sink()
     nobody = sinks.process.free_port()
     running, port = sinks.haproxy(test.work, "haproxy-503", f"server sink 127.0.0.1:{nobody}")
-    test.kept_then_stored("haproxy-503", ["503"], "otlphttp",
+    test.kept_then_stored("haproxy-503", ["HTTP 503"], "otlphttp",
                           {"endpoint": f"http://127.0.0.1:{port}/insert/opentelemetry"},
                           {"endpoint": sink.endpoint}, running.end)
     silent = sinks.socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{silent.getsockname()[1]}"
     running, port = sinks.haproxy(test.work, "haproxy-504", f"server sink {address}",
                                   mode_timeouts="timeout server 1s")
-    test.kept_then_stored("haproxy-504", ["504"], "otlphttp",
+    test.kept_then_stored("haproxy-504", ["HTTP 504"], "otlphttp",
                           {"endpoint": f"http://127.0.0.1:{port}/insert/opentelemetry"},
                           {"endpoint": sink.endpoint}, running.end)
     silent.close()
@@ -301,7 +301,7 @@ def haproxy_header(test):
     sink = test.sink()
     running, port = sinks.haproxy(test.work, "haproxy-400", f"server sink 127.0.0.1:{sink.port}")
     test.kept_then_stored(
-        "haproxy-400", ["400"], "otlphttp",
+        "haproxy-400", ["HTTP 400"], "otlphttp",
         {"endpoint": f"http://127.0.0.1:{port}/insert/opentelemetry", "headers": {"x": "y" * 20000}},
         {"endpoint": sink.endpoint}, running.end)
 

@@ -131,8 +131,10 @@ fn corpus(kind: Kind, partial_bytes_max: usize) -> Vec<u8> {
     text.truncate(READ_BYTES);
     assert_eq!(text.len(), READ_BYTES);
     // The last line is whole, and the end of its record.
-    let full = text.windows(3).rposition(|bytes| bytes == b" F ").expect("complete records");
-    let end = text[..full].iter().rposition(|byte| *byte == b'\n').expect("many lines");
+    let newline = text.iter().rposition(|byte| *byte == b'\n').expect("many lines");
+    let full = text[..newline].windows(10).rposition(|bytes| bytes == b" stdout F ");
+    let full = full.expect("complete records");
+    let end = full + text[full..].iter().position(|byte| *byte == b'\n').expect("its end");
     text.truncate(end + 1);
     text
 }
@@ -142,7 +144,8 @@ fn docker(cri: &[u8]) -> Vec<u8> {
     let mut parser = CriParser::default();
     let mut text = String::new();
     for line in cri.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let time = String::from_utf8_lossy(&line[..30]);
+        let time = line.split(|byte| *byte == b' ').next().expect("a time");
+        let time = String::from_utf8_lossy(time);
         let parsed = parser.parse(line).expect("a CRI line");
         let body = String::from_utf8_lossy(parsed.body);
         let body = serde_json::to_string(&format!("{body}\n")).expect("a text");

@@ -3,7 +3,7 @@
 
 #![allow(missing_docs, reason = "gungraun's macros make undocumented items")]
 
-mod deliver;
+mod exporter;
 mod lines;
 mod sink;
 
@@ -13,7 +13,7 @@ use gungraun::{
 use std::hint::black_box;
 
 use self::{
-    deliver::Exporter,
+    exporter::Exporter,
     lines::{ClosedBatch, Lines},
 };
 
