@@ -75,7 +75,8 @@ fn archives_wait_for_a_decoder() {
             archive(&container, "20260101-000010", &cri("second"));
         }
     }
-    let agent = node.start_with("compression: none", "workers: 1");
+    let in_order = "compression: none\n    sending_queue: {num_consumers: 1}";
+    let agent = node.start_with(in_order, "workers: 1");
     let seconds = PODS.div_ceil(5);
     let records = node.wait_records(PODS * LINES + seconds);
     assert_eq!(records.len(), PODS * LINES + seconds);

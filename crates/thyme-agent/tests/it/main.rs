@@ -19,6 +19,7 @@ mod damage;
 mod export;
 mod hostile;
 mod identity;
+mod replaced;
 mod rotation;
 mod secrecy;
 mod shortage;
