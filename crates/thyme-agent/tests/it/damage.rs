@@ -65,7 +65,7 @@ fn an_error_at_the_end_takes_nothing_that_came_before() {
 #[test]
 fn archives_wait_for_a_decoder() {
     const PODS: usize = 3 * thyme_agent::limits::DECODERS_MAX;
-    const LINES: usize = 12_000;
+    const LINES: usize = 7_000;
     let node = Node::new();
     let text = lines(LINES);
     for pod in 0..PODS {
