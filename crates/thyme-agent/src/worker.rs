@@ -6,6 +6,7 @@
 //! whether to read at all.
 
 mod anew;
+mod decoders;
 mod group;
 mod handle;
 mod late;
@@ -116,6 +117,8 @@ pub struct Worker {
     /// Files by number; a number is never used again, so that a late settlement can't hit another.
     files: HashMap<u32, Box<TailedFile>>,
     next_number: u32,
+    /// Archives that have a decoder; some that have given it up.
+    decoding: Vec<u32>,
     idle: IdleWatch,
     clock: SharedClock,
 
@@ -136,6 +139,7 @@ pub struct Worker {
     spool_pending_requests: usize,
     spool_pending_bytes: usize,
     last_loss_said: Option<Instant>,
+    last_path_said: Option<Instant>,
     /// Requests that are not settled, and what they take from the budget.
     outstanding_requests: usize,
     outstanding_bytes: usize,
@@ -232,6 +236,7 @@ impl Worker {
             attention: Attention::default(),
             files: HashMap::default(),
             next_number: 0,
+            decoding: Vec::new(),
             idle,
             clock,
             buffer: vec![0; READ_BYTES],
@@ -245,6 +250,7 @@ impl Worker {
             spool_pending_requests: 0,
             spool_pending_bytes: 0,
             last_loss_said: None,
+            last_path_said: None,
             outstanding_requests: 0,
             outstanding_bytes: 0,
             last_upkeep: now,

@@ -294,6 +294,7 @@ impl World {
 
     fn write_rest(&mut self, container: usize) {
         if let Some((line, rest)) = self.kubelet.containers[container].rest.take() {
+            self.truth.ended(line, self.now);
             self.append(container, line, &rest);
         }
     }
@@ -342,7 +343,7 @@ impl World {
         let second = unix_nanos(self.now) / 1_000_000_000;
         let next = match one.stage.clone() {
             Stage::Idle => {
-                let is_due = second > one.rotated_at && one.rest.is_none() && !one.is_truncated;
+                let is_due = second > one.rotated_at && !one.is_truncated;
                 if is_due && !self.tree.nodes[node].bytes.is_empty() {
                     Stage::Begun
                 } else {
@@ -361,6 +362,8 @@ impl World {
                 Stage::Begun
             }
             Stage::Renamed => {
+                // The runtime goes on with the old file until it has reopened its log.
+                self.write_rest(container);
                 let content = self.new_content();
                 let one = &mut self.kubelet.containers[container];
                 if let Some((_, _, ends_midway)) = &mut one.rotated {
@@ -471,6 +474,8 @@ impl World {
         let stream = self.chance.place(2);
         let one = &self.kubelet.containers[container];
         let is_midway = one.is_midway[stream] || ends_midway[stream];
+        // What nobody has ended goes on in the next file.
+        let is_midway = is_midway || !self.tree.nodes[node].bytes.ends_with(b"\n");
         let is_there = self.file_at(&format!("{}/{name}", one.directory)) == Some(node);
         if one.stage != Stage::Idle || one.rest.is_some() || is_midway || !is_there {
             return;

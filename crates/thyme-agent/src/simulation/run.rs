@@ -1,6 +1,6 @@
 //! One run: faults for a while, then calm, then the reckoning.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     agent::Agent,
@@ -112,6 +112,20 @@ pub(super) fn run_outage(seed: u64) -> Result<(Report, Peak), String> {
     Ok((report, peak))
 }
 
+/// Nothing goes wrong while containers write for so many turns.
+pub(super) fn run_calmly(plan: Plan, chance: Chance, turns: u64) -> Result<Report, String> {
+    let mut run = Run { shared: Shared::new(plan, chance), agent: None };
+    run.shared.lock().begin();
+    run.shared.lock().faults = false;
+    run.start();
+    for _ in 0..turns {
+        kubelet::act(&mut run.shared.lock());
+        run.calm_turn(Duration::from_millis(50))?;
+    }
+    run.calm_down()?;
+    Ok(run.report())
+}
+
 impl World {
     fn begin(&mut self) {
         self.make_directory("/var/log");
@@ -191,6 +205,14 @@ impl Run {
 
     /// Starts the agent; where that fails, it stays down.
     fn start(&mut self) {
+        {
+            let mut world = self.shared.lock();
+            let odds = world.plan.spool_change_odds;
+            if world.chance.one_in(odds) {
+                let storage = &mut Arc::make_mut(&mut world.plan.config).exporter.queue.storage;
+                *storage = storage.is_none().then(|| "file_storage".to_owned());
+            }
+        }
         match Agent::start(&self.shared) {
             Ok(agent) => self.agent = Some(agent),
             Err(error) => self.shared.lock().note(|| format!("the agent can't start: {error}")),

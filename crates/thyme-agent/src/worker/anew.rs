@@ -54,6 +54,7 @@ impl Worker {
         file.head = Head::default();
         file.continuation = None;
         file.end_since = None;
+        file.rest_bytes = 0;
         file.former_uid = file.uid.take().or(file.former_uid);
         self.next_number += 1;
         let next = self.next_number;

@@ -28,9 +28,10 @@ pub(super) fn archived_bytes(file: &dyn LogFile) -> io::Result<u32> {
     Ok(u32::from_le_bytes(length))
 }
 
-/// Whether an archive holds just what was read of its plain file.
-pub(super) fn holds(file: &dyn LogFile, read_bytes: u64) -> bool {
-    archived_bytes(file).is_ok_and(|bytes| bytes == read_bytes as u32)
+/// Whether an archive says that it holds more than was read of its plain file. One that is damaged, or
+/// has something behind it, says anything.
+pub(super) fn holds_more(file: &dyn LogFile, read_bytes: u64) -> bool {
+    archived_bytes(file).is_ok_and(|bytes| bytes > read_bytes as u32)
 }
 
 impl Worker {
@@ -94,7 +95,7 @@ impl Worker {
         let Some(opened) = opened.filter(|_| file.source.is_none() && file.is_finished()) else {
             return;
         };
-        if !holds(&*opened.file, file.offset) {
+        if holds_more(&*opened.file, file.offset) {
             let bytes = archived_bytes(&*opened.file).map_or(0, u64::from);
             if let Some(file) = self.files.get_mut(&id) {
                 // The number of its plain file may have another by now.
@@ -140,9 +141,9 @@ mod tests {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(&[b'x'; 70_000]).unwrap();
         let archive = file(&encoder.finish().unwrap());
-        assert!(holds(&archive, 70_000) && !holds(&archive, 69_999));
+        assert!(!holds_more(&archive, 70_000) && holds_more(&archive, 69_999));
         for short in [&b""[..], b"abc"] {
-            assert!(!holds(&file(short), 0));
+            assert!(!holds_more(&file(short), 0));
         }
     }
 }
