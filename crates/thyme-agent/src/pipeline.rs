@@ -125,7 +125,7 @@ impl Pipeline {
                 requests: requests.clone(),
                 spool: spool.as_mut().and_then(|spool| spool.links.pop()),
                 checkpoints: publisher.clone(),
-                tree: Box::new(NodeLogs::default()),
+                tree: Box::new(NodeLogs),
             };
             let state = Arc::new(WorkerState::new(Instant::now()));
             let worker = Worker::new(
