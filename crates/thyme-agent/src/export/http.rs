@@ -3,23 +3,28 @@
 //!
 //! | status | meaning here |
 //! |---|---|
-//! | 2xx | accepted, less the partial success's rejections |
-//! | 413; 400 with words about size (Go) | too large: halved |
-//! | 400, 422 | rejected: these bytes are wrong; but 400 about TLS or Content-Encoding is misdirected |
-//! | 429, 502, 503, 504 (OTLP's retryable ones); 408, 425 | busy: tried again |
+//! | 200, 201, 202, 204 with an OTLP body or none | accepted, less the partial success's rejections |
+//! | 2xx with a page in HTML | misdirected: kept |
+//! | other 2xx, other bodies | taken, but proves nothing: said |
+//! | 413; any but the next row with words about size | too large: halved |
 //! | 401, 403, 407 | denied: kept until the credentials work again |
+//! | 400, 422 in HTML, or with words about TLS, headers, path or coding | misdirected: kept |
+//! | 400, 422, 500 that name single records (Loki) | rejected in part: the sink has the others |
+//! | 400, 422 | rejected: something of it is wrong |
+//! | 429, 502, 503, 504 (OTLP's retryable ones); 408, 425 | busy: tried again; too large "for now" with words about size |
 //! | 500, 507, 508 and other 5xx | the sink's fault: kept (see `delivery`) |
 //! | 501, 505, 511, 3xx (not followed), other 4xx | misdirected: kept until somebody mends the configuration |
 
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue, header};
-use prost::Message;
 
 use super::{
+    body::{self, Response},
     client::Answer,
-    outcome::{Cause, Failure, Outcome, Quote, is_about_size, is_about_transport},
-    reply, retry,
+    outcome::{Cause, Failure, Oddity, Outcome, Quote},
+    retry,
+    words::{is_about_size, is_about_transport, rejected_in_part},
 };
 use crate::config::Compression;
 
@@ -45,66 +50,52 @@ pub(super) fn outcome(answer: &Answer) -> Outcome {
         return accepted(answer);
     }
     let status = answer.status.as_u16();
-    let said = words(answer);
-    let quote = Quote::new(&[format!("HTTP {status}: ").as_bytes(), &said].concat());
+    let said = body::words(answer);
+    let quote = Quote::new(&[format!("HTTP {status}: ").as_bytes(), &said.text].concat());
     let cause = match status {
-        413 => return Outcome::TooLarge(quote),
-        400 if is_about_size(&said) => return Outcome::TooLarge(quote),
-        400 if is_about_transport(&said) => Cause::Misdirected,
-        400 | 422 => return Outcome::Rejected(quote),
-        408 | 425 | 429 | 502 | 503 | 504 => Cause::Busy,
         401 | 403 | 407 => Cause::Denied,
+        413 => return Outcome::TooLarge(quote),
+        408 | 425 | 429 | 502 | 503 | 504 => {
+            let retry_after = retry::retry_after(&answer.headers, SystemTime::now());
+            let is_large = is_about_size(&said.text);
+            let failure = Failure { cause: Cause::Busy, retry_after, said: quote };
+            return if is_large {
+                Outcome::TooLargeForNow(failure)
+            } else {
+                Outcome::Failed(failure)
+            };
+        }
+        400 | 422 if is_about_transport(&said.text) => Cause::Misdirected,
+        400 | 422 | 500 if let Some(rejected) = rejected_in_part(&said.text) => {
+            return Outcome::RejectedInPart(rejected, quote);
+        }
+        _ if is_about_size(&said.text) => return Outcome::TooLarge(quote),
+        400 | 422 if said.is_page => Cause::Misdirected,
+        400 | 422 => return Outcome::Rejected(quote),
         501 | 505 | 511 => Cause::Misdirected,
         500..=599 => Cause::Fault,
         _ => Cause::Misdirected,
     };
-    let retry_after = match cause {
-        Cause::Busy => retry::retry_after(&answer.headers, SystemTime::now()),
-        _ => None,
-    };
-    Outcome::Failed(Failure { cause, retry_after, said: quote })
+    Outcome::failed(cause, quote)
 }
 
 fn accepted(answer: &Answer) -> Outcome {
-    let partial = match content_type(answer) {
-        Some(Content::Json) => reply::partial_success_json(&answer.body),
-        Some(Content::Protobuf) | None => reply::partial_success(&answer.body),
-        Some(Content::Other) => reply::PartialSuccess::default(),
-    };
-    Outcome::Accepted {
-        rejected_records: u64::try_from(partial.rejected_log_records).unwrap_or_default(),
-        said: Quote::new(&partial.error_message),
-    }
-}
-
-/// What the sink says about a failure: the message of the `google.rpc.Status` that OTLP asks for,
-/// else the body as it is, which proxies write for people; of a redirection, where to.
-fn words(answer: &Answer) -> Vec<u8> {
-    if let Some(location) = answer.headers.get(header::LOCATION) {
-        return [b"redirects are not followed, to ", location.as_bytes()].concat();
-    }
-    match content_type(answer) {
-        Some(Content::Protobuf) => {
-            reply::Status::decode(&answer.body[..]).map(|status| status.message).unwrap_or_default()
+    let status = answer.status.as_u16();
+    let quote = |said: &[u8]| Quote::new(&[format!("HTTP {status}: ").as_bytes(), said].concat());
+    match body::response(answer) {
+        Response::Page(text) => Outcome::failed(Cause::Misdirected, quote(&text)),
+        Response::Otlp(partial) if matches!(status, 200 | 201 | 202 | 204) => Outcome::Accepted {
+            rejected_records: u64::try_from(partial.rejected_log_records).unwrap_or_default(),
+            said: Quote::new(&partial.error_message),
+        },
+        Response::Otlp(partial) => {
+            Outcome::Unconfirmed(Oddity::Status, quote(&partial.error_message))
         }
-        _ => answer.body.to_vec(),
+        Response::Other(text) if matches!(status, 200 | 201 | 202 | 204) => {
+            Outcome::Unconfirmed(Oddity::Body, quote(&text))
+        }
+        Response::Other(text) => Outcome::Unconfirmed(Oddity::Status, quote(&text)),
     }
-}
-
-enum Content {
-    Protobuf,
-    Json,
-    Other,
-}
-
-fn content_type(answer: &Answer) -> Option<Content> {
-    let value = answer.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let media_type = value.split(';').next().unwrap_or_default().trim();
-    Some(match media_type.to_ascii_lowercase().as_str() {
-        "application/x-protobuf" | "application/protobuf" => Content::Protobuf,
-        "application/json" => Content::Json,
-        _ => Content::Other,
-    })
 }
 
 #[cfg(test)]
