@@ -19,6 +19,7 @@
 mod limits;
 pub(crate) mod endpoint;
 mod delivery;
+mod pace;
 mod retry;
 mod bisect;
 mod client;
@@ -144,10 +145,8 @@ pub fn spawn_with(
         Arc::new(Pool::new(endpoint.clone(), connector, resolver, timing, Arc::clone(&warnings)));
     let client = Client::new(config, &endpoint, pool, token, Arc::clone(&metrics))?;
     let bisector = Bisector::new(config.compression_level);
-    let delivery =
-        Delivery::new(client, &config.id, config.retry.clone(), bisector, warnings, metrics);
-
-    let consumers = config.queue.num_consumers.max(1);
+    let (retry, consumers) = (config.retry.clone(), config.queue.num_consumers.max(1));
+    let delivery = Delivery::new(client, &config.id, retry, consumers, bisector, warnings, metrics);
     let capacity = config.queue.queue_size.saturating_add(consumers);
     let (sender, receiver) = mpsc::channel(capacity.min(tokio::sync::Semaphore::MAX_PERMITS));
     let (receiver, delivery) = (Arc::new(Mutex::new(receiver)), Arc::new(delivery));

@@ -5,10 +5,13 @@
 //! one record that is too large, or by the end of a retry budget that the configuration set.
 //! Everything else is kept and tried again, for as long as it takes.
 //!
+//! A request that times out is halved whatever others do, and fewer and smaller ones are sent by
+//! all, see `pace`.
+//!
 //! A request that fails alone: where the sink breaks on it time after time (internal errors, broken
-//! connections, time-outs) while it accepts others, it is halved like one that is too large, until
-//! the record that does it is alone; that one is dropped as rejected. Without others to compare
-//! with (one consumer, or a sink that is down) it is kept.
+//! connections; time-outs of a single record) while it accepts others, it is halved like one that is
+//! too large, until the record that does it is alone; that one is dropped as rejected. Without others
+//! to compare with (one consumer, or a sink that is down) it is kept.
 
 use std::{
     future::Future,
@@ -23,6 +26,7 @@ use super::{
     bisect::{Bisector, Part},
     limits::{RETRY_AFTER_MAX, SUSPECT_FAILURES_MAX},
     outcome::{Cause, Failure, Outcome, Quote},
+    pace::{Allowed, Pace, Turn},
     retry::{Backoff, Throttle},
     warnings::{Topic, Warnings},
 };
@@ -53,6 +57,7 @@ pub(super) struct Delivery<S> {
     id: String,
     retry: RetryConfig,
     throttle: Throttle,
+    pace: Pace,
     bisector: Bisector,
     warnings: Arc<Warnings>,
     metrics: Arc<Metrics>,
@@ -72,13 +77,15 @@ enum End {
     TooLarge,
     /// Failed alone, see the file's documentation.
     Suspect,
+    /// Took too long, or would take too long.
+    TooSlow,
     Rejected,
     GivenUp,
 }
 
 /// Where the records of a request went.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
     acknowledged: u64,
     dead_lettered: u64,
     dropped: Vec<(DropReason, u64)>,
@@ -96,6 +103,14 @@ impl Tally {
     }
 }
 
+/// How the attempts to send a request have gone.
+struct Course {
+    /// The first one; that others had to go first is not held against it.
+    begun: Option<Instant>,
+    /// Waits after failures; a time-out's go on for its halves.
+    backoff: Backoff,
+}
+
 /// Failures of a part in a row that may be its own fault.
 struct Suspicion {
     failures: u32,
@@ -108,6 +123,7 @@ impl<S: Sink> Delivery<S> {
         sink: S,
         id: &str,
         retry: RetryConfig,
+        consumers: usize,
         bisector: Bisector,
         warnings: Arc<Warnings>,
         metrics: Arc<Metrics>,
@@ -117,6 +133,7 @@ impl<S: Sink> Delivery<S> {
             id: id.to_owned(),
             retry,
             throttle: Throttle::default(),
+            pace: Pace::new(consumers),
             bisector,
             warnings,
             metrics,
@@ -127,16 +144,25 @@ impl<S: Sink> Delivery<S> {
 
     /// Brings a request to its end. Halves are sent in order, each ended before the next.
     pub(super) async fn deliver(&self, request: Request) -> Settled {
-        let begun = self.sink.now();
+        let tally = self.send_all_of(&request).await;
+        settle(request, tally)
+    }
+
+    /// Brings all of a request to its end, and says where its records went.
+    pub(super) async fn send_all_of(&self, request: &Request) -> Tally {
+        let mut course = Course { begun: None, backoff: Backoff::new(&self.retry) };
         let mut tally = Tally::default();
         // What is still to be sent, in reverse order.
-        let mut parts = vec![Part::whole(&request)];
+        let mut parts = vec![Part::whole(request)];
         while let Some(part) = parts.pop() {
-            let end = self.send_to_the_end(&part, begun).await;
+            let end = self.send_to_the_end(&part, &mut course).await;
             let halves = match end {
-                End::TooLarge | End::Suspect => self.bisector.halve(&part).await,
+                End::TooLarge | End::Suspect | End::TooSlow => self.bisector.halve(&part).await,
                 _ => None,
             };
+            if end != End::TooSlow {
+                course.backoff = Backoff::new(&self.retry);
+            }
             if let Some((first, second)) = halves {
                 parts.extend([second, first]);
                 continue;
@@ -155,22 +181,27 @@ impl<S: Sink> Delivery<S> {
                     tally.drop_records(DropReason::Rejected, part.records);
                 }
                 End::GivenUp => tally.drop_records(DropReason::RetryElapsed, part.records),
+                // It can't be halved, which would be our own fault.
+                End::TooSlow => parts.push(part),
             }
         }
-        settle(request, tally)
+        tally
     }
 
-    async fn send_to_the_end(&self, part: &Part, begun: Instant) -> End {
-        let mut backoff = Backoff::new(&self.retry);
+    async fn send_to_the_end(&self, part: &Part, course: &mut Course) -> End {
         let mut suspicion = self.no_suspicion();
         loop {
-            self.wait_while_throttled().await;
-            let failure = match self.sink.attempt(part).await {
+            let turn = self.turn().await;
+            if part.records > 1 && turn.is_too_much(part.body_bytes) {
+                return End::TooSlow;
+            }
+            let begun = *course.begun.get_or_insert_with(|| self.sink.now());
+            let failure = match self.attempt(part, turn).await {
                 Outcome::Failed(failure) => failure,
                 outcome => return self.end_of(outcome, part),
             };
             self.is_failing.store(true, Ordering::Relaxed);
-            let wait = self.wait_after(&failure, &mut backoff);
+            let wait = self.wait_after(&failure, &mut course.backoff);
             if self.is_used_up(begun, wait) {
                 self.warn_of_giving_up(part, &failure);
                 return End::GivenUp;
@@ -189,7 +220,36 @@ impl<S: Sink> Delivery<S> {
             } else {
                 self.sink.sleep(wait).await;
             }
+            if failure.cause == Cause::TimedOut && part.records > 1 {
+                return End::TooSlow;
+            }
         }
+    }
+
+    /// Waits until the sink wants requests again, and its share of what may be in flight is free.
+    async fn turn(&self) -> Turn<'_> {
+        loop {
+            self.wait_while_throttled().await;
+            let turn = self.pace.turn().await;
+            // The sink may have asked for a wait meanwhile.
+            if self.throttle.remaining(self.sink.now(), 0.0).is_none() {
+                return turn;
+            }
+        }
+    }
+
+    /// Sends once, and learns from how long that took.
+    async fn attempt(&self, part: &Part, turn: Turn<'_>) -> Outcome {
+        turn.begin(part.body_bytes);
+        let begun = self.sink.now();
+        let outcome = self.sink.attempt(part).await;
+        let took = self.sink.now().saturating_duration_since(begun);
+        match &outcome {
+            Outcome::Accepted { .. } => turn.acknowledged(part.body_bytes, took),
+            Outcome::Failed(failure) if failure.cause == Cause::TimedOut => turn.timed_out(took),
+            _ => {}
+        }
+        outcome
     }
 
     fn end_of(&self, outcome: Outcome, part: &Part) -> End {
@@ -254,6 +314,9 @@ impl<S: Sink> Delivery<S> {
     }
 
     fn warn_of_retry(&self, part: &Part, failure: &Failure, wait: Duration) {
+        if failure.cause == Cause::TimedOut {
+            return self.warn_of_timeout(part, failure, wait);
+        }
         self.warnings.about(Topic::Retry(failure.cause), |suppressed| {
             tracing::warn!(
                 exporter = self.id,
@@ -263,6 +326,24 @@ impl<S: Sink> Delivery<S> {
                 wait_ms = wait.as_millis(),
                 suppressed,
                 "sending failed and is tried again"
+            );
+        });
+    }
+
+    fn warn_of_timeout(&self, part: &Part, failure: &Failure, wait: Duration) {
+        self.warnings.about(Topic::Retry(Cause::TimedOut), |suppressed| {
+            let Allowed { requests, request_bytes } = self.pace.allowed();
+            tracing::warn!(
+                exporter = self.id,
+                records = part.records,
+                body_bytes = part.body_bytes,
+                cause = Cause::TimedOut.as_str(),
+                said = %failure.said,
+                wait_ms = wait.as_millis(),
+                in_flight_max = requests,
+                request_bytes_max = request_bytes,
+                suppressed,
+                "no answer in time: fewer and smaller requests are sent until answers come faster"
             );
         });
     }
@@ -345,7 +426,8 @@ impl<S: Sink> Delivery<S> {
     }
 }
 
-fn settle(request: Request, tally: Tally) -> Settled {
+/// The end of a request whose records went there.
+pub(super) fn settle(request: Request, tally: Tally) -> Settled {
     let Tally { acknowledged, dead_lettered, dropped } = tally;
     let dropped_records: u64 = dropped.iter().map(|(_, records)| records).sum();
     debug_assert_eq!(acknowledged + dead_lettered + dropped_records, request.records);
@@ -425,7 +507,7 @@ mod tests {
             attempts: Arc::default(),
         };
         let (warnings, metrics) = (Arc::default(), Arc::default());
-        Delivery::new(sink, "otlp/test", retry, Bisector::new(1), warnings, metrics)
+        Delivery::new(sink, "otlp/test", retry, 10, Bisector::new(1), warnings, metrics)
     }
 
     fn bodies(names: &[&str]) -> Vec<String> {

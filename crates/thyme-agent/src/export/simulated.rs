@@ -75,9 +75,9 @@ pub(crate) fn exporter<N: Network>(
 ) -> (mpsc::Sender<Request>, Vec<Consumer>) {
     let (bisector, warnings) = (Bisector::new(config.compression_level), Arc::default());
     let sink = SimulatedSink(Arc::clone(network));
-    let retry = config.retry.clone();
-    let delivery = Arc::new(Delivery::new(sink, &config.id, retry, bisector, warnings, metrics));
-    let consumers = config.queue.num_consumers;
+    let (retry, consumers) = (config.retry.clone(), config.queue.num_consumers);
+    let delivery = Delivery::new(sink, &config.id, retry, consumers, bisector, warnings, metrics);
+    let delivery = Arc::new(delivery);
     let (sender, receiver) = mpsc::channel(config.queue.queue_size + consumers);
     let receiver = Arc::new(Mutex::new(receiver));
     let consumer = |_| -> Consumer {
