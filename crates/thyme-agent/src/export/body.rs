@@ -91,7 +91,7 @@ fn decoded(answer: &Answer) -> Result<Vec<u8>, Vec<u8>> {
     };
     if decoded.is_empty() && !body.is_empty() {
         let coding = String::from_utf8_lossy(&coding).into_owned();
-        return Err(format!("({} bytes in {coding:.20?})", body.len()).into_bytes());
+        return Err(format!("({} bytes of {coding:.20})", body.len()).into_bytes());
     }
     Ok(decoded)
 }

@@ -73,7 +73,8 @@ pub(crate) fn partial_success_json(response: &[u8]) -> Option<PartialSuccess> {
     };
     let field = |camel: &str, snake: &str| partial.get(camel).or_else(|| partial.get(snake));
     let rejected = field("rejectedLogRecords", "rejected_log_records");
-    let rejected = rejected.and_then(|value| value.as_i64().or_else(|| value.as_str()?.parse().ok()));
+    let rejected =
+        rejected.and_then(|value| value.as_i64().or_else(|| value.as_str()?.parse().ok()));
     let said = field("errorMessage", "error_message").and_then(|value| value.as_str());
     Some(PartialSuccess {
         rejected_log_records: rejected.unwrap_or_default(),
@@ -255,8 +256,8 @@ pub(super) mod tests {
                 error_message: "too old".into(),
             }),
         };
-        let read = |bytes| partial_success(bytes).unwrap();
-        let read_json = |bytes| partial_success_json(bytes).unwrap();
+        let read = |bytes: &[u8]| partial_success(bytes).unwrap();
+        let read_json = |bytes: &[u8]| partial_success_json(bytes).unwrap();
         assert_eq!(read(&response.encode_to_vec()), partial_of(7, "too old"));
         assert_eq!(read(b""), partial_of(0, ""));
         assert_eq!(read(b"\x0a\x00"), partial_of(0, ""));

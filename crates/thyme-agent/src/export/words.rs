@@ -17,7 +17,7 @@ const SIZE_PHRASES: [&str; 15] = [
     "decoded message length too large", // tonic
     "grpc message exceeds maximum size", // grpc-java
     "received message exceeds the maximum configured message size", // grpc-dotnet
-    "decompresses to a size larger", // grpc-js
+    "decompresses to a size larger",    // grpc-js
     "decompressed message size too large than max", // Loki
     "too big data size exceeding",      // VictoriaLogs, and below
     "too big decompressed data size exceeding",
@@ -51,8 +51,24 @@ const TOO_MUCH: [&str; 10] = [
 
 /// What a message may have too much of beside bytes: a limit on these is not one on its size.
 const NOT_SIZE: [&str; 19] = [
-    "rate", "per second", "/sec", "/s)", "quota", "throttl", "too many", "concurren", "header",
-    "cookie", "uri", "url", "deadline", "timeout", "timed out", "timestamp", "memory", "queue",
+    "rate",
+    "per second",
+    "/sec",
+    "/s)",
+    "quota",
+    "throttl",
+    "too many",
+    "concurren",
+    "header",
+    "cookie",
+    "uri",
+    "url",
+    "deadline",
+    "timeout",
+    "timed out",
+    "timestamp",
+    "memory",
+    "queue",
     "connection",
 ];
 
@@ -126,7 +142,8 @@ pub(super) fn rejected_in_part(said: &[u8]) -> Option<InPart> {
     let is_cut = said.len() > WORDS_BYTES_MAX;
     let said = lower(said);
     let has = |phrase: &&str| said.contains(*phrase);
-    if UNCOUNTED.iter().any(|phrase| has(&phrase)) || is_cut && ENTRIES.iter().any(|one| has(&one)) {
+    if UNCOUNTED.iter().any(|phrase| has(&phrase)) || is_cut && ENTRIES.iter().any(|one| has(&one))
+    {
         return Some(InPart::AllBut(kept_of_streams(&said)));
     }
     if !ENTRIES.iter().any(|phrase| has(&phrase)) {
@@ -164,4 +181,146 @@ fn last_number(text: &str) -> Option<u64> {
 
 fn lower(said: &[u8]) -> String {
     String::from_utf8_lossy(&said[..said.len().min(WORDS_BYTES_MAX)]).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: what servers and proxies say about a message that is too large.
+    /// Guarantees: all are recognised, whatever the status beside them.
+    #[test]
+    fn words_about_size() {
+        for said in [
+            // tonic, grpc-go, gRPC core, grpc-java, grpc-js, grpc-dotnet
+            "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes",
+            "Error decompressing: size limit, of 4194304 bytes, exceeded while decompressing",
+            "grpc: received message after decompression larger than max 4194304",
+            "grpc: received message larger than max (9 vs. 4)",
+            "SERVER: Received message larger than max (4464749 vs. 4194304)",
+            "gRPC message exceeds maximum size 4194304: 5000000",
+            "Compressed gRPC message exceeds maximum size 4194304: 5000000 bytes read",
+            "Received message exceeds the maximum configured message size.",
+            "Received message that decompresses to a size larger than 4194304",
+            // Go, nop-collector, the Collector before another sink
+            "http: request body too large",
+            "the request is larger than 65536 bytes when decompressed",
+            "error exporting items, request to http://loki:3100/otlp/v1/logs responded with HTTP \
+             Status Code 413, Message=too much, Details=[]",
+            // Loki: its distributor, its limits, a body that it cut
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max \
+             (4464749 vs. 4194304)",
+            "request body too large: 52428801 bytes, limit: 52428800 bytes",
+            "decompressed message size too large than max",
+            "unexpected EOF",
+            // VictoriaLogs
+            "cannot read OpenTelemetry protocol data: too big data size exceeding \
+             -opentelemetry.maxRequestSize=65536 bytes",
+            "cannot decompress: decompressed source size: 70000 exceeds limit: 65536",
+            // Vendors and frameworks
+            "Request payload size exceeds the limit: 4194304 bytes.",
+            "HTTP content length exceeded 10485760 bytes.",
+            "Request body too large. The max request body size is 30000000 bytes.",
+            "Payload is too big",
+            "request entity too large",
+            "Payload reached size limit.",
+            "JSON payload (5 bytes) is larger than allowed (limit: 4 bytes).",
+            "Maximum request body size 1048576 exceeded, actual body size 2097152",
+            "The data value transmitted exceeds the capacity limit.",
+            "body size exceeds the given limit",
+            "Request size limit exceeded",
+            "kafka server: Message was too large, server rejected it to avoid allocation error",
+        ] {
+            assert!(is_about_size(said.as_bytes()), "{said}");
+        }
+    }
+
+    /// Scenario: refusals that are about rates, time, room or headers.
+    /// Guarantees: none is taken for one about size.
+    #[test]
+    fn words_about_other_limits() {
+        for said in [
+            "",
+            "offset out of range",
+            "quota",
+            "ingestion rate limit exceeded",
+            "Ingestion rate limit exceeded for user fake (limit: 4194304 bytes/sec) while attempting \
+             to ingest '40000' lines totaling '5000000' bytes, reduce log volume or contact your \
+             Loki administrator to see if the limit can be increased",
+            "Per stream rate limit exceeded (limit: 3MB/sec) while attempting to ingest for stream",
+            "Maximum active stream limit exceeded when trying to create stream {}, reduce the number \
+             of active streams (reduce labels or reduce label values)",
+            "data refused due to high memory usage",
+            "sending queue is full",
+            "context deadline exceeded while reading the request body of size 4",
+            "400 Request Header Or Cookie Too Large nginx",
+            "Request Header Fields Too Large",
+            "414 Request-URI Too Large",
+            "too many outstanding requests",
+            "upstream connect error or disconnect/reset before headers",
+        ] {
+            assert!(!is_about_size(said.as_bytes()), "{said}");
+        }
+    }
+
+    /// Scenario: D18: "bad requests" of a wrong address or a wrong header, of VictoriaLogs, Loki,
+    /// nginx, Go and the Collector; and those about records.
+    /// Guarantees: the first are about the configuration.
+    #[test]
+    fn words_about_the_way_it_was_sent() {
+        for said in [
+            "Client sent an HTTP request to an HTTPS server.",
+            "400 The plain HTTP request was sent to HTTPS port",
+            "400 No required SSL certificate was sent",
+            "400 Request Header Or Cookie Too Large",
+            "unsupported Content-Encoding: zstd",
+            "remoteAddr: \"10.0.0.1:4\"; unsupported path requested: \"/v1/logs\"",
+            "cannot parse common params from request: cannot parse accountID: abc",
+            "no org id",
+        ] {
+            assert!(is_about_transport(said.as_bytes()), "{said}");
+        }
+        for said in ["entry too far behind", "invalid UTF-8", "proto: wrong wireType = 3"] {
+            assert!(!is_about_transport(said.as_bytes()), "{said}");
+        }
+    }
+
+    /// Scenario: D20: what Loki says of requests of which it keeps a part, also through a gateway.
+    /// Guarantees: a count that is certain is exact; of streams that are not named, and of streams
+    /// refused as a whole, everything may be lost; other refusals are none of these.
+    #[test]
+    fn counts_of_a_rejected_part() {
+        let long = "max entry size '262144' bytes exceeded for stream '{job=\"a\"}' while adding an \
+                    entry with length '300000' bytes";
+        let old = "entry for stream '{job=\"a\"}' has timestamp too old: 2026-01-01T00:00:00Z, \
+                   oldest acceptable timestamp is: 2026-11-23T00:00:00Z";
+        let behind = "entry with timestamp 2026-11-01 00:00:00 +0000 UTC ignored, reason: 'entry too \
+                      far behind, entry timestamp is: a, oldest acceptable timestamp is: b',\n";
+        let total = "user 'fake', total ignored: 10 out of 20 for stream: {job=\"a\"}";
+        let cases = [
+            (long.to_owned(), InPart::Exactly(1)),
+            (format!("7 errors like: {old}"), InPart::Exactly(7)),
+            (format!("1 errors like: {long}; 12 errors like: {old}"), InPart::Exactly(13)),
+            (format!("{behind}{total}"), InPart::AllBut(10)),
+            (format!("{behind}{total}{behind}{total}"), InPart::AllBut(20)),
+            (format!("{behind}total ignored: 5 out of 5"), InPart::AllBut(0)),
+            ("entry out of order".to_owned(), InPart::AllBut(0)),
+            (format!("stream 'a' has label value too long: 'b'; {long}"), InPart::AllBut(0)),
+            (
+                format!(
+                    "request to http://loki responded with HTTP Status Code 400, Message={old}"
+                ),
+                InPart::Exactly(1),
+            ),
+            (format!("{long}; ").repeat(1000), InPart::AllBut(0)),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(rejected_in_part(said.as_bytes()), Some(expected), "{said:.300}");
+        }
+        for said in ["", "invalid UTF-8", "unsupported path", "ingestion blocked for user fake"] {
+            assert_eq!(rejected_in_part(said.as_bytes()), None, "{said}");
+        }
+        let counts = [InPart::Exactly(1), InPart::Exactly(99), InPart::AllBut(10)];
+        assert_eq!(counts.map(|in_part| in_part.of(20)), [1, 20, 10]);
+    }
 }
