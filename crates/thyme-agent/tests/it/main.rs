@@ -8,6 +8,7 @@ mod namespace;
 mod node;
 mod program;
 mod stage;
+mod state;
 
 mod allocations;
 mod backpressure;
@@ -18,6 +19,7 @@ mod credentials;
 mod export;
 mod hostile;
 mod identity;
+mod replaced;
 mod rotation;
 mod secrecy;
 mod shortage;
