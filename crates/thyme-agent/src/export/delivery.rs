@@ -781,7 +781,7 @@ mod tests {
                 let slots = Slots::new(10);
                 let one = |number: usize| {
                     let (slots, delivery) = (&slots, &delivery);
-                    let records = if number % 2 == 0 { 1 } else { 100 };
+                    let records = if number.is_multiple_of(2) { 1 } else { 100 };
                     let all: Vec<String> = (0..records).map(|record| format!("{record}")).collect();
                     async move {
                         let mut slot = slots.take().await;

@@ -82,12 +82,10 @@ pub(super) fn is_about_size(said: &[u8]) -> bool {
 /// excess that is no comparison needs a unit: deadlines are exceeded too.
 fn names_size(said: &str) -> bool {
     let has = |word: &&str| said.contains(*word);
-    let Some(too_much) = TOO_MUCH.iter().find(|word| has(word)) else { return false };
+    let Some(too_much) = TOO_MUCH.iter().find(|word| said.contains(**word)) else { return false };
     let needs_unit = too_much.starts_with("exceed") || too_much.starts_with("over");
-    let has_unit = ["size", "length", "bytes", "payload", "large"].iter().any(|word| has(&word));
-    MEASURED.iter().any(|word| has(&word))
-        && (!needs_unit || has_unit)
-        && !NOT_SIZE.iter().any(|word| has(&word))
+    let has_unit = ["size", "length", "bytes", "payload", "large"].iter().any(has);
+    MEASURED.iter().any(has) && (!needs_unit || has_unit) && !NOT_SIZE.iter().any(has)
 }
 
 /// Whether a "bad request" is about how it was sent rather than what: plain HTTP at a TLS port
@@ -142,11 +140,10 @@ pub(super) fn rejected_in_part(said: &[u8]) -> Option<InPart> {
     let is_cut = said.len() > WORDS_BYTES_MAX;
     let said = lower(said);
     let has = |phrase: &&str| said.contains(*phrase);
-    if UNCOUNTED.iter().any(|phrase| has(&phrase)) || is_cut && ENTRIES.iter().any(|one| has(&one))
-    {
+    if UNCOUNTED.iter().any(has) || is_cut && ENTRIES.iter().any(has) {
         return Some(InPart::AllBut(kept_of_streams(&said)));
     }
-    if !ENTRIES.iter().any(|phrase| has(&phrase)) {
+    if !ENTRIES.iter().any(has) {
         return None;
     }
     let groups = said.split(" errors like:").collect::<Vec<_>>();
