@@ -71,6 +71,16 @@ impl CheckpointError {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }
     }
+
+    /// The same about a file that was named within a directory.
+    fn within(self, directory: &Path) -> Self {
+        match self {
+            Self::Io { path, action, source } => {
+                Self::Io { path: directory.join(path), action, source }
+            }
+            Self::Locked { .. } => self,
+        }
+    }
 }
 
 /// Number of a file within this process, over all workers.
@@ -94,7 +104,8 @@ pub fn open(directory: &Path, create: bool) -> Result<(State, Restored), Checkpo
         create_private(directory).map_err(CheckpointError::io(directory, "cannot create"))?;
     }
     let lock = lock::acquire(directory)?;
-    open_on(Arc::new(NodeDisk::new(directory)), Some(lock))
+    let opened = open_on(Arc::new(NodeDisk::new(directory)), Some(lock));
+    opened.map_err(|error| error.within(directory))
 }
 
 /// [`open`] for a disk that needs no lock, or has one.
@@ -133,6 +144,7 @@ impl State {
 /// Reads the newest generation that is whole; a damaged one is set aside, never deleted.
 fn restore(disk: &dyn StateDisk) -> Result<Restored, CheckpointError> {
     let mut is_first_start = true;
+    let mut is_damaged = false;
     for name in [CURRENT_NAME, SYNCED_NAME] {
         let bytes = match disk.read(name) {
             Ok(bytes) => bytes,
@@ -141,17 +153,25 @@ fn restore(disk: &dyn StateDisk) -> Result<Restored, CheckpointError> {
         };
         is_first_start = false;
         match format::decode(&bytes) {
-            Ok(files) => return Ok(Restored { is_first_start, files }),
+            Ok(files) => {
+                if is_damaged {
+                    tracing::error!(
+                        "the older generation of checkpoints is used: records may come twice"
+                    );
+                }
+                return Ok(Restored { is_first_start, files });
+            }
             Err(error) => {
                 let aside = format!("{name}.corrupt");
-                tracing::error!(
-                    name, %error, kept_as = aside,
-                    "a checkpoint is damaged; the older generation is used, and records may come twice"
-                );
+                tracing::error!(name, %error, kept_as = aside, "a checkpoint is damaged");
+                is_damaged = true;
                 disk.rename(name, &aside)
                     .map_err(CheckpointError::io(Path::new(name), "cannot set aside"))?;
             }
         }
+    }
+    if is_damaged {
+        tracing::error!("no generation of checkpoints is left: all files are read again");
     }
     Ok(Restored { is_first_start, files: Vec::new() })
 }

@@ -10,13 +10,17 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use credentials::regular_file;
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::{
     Clock, DirectoryState, Entry, EntryKind, LogFile, LogTree, Opened, SharedClock, StateDisk,
     StateFile,
 };
-use crate::discover::open::{open_beneath, open_root};
+use crate::{
+    discover::open::{open_beneath, open_root},
+    limits::STATE_FILE_BYTES_MAX,
+};
 
 /// The operating system's clocks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,7 +138,7 @@ impl StateDisk for NodeDisk {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.at(name))
+        regular_file::read(&self.at(name), STATE_FILE_BYTES_MAX)
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StateFile>> {

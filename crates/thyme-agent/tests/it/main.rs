@@ -18,6 +18,8 @@ mod credentials;
 mod export;
 mod hostile;
 mod identity;
+mod misdirected;
+mod proxy;
 mod rotation;
 mod secrecy;
 mod shortage;
