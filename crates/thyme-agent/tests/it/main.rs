@@ -20,6 +20,7 @@ mod hostile;
 mod identity;
 mod misdirected;
 mod proxy;
+mod replaced;
 mod rotation;
 mod secrecy;
 mod shortage;
