@@ -22,7 +22,9 @@ const MAX_LOG_SIZE_BYTES_MAX: usize = 1 << 30;
 #[derive(Clone, Debug)]
 pub(super) struct Receiver {
     pub(super) config: FilelogConfig,
-    /// The extension that `storage` names.
+    /// Whether `storage` is set at all.
+    pub(super) has_storage: bool,
+    /// The extension that it names; `None` also where that can't be read.
     pub(super) storage: Option<Reference>,
 }
 
@@ -78,7 +80,9 @@ fn read(id: &str, body: &Section<'_>) -> Option<Receiver> {
     let sizes = MAX_LOG_SIZE_BYTES_MIN..=MAX_LOG_SIZE_BYTES_MAX;
     let line_bytes_max = body.bytes("max_log_size", sizes, MAX_LOG_SIZE_BYTES_DEFAULT);
     let operator = body.field("operators").and_then(|field| operators(&field));
-    let storage = body.field("storage").and_then(|field| field.reference());
+    let storage = body.field("storage");
+    let has_storage = storage.is_some();
+    let storage = storage.and_then(|field| field.reference());
     let config = FilelogConfig {
         id: id.to_owned(),
         start_at: body.one_of("start_at", &start_at, StartAt::End),
@@ -99,7 +103,7 @@ fn read(id: &str, body: &Section<'_>) -> Option<Receiver> {
         include: include?,
         exclude: exclude.unwrap_or_default(),
     };
-    Some(Receiver { config, storage })
+    Some(Receiver { config, has_storage, storage })
 }
 
 /// A list of what `check` takes, which is what discovery uses: so a pattern that it would refuse is

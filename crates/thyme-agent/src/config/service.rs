@@ -109,9 +109,9 @@ fn refuse_idle_thyme(extensions: &InService, defined: &Defined, problems: &Probl
 /// A batch holds lines of all receivers, and its end moves all of their positions.
 fn refuse_mixed_storage(receivers: &[&Component<Receiver>], problems: &Problems) {
     let read = || receivers.iter().filter_map(|one| Some((one, one.value.as_ref()?)));
-    let has_storage = read().any(|(_, receiver)| receiver.storage.is_some());
+    let has_storage = read().any(|(_, receiver)| receiver.has_storage);
     for (component, receiver) in read() {
-        if has_storage && receiver.storage.is_none() {
+        if has_storage && !receiver.has_storage {
             let message = "`storage` is missing, which other receivers of the pipeline have: it must \
                            be set on all of them or on none";
             component.refuse(problems, message);
@@ -204,10 +204,10 @@ impl<'a> Around<'a> {
         component: &Component<Receiver>,
         storages: &mut Vec<Reference>,
     ) -> Option<FilelogConfig> {
-        let Receiver { mut config, storage: wanted } = component.value.clone()?;
-        if let Some(wanted) = wanted {
+        let Receiver { mut config, has_storage, storage } = component.value.clone()?;
+        config.storage = has_storage;
+        if let Some(wanted) = storage {
             storages.extend(self.extension(&wanted, "file_storage").map(|_| wanted));
-            config.storage = true;
         }
         let thyme = self.thyme;
         let body_bytes_max = thyme.request_bytes_max.saturating_sub(RECORD_OVERHEAD_BYTES);

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     config::{Config, MetricsReader, OtlpReaderConfig, Protocol, Temporality},
-    metrics::{DropReason, Metrics},
+    metrics::{DropReason, LossReason, Metrics},
 };
 
 const CONFIG: &str = "\
@@ -127,6 +127,54 @@ fn no_field_is_forgotten() {
     known.sort_unstable();
     assert!(fields.contains(&"malformed_lines"), "{debug}");
     assert_eq!(known, fields);
+}
+
+/// The agent's own source without its tests, and without what only shows counters: all blanks taken
+/// away, so that a call over several lines is found.
+fn source() -> String {
+    fn gather(directory: &std::path::Path, text: &mut String) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                if !["simulation", "tests", "telemetry"].contains(&name.as_str()) {
+                    gather(&path, text);
+                }
+            } else if name != "tests.rs" && name != "simulation.rs" {
+                let file = std::fs::read_to_string(&path).unwrap();
+                let code = file.split("\n#[cfg(test)]\nmod tests").next().unwrap();
+                text.extend(code.chars().filter(|c| !c.is_whitespace()));
+            }
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut text = std::fs::read_to_string(root.join("telemetry/log_writer.rs")).unwrap();
+    text = text.chars().filter(|c| !c.is_whitespace()).collect();
+    gather(&root, &mut text);
+    text
+}
+
+/// Scenario: each instrument of the catalog, and each reason of those that have one.
+/// Guarantees: some code of the agent writes it: `thyme_files_archive_bytes` was shown for months,
+/// and was 0 for ever.
+#[test]
+fn every_instrument_has_a_writer() {
+    let source = source();
+    let is_written = |field: &str| {
+        ["add", "add_gauge", "increment", "set"]
+            .iter()
+            .any(|call| source.contains(&format!(".{field}.{call}(")))
+    };
+    assert!(!is_written("no_such_counter") && is_written("malformed_lines"));
+    let fields = PLAIN.iter().map(|row| row.field).chain(TERMS.iter().map(|term| term.field));
+    let silent: Vec<_> = fields.filter(|field| !is_written(field)).collect();
+    assert!(silent.is_empty(), "nobody writes {silent:?}");
+    let reasons = DropReason::ALL.map(|reason| format!("DropReason::{reason:?}"));
+    for reason in
+        reasons.into_iter().chain(LossReason::ALL.map(|one| format!("LossReason::{one:?}")))
+    {
+        assert!(source.contains(&reason), "nobody gives the reason {reason}");
+    }
 }
 
 /// Scenario: every term of the conservation equation has another value.

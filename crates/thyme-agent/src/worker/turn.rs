@@ -310,6 +310,9 @@ impl Worker {
         }
         advance(file, &bytes[..consumed]);
         self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
+        if matches!(file.source, Some(Source::Archive(_))) {
+            self.metrics.archive_bytes.add(consumed as u64);
+        }
         (consumed, stop)
     }
 
@@ -363,6 +366,9 @@ impl Worker {
         file.continuation = Some(line);
         advance(file, &bytes[..consumed]);
         self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
+        if matches!(file.source, Some(Source::Archive(_))) {
+            self.metrics.archive_bytes.add(consumed as u64);
+        }
         Ok(consumed)
     }
 
