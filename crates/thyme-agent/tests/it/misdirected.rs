@@ -21,7 +21,7 @@ fn server(answer: &'static [u8]) -> SocketAddr {
     std::thread::spawn(move || {
         for mut client in listener.incoming().map_while(Result::ok) {
             let mut heard = [0; 4096];
-            client.read(&mut heard).ok();
+            let _first = client.read(&mut heard);
             client.write_all(answer).ok();
             // What is still sent is taken, or a reset would overtake the answer.
             client.set_read_timeout(Some(std::time::Duration::from_millis(200))).ok();
