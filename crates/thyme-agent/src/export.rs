@@ -37,7 +37,7 @@ mod first_bytes;
 mod token;
 mod warnings;
 mod chance;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) mod simulated;
 
 use std::sync::Arc;
