@@ -164,7 +164,12 @@ fn batch_limits(config: &Config) -> BatchLimits {
 
 fn roots_of(config: &Config) -> Vec<Vec<PathBuf>> {
     let roots = |include: &Vec<String>| {
-        include.iter().filter_map(|one| Pattern::new(one).ok()).map(|one| one.root).collect()
+        include
+            .iter()
+            .filter_map(|one| Pattern::all(one).ok())
+            .flatten()
+            .map(|one| one.root)
+            .collect()
     };
     config.receivers.iter().map(|receiver| roots(&receiver.include)).collect()
 }
@@ -425,8 +430,10 @@ impl Worker {
             // Bytes without a record, such as a newline whose line has left: nothing to send.
             let own = std::mem::take(&mut self.batch.records);
             self.batch.reset(own);
+            let together = self.metrics.together();
             self.metrics.queued_batch.add(0, -(source_bytes as i64));
             self.metrics.acknowledged.add(0, source_bytes as i64);
+            drop(together);
             self.acknowledge(&ranges);
             return Ok(());
         }
@@ -439,8 +446,10 @@ impl Worker {
         if let Some(batch_send_size) = self.metrics.batch_send_size.get() {
             batch_send_size.record(records, &[]);
         }
+        let together = self.metrics.together();
         self.metrics.queued_batch.add(-(records as i64), -(source_bytes as i64));
         self.metrics.queued_request.add(records as i64, source_bytes as i64);
+        drop(together);
         self.next_request += 1;
         let number = self.next_request;
         let charged_bytes = encoded.buffer_bytes;
