@@ -4,7 +4,7 @@
 use std::{ffi::OsStr, io, sync::Arc, time::Instant};
 
 use super::{
-    Worker,
+    Charge, Worker,
     group::{Group, TailedFile, Turn, reading_order},
 };
 use crate::{
@@ -29,6 +29,9 @@ impl Worker {
         let now = self.clock.now();
         let number = self.group_number(&snapshot, now);
         let mut resume = snapshot.resume;
+        if let Some(group) = self.groups.get_mut(&number) {
+            resume.append(&mut group.resume);
+        }
         for file in self.group_files(number) {
             if let Some(file) = self.files.get_mut(&file) {
                 file.is_present = false;
@@ -41,7 +44,12 @@ impl Worker {
             self.take_file(number, file, snapshot.start_at, &mut resume, now);
         }
         crate::failpoint::hit("snapshot_taken");
-        self.withdraw(resume);
+        if snapshot.is_complete {
+            self.withdraw(resume);
+        } else if let Some(group) = self.groups.get_mut(&number) {
+            // One of them may be of a file that can't be opened now.
+            group.resume = resume;
+        }
         let is_gone = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_present);
         let gone: Vec<u32> = self.group_files(number).into_iter().filter(is_gone).collect();
         self.attention.ending.extend(gone);
@@ -86,6 +94,7 @@ impl Worker {
         if self.recognise(number, &found, &plain, compressed) {
             return;
         }
+        let start_at = if found.is_old { start_at } else { StartAt::Beginning };
         let Some(opened) = found.opened else { return };
         if compressed && self.recognise_archive(number, &opened, &plain) {
             return;
@@ -106,12 +115,13 @@ impl Worker {
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
-        let mut file = TailedFile { head, ..file };
+        let mut file = TailedFile { head, charge: found.charge, ..file };
         if compressed {
             file.source = file.source.map(into_archive);
         }
         if file.is_finished() {
             file.source = None;
+            file.charge = Charge::default();
         }
         self.metrics.open_files.add_gauge(i64::from(file.source.is_some()));
         self.insert_file(number, file, now);
@@ -225,7 +235,7 @@ impl Worker {
     /// Checkpoints whose files are gone: what they had not acknowledged can't be read any more.
     fn withdraw(&mut self, resume: Resume) {
         for (key, checkpoint) in resume {
-            if !checkpoint.finished {
+            if checkpoint.is_unread() {
                 self.metrics.lost_files.increment();
                 tracing::warn!(
                     directory = ?checkpoint.directory, name = ?checkpoint.name,
@@ -291,6 +301,7 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         finished_at: None,
         uid: None,
         former_uid: None,
+        charge: Charge::default(),
     }
 }
 
