@@ -107,6 +107,11 @@ impl Source {
         })
     }
 
+    /// Whether it reads the live file of this path.
+    pub fn includes(&self, path: &Path) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(path)) && !self.excludes(path)
+    }
+
     fn excludes(&self, path: &Path) -> bool {
         self.exclude.iter().any(|glob| glob.is_match(path))
     }
@@ -116,6 +121,8 @@ impl Source {
 pub struct DiscoveryStart {
     /// Receivers, in the configuration's order.
     pub sources: Vec<Source>,
+    /// Their canonical names.
+    pub receiver_names: Vec<Arc<str>>,
     /// Files that may be open at once; further ones wait for a later scan.
     pub open_files_max: u64,
     /// What the checkpoints say.
@@ -145,6 +152,7 @@ pub struct Discovery {
     events: Receiver<DirectoryEvent>,
     stop: Receiver<()>,
     unseen: Unseen,
+    receiver_names: Vec<Arc<str>>,
     workers: Vec<WorkerHandle>,
     /// Which worker a group belongs to; it never moves.
     assigned: HashMap<Arc<GroupKey>, usize>,
@@ -185,6 +193,7 @@ impl Discovery {
             events,
             stop,
             unseen: Unseen::new(start.resume),
+            receiver_names: start.receiver_names,
             workers: start.workers,
             assigned: HashMap::default(),
             checkpoints: start.checkpoints,
@@ -307,7 +316,8 @@ impl Discovery {
 
     fn report(&mut self, found: FoundGroup) {
         let FoundGroup { key, mut files, is_complete } = found;
-        let resume = self.unseen.take(&key);
+        let receiver = Arc::clone(&self.receiver_names[key.receiver]);
+        let resume = self.unseen.take(receiver, &key);
         let start_at = self.scanner.start_at(key.receiver);
         let worker = self.worker_of(&key);
         if files.is_empty() && is_complete {
@@ -385,3 +395,6 @@ fn unread_bytes(file: &FoundFile, resume: &Checkpoints, start_at: StartAt) -> u6
         _ => opened.bytes,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,12 +207,14 @@ pub struct Metrics {
     pub spool_errors: Count,
     /// Gauge: 1 while the spool takes nothing for want of room.
     pub spool_full: Count,
-    /// Checkpoint files written.
+    /// Writes of checkpoints.
     pub checkpoints_written: Count,
     /// Failures to write one.
     pub checkpoint_errors: Count,
     /// Checkpoints of files that could not be found for long, forgotten because there were too many.
     pub checkpoints_forgotten: Count,
+    /// Bytes written for checkpoints.
+    pub checkpoint_bytes: Count,
 }
 
 impl Metrics {

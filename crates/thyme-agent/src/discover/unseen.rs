@@ -18,8 +18,8 @@ use crate::{
 /// Checkpoints with their files' numbers.
 pub(super) type Checkpoints = Vec<(FileKey, FileCheckpoint)>;
 
-/// A directory and a live file's name: where a checkpoint belongs, whichever receiver reads it.
-type Place = (Arc<Path>, Arc<OsStr>);
+/// Where a checkpoint belongs: a receiver's canonical name, a directory and a live file's name.
+type Place = (Arc<str>, Arc<Path>, Arc<OsStr>);
 
 /// Checkpoints whose files were not found yet.
 pub(super) struct Unseen {
@@ -39,7 +39,8 @@ impl Unseen {
     pub(super) fn new(checkpoints: Checkpoints) -> Self {
         let mut by_place: HashMap<Place, Checkpoints> = HashMap::default();
         for (key, file) in checkpoints {
-            let place = (Arc::clone(&file.directory), Arc::clone(&file.live));
+            let receiver = Arc::clone(&file.receiver);
+            let place = (receiver, Arc::clone(&file.directory), Arc::clone(&file.live));
             by_place.entry(place).or_default().push((key, file));
         }
         Self { checkpoints: by_place }
@@ -50,8 +51,8 @@ impl Unseen {
     }
 
     /// Those of a group that was found.
-    pub(super) fn take(&mut self, group: &GroupKey) -> Checkpoints {
-        let place = (Arc::clone(&group.directory), Arc::clone(&group.live));
+    pub(super) fn take(&mut self, receiver: Arc<str>, group: &GroupKey) -> Checkpoints {
+        let place = (receiver, Arc::clone(&group.directory), Arc::clone(&group.live));
         self.checkpoints.remove(&place).unwrap_or_default()
     }
 
@@ -150,4 +151,104 @@ impl Evidence<'_> {
 fn may_be(entry: &Entry, checkpoint: &FileCheckpoint) -> bool {
     let of_group = |name: LogName<'_>| *name.live == *checkpoint.live;
     entry.inode == checkpoint.inode || LogName::parse(&entry.name).is_none_or(of_group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{DirectoryState, Opened, real::NodeLogs};
+    use std::{fs, io};
+
+    /// The tree, with one directory that can't be read.
+    struct Denied(PathBuf);
+
+    impl LogTree for Denied {
+        fn directory(&mut self, path: &Path) -> io::Result<DirectoryState> {
+            NodeLogs.directory(path)
+        }
+
+        fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
+            if path == self.0 {
+                Err(io::ErrorKind::PermissionDenied.into())
+            } else {
+                NodeLogs.entries(path)
+            }
+        }
+
+        fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
+            NodeLogs.open(root, relative)
+        }
+    }
+
+    fn checkpoint(key: FileKey, live: &Path, inode: u64) -> (FileKey, FileCheckpoint) {
+        let directory = live.parent().unwrap().display();
+        let name = live.file_name().unwrap().display();
+        let line = format!(
+            r#"{{"directory": "{directory}", "live": "{name}", "name": "{name}", "device": 1,
+            "inode": {inode}, "head_bytes": 0, "head_crc32": 0, "offset": 0}}"#
+        );
+        (key, serde_json::from_str(&line).unwrap())
+    }
+
+    /// Scenario: row 40. Files in a directory that is read, in one that can't be read, in one that is
+    /// gone with that above it, in a root that is missing, in one that is empty, and outside of all
+    /// roots; a file that was renamed, and one whose group has other files.
+    /// Guarantees: only what a directory that was read shows as absent is gone.
+    #[test]
+    fn only_what_is_shown_as_absent_is_gone() {
+        use std::os::unix::fs::MetadataExt;
+        let node = tempfile::tempdir().unwrap();
+        let at = |path: &str| node.path().join(path);
+        for directory in ["pods/read", "pods/denied", "empty"] {
+            fs::create_dir_all(at(directory)).unwrap();
+        }
+        for file in ["pods/read/1.log", "pods/read/other.log", "pods/denied/0.log"] {
+            fs::write(at(file), "").unwrap();
+        }
+        let renamed = fs::metadata(at("pods/read/other.log")).unwrap().ino();
+        let all = [
+            ("pods/read/0.log", 1, true),
+            ("pods/read/1.log", 2, false),
+            ("pods/read/2.log", renamed, false),
+            ("pods/denied/1.log", 3, false),
+            ("pods/gone/app/0.log", 4, true),
+            ("pods/denied/app/0.log", 5, false),
+            ("missing/pod/0.log", 6, false),
+            ("empty/pod/0.log", 7, false),
+            ("elsewhere/0.log", 8, false),
+        ];
+        let files = all.iter().enumerate();
+        let files = files.map(|(key, (path, inode, _))| checkpoint(key as u64, &at(path), *inode));
+        let mut unseen = Unseen::new(files.collect());
+        let roots = [at("pods"), at("missing"), at("empty")];
+        let roots: Vec<&Path> = roots.iter().map(PathBuf::as_path).collect();
+        let searched = unseen.search(&mut Denied(at("pods/denied")), &roots);
+        assert!(searched.excess.is_empty());
+        let mut gone: Vec<_> = searched.gone.iter().map(|(key, _)| *key).collect();
+        gone.sort_unstable();
+        let expected = all.iter().enumerate().filter(|(_, one)| one.2);
+        assert_eq!(gone, expected.map(|(key, _)| key as u64).collect::<Vec<_>>());
+        // Found to be gone once only.
+        assert!(unseen.search(&mut Denied(at("pods/denied")), &roots).gone.is_empty());
+    }
+
+    /// Scenario: row 40. There are more checkpoints of files that can't be found than are kept.
+    /// Guarantees: those beyond the limit go, first those of files that were read to their end.
+    #[test]
+    fn what_is_never_found_is_bounded() {
+        let mut files: Checkpoints = (0..UNSEEN_CHECKPOINTS_MAX as u64 + 5)
+            .map(|key| checkpoint(key, Path::new(&format!("/gone/{key}/0.log")), key))
+            .collect();
+        for (_, file) in &mut files[7..10] {
+            file.finished = true;
+        }
+        let mut unseen = Unseen::new(files);
+        let searched = unseen.search(&mut NodeLogs, &[]);
+        let mut keys: Vec<_> = searched.excess.iter().map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        assert_eq!(keys.len(), 5);
+        assert!([7, 8, 9].iter().all(|key| keys.contains(key)), "{keys:?}");
+        assert!(searched.gone.is_empty());
+        assert!(unseen.search(&mut NodeLogs, &[]).excess.is_empty());
+    }
 }

@@ -43,6 +43,7 @@ impl Worker {
         for file in found {
             self.take_file(number, file, snapshot.start_at, &mut resume, now);
         }
+        self.put_in_order(number);
         crate::failpoint::hit("snapshot_taken");
         if snapshot.is_complete {
             self.withdraw(resume);
@@ -63,7 +64,8 @@ impl Worker {
             return *number;
         }
         let number = self.new_number();
-        let receiver = &self.config.config.receivers[snapshot.key.receiver];
+        let place = snapshot.key.receiver;
+        let receiver = (&self.config.receiver_names[place], &self.config.config.receivers[place]);
         let record_uid = self.config.config.thyme.record_uid;
         let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
         self.groups.insert(number, Box::new(group));
@@ -219,16 +221,24 @@ impl Worker {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
         group.files.push(id);
-        let checkpoint = (file.key, Some(file.checkpoint(&group.key)));
+        let checkpoint = (file.key, Some(file.checkpoint(group)));
         if file.is_finished() {
             self.attention.ending.insert(id);
         }
         self.files.insert(id, Box::new(file));
-        let files = &self.files;
-        group.files.sort_by_cached_key(|id| files.get(id).map(|file| reading_order(&file.name)));
         group.last_growth = now;
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.publish([checkpoint]);
+        }
+    }
+
+    /// Puts a group's files in the order in which they are read, once all of them have their names: one
+    /// that was live may be known by its archive alone, after a newer one was found.
+    fn put_in_order(&mut self, number: u32) {
+        let files = &self.files;
+        if let Some(group) = self.groups.get_mut(&number) {
+            let order = |id: &u32| files.get(id).map(|file| reading_order(&file.name));
+            group.files.sort_by_cached_key(order);
         }
     }
 
@@ -318,6 +328,9 @@ fn head_of(file: &dyn LogFile, compressed: bool) -> io::Result<Head> {
 
 /// The checkpoint of a file that was found: by inode and head, or, of an archive, by name and head,
 /// or by head alone when it was still live at the last checkpoint.
+///
+/// A reboot or a remount may give all files of a disk another device. So it decides only between two
+/// checkpoints that would do otherwise; but on another device an empty head is no sign.
 fn take_checkpoint(
     resume: &mut Resume,
     opened: &Opened,
@@ -340,7 +353,11 @@ fn take_checkpoint(
                 .position(|(_, one)| one.name == one.live && one.head_bytes > 0 && has_head(one))
         })
     } else {
-        resume.iter().position(|(_, one)| one.inode() == opened.inode && has_head(one))
+        let has_inode = |one: &FileCheckpoint| one.inode == opened.inode.inode && has_head(one);
+        let same = |one: &FileCheckpoint| one.device == opened.inode.device && has_inode(one);
+        let moved = |one: &FileCheckpoint| one.head_bytes > 0 && has_inode(one);
+        let by_device = resume.iter().position(|(_, one)| same(one));
+        by_device.or_else(|| resume.iter().position(|(_, one)| moved(one)))
     };
     Some(resume.swap_remove(position?))
 }

@@ -24,3 +24,4 @@ mod secrecy;
 mod shortage;
 mod spool;
 mod stuck;
+mod unseen;
