@@ -152,8 +152,12 @@ impl FileCheckpoint {
         Ending { bytes: self.tail_bytes, crc32: self.tail_crc32 }
     }
 
-    /// Bytes that it was known to hold, and that are not acknowledged.
-    pub fn unread_bytes(&self) -> u64 {
+    /// Bytes that it was known to hold, and that are not acknowledged: so many are lost, at least, if
+    /// it is gone.
+    pub fn lost_bytes(&self) -> u64 {
+        if self.finished {
+            return 0;
+        }
         let beyond: u64 = self.beyond.iter().map(|(start, end)| end - start).sum();
         self.length.saturating_sub(self.offset + beyond)
     }
@@ -161,6 +165,11 @@ impl FileCheckpoint {
     /// Number of the file when it was seen last.
     pub fn inode(&self) -> Inode {
         Inode { device: self.device, inode: self.inode }
+    }
+
+    /// Whether it may not have been read to its end.
+    pub fn is_unread(&self) -> bool {
+        !self.finished
     }
 
     /// Hash of its first bytes.

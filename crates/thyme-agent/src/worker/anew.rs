@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::{Worker, group::TailedFile};
+use super::{Charge, Worker, group::TailedFile};
 use crate::{
     encode::EncodeError,
     tail::{acknowledge::Acknowledged, ending::Endings, identity::Head, source::Source},
@@ -52,6 +52,7 @@ impl Worker {
         file.endings = Endings::default();
         file.length = 0;
         file.head = Head::default();
+        file.charge = Charge::default();
         file.continuation = None;
         file.end_since = None;
         file.rest_bytes = 0;

@@ -4,7 +4,7 @@
 use std::{ffi::OsStr, io, path::Path, sync::Arc, time::Instant};
 
 use super::{
-    Worker,
+    Charge, Worker,
     group::{Group, TailedFile, Turn, reading_place},
     late,
 };
@@ -39,6 +39,9 @@ impl Worker {
         let now = self.clock.now();
         let number = self.group_number(&snapshot, now);
         let mut resume = snapshot.resume;
+        if let Some(group) = self.groups.get_mut(&number) {
+            resume.append(&mut group.resume);
+        }
         let before: Vec<(u32, Arc<OsStr>, bool)> = self
             .group_files(number)
             .into_iter()
@@ -65,7 +68,12 @@ impl Worker {
             new_archives += u64::from(is_new == Some(Begun::Archive));
         }
         crate::failpoint::hit("snapshot_taken");
-        self.withdraw(number, resume, new_archives, now);
+        if snapshot.is_complete {
+            self.withdraw(number, resume, new_archives, now);
+        } else if let Some(group) = self.groups.get_mut(&number) {
+            // One of them may be of a file that can't be opened now.
+            group.resume = resume;
+        }
         self.publish_moved(&before);
         let is_gone = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_present);
         let gone: Vec<u32> = self.group_files(number).into_iter().filter(is_gone).collect();
@@ -130,6 +138,7 @@ impl Worker {
             self.note_compressed(Some(id), found);
             return None;
         }
+        let start_at = if found.is_old { start_at } else { StartAt::Beginning };
         let opened = found.opened?;
         if compressed && self.recognise_archive(number, &opened, &plain) {
             return None;
@@ -154,7 +163,7 @@ impl Worker {
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
-        let mut file = TailedFile { head, is_compressed: compressed, ..file };
+        let mut file = TailedFile { head, is_compressed: compressed, charge: found.charge, ..file };
         if compressed {
             let holds = file.source.as_ref().and_then(|one| late::archived_bytes(one.file()).ok());
             file.length = holds.map_or(0, u64::from);
@@ -162,6 +171,7 @@ impl Worker {
         }
         if file.is_finished() {
             file.source = None;
+            file.charge = Charge::default();
         }
         self.metrics.open_files.add_gauge(i64::from(file.source.is_some()));
         self.insert_file(number, file, now);
@@ -339,7 +349,7 @@ impl Worker {
     fn withdraw(&mut self, number: u32, resume: Resume, mut new_archives: u64, now: Instant) {
         for (key, checkpoint) in resume {
             let may_be_archive = checkpoint.head_bytes == 0 && new_archives > 0;
-            let lost = if checkpoint.finished { 0 } else { checkpoint.unread_bytes() };
+            let lost = checkpoint.lost_bytes();
             if may_be_archive {
                 new_archives -= 1;
             } else if lost > 0 {
@@ -418,6 +428,7 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         is_gap: false,
         uid: None,
         former_uid: None,
+        charge: Charge::default(),
     }
 }
 
@@ -448,6 +459,7 @@ fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -
         is_gap: true,
         uid: checkpoint.uid,
         former_uid: checkpoint.former_uid,
+        charge: Charge::default(),
     }
 }
 

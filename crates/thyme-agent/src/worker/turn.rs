@@ -544,6 +544,7 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
     file.offset += consumed.len() as u64;
     file.length = file.length.max(file.offset);
     file.skipped_from = file.offset;
+    file.charge.read(consumed.len() as u64);
     file.end_since = None;
 }
 

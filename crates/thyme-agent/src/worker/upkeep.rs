@@ -225,7 +225,8 @@ impl Worker {
         if has_files {
             self.attention.empty.remove(&number);
         }
-        if is_in_batch || has_open_line || has_files {
+        let awaits_files = self.groups.get(&number).is_some_and(|group| !group.resume.is_empty());
+        if is_in_batch || has_open_line || has_files || awaits_files {
             return;
         }
         self.attention.empty.remove(&number);

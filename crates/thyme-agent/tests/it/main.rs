@@ -29,3 +29,4 @@ mod secrecy;
 mod shortage;
 mod spool;
 mod stuck;
+mod unseen;
