@@ -592,6 +592,7 @@ impl Worker {
         crate::failpoint::hit("drain_settled");
         self.note_deleted();
         self.lose_deleted(now);
+        self.publish_unsettled();
         let unsettled = self.outstanding_requests + self.spool_pending_requests;
         self.state.unsettled_requests.store(unsettled as u64, Ordering::Relaxed);
         Ok(Step::End)

@@ -263,8 +263,9 @@ impl Run {
         let mut world = self.shared.lock();
         world.truth.spool_holds(&all, &to_be_sent);
         // With errors of log files the agent can't know what they hold; what the spool holds is not told
-        // apart here.
-        let is_known = world.plan.tree_fault_odds == 0 && !used_spool;
+        // apart here, nor is what came after a truncation that nobody saw.
+        let is_cut = world.plan.truncate_weight > 0;
+        let is_known = world.plan.tree_fault_odds == 0 && !used_spool && !is_cut;
         if let Some(drained_at) = drained_at.filter(|_| is_known) {
             let least = world.lost_bytes(drained_at);
             if lost_bytes < least {

@@ -82,6 +82,18 @@ impl Worker {
         self.publish(&touched);
     }
 
+    /// The agent ends: the next one is to know how much of each file is left.
+    pub(super) fn publish_unsettled(&mut self) {
+        let mut unsettled = Vec::new();
+        for (id, file) in &mut self.files {
+            file.look_again();
+            if file.unsettled_bytes() > 0 {
+                unsettled.push(*id);
+            }
+        }
+        self.publish(&unsettled);
+    }
+
     /// Leaves the present state of these files for the checkpoint thread, in one go.
     pub(super) fn publish(&self, files: &[u32]) {
         let Some(checkpoints) = &self.checkpoints else { return };

@@ -6,6 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nop_collector::Fault;
+use thyme_agent::metrics::LossReason;
+
 use crate::{
     node::{Node, append, cri, wait_until},
     program::{Program, Setup},
@@ -152,25 +155,39 @@ fn what_may_not_be_read_for_a_while_is_resumed() {
     }
 }
 
-/// Scenario: row 40. Pods are deleted while no agent runs, one of them read to its end and rotated,
-/// with nothing in its live file.
-/// Guarantees: files that may have held more are counted, once; their checkpoints are forgotten.
+/// Scenario: rows 40 and 48. Pods are deleted while no agent runs: two of them with lines that the sink
+/// had not taken, one read to its end.
+/// Guarantees: files that are known to have held more are counted, once, with their bytes; the
+/// checkpoints of all of them are forgotten.
 #[test]
 fn pods_that_were_deleted_meanwhile_are_counted_and_forgotten() {
     let node = Node::new();
     let pods = pods(&node);
-    let agent = node.start();
-    node.wait_records(30);
-    agent.stop();
+    let ended = node.container("ended");
+    append(&ended.join("0.log"), cri("all of it"));
+    let agent = node.start_with("compression: zstd", "shutdown_timeout: 200ms");
+    node.wait_records(31);
+    node.collector.faults().always(Fault::HttpStatus { status: 503, retry_after: None });
+    let more = cri("more than was taken");
     for pod in &pods[..2] {
+        append(&pod.join("0.log"), &more);
+    }
+    wait_until("it was read", || agent.metrics.queued_request.get().0 == 2);
+    agent.stop();
+    node.collector.faults().clear();
+    for pod in pods[..2].iter().chain([&ended]) {
         fs::remove_dir_all(pod.parent().unwrap()).unwrap();
     }
+    // The first agent's exporter lives on in this process, and may deliver what it had.
     let agent = node.start();
     wait_until("the loss is counted", || agent.metrics.lost_files.get() == 2);
-    agent.stop();
+    let lost = agent.metrics.lost(LossReason::NoAgent).get();
+    assert_eq!(lost, 2 * more.len() as u64);
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 2);
     let agent = node.start();
     append(&pods[2].join("0.log"), cri("more"));
-    assert_eq!(node.wait_records(1)[0].text(), "more");
+    wait_until("it comes", || node.take_records().iter().any(|one| one.text() == "more"));
     let (_, metrics) = agent.stop();
     assert_eq!(metrics.lost_files.get(), 0);
     let state: Vec<u8> = fs::read_dir(node.path("state"))
@@ -181,5 +198,5 @@ fn pods_that_were_deleted_meanwhile_are_counted_and_forgotten() {
     let state = String::from_utf8_lossy(&state);
     assert!(state.contains("ns_c_"), "{state}");
     let last = state.rsplit("thyme-checkpoints").next().unwrap();
-    assert!(!last.contains("ns_a_"), "{last}");
+    assert!(!last.contains("ns_a_") && !last.contains("ns_ended_"), "{last}");
 }
