@@ -21,6 +21,7 @@ pub(crate) mod endpoint;
 mod delivery;
 mod pace;
 mod retry;
+mod supervise;
 mod bisect;
 mod client;
 mod message;
@@ -29,8 +30,10 @@ mod http;
 pub(crate) mod reply;
 mod outcome;
 mod pool;
+mod signs;
 mod balance;
 mod connect;
+mod keepalive;
 mod tls;
 mod token;
 mod warnings;
@@ -178,7 +181,7 @@ async fn consume<S: Sink>(
         let request = requests.lock().await.recv().await;
         let Some(request) = request else { return };
         let reply = request.reply.clone();
-        let settled = delivery.deliver(request).await;
+        let settled = supervise::deliver(&delivery, request).await;
         crate::failpoint::hit("request_ended");
         // A worker that is gone has nothing to account for any more.
         reply.send(Settlement::Ended(settled)).ok();

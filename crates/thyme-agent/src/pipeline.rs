@@ -29,7 +29,7 @@ use crate::{
     spool::{Spool, SpoolLink, SpoolMessage, SpoolStart},
     worker::{
         Heartbeat, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
-        WorkerState, unix_ms,
+        WorkerState, monotonic_ms,
     },
     world::{
         StateDisk,
@@ -183,18 +183,18 @@ impl Pipeline {
             if age > HEARTBEAT_AGE_MAX {
                 return Err(format!("discovery has stood still for {} s", age.as_secs()));
             }
-            let last_attempt_unix_ms = metrics.last_attempt_unix_ms.get();
+            let panicked = metrics.panicked_requests.get();
+            if panicked > 0 {
+                return Err(format!("the exporter fails on {panicked} requests by its own fault"));
+            }
             for (number, state) in states.iter().enumerate() {
                 if let Some(failure) = state.failure() {
                     return Err(format!("worker {number}: {failure}"));
                 }
-                if let Some(since) = state.waits_since_unix_ms() {
-                    let since = since.max(last_attempt_unix_ms);
-                    let silence = Duration::from_millis(unix_ms().saturating_sub(since));
-                    if silence > EXPORT_SILENCE_MAX {
-                        let seconds = silence.as_secs();
-                        return Err(format!("no attempt to send has ended for {seconds} s"));
-                    }
+                let silence = export_silence(state, &metrics, monotonic_ms());
+                if silence > EXPORT_SILENCE_MAX {
+                    let seconds = silence.as_secs();
+                    return Err(format!("no attempt to send has ended for {seconds} s"));
                 }
                 let age = state.beat_age();
                 if age > HEARTBEAT_AGE_MAX {
@@ -239,6 +239,13 @@ impl Pipeline {
         }
         report
     }
+}
+
+/// How long a worker has waited for settlements while no attempt to send has ended, good or bad.
+fn export_silence(state: &WorkerState, metrics: &Metrics, now_ms: u64) -> Duration {
+    let Some(since) = state.waits_since_ms() else { return Duration::ZERO };
+    let since = since.max(metrics.last_attempt_ms.get());
+    Duration::from_millis(now_ms.saturating_sub(since))
 }
 
 /// Notes the end of a thread, however it comes about.

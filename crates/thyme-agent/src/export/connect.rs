@@ -10,10 +10,21 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{ExportError, endpoint::Endpoint, limits::Timing, message::MessageBody, tls::Trust};
+use super::{
+    ExportError,
+    endpoint::Endpoint,
+    keepalive::Keepalive,
+    limits::{
+        TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_PROBES_MAX, Timing,
+        UNSENT_BYTES_MAX,
+    },
+    message::MessageBody,
+    tls::Trust,
+};
 use crate::config::{Protocol, TlsConfig};
 
 /// Answers which addresses a name has now. The system's resolver does it in production; tests
@@ -109,6 +120,7 @@ pub(super) struct Connector {
     protocol: Protocol,
     /// Whom to trust, and the name to find in the certificate; `None` is plain text.
     tls: Option<(Trust, ServerName<'static>)>,
+    keepalive: Arc<Keepalive>,
     timing: Timing,
 }
 
@@ -131,7 +143,8 @@ impl Connector {
         } else {
             None
         };
-        Ok(Self { protocol, tls, timing })
+        let keepalive = Arc::new(Keepalive::new(timing.keepalive_interval));
+        Ok(Self { protocol, tls, keepalive, timing })
     }
 
     /// Whether all consumers share one connection to an address (HTTP/2), or each needs its own.
@@ -152,8 +165,7 @@ impl Connector {
     async fn open_without_limit(&self, address: SocketAddr) -> Result<Sender, ConnectError> {
         let tcp_failed = |source| ConnectError::Tcp { address, source };
         let tcp = TcpStream::connect(address).await.map_err(tcp_failed)?;
-        // Requests are written whole: waiting for more would only delay their ends.
-        tcp.set_nodelay(true).map_err(tcp_failed)?;
+        set_options(&tcp).map_err(tcp_failed)?;
         let http_failed = |source| ConnectError::Http { address, source };
         match &self.tls {
             None => self.handshake(tcp).await.map_err(http_failed),
@@ -176,29 +188,51 @@ impl Connector {
         match self.protocol {
             Protocol::Http => {
                 let (sender, connection) = http1::handshake(io).await?;
-                drive(connection);
+                drive(connection, |_| {});
                 Ok(Sender::Http1(sender))
             }
             Protocol::Grpc => {
+                let (keepalive, interval) = (&self.keepalive, self.keepalive.interval());
                 let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                     .timer(TokioTimer::new())
                     // Idle connections are not pinged: servers take that for an attack (gRPC A8).
                     .keep_alive_while_idle(false)
-                    .keep_alive_interval(self.timing.keepalive_interval)
+                    .keep_alive_interval(interval)
                     .keep_alive_timeout(self.timing.keepalive_timeout)
                     .handshake(io)
                     .await?;
-                drive(connection);
+                let keepalive = Arc::clone(keepalive);
+                drive(connection, move |error| keepalive.ended(interval, error));
                 Ok(Sender::Http2(sender))
             }
         }
     }
 }
 
+/// Sets what holds for every connection.
+fn set_options(tcp: &TcpStream) -> io::Result<()> {
+    // Requests are written whole: waiting for more would only delay their ends.
+    tcp.set_nodelay(true)?;
+    let socket = SockRef::from(tcp);
+    // What waits in the kernel can't be taken back, when its request has timed out or others are
+    // more urgent: over a thin link that may be many seconds' worth.
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    // A peer that is gone is noticed while an answer is waited for, without HTTP/2's pings.
+    let keepalive = TcpKeepalive::new()
+        .with_time(TCP_KEEPALIVE_IDLE)
+        .with_interval(TCP_KEEPALIVE_INTERVAL)
+        .with_retries(TCP_KEEPALIVE_PROBES_MAX);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
 /// Runs a connection until it ends. Requests on it hear of its failure themselves.
-fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+fn drive(
+    connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
+    failed: impl FnOnce(&hyper::Error) + Send + 'static,
+) {
     tokio::spawn(async move {
         if let Err(error) = connection.await {
+            failed(&error);
             tracing::debug!(%error, "a connection to the sink ended");
         }
     });

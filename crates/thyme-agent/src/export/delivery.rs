@@ -143,6 +143,7 @@ impl<S: Sink> Delivery<S> {
     }
 
     /// Brings a request to its end. Halves are sent in order, each ended before the next.
+    #[cfg(test)]
     pub(super) async fn deliver(&self, request: Request) -> Settled {
         let tally = self.send_all_of(&request).await;
         settle(request, tally)
@@ -311,6 +312,26 @@ impl<S: Sink> Delivery<S> {
         suspicion.failures += 1;
         let accepted = self.accepted.load(Ordering::Relaxed) - suspicion.accepted_before;
         suspicion.failures >= SUSPECT_FAILURES_MAX && accepted >= SUSPECT_FAILURES_MAX.into()
+    }
+
+    /// Books that sending has panicked, says so, and waits before it is tried again.
+    pub(super) async fn panicked(&self, request: &Request, what: &str, backoff: &mut Backoff) {
+        let wait = backoff.next(self.sink.chance());
+        tracing::error!(
+            exporter = self.id,
+            records = request.records,
+            what,
+            wait_ms = wait.as_millis(),
+            "a fault of the agent while it sent a request, which is tried again"
+        );
+        self.metrics.panicked_requests.add_gauge(1);
+        self.sink.sleep(wait).await;
+        self.metrics.panicked_requests.add_gauge(-1);
+    }
+
+    /// Waits between attempts, from the first on.
+    pub(super) fn backoff(&self) -> Backoff {
+        Backoff::new(&self.retry)
     }
 
     fn warn_of_retry(&self, part: &Part, failure: &Failure, wait: Duration) {

@@ -122,7 +122,8 @@ fn no_field_is_forgotten() {
         .collect();
     fields.sort_unstable();
     let known = PLAIN.iter().map(|row| row.field).chain(TERMS.iter().map(|term| term.field));
-    let mut known: Vec<_> = known.chain(["dropped", "lost_bytes", "batch_send_size"]).collect();
+    let mut known: Vec<_> =
+        known.chain(["dropped", "lost_bytes", "batch_send_size", "last_attempt_ms"]).collect();
     known.sort_unstable();
     assert!(fields.contains(&"malformed_lines"), "{debug}");
     assert_eq!(known, fields);

@@ -23,3 +23,4 @@ mod secrecy;
 mod shortage;
 mod spool;
 mod stuck;
+mod thin_link;
