@@ -225,11 +225,13 @@ fn run_program(protocol: Protocol) -> Figures {
     let sent =
         agent.metric(&format!("thyme_exporter_sent_bytes{{exporter=\"{exporter}\"}}")) as f64;
     let records = agent.metric(&series) as f64;
-    eprintln!(
-        "{protocol:?}: accepted {accepted:.0} of {carried:.0} bytes carried; {:.0} bytes a line; {:#?}",
-        accepted / collector.report().records as f64,
-        agent.log().iter().filter(|line| line.contains("no answer in time")).count(),
+    let timeouts = agent.log().iter().filter(|line| line.contains("no answer in time")).count();
+    let line = format!(
+        "{protocol:?}: {accepted:.0} bytes accepted of {carried:.0} carried, {:.0} a line; \
+         {timeouts} warnings of time-outs",
+        accepted / collector.report().records as f64
     );
+    writeln!(std::io::stderr(), "{line}").unwrap();
     Figures { share, times: sent / (records * WIRE_BYTES), faster_after }
 }
 
