@@ -1,14 +1,16 @@
 //! How far each file has been acknowledged, kept on disk by a thread of its own. It must never
 //! hold a worker up, and never be ahead of the sink's acknowledgements.
 //!
-//! A write is a new file renamed over the old one, within 200 ms of the
-//! acknowledgement; each second a write is synced and kept as a second generation, so that a power
-//! loss falls back to it.
+//! What changed is appended to a journal within 200 ms of the acknowledgement, or within a second
+//! where very much changes, and synced each second, so that a power loss falls back to that. A
+//! snapshot of everything replaces the journal now and then.
 
+mod adopt;
 pub(crate) mod format;
 pub(crate) mod frame;
 mod lock;
 pub mod prepare;
+pub(crate) mod store;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,9 +24,13 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-pub use self::format::{FileCheckpoint, FormatError};
+use self::store::Store;
+pub use self::{
+    adopt::{Owners, adopt},
+    format::{FileCheckpoint, FormatError},
+};
 use crate::{
-    limits::COMPLAINT_INTERVAL,
+    limits::{CHECKPOINT_BYTES_PER_SECOND, COMPLAINT_INTERVAL, JOURNAL_AGE_MAX},
     metrics::Metrics,
     pipeline::EndNote,
     world::{SharedClock, StateDisk, real::NodeDisk},
@@ -38,6 +44,9 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Changes that room is kept for between two writes.
 const RETAINED_CHANGES: usize = 1024;
+
+/// Bytes of their records likewise.
+const RETAINED_RECORD_BYTES: usize = 256 << 10;
 
 const CURRENT_NAME: &str = "checkpoints";
 const SYNCED_NAME: &str = "checkpoints.synced";
@@ -102,8 +111,10 @@ pub(crate) fn open_on(
     disk: Arc<dyn StateDisk>,
     lock: Option<File>,
 ) -> Result<(State, Restored), CheckpointError> {
-    let restored = restore(&*disk)?;
-    Ok((State { disk, _lock: lock }, restored))
+    let (store, found) = Store::open(&*disk)?;
+    let files = found.files.into_values().collect();
+    let restored = Restored { is_first_start: found.is_first_start, files };
+    Ok((State { disk, store, _lock: lock }, restored))
 }
 
 fn create_private(directory: &Path) -> io::Result<()> {
@@ -114,6 +125,7 @@ fn create_private(directory: &Path) -> io::Result<()> {
 /// The state directory, held by this process as long as this lives.
 pub struct State {
     disk: Arc<dyn StateDisk>,
+    store: Store,
     _lock: Option<File>,
 }
 
@@ -128,32 +140,6 @@ impl State {
     pub fn disk(&self) -> Arc<dyn StateDisk> {
         Arc::clone(&self.disk)
     }
-}
-
-/// Reads the newest generation that is whole; a damaged one is set aside, never deleted.
-fn restore(disk: &dyn StateDisk) -> Result<Restored, CheckpointError> {
-    let mut is_first_start = true;
-    for name in [CURRENT_NAME, SYNCED_NAME] {
-        let bytes = match disk.read(name) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(CheckpointError::io(Path::new(name), "cannot read")(error)),
-        };
-        is_first_start = false;
-        match format::decode(&bytes) {
-            Ok(files) => return Ok(Restored { is_first_start, files }),
-            Err(error) => {
-                let aside = format!("{name}.corrupt");
-                tracing::error!(
-                    name, %error, kept_as = aside,
-                    "a checkpoint is damaged; the older generation is used, and records may come twice"
-                );
-                disk.rename(name, &aside)
-                    .map_err(CheckpointError::io(Path::new(name), "cannot set aside"))?;
-            }
-        }
-    }
-    Ok(Restored { is_first_start, files: Vec::new() })
 }
 
 /// Where workers leave what changed. Newer changes of a file replace older ones, so this is
@@ -183,14 +169,15 @@ pub struct Writer {
 
 impl Writer {
     /// Starts it. `resumed` are the checkpoints of files that no worker has taken over yet, so
-    /// that the first write doesn't forget them.
+    /// that the first write doesn't forget them; `sink` is the canonical name of the exporter.
     pub fn spawn(
         state: State,
+        sink: &str,
         resumed: Vec<Change>,
         clock: SharedClock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, CheckpointError> {
-        let (publisher, woken, mut table) = Table::new(state, resumed, clock, metrics);
+        let (publisher, woken, mut table) = Table::new(state, sink, resumed, clock, metrics);
         let ended = Arc::new(AtomicBool::new(false));
         let note = EndNote(Arc::clone(&ended));
         let thread = std::thread::Builder::new()
@@ -222,6 +209,17 @@ impl Writer {
     }
 }
 
+/// What a turn has brought to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Saved {
+    /// Nothing.
+    No,
+    /// All that was left, for another process.
+    Written,
+    /// And for a loss of power.
+    Synced,
+}
+
 /// All checkpoints, as they are to be on disk.
 pub(crate) struct Table {
     /// What workers have left; shared with the publishers.
@@ -229,11 +227,20 @@ pub(crate) struct Table {
     /// Changes at hand; swapped with the workers', so that neither is ever made anew.
     taken: HashMap<FileKey, Option<FileCheckpoint>>,
     state: State,
+    /// Canonical name of the exporter whose positions these are.
+    sink: String,
     files: BTreeMap<FileKey, FileCheckpoint>,
+    /// Changes as lines of the journal, until they are on disk.
+    records: Vec<u8>,
     clock: SharedClock,
     metrics: Arc<Metrics>,
     last_sync: Option<Instant>,
     unsynced: bool,
+    /// When the last snapshot was written, and whether the journal has anything beyond it.
+    last_snapshot: Option<Instant>,
+    has_journal: bool,
+    /// Bytes that the last write appended.
+    appended_bytes: u64,
     complained: Option<Instant>,
 }
 
@@ -241,25 +248,30 @@ impl Table {
     /// A table that holds what was resumed, the way to change it, and what wakes who writes it.
     pub(crate) fn new(
         state: State,
+        sink: &str,
         resumed: Vec<Change>,
         clock: SharedClock,
         metrics: Arc<Metrics>,
     ) -> (Publisher, Receiver<()>, Self) {
         let (wake, woken) = bounded(1);
         let publisher = Publisher { pending: Arc::default(), wake };
-        let mut table = Self {
+        let resumed = resumed.into_iter().filter_map(|(key, file)| Some((key, file?)));
+        let table = Self {
             pending: Arc::clone(&publisher.pending),
             taken: HashMap::new(),
             state,
-            files: BTreeMap::new(),
+            sink: sink.to_owned(),
+            files: resumed.collect(),
+            records: Vec::new(),
             clock,
             metrics,
             last_sync: None,
             unsynced: true,
+            last_snapshot: None,
+            has_journal: false,
+            appended_bytes: 0,
             complained: None,
         };
-        table.taken.extend(resumed);
-        table.apply();
         (publisher, woken, table)
     }
 
@@ -270,7 +282,7 @@ impl Table {
             let wait = if self.unsynced { SYNC_INTERVAL } else { Duration::MAX };
             let ended = match woken.recv_timeout(wait) {
                 Ok(()) => {
-                    std::thread::sleep(WRITE_INTERVAL);
+                    std::thread::sleep(pause_after(self.appended_bytes));
                     false
                 }
                 Err(RecvTimeoutError::Timeout) => false,
@@ -284,43 +296,68 @@ impl Table {
     }
 
     /// Takes what workers have left, and writes and syncs as is due; in any case at the end.
-    pub(crate) fn turn(&mut self, is_end: bool) {
+    pub(crate) fn turn(&mut self, is_end: bool) -> Saved {
         std::mem::swap(
             &mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner),
             &mut self.taken,
         );
-        let changed = self.apply();
+        self.apply();
         let now = self.clock.now();
         let sync_due = self.unsynced
             && self.last_sync.is_none_or(|last| now.duration_since(last) >= SYNC_INTERVAL);
-        if changed || sync_due || is_end {
-            self.write(sync_due || is_end);
+        if is_end {
+            // Whoever comes next, also an older version, finds all of it in the snapshot.
+            self.last_snapshot = None;
         }
+        if !self.records.is_empty() || sync_due || is_end {
+            return self.write(sync_due || is_end);
+        }
+        Saved::No
     }
 
-    fn apply(&mut self) -> bool {
-        let changed = !self.taken.is_empty();
+    /// Takes changes over, and notes for the journal what is different.
+    fn apply(&mut self) {
+        let length_before = self.records.len();
         for (key, change) in self.taken.drain() {
-            match change {
-                Some(checkpoint) => self.files.insert(key, checkpoint),
-                None => self.files.remove(&key),
+            let Some(mut file) = change else {
+                if self.files.remove(&key).is_some() {
+                    format::push_gone(&mut self.records, key);
+                }
+                continue;
             };
+            let mut is_known = false;
+            if let Some(known) = self.files.get_mut(&key) {
+                is_known = known.is_same_file(&file);
+                if is_known && known.has_same_position(&file) {
+                    continue;
+                }
+                file.keep_others(known);
+            }
+            if is_known {
+                format::push_position(&mut self.records, key, &file, &self.sink);
+            } else {
+                format::push_file(&mut self.records, key, &file, &self.sink);
+            }
+            self.files.insert(key, file);
         }
         // After a start with very many files it would stay as large as all of them together.
         self.taken.shrink_to(RETAINED_CHANGES);
-        self.unsynced |= changed;
-        changed
+        self.unsynced |= self.records.len() > length_before;
     }
 
-    pub(crate) fn write(&mut self, sync: bool) {
+    pub(crate) fn write(&mut self, sync: bool) -> Saved {
         let now = self.clock.now();
-        match self.try_write(sync) {
-            Ok(()) => {
+        let written = self.try_write(now, sync);
+        self.records.clear();
+        self.records.shrink_to(RETAINED_RECORD_BYTES);
+        match written {
+            Ok(saved) => {
                 self.metrics.checkpoints_written.increment();
-                if sync {
+                if saved == Saved::Synced {
                     self.last_sync = Some(now);
                     self.unsynced = false;
                 }
+                saved
             }
             Err(error) => {
                 self.metrics.checkpoint_errors.increment();
@@ -331,33 +368,44 @@ impl Table {
                 // Tried again with the next change, or after a second.
                 self.unsynced = true;
                 self.last_sync = Some(now);
+                Saved::No
             }
         }
     }
 
-    fn try_write(&self, sync: bool) -> Result<(), CheckpointError> {
-        let disk = &*self.state.disk;
-        let failed = |name: &'static str, action| CheckpointError::io(Path::new(name), action);
-        let bytes = format::encode(self.files.values());
-        crate::failpoint::hit("checkpoint_begun");
-        let mut file = disk.create(FRESH_NAME).map_err(failed(FRESH_NAME, "cannot create"))?;
-        crate::failpoint::hit("checkpoint_created");
-        file.append(&bytes).map_err(failed(FRESH_NAME, "cannot write"))?;
-        crate::failpoint::hit("checkpoint_written");
-        if sync {
-            file.sync().map_err(failed(FRESH_NAME, "cannot sync"))?;
-            crate::failpoint::hit("checkpoint_synced");
-            disk.link(FRESH_NAME, SYNCED_NAME).map_err(failed(SYNCED_NAME, "cannot link"))?;
-            crate::failpoint::hit("checkpoint_linked");
+    fn try_write(&mut self, now: Instant, sync: bool) -> Result<Saved, CheckpointError> {
+        self.appended_bytes = 0;
+        let store = &mut self.state.store;
+        let is_old = self.last_snapshot.is_none_or(|last| now >= last + JOURNAL_AGE_MAX);
+        let wants_snapshot = is_old && (self.has_journal || self.last_snapshot.is_none());
+        if !self.records.is_empty() && !store.needs_snapshot() {
+            self.has_journal = true;
+            match store.append(&self.records) {
+                Ok(bytes) => self.appended_bytes = bytes,
+                // A snapshot has all of it, too, if it can be written.
+                Err(_) => self.metrics.checkpoint_errors.increment(),
+            }
+            self.metrics.checkpoint_bytes.add(self.appended_bytes);
         }
-        disk.rename(FRESH_NAME, CURRENT_NAME).map_err(failed(CURRENT_NAME, "cannot rename to"))?;
-        crate::failpoint::hit("checkpoint_renamed");
-        if sync {
-            disk.sync_directory("").map_err(failed("state directory", "cannot sync"))?;
-            crate::failpoint::hit("checkpoint_directory_synced");
+        if wants_snapshot || store.needs_snapshot() {
+            let files = self.files.iter().map(|(key, file)| (*key, file));
+            let snapshot = format::encode(files, &self.sink);
+            let bytes = store.replace(&*self.state.disk, &snapshot)?;
+            self.metrics.checkpoint_bytes.add(bytes);
+            (self.last_snapshot, self.has_journal) = (Some(now), false);
+        } else if sync {
+            store.sync()?;
+        } else {
+            return Ok(Saved::Written);
         }
-        Ok(())
+        Ok(Saved::Synced)
     }
+}
+
+/// How long the next write waits for more changes, after one that appended so many bytes.
+fn pause_after(appended_bytes: u64) -> Duration {
+    let seconds = appended_bytes as f64 / CHECKPOINT_BYTES_PER_SECOND as f64;
+    Duration::from_secs_f64(seconds).clamp(WRITE_INTERVAL, SYNC_INTERVAL)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod units;
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -43,7 +44,20 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
 }
 
+/// The name under which the state knows a receiver or an exporter: types that have two names are
+/// called by the newer one, so that `filelog/pods` and `file_log/pods` are one.
+pub fn canonical_name(id: &str) -> String {
+    let receivers = receiver::TYPES.iter().map(|known| known.names);
+    let types: Vec<_> = receivers.chain(exporter::TYPES.iter().map(|known| known.names)).collect();
+    component::canonical_name(id, &types)
+}
+
 impl Config {
+    /// Canonical names of the receivers, in their order.
+    pub fn receiver_names(&self) -> Vec<Arc<str>> {
+        self.receivers.iter().map(|receiver| canonical_name(&receiver.id).into()).collect()
+    }
+
     /// Reads a file.
     ///
     /// # Errors

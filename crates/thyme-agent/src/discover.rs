@@ -26,7 +26,7 @@ use self::{
 use crate::{
     checkpoint::{Change, FileCheckpoint, FileKey, Publisher},
     config::{FilelogConfig, StartAt},
-    limits::{DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, HEARTBEAT_INTERVAL, MISSING_ROOT_INTERVAL},
+    limits::{DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, HEARTBEAT_INTERVAL, ROOT_LOOK_INTERVAL},
     metrics::Metrics,
     tail::identity::Inode,
     worker::{Heartbeat, WorkerHandle, WorkerMessage},
@@ -94,6 +94,11 @@ impl Source {
         })
     }
 
+    /// Whether it reads the live file of this path.
+    pub fn includes(&self, path: &Path) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(path)) && !self.excludes(path)
+    }
+
     fn excludes(&self, path: &Path) -> bool {
         self.exclude.iter().any(|glob| glob.is_match(path))
     }
@@ -103,6 +108,8 @@ impl Source {
 pub struct DiscoveryStart {
     /// Receivers, in the configuration's order.
     pub sources: Vec<Source>,
+    /// Their canonical names.
+    pub receiver_names: Vec<Arc<str>>,
     /// Files that may be open at once; further ones wait for a later scan.
     pub open_files_max: u64,
     /// What the checkpoints say.
@@ -125,8 +132,8 @@ pub struct DiscoveryStart {
     pub metrics: Arc<Metrics>,
 }
 
-/// A directory and a live file's name: where a checkpoint belongs, whichever receiver reads it.
-type Place = (Arc<Path>, Arc<OsStr>);
+/// Where a checkpoint belongs: a receiver's canonical name, a directory and a live file's name.
+type Place = (Arc<str>, Arc<Path>, Arc<OsStr>);
 
 /// The discovery thread's state.
 pub struct Discovery {
@@ -135,11 +142,14 @@ pub struct Discovery {
     events: Receiver<DirectoryEvent>,
     stop: Receiver<()>,
     resume: HashMap<Place, Vec<(FileKey, FileCheckpoint)>>,
+    receiver_names: Vec<Arc<str>>,
     workers: Vec<WorkerHandle>,
     /// Which worker a group belongs to; it never moves.
     assigned: HashMap<Arc<GroupKey>, usize>,
     checkpoints: Option<Publisher>,
     scan_interval: Duration,
+    next_scan: Instant,
+    next_root_look: Instant,
     clock: SharedClock,
     is_first_start: bool,
     is_first_scan: bool,
@@ -154,9 +164,10 @@ impl Discovery {
         let (sender, events) = bounded(DIRECTORY_EVENTS_MAX);
         let mut resume: HashMap<Place, Vec<_>> = HashMap::default();
         for (key, file) in start.resume {
-            let group = (file.directory.clone(), file.live.clone());
+            let group = (file.receiver.clone(), file.directory.clone(), file.live.clone());
             resume.entry(group).or_default().push((key, file));
         }
+        let now = start.clock.now();
         let discovery = Self {
             scanner: Scanner::new(
                 start.sources,
@@ -170,15 +181,18 @@ impl Discovery {
             } else {
                 DirectoryWatch::none(sender)
             },
-            heartbeat: Arc::new(Heartbeat::new(start.clock.now())),
+            heartbeat: Arc::new(Heartbeat::new(now)),
             clock: start.clock,
             events,
             stop,
             resume,
+            receiver_names: start.receiver_names,
             workers: start.workers,
             assigned: HashMap::default(),
             checkpoints: start.checkpoints,
             scan_interval: start.scan_interval,
+            next_scan: now,
+            next_root_look: now,
             is_first_start: start.is_first_start,
             is_first_scan: true,
             metrics: start.metrics,
@@ -194,67 +208,72 @@ impl Discovery {
 
     /// Scans, then follows events until it is stopped.
     pub fn run(mut self) {
-        let mut next_scan = self.scan(self.clock.now());
+        let mut next = self.turn(self.clock.now());
         loop {
             self.heartbeat.beat();
-            let wait = next_scan.saturating_duration_since(self.clock.now());
+            let wait = next.saturating_duration_since(self.clock.now());
             crossbeam_channel::select! {
                 recv(self.stop) -> _ => return,
                 recv(self.events) -> event => {
                     let Ok(event) = event else { return };
-                    if self.follow(event) {
-                        next_scan = self.clock.now();
-                    }
+                    self.follow(event);
                 }
                 default(wait.min(HEARTBEAT_INTERVAL)) => {}
             }
-            let now = self.clock.now();
-            if now >= next_scan {
-                next_scan = self.scan(now);
-            }
+            next = self.turn(self.clock.now());
         }
     }
 
-    /// Looks at everything; returns when that is due again.
-    pub(crate) fn scan(&mut self, now: Instant) -> Instant {
+    /// Looks at what is due; returns when the next look is.
+    pub(crate) fn turn(&mut self, now: Instant) -> Instant {
+        if now >= self.next_root_look {
+            for root in self.scanner.changed_roots() {
+                self.scan_tree(root);
+            }
+            self.next_root_look = self.clock.now() + ROOT_LOOK_INTERVAL;
+        }
+        if now >= self.next_scan {
+            self.scan(now);
+        }
+        self.next_scan.min(self.next_root_look)
+    }
+
+    /// Looks at everything.
+    pub(crate) fn scan(&mut self, now: Instant) {
         self.scan_everything();
         if std::mem::take(&mut self.is_first_scan) {
             self.withdraw_vanished();
         }
-        now + self.next_scan_wait()
+        self.next_scan = now + self.scan_interval;
     }
 
-    fn next_scan_wait(&self) -> Duration {
-        if self.scanner.has_missing_root() { MISSING_ROOT_INTERVAL } else { self.scan_interval }
-    }
-
-    /// Looks again at the directories that events name; `true` when events were lost and
-    /// everything must be looked at.
-    fn follow(&mut self, first: DirectoryEvent) -> bool {
+    /// Looks again at the directories that events name, or, where some were lost, at everything.
+    fn follow(&mut self, first: DirectoryEvent) {
         // A directory that is being filled raises many events: a moment later, one look is enough.
         let deadline = self.clock.now() + EVENT_SETTLE_TIME;
         let mut dirty = BTreeSet::from([first]);
         while let Ok(event) = self.events.recv_deadline(deadline) {
             dirty.insert(event);
         }
-        if dirty.contains(&DirectoryEvent::Lost) {
+        if self.watch.has_lost_events() || dirty.contains(&DirectoryEvent::Lost) {
             self.metrics.event_overflows.increment();
             self.scanner.distrust();
-            return true;
+            self.next_scan = self.clock.now();
+            return;
         }
         for event in dirty {
             if let DirectoryEvent::Changed(directory) = event {
+                self.scanner.doubt(&directory);
                 self.scan_directory(&directory);
             }
         }
-        false
     }
 
     fn scan_everything(&mut self) {
-        for directory in self.scanner.roots() {
+        for directory in self.scanner.unknown_roots() {
             self.scan_tree(directory);
         }
-        for known in self.scanner.due_directories() {
+        for known in self.scanner.due_directories(|path| self.watch.is_watched(path)) {
             self.scan_directory(&known);
         }
     }
@@ -266,30 +285,29 @@ impl Discovery {
         }
     }
 
-    /// Looks at a directory, and below it at those that are new.
+    /// Looks at a directory, and below it at those that are new or may be other ones than before.
     fn scan_tree(&mut self, directory: Directory) {
         let mut pending = vec![directory];
-        while let Some(mut directory) = pending.pop() {
+        while let Some(directory) = pending.pop() {
             self.heartbeat.beat();
-            if self.scanner.is_new(&directory) {
-                // The watch comes first: what is made after it raises an event, and the scan sees
-                // what was made before.
-                directory.is_watched = self.watch.add(&directory.path);
-            }
-            let found = self.scanner.scan(&directory);
+            // The watch comes first: what is made after it raises an event, and the scan sees what
+            // was made before.
+            let is_replaced = self.watch.renew(&directory.path);
+            let found = self.scanner.scan(&directory, is_replaced);
             if found.is_gone {
                 self.watch.remove(&directory.path);
             }
             for (key, files) in found.groups {
                 self.report(key, files);
             }
-            pending.extend(found.new_directories);
+            pending.extend(found.directories);
         }
     }
 
     fn report(&mut self, key: Arc<GroupKey>, files: Vec<FoundFile>) {
-        let resume =
-            self.resume.remove(&(key.directory.clone(), key.live.clone())).unwrap_or_default();
+        let receiver = self.receiver_names[key.receiver].clone();
+        let place = (receiver, key.directory.clone(), key.live.clone());
+        let resume = self.resume.remove(&place).unwrap_or_default();
         let is_old = self.is_first_start && self.is_first_scan;
         let start_at =
             if is_old { self.scanner.start_at(key.receiver) } else { StartAt::Beginning };

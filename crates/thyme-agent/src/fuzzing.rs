@@ -39,17 +39,21 @@ pub fn docker_line(line: &[u8], times: &mut CriParser) -> Option<DockerLine> {
     })
 }
 
+/// The exporter that positions are of.
+const SINK: &str = "otlp_grpc/fuzz";
+
 /// Reads a checkpoint file.
 ///
 /// # Errors
 /// It is damaged, or none.
 pub fn decode_checkpoints(bytes: &[u8]) -> Result<Vec<FileCheckpoint>, FormatError> {
-    format::decode(bytes)
+    let files = format::decode(bytes)?;
+    Ok(files.into_values().map(|file| file.of_sink(SINK)).collect())
 }
 
 /// Writes a checkpoint file.
 pub fn encode_checkpoints(files: &[FileCheckpoint]) -> Vec<u8> {
-    format::encode(files.iter())
+    format::encode((0..).zip(files), SINK)
 }
 
 /// Reads a configuration whose environment variables come from `lookup`, and that has no files.

@@ -21,8 +21,9 @@ pub const EVENT_SETTLE_TIME: Duration = Duration::from_millis(2);
 /// A directory with a watch is looked at in one scan of so many: a scan is its safety net only.
 pub const WATCHED_SCANS: u32 = 12;
 
-/// How often a root that doesn't exist yet is looked for.
-pub const MISSING_ROOT_INTERVAL: Duration = Duration::from_millis(500);
+/// How often discovery looks where the fixed part of each pattern leads: of a link that is switched on
+/// the way, a directory above that is moved, or a mount, no watch tells.
+pub const ROOT_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shortest wait between two reads of a growing file.
 pub const POLL_INTERVAL_MIN: Duration = Duration::from_millis(5);
@@ -77,6 +78,20 @@ pub const SPOOL_DAMAGED_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes of requests that were read from the spool and are not settled; one request in any case.
 pub const SPOOL_HANDED_BYTES_MAX: usize = 8 << 20;
+
+/// A journal of checkpoints shorter than this is never replaced for its length.
+pub const JOURNAL_BYTES_MIN: u64 = 256 << 10;
+
+/// A journal of checkpoints longer than so many snapshots is replaced by a snapshot.
+pub const JOURNAL_SNAPSHOTS_MAX: u64 = 2;
+
+/// A journal with anything in it is replaced by a snapshot after this time, so that an older version
+/// of the agent, which knows no journal, finds nothing older than that.
+pub const JOURNAL_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// Bytes of checkpoints that are written in a second, beyond which writes are put off, at most to
+/// one in a second.
+pub const CHECKPOINT_BYTES_PER_SECOND: u64 = 4 << 20;
 
 /// How long after a failure of the disk, or of finding room on it, the spool tries again.
 pub const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(1);

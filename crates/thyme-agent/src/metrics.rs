@@ -211,10 +211,12 @@ pub struct Metrics {
     pub spool_errors: Count,
     /// Gauge: 1 while the spool takes nothing for want of room.
     pub spool_full: Count,
-    /// Checkpoint files written.
+    /// Writes of checkpoints.
     pub checkpoints_written: Count,
     /// Failures to write one.
     pub checkpoint_errors: Count,
+    /// Bytes written for checkpoints.
+    pub checkpoint_bytes: Count,
 }
 
 impl Metrics {

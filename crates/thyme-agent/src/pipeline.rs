@@ -18,8 +18,8 @@ use std::{
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::{
-    checkpoint::{self, CheckpointError, Restored, Writer},
-    config::Config,
+    checkpoint::{self, CheckpointError, FileCheckpoint, FileKey, Owners, Restored, Writer},
+    config::{Config, canonical_name},
     discover::{Discovery, DiscoveryStart, Source, pattern::PatternError},
     encode::EncodeError,
     export::{self, ExportError},
@@ -107,7 +107,7 @@ impl Pipeline {
         let sources = sources(&config)?;
         let requests = export::spawn(runtime, &config.exporter, Arc::clone(&metrics))?;
         let keys = Arc::new(KeySource::default());
-        let (checkpoints, disk, restored) = start_checkpoints(&config, &keys, &metrics)?;
+        let (checkpoints, disk, restored) = start_checkpoints(&config, &sources, &keys, &metrics)?;
         let publisher = checkpoints.as_ref().map(Writer::publisher);
         let mut spool = start_spool(&config, disk, &requests, &metrics)?;
         let mut workers = Vec::new();
@@ -134,13 +134,14 @@ impl Pipeline {
         }
         let (discovery, stopper) = Discovery::new(DiscoveryStart {
             sources,
+            receiver_names: config.receiver_names(),
             open_files_max: config.thyme.open_files_max as u64,
             resume: restored.files,
             is_first_start: restored.is_first_start,
             scan_interval: config.thyme.scan_interval,
             workers: workers.iter().map(|worker| worker.handle.clone()).collect(),
             checkpoints: publisher,
-            tree: Box::new(NodeLogs::default()),
+            tree: Box::new(NodeLogs),
             clock: SystemClock::shared(),
             watches: true,
             metrics: Arc::clone(&metrics),
@@ -273,6 +274,7 @@ type Checkpoints = (Option<Writer>, Option<Arc<dyn StateDisk>>, Numbered);
 /// Opens the state directory, if positions are kept, and numbers what it held.
 fn start_checkpoints(
     config: &Config,
+    sources: &[Source],
     keys: &KeySource,
     metrics: &Arc<Metrics>,
 ) -> Result<Checkpoints, PipelineError> {
@@ -285,11 +287,27 @@ fn start_checkpoints(
     };
     let (state, Restored { is_first_start, files }) =
         checkpoint::open(&storage.directory, storage.create_directory)?;
-    let files: Vec<_> = files.into_iter().map(|file| (keys.next(), file)).collect();
+    let files = adopt(config, sources, files, keys);
     let resumed = files.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
     let disk = state.disk();
-    let writer = Writer::spawn(state, resumed, SystemClock::shared(), Arc::clone(metrics))?;
+    let sink = canonical_name(&config.exporter.id);
+    let writer = Writer::spawn(state, &sink, resumed, SystemClock::shared(), Arc::clone(metrics))?;
     Ok((Some(writer), Some(disk), Numbered { is_first_start, files }))
+}
+
+/// Gives what the state knows to those whom the configuration names.
+pub(crate) fn adopt(
+    config: &Config,
+    sources: &[Source],
+    files: Vec<FileCheckpoint>,
+    keys: &KeySource,
+) -> Vec<(FileKey, FileCheckpoint)> {
+    let owners = Owners {
+        receivers: &config.receiver_names(),
+        includes: &|receiver, path| sources[receiver].includes(path),
+        sink: &canonical_name(&config.exporter.id),
+    };
+    checkpoint::adopt(files, &owners, keys)
 }
 
 /// A spool that runs.
@@ -327,7 +345,7 @@ fn start_spool(
 /// What the state directory held, with the numbers that its files keep.
 struct Numbered {
     is_first_start: bool,
-    files: Vec<(checkpoint::FileKey, checkpoint::FileCheckpoint)>,
+    files: Vec<(FileKey, FileCheckpoint)>,
 }
 
 fn spawn<T: Send + 'static>(

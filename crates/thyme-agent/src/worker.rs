@@ -56,6 +56,8 @@ use crate::{
 pub struct WorkerConfig {
     /// The whole configuration.
     pub config: Arc<Config>,
+    /// Canonical names of its receivers.
+    pub receiver_names: Arc<[Arc<str>]>,
     /// Bytes that unsettled requests and the open batch may hold.
     pub in_flight_bytes_max: usize,
     /// Requests that may be unsettled.
@@ -74,6 +76,7 @@ impl WorkerConfig {
         let workers = config.thyme.workers;
         Self {
             config: Arc::clone(config),
+            receiver_names: config.receiver_names().into(),
             in_flight_bytes_max: config.thyme.in_flight_bytes_max / workers,
             requests_max: (config.exporter.queue.queue_size / workers).max(1),
             spool_pending_bytes_max: SPOOL_PENDING_REQUESTS * config.thyme.request_bytes_max,

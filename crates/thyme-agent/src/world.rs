@@ -73,11 +73,20 @@ pub struct Entry {
     pub inode: u64,
 }
 
+/// Which directory a directory is, whatever its name is by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectoryIdentity {
+    /// Its number, which another one may have once it is gone.
+    pub inode: Inode,
+    /// When it came to be, in nanoseconds since the Unix epoch, where that is known.
+    pub born_unix_nanos: Option<u64>,
+}
+
 /// A directory as it is now.
 #[derive(Clone, Copy, Debug)]
 pub struct DirectoryState {
-    /// `st_dev`.
-    pub device: u64,
+    /// Which one it is.
+    pub identity: DirectoryIdentity,
     /// When an entry was made, moved or removed last, where that is known.
     pub changed_at: Option<SystemTime>,
 }
@@ -91,8 +100,6 @@ pub trait LogTree: Send {
     /// Opens `relative` beneath `root`. `Ok(None)`: it isn't a regular file, or a symbolic link is
     /// on the way.
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>>;
-    /// The root was seen to be gone: what comes in its place is another directory.
-    fn forget_root(&mut self, root: &Path);
 }
 
 /// A file of the state directory that is being written.

@@ -3,11 +3,13 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use super::*;
+use crate::limits::JOURNAL_BYTES_MIN;
 use crate::tail::uid::FileUid;
 use crate::world::real::SystemClock;
 
 fn checkpoint(offset: u64) -> FileCheckpoint {
     FileCheckpoint {
+        receiver: "file_log/pods".into(),
         directory: Path::new(OsStr::from_bytes(b"/logs/100%\xff/c")).into(),
         live: OsStr::new("0.log").into(),
         name: OsStr::new("0.log.20260101-000000").into(),
@@ -15,18 +17,33 @@ fn checkpoint(offset: u64) -> FileCheckpoint {
         inode: 2,
         head_bytes: 3,
         head_crc32: 4,
+        tail_bytes: 0,
+        tail_crc32: 0,
         offset,
         beyond: vec![(10, 20)],
         finished: false,
         uid: None,
         former_uid: None,
+        others: None,
     }
+}
+
+const SINK: &str = "otlp_grpc/backend";
+
+fn spawn(state: State) -> Writer {
+    Writer::spawn(state, SINK, Vec::new(), SystemClock::shared(), Arc::default()).unwrap()
+}
+
+/// What is on disk, as the sink is to go on.
+fn restored(directory: &Path) -> Restored {
+    let (_, restored) = open_on(Arc::new(NodeDisk::new(directory)), None).unwrap();
+    let files = restored.files.into_iter().map(|file| file.of_sink(SINK)).collect();
+    Restored { files, ..restored }
 }
 
 fn write(directory: &Path, offset: u64) {
     let (state, _) = open(directory, true).unwrap();
-    let clock = SystemClock::shared();
-    let writer = Writer::spawn(state, Vec::new(), clock, Arc::default()).unwrap();
+    let writer = spawn(state);
     writer.publisher().publish([(7, Some(checkpoint(offset))), (8, Some(checkpoint(1)))]);
     writer.publisher().publish([(8, None)]);
     writer.finish();
@@ -38,29 +55,261 @@ fn write(directory: &Path, offset: u64) {
 #[test]
 fn what_is_published_comes_back() {
     let directory = tempfile::tempdir().unwrap();
-    let (state, restored) = open(directory.path(), false).unwrap();
-    assert!(restored.is_first_start && restored.files.is_empty());
+    let (state, first) = open(directory.path(), false).unwrap();
+    assert!(first.is_first_start && first.files.is_empty());
     drop(state);
     write(directory.path(), 5);
-    let (_state, restored) = open(directory.path(), false).unwrap();
-    assert!(!restored.is_first_start);
-    assert_eq!(restored.files, [checkpoint(5)]);
+    let again = restored(directory.path());
+    assert!(!again.is_first_start);
+    assert_eq!(again.files, [checkpoint(5)]);
 }
 
-/// Scenario: a checkpoint that an agent wrote which knew no identities, and one with both of them.
-/// Guarantees: the first is read as one without; the second comes back, and without identities
-/// nothing is written of them.
+/// What version 1 of the agent reads of a line; it passes over what it does not know.
+#[derive(Debug, PartialEq, serde::Deserialize)]
+struct LineOfVersion1 {
+    directory: String,
+    live: String,
+    name: String,
+    device: u64,
+    inode: u64,
+    head_bytes: u32,
+    head_crc32: u32,
+    offset: u64,
+    #[serde(default)]
+    beyond: Vec<(u64, u64)>,
+    #[serde(default)]
+    finished: bool,
+}
+
+/// What version 1 of the agent reads.
+fn read_by_version_1(snapshot: &[u8]) -> Vec<LineOfVersion1> {
+    let lines = frame::open("thyme-checkpoints 1", snapshot).unwrap();
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+const LINE_OF_VERSION_1: &str = r#"{"directory":"/logs","live":"0.log","name":"0.log","device":1,"inode":2,"head_bytes":3,"head_crc32":4,"offset":5}"#;
+
+fn only(files: format::Files) -> FileCheckpoint {
+    assert_eq!(files.len(), 1);
+    files.into_values().next().unwrap().of_sink(SINK)
+}
+
+/// Scenario: a line that version 1 wrote, before it knew identities, and one with both of them.
+/// Guarantees: the first is read as one of no receiver and without identities; the second comes
+/// back.
 #[test]
 fn identities_are_optional() {
-    let old = r#"{"directory":"/logs","live":"0.log","name":"0.log","device":1,"inode":2,"head_bytes":3,"head_crc32":4,"offset":5}"#;
-    let read: FileCheckpoint = serde_json::from_str(old).unwrap();
-    assert_eq!((read.uid, read.former_uid), (None, None));
-    assert_eq!(serde_json::to_string(&read).unwrap(), old);
+    let old = frame::seal("thyme-checkpoints 1", LINE_OF_VERSION_1.as_bytes());
+    let read = only(format::decode(&old).unwrap());
+    assert_eq!((read.uid, read.former_uid, &*read.receiver), (None, None, ""));
+    assert_eq!((read.offset, read.others.is_none()), (5, true));
     let derive = |line: &[u8]| FileUid::derive(&read.directory, &read.live, line, None);
     let (uid, former) = (derive(b"a"), derive(b"b").distinct_from([derive(b"b")], None));
     let with = FileCheckpoint { uid: Some(uid), former_uid: Some(former), ..read };
-    let bytes = format::encode([with.clone()].iter());
-    assert_eq!(format::decode(&bytes).unwrap(), [with]);
+    let bytes = format::encode([(9, &with)].into_iter(), SINK);
+    assert_eq!(only(format::decode(&bytes).unwrap()), with);
+}
+
+/// Scenario: a line with all that this version knows.
+/// Guarantees: none of its keys is taken for an unknown one.
+#[test]
+fn every_key_is_known() {
+    let uid = FileUid::derive(Path::new("/logs"), OsStr::new("0.log"), b"a", None);
+    let full = FileCheckpoint {
+        tail_bytes: 6,
+        tail_crc32: 7,
+        finished: true,
+        uid: Some(uid),
+        former_uid: Some(uid),
+        ..checkpoint(5)
+    };
+    let bytes = format::encode([(9, &full)].into_iter(), SINK);
+    assert_eq!(only(format::decode(&bytes).unwrap()), full);
+}
+
+/// Scenario: a later version wrote keys that this one does not know, for a file, for its position,
+/// and for another sink; the agent starts, the file's position moves, and it ends.
+/// Guarantees: all of them are on disk again; the other sink's position stands where it was.
+#[test]
+fn unknown_keys_are_kept() {
+    let line = r#"{"key":4,"receiver":"file_log/pods","directory":"/logs","live":"0.log","name":"0.log","device":1,"inode":2,"head_bytes":3,"head_crc32":4,"offset":5,"mood":["good"],"positions":{"otlp_grpc/backend":{"offset":7,"hue":1},"kafka":{"offset":5,"shade":2}}}"#;
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = frame::seal("thyme-checkpoints 1", line.as_bytes());
+    fs::write(directory.path().join(CURRENT_NAME), bytes).unwrap();
+    let (state, restored) = open(directory.path(), false).unwrap();
+    let file = restored.files.into_iter().next().unwrap().of_sink(SINK);
+    assert_eq!(file.offset, 7);
+    let moved = FileCheckpoint { offset: 8, others: None, ..file.clone() };
+    let resumed = vec![(3, Some(file))];
+    let writer = Writer::spawn(state, SINK, resumed, SystemClock::shared(), Arc::default());
+    let writer = writer.unwrap();
+    writer.publisher().publish([(3, Some(moved))]);
+    writer.finish();
+    let text = fs::read_to_string(directory.path().join(CURRENT_NAME)).unwrap();
+    for part in [r#""mood":["good"]"#, r#""offset":8,"hue":1"#, r#""kafka":{"offset":5,"shade":2}"#]
+    {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+}
+
+/// Scenario: two receivers have read a file up to different places; version 1 of the agent, which
+/// knows no receivers, reads what was written, and then this version again.
+/// Guarantees: version 1 misses nothing, whichever line it takes; this version knows both positions.
+#[test]
+fn an_older_version_is_told_the_lesser_of_two_positions() {
+    let behind = checkpoint(5);
+    let ahead = FileCheckpoint { receiver: "file_log/other".into(), ..checkpoint(8) };
+    let bytes = format::encode([(1, &behind), (2, &ahead)].into_iter(), SINK);
+    let read = read_by_version_1(&bytes);
+    assert_eq!(read.iter().map(|line| line.offset).collect::<Vec<_>>(), [5, 5]);
+    assert_eq!(read.iter().map(|line| line.beyond.len()).collect::<Vec<_>>(), [1, 0]);
+    let files = format::decode(&bytes).unwrap().into_values().map(|file| file.of_sink(SINK));
+    assert_eq!(files.collect::<Vec<_>>(), [behind, ahead]);
+}
+
+/// A table that a test writes by hand.
+fn table(directory: &Path, resumed: Vec<Change>) -> (Publisher, Table) {
+    let (state, _) = open(directory, true).unwrap();
+    let (publisher, _, mut table) =
+        Table::new(state, SINK, resumed, SystemClock::shared(), Arc::default());
+    assert_eq!(table.write(true), Saved::Synced);
+    (publisher, table)
+}
+
+fn journal_of(directory: &Path) -> PathBuf {
+    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let is_journal = |path: &PathBuf| path.to_string_lossy().contains("/journal.");
+    names.filter(is_journal).max().expect("a journal")
+}
+
+/// Scenario: row 15. Positions move, files come and go, one write after the other; then the process
+/// is killed, the journal is cut at each of its bytes, or one of its bytes is flipped.
+/// Guarantees: what comes back is what stood after one of the writes; after a kill, after the last;
+/// and the longer the journal is, the later.
+#[test]
+fn a_torn_journal_is_read_up_to_the_tear() {
+    let directory = tempfile::tempdir().unwrap();
+    let (publisher, mut table) = table(directory.path(), vec![(1, Some(checkpoint(1)))]);
+    let mut states = vec![vec![checkpoint(1)]];
+    let changes: [Change; 5] = [
+        (1, Some(checkpoint(2))),
+        (2, Some(FileCheckpoint { inode: 9, ..checkpoint(6) })),
+        (1, Some(FileCheckpoint { finished: true, ..checkpoint(3) })),
+        (1, None),
+        (2, Some(FileCheckpoint { name: OsStr::new("1").into(), inode: 9, ..checkpoint(6) })),
+    ];
+    for change in changes {
+        publisher.publish([change]);
+        assert_eq!(table.turn(false), Saved::Written);
+        states.push(table.files.values().cloned().collect());
+    }
+    // Nothing has changed: nothing is written.
+    let journal = journal_of(directory.path());
+    let good = fs::read(&journal).unwrap();
+    publisher.publish([(2, states[5].last().cloned())]);
+    assert_eq!(table.turn(false), Saved::No);
+    assert_eq!(fs::read(&journal).unwrap(), good);
+    drop(table);
+    assert_eq!(restored(directory.path()).files, states[5]);
+    let mut last = 0;
+    for at in 0..good.len() {
+        let mut flipped = good.clone();
+        flipped[at] ^= 1;
+        for (is_cut, damaged) in [(false, flipped), (true, good[..at].to_vec())] {
+            fs::write(&journal, damaged).unwrap();
+            let files = restored(directory.path()).files;
+            let state = states.iter().position(|state| *state == files);
+            let state = state.unwrap_or_else(|| panic!("byte {at}: {files:?}"));
+            if is_cut {
+                assert!(state >= last, "byte {at}: {state} after {last}");
+                last = state;
+            }
+        }
+    }
+    assert_eq!(last, 4);
+}
+
+/// Scenario: row 16. The snapshot is damaged after the agent has gone on from it in the same life.
+/// Guarantees: the one before it, its journal, and what was written since lose nothing.
+#[test]
+fn a_damaged_snapshot_is_made_good_by_both_journals() {
+    let directory = tempfile::tempdir().unwrap();
+    let (publisher, mut table) = table(directory.path(), vec![(1, Some(checkpoint(1)))]);
+    publisher.publish([(1, Some(checkpoint(2)))]);
+    assert_eq!(table.turn(false), Saved::Written);
+    publisher.publish([(2, Some(checkpoint(6)))]);
+    assert_eq!(table.turn(true), Saved::Synced);
+    publisher.publish([(1, Some(checkpoint(3)))]);
+    assert_eq!(table.turn(false), Saved::Written);
+    drop(table);
+    let expected = [checkpoint(3), checkpoint(6)];
+    assert_eq!(restored(directory.path()).files, expected);
+    fs::write(directory.path().join(CURRENT_NAME), "damaged").unwrap();
+    assert_eq!(restored(directory.path()).files, expected);
+}
+
+/// Scenario: row 44. 500 files are known, and one of them grows, a write after the other.
+/// Guarantees: a write is a line about that file, not the table; the journal is replaced before it
+/// is longer than its limit, and not more than two journals and two snapshots are on disk.
+#[test]
+fn what_has_changed_is_written_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |key: u64| FileCheckpoint { inode: key, ..checkpoint(0) };
+    let resumed = (0..500).map(|key| (key, Some(file(key)))).collect();
+    let (publisher, mut table) = table(directory.path(), resumed);
+    let metrics = Arc::clone(&table.metrics);
+    let (mut replaced, mut before) = (0, metrics.checkpoint_bytes.get());
+    let snapshot_bytes = before;
+    for offset in 1..6_000 {
+        publisher.publish([(7, Some(FileCheckpoint { offset, ..file(7) }))]);
+        assert_ne!(table.turn(false), Saved::No);
+        let written = metrics.checkpoint_bytes.get() - before;
+        before += written;
+        if written > 250 {
+            replaced += 1;
+            let bytes: u64 = fs::read_dir(directory.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().metadata().unwrap().len())
+                .sum();
+            let journal_bytes = JOURNAL_BYTES_MIN.max(2 * snapshot_bytes);
+            assert!(bytes < 2 * (snapshot_bytes + journal_bytes) + 4_096, "{bytes} bytes on disk");
+        }
+    }
+    assert!((1..=4).contains(&replaced), "{replaced} snapshots");
+    drop(table);
+    let moved = restored(directory.path()).files.into_iter().find(|file| file.inode == 7);
+    assert_eq!(moved.unwrap().offset, 5_999);
+}
+
+/// Scenario: row 44. Writes of few and of very many bytes.
+/// Guarantees: the next write waits at least 100 ms and at most a second, and in between so long that
+/// not more than 4 MiB are written a second.
+#[test]
+fn much_that_changes_is_written_less_often() {
+    assert_eq!(pause_after(100), WRITE_INTERVAL);
+    assert_eq!(pause_after(CHECKPOINT_BYTES_PER_SECOND / 2), Duration::from_millis(500));
+    assert_eq!(pause_after(1 << 40), SYNC_INTERVAL);
+}
+
+/// Scenario: row 16. Both generations are damaged, then the agent starts, writes and starts again.
+/// Guarantees: both are set aside, all files are read again, it is no first start, and the next one
+/// finds what was written.
+#[test]
+fn damage_to_both_generations_reads_all_again() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), 5);
+    for name in [CURRENT_NAME, SYNCED_NAME] {
+        fs::write(directory.path().join(name), "damaged").unwrap();
+    }
+    let (state, found) = open(directory.path(), false).unwrap();
+    assert!(found.files.is_empty() && !found.is_first_start);
+    for name in ["checkpoints.corrupt", "checkpoints.synced.corrupt"] {
+        assert_eq!(fs::read(directory.path().join(name)).unwrap(), b"damaged");
+    }
+    spawn(state).finish();
+    write(directory.path(), 6);
+    assert_eq!(restored(directory.path()).files, [checkpoint(6)]);
 }
 
 /// Scenario: each byte of the checkpoint file is flipped, or the file is cut there (row 16).
@@ -72,16 +321,14 @@ fn damage_falls_back_to_the_older_generation() {
     let current = directory.path().join(CURRENT_NAME);
     let good = fs::read(&current).unwrap();
     // An older, synced generation with another offset stands beside it.
-    let older = format::encode([checkpoint(3)].iter());
-    // The last write was synced: both names are links to one file.
-    fs::remove_file(directory.path().join(SYNCED_NAME)).unwrap();
+    let older = format::encode([(7, &checkpoint(3))].into_iter(), SINK);
     for at in 0..good.len() {
         let mut flipped = good.clone();
         flipped[at] ^= 1;
         for damaged in [flipped, good[..at].to_vec()] {
             fs::write(&current, &damaged).unwrap();
             fs::write(directory.path().join(SYNCED_NAME), &older).unwrap();
-            let restored = restore(&NodeDisk::new(directory.path())).unwrap();
+            let restored = restored(directory.path());
             assert_eq!(restored.files, [checkpoint(3)], "byte {at}");
             assert!(!restored.is_first_start);
             let aside = directory.path().join("checkpoints.corrupt");
@@ -106,11 +353,10 @@ fn a_second_agent_is_refused() {
 fn changes_reach_the_disk_soon() {
     let directory = tempfile::tempdir().unwrap();
     let (state, _) = open(directory.path(), false).unwrap();
-    let clock = SystemClock::shared();
-    let writer = Writer::spawn(state, Vec::new(), clock, Arc::default()).unwrap();
+    let writer = spawn(state);
     writer.publisher().publish([(7, Some(checkpoint(5)))]);
     let published = Instant::now();
-    while restore(&NodeDisk::new(directory.path())).unwrap().files != [checkpoint(5)] {
+    while restored(directory.path()).files != [checkpoint(5)] {
         assert!(published.elapsed() < Duration::from_secs(10), "not written");
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -2,6 +2,8 @@
 //!
 //! A component's key is `type` or `type/name`. This file knows no type.
 
+use std::collections::BTreeMap;
+
 use super::read::{Field, Problems, Section, unknown};
 
 /// A type of component that the agent has.
@@ -18,6 +20,15 @@ pub(super) struct Type<T> {
 pub(super) struct Components<T> {
     group: &'static str,
     defined: Vec<Component<T>>,
+}
+
+/// The name of a component under which the state knows it: types that have two names are called by
+/// the newer one, so that `filelog/pods` and `file_log/pods` are one.
+pub(super) fn canonical_name(id: &str, types: &[&[&'static str]]) -> String {
+    let (kind, rest) = id.split_at(id.find('/').unwrap_or(id.len()));
+    let names = types.iter().find(|names| names.contains(&kind));
+    let kind = names.and_then(|names| names.last().copied()).unwrap_or(kind);
+    format!("{kind}{rest}")
 }
 
 /// One defined component.
@@ -42,11 +53,18 @@ impl<T> Components<T> {
     /// Reads all of a group, used or not.
     pub(super) fn read(root: &Section<'_>, group: &'static str, types: &[Type<T>]) -> Self {
         let entries = root.field(group).and_then(|field| field.entries()).unwrap_or_default();
-        let component = |(id, body): (&str, Field<'_>)| Component {
-            id: id.to_owned(),
-            line: body.line(),
-            group,
-            value: read_one(id, &body, group, types),
+        let names: Vec<_> = types.iter().map(|known| known.names).collect();
+        let mut seen = BTreeMap::new();
+        let component = |(id, body): (&str, Field<'_>)| {
+            if let Some(other) = seen.insert(canonical_name(id, &names), id.to_owned()) {
+                body.refuse(format!("`{other}` is the same component under another name"));
+            }
+            Component {
+                id: id.to_owned(),
+                line: body.line(),
+                group,
+                value: read_one(id, &body, group, types),
+            }
         };
         Self { group, defined: entries.into_iter().map(component).collect() }
     }

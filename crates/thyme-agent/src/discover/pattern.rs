@@ -83,6 +83,26 @@ impl Pattern {
         }
         Ok(Self { root, levels })
     }
+
+    /// Whether a whole path is one of its files.
+    pub fn matches(&self, path: &Path) -> bool {
+        let Ok(below) = path.strip_prefix(&self.root) else { return false };
+        let names: Vec<&OsStr> = below.iter().collect();
+        matches_levels(&self.levels, &names)
+    }
+}
+
+fn matches_levels(levels: &[Level], names: &[&OsStr]) -> bool {
+    match (levels, names) {
+        ([], []) => true,
+        ([Level::AnyDepth, rest @ ..], _) => {
+            (0..=names.len()).any(|depth| matches_levels(rest, &names[depth..]))
+        }
+        ([Level::Name(glob), rest @ ..], [name, below @ ..]) => {
+            glob.is_match(name) && matches_levels(rest, below)
+        }
+        _ => false,
+    }
 }
 
 /// A matcher of whole paths, for `exclude`.

@@ -5,7 +5,8 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     ffi::{OsStr, OsString},
     io,
-    path::{Path, PathBuf},
+    ops::Bound,
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -19,7 +20,9 @@ use crate::{
     limits::WATCHED_SCANS,
     metrics::Metrics,
     tail::identity::Inode,
-    world::{DirectoryState, Entry, EntryKind, HashMap, LogTree, Opened, SharedClock},
+    world::{
+        DirectoryIdentity, DirectoryState, Entry, EntryKind, HashMap, LogTree, Opened, SharedClock,
+    },
 };
 
 /// A directory whose time of change lies further back than this has shown all its changes.
@@ -34,9 +37,7 @@ type Places = Arc<BTreeSet<Place>>;
 /// A directory to look into.
 #[derive(Clone, Debug)]
 pub(super) struct Directory {
-    pub(super) path: PathBuf,
-    /// Whether a watch tells of its changes.
-    pub(super) is_watched: bool,
+    pub(super) path: Arc<Path>,
     places: Places,
 }
 
@@ -45,8 +46,8 @@ pub(super) struct Directory {
 pub(super) struct Found {
     /// Groups whose files have changed.
     pub(super) groups: Vec<(Arc<GroupKey>, Vec<FoundFile>)>,
-    /// Directories that were never looked into.
-    pub(super) new_directories: Vec<Directory>,
+    /// Directories that were never looked into, or that may have been replaced since.
+    pub(super) directories: Vec<Directory>,
     /// The directory itself doesn't exist any more.
     pub(super) is_gone: bool,
 }
@@ -58,8 +59,10 @@ type Files = Vec<(OsString, Inode)>;
 #[derive(Debug, Default)]
 struct Known {
     places: Places,
-    /// Whether a watch tells of its changes.
-    is_watched: bool,
+    /// Which directory it was; `None` before the first look.
+    identity: Option<DirectoryIdentity>,
+    /// Whether a watch said that another directory stands here now, and that was not read yet.
+    is_replaced: bool,
     /// In which of [`WATCHED_SCANS`] scans it is looked at in spite of its watch.
     scan: u32,
     /// Time of change at the last look; `None` when it must be looked at again in any case.
@@ -71,7 +74,10 @@ struct Known {
 /// The memory of discovery.
 pub(super) struct Scanner {
     sources: Vec<Source>,
-    known: HashMap<PathBuf, Known>,
+    /// By path, so that what lies beneath a directory follows it.
+    known: BTreeMap<Arc<Path>, Known>,
+    /// The directories that patterns are rooted in.
+    roots: Vec<Directory>,
     tree: Box<dyn LogTree>,
     clock: SharedClock,
     open_files_max: u64,
@@ -93,8 +99,9 @@ impl Scanner {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
+            roots: roots(&sources),
             sources,
-            known: HashMap::default(),
+            known: BTreeMap::new(),
             tree,
             clock,
             open_files_max,
@@ -110,48 +117,70 @@ impl Scanner {
     }
 
     /// The directories that patterns are rooted in, as far as they have not been looked into.
-    pub(super) fn roots(&self) -> Vec<Directory> {
-        let mut roots: BTreeMap<&Path, BTreeSet<Place>> = BTreeMap::new();
-        for (receiver, source) in self.sources.iter().enumerate() {
-            for (pattern, one) in source.patterns.iter().enumerate() {
-                roots.entry(&one.root).or_default().insert((receiver, pattern, 0));
+    pub(super) fn unknown_roots(&self) -> Vec<Directory> {
+        let is_unknown = |root: &&Directory| {
+            self.known.get(&root.path).is_none_or(|known| !known.places.is_superset(&root.places))
+        };
+        self.roots.iter().filter(is_unknown).cloned().collect()
+    }
+
+    /// The roots whose path has come to lead to another directory since the last look, to one, or to
+    /// none: one was made, moved or removed, on the way a link was switched, or something was mounted.
+    /// Of most of that no watch tells.
+    pub(super) fn changed_roots(&mut self) -> Vec<Directory> {
+        let mut changed = Vec::new();
+        for root in &self.roots {
+            let before = self.known.get(&root.path).and_then(|known| known.identity);
+            let has_changed = match self.tree.directory(&root.path) {
+                Ok(state) => before != Some(state.identity),
+                Err(error) => before.is_some() && is_absent(&error),
+            };
+            if has_changed {
+                changed.push(root.clone());
             }
         }
-        roots
-            .into_iter()
-            .filter(|(path, places)| {
-                self.known.get(*path).is_none_or(|known| !known.places.is_superset(places))
-            })
-            .map(|(path, places)| Directory::unwatched((path.to_owned(), places.into())))
-            .collect()
+        changed
     }
 
     /// Whether a root doesn't exist yet.
     pub(super) fn has_missing_root(&self) -> bool {
-        !self.roots().is_empty()
+        !self.unknown_roots().is_empty()
     }
 
     /// The directories that the next scan has to look at: all that have no watch, or may have changed
     /// since the last look, and each time some of the others.
-    pub(super) fn due_directories(&mut self) -> Vec<PathBuf> {
+    pub(super) fn due_directories(&mut self, is_watched: impl Fn(&Path) -> bool) -> Vec<Arc<Path>> {
         self.scans = (self.scans + 1) % WATCHED_SCANS;
-        let is_due = |known: &Known| {
-            !known.is_watched || known.changed_at.is_none() || known.scan == self.scans
+        let is_due = |(path, known): &(&Arc<Path>, &Known)| {
+            known.changed_at.is_none() || known.scan == self.scans || !is_watched(path)
         };
-        let due = self.known.iter().filter(|(_, known)| is_due(known));
-        let mut due: Vec<PathBuf> = due.map(|(path, _)| path.clone()).collect();
-        due.sort_unstable();
-        due
+        let due = self.known.iter().filter(is_due);
+        due.map(|(path, _)| Arc::clone(path)).collect()
     }
 
     pub(super) fn known(&self, path: &Path) -> Option<Directory> {
-        let known = self.known.get(path)?;
-        let is_watched = known.is_watched;
-        Some(Directory { path: path.to_owned(), is_watched, places: Arc::clone(&known.places) })
+        let (path, known) = self.known.get_key_value(path)?;
+        Some(Directory { path: Arc::clone(path), places: Arc::clone(&known.places) })
     }
 
-    pub(super) fn is_new(&self, directory: &Directory) -> bool {
-        !self.known.contains_key(&directory.path)
+    /// What is known beneath a directory.
+    fn beneath(&self, path: &Path) -> Vec<Directory> {
+        let behind = (Bound::Excluded(path), Bound::Unbounded);
+        let known = self.known.range::<Path, _>(behind);
+        known
+            .take_while(|(other, _)| other.starts_with(path))
+            .map(|(other, known)| Directory {
+                path: Arc::clone(other),
+                places: Arc::clone(&known.places),
+            })
+            .collect()
+    }
+
+    /// The next look at a directory reads it, whatever its time of change says.
+    pub(super) fn doubt(&mut self, path: &Path) {
+        if let Some(known) = self.known.get_mut(path) {
+            known.changed_at = None;
+        }
     }
 
     /// Makes the next look at each directory a thorough one.
@@ -161,8 +190,13 @@ impl Scanner {
         }
     }
 
-    /// Looks into a directory.
-    pub(super) fn scan(&mut self, directory: &Directory) -> Found {
+    /// Looks into a directory. `is_replaced` says what its watch knows: another directory stands where
+    /// one was looked into before.
+    ///
+    /// What stands under a name is another directory when its number or its birth differ. Then nothing
+    /// that was known holds any more: each file is opened, since it may have any number, and what was
+    /// known beneath is looked at again.
+    pub(super) fn scan(&mut self, directory: &Directory, is_replaced: bool) -> Found {
         let mut known = self.known.remove(&directory.path).unwrap_or_default();
         let had_all_places = known.places.is_superset(&directory.places);
         if !had_all_places {
@@ -172,41 +206,52 @@ impl Scanner {
             self.looks = self.looks.wrapping_add(1);
             known.scan = self.looks % WATCHED_SCANS;
         }
-        known.is_watched |= directory.is_watched;
+        known.is_replaced |= is_replaced;
         let state = match self.tree.directory(&directory.path) {
             Ok(state) => state,
             Err(error) => return self.unreadable(directory, known, &error),
         };
+        known.is_replaced |= known.identity.is_some_and(|before| before != state.identity);
         let changed_at = state.changed_at;
-        if had_all_places && changed_at.is_some() && known.changed_at == changed_at {
-            self.known.insert(directory.path.clone(), known);
+        let is_unchanged = changed_at.is_some() && known.changed_at == changed_at;
+        if had_all_places && is_unchanged && !known.is_replaced {
+            self.known.insert(Arc::clone(&directory.path), known);
             return Found::default();
         }
         let entries = match self.tree.entries(&directory.path) {
             Ok(entries) => entries,
             Err(error) => return self.unreadable(directory, known, &error),
         };
+        let is_replaced = std::mem::take(&mut known.is_replaced);
+        known.identity = Some(state.identity);
+        if is_replaced {
+            known.refused.clear();
+        }
         let wall = UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos());
         let mut look = Look {
             directory: &directory.path,
             state,
+            is_replaced,
             scanner: self,
             known: &mut known,
             groups: HashMap::default(),
-            new_directories: BTreeMap::new(),
+            directories: BTreeMap::new(),
             must_look_again: false,
         };
         for entry in entries {
             look.at_entry(&entry);
         }
-        let found = look.finish();
+        let mut found = look.finish();
         let must_look_again = look.must_look_again;
         // A change within the clock's granularity of this look might not show in the time.
         let is_settled =
             |at: &SystemTime| wall.duration_since(*at).is_ok_and(|age| age > SETTLED_AFTER);
         let settled = changed_at.filter(is_settled);
         known.changed_at = if must_look_again { None } else { settled };
-        self.known.insert(directory.path.clone(), known);
+        if is_replaced {
+            found.directories.extend(self.beneath(&directory.path));
+        }
+        self.known.insert(Arc::clone(&directory.path), known);
         found
     }
 
@@ -223,14 +268,15 @@ impl Scanner {
     /// A directory that isn't there any more is gone. Any other failure says nothing about it: what
     /// is known of it stays, and it is looked at again.
     fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
-        if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
-            self.tree.forget_root(&directory.path);
-            return gone(known);
+        if is_absent(error) {
+            let groups = known.groups.into_keys().map(|key| (key, Vec::new())).collect();
+            let directories = self.beneath(&directory.path);
+            return Found { groups, directories, is_gone: true };
         }
         self.metrics.file_errors.increment();
         tracing::warn!(path = ?directory.path, %error, "cannot read a log directory");
         known.changed_at = None;
-        self.known.insert(directory.path.clone(), known);
+        self.known.insert(Arc::clone(&directory.path), known);
         Found::default()
     }
 
@@ -242,30 +288,38 @@ impl Scanner {
     }
 }
 
-impl Directory {
-    fn unwatched((path, places): (PathBuf, Places)) -> Self {
-        Self { path, is_watched: false, places }
+/// The directories that patterns are rooted in, each once.
+fn roots(sources: &[Source]) -> Vec<Directory> {
+    let mut roots: BTreeMap<&Path, BTreeSet<Place>> = BTreeMap::new();
+    for (receiver, source) in sources.iter().enumerate() {
+        for (pattern, one) in source.patterns.iter().enumerate() {
+            roots.entry(&one.root).or_default().insert((receiver, pattern, 0));
+        }
     }
+    let root =
+        |(path, places): (&Path, _)| Directory { path: path.into(), places: Arc::new(places) };
+    roots.into_iter().map(root).collect()
+}
+
+/// Whether an error says that there is no such directory.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn find<'a>(files: &'a Files, name: &OsStr) -> Option<&'a Inode> {
     files.iter().find(|(other, _)| other == name).map(|(_, inode)| inode)
 }
 
-/// All groups of a directory that is gone are empty.
-fn gone(known: Known) -> Found {
-    let groups = known.groups.into_keys().map(|key| (key, Vec::new())).collect();
-    Found { groups, new_directories: Vec::new(), is_gone: true }
-}
-
 /// One look into one directory.
 struct Look<'a> {
-    directory: &'a Path,
+    directory: &'a Arc<Path>,
     state: DirectoryState,
+    /// Whether another directory was known here.
+    is_replaced: bool,
     scanner: &'a mut Scanner,
     known: &'a mut Known,
     groups: HashMap<Arc<GroupKey>, Vec<(OsString, u64, Place)>>,
-    new_directories: BTreeMap<PathBuf, BTreeSet<Place>>,
+    directories: BTreeMap<Arc<Path>, BTreeSet<Place>>,
     must_look_again: bool,
 }
 
@@ -275,7 +329,7 @@ impl Look<'_> {
         let places: Vec<Place> = self.known.places.iter().copied().collect();
         for place in places {
             if kind == EntryKind::Directory {
-                self.at_directory(name, place);
+                self.at_directory(entry, place);
             } else if kind == EntryKind::File {
                 if let Some(key) = self.group_of(name, place) {
                     let files = self.groups.entry(Arc::new(key)).or_default();
@@ -292,7 +346,8 @@ impl Look<'_> {
         }
     }
 
-    fn at_directory(&mut self, name: &OsStr, (receiver, pattern, level): Place) {
+    fn at_directory(&mut self, entry: &Entry, (receiver, pattern, level): Place) {
+        let name = &entry.name;
         let levels = &self.scanner.sources[receiver].patterns[pattern].levels;
         let below = match &levels[level] {
             Level::AnyDepth => level,
@@ -305,10 +360,13 @@ impl Look<'_> {
             places.insert((receiver, pattern, below + 1));
         }
         let path = self.directory.join(name);
-        let is_known =
-            self.scanner.known.get(&path).is_some_and(|known| known.places.is_superset(&places));
+        // One that was replaced by a directory with the same number shows it by its watch.
+        let is_known = self.scanner.known.get(&*path).is_some_and(|known| {
+            let is_same = known.identity.is_some_and(|one| one.inode.inode == entry.inode);
+            is_same && known.places.is_superset(&places)
+        });
         if !is_known {
-            self.new_directories.entry(path).or_default().extend(places);
+            self.directories.entry(path.into()).or_default().extend(places);
         }
     }
 
@@ -328,19 +386,21 @@ impl Look<'_> {
         let included = glob.is_match(parsed.live)
             && !source.excludes(&path)
             && !source.excludes(&self.directory.join(parsed.live));
-        let (directory, live) = (self.directory.into(), parsed.live.into());
+        let (directory, live) = (Arc::clone(self.directory), parsed.live.into());
         included.then_some(GroupKey { receiver, directory, live })
     }
 
     /// Compares with the last look, and opens what is new.
     fn finish(&mut self) -> Found {
         let mut found = Found::default();
-        let new_directories = std::mem::take(&mut self.new_directories);
-        let shared = |(path, places)| Directory::unwatched((path, self.scanner.shared(places)));
-        found.new_directories = new_directories.into_iter().map(shared).collect();
+        let directories = std::mem::take(&mut self.directories);
+        let shared = |(path, places)| Directory { path, places: self.scanner.shared(places) };
+        found.directories = directories.into_iter().map(shared).collect();
         let mut before = std::mem::take(&mut self.known.groups);
         for (key, entries) in std::mem::take(&mut self.groups) {
             let (key, known) = before.remove_entry(&key).unwrap_or((key, Files::new()));
+            let was_known = !known.is_empty();
+            let known = if self.is_replaced { Files::new() } else { known };
             let mut now = Files::with_capacity(entries.len());
             let mut files = Vec::with_capacity(entries.len());
             let mut changed = known.len() != entries.len();
@@ -350,7 +410,7 @@ impl Look<'_> {
                 now.push((file.name.clone(), file.inode));
                 files.push(file);
             }
-            if changed && (!files.is_empty() || !known.is_empty()) {
+            if changed && (!files.is_empty() || was_known) {
                 found.groups.push((Arc::clone(&key), files));
             }
             if !now.is_empty() {
@@ -371,7 +431,7 @@ impl Look<'_> {
         number: u64,
         place: Place,
     ) -> Option<FoundFile> {
-        let device = self.state.device;
+        let device = self.state.identity.inode.device;
         let same = |seen: &&Inode| seen.inode == number && seen.device == device;
         let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
         let as_live = || find(known, &key.live).filter(|_| is_rotated);
@@ -418,7 +478,7 @@ mod tests {
     use super::super::pattern::Pattern;
     use super::*;
     use crate::world::real::{NodeLogs, SystemClock};
-    use std::fs::File;
+    use std::{fs::File, path::PathBuf};
 
     /// Scenario: row 32. Directories that have not changed for long, most of them with a watch, one
     /// without; then events are lost.
@@ -439,24 +499,24 @@ mod tests {
         let source =
             Source { patterns: vec![pattern], exclude: Vec::new(), start_at: StartAt::Beginning };
         let metrics = Arc::new(Metrics::default());
-        let tree = Box::new(NodeLogs::default());
+        let tree = Box::new(NodeLogs);
         let mut scanner = Scanner::new(vec![source], tree, SystemClock::shared(), 1_000, metrics);
         let unwatched = root.path().join("pod-7");
-        let mut pending = scanner.roots();
-        while let Some(mut directory) = pending.pop() {
-            directory.is_watched = directory.path != unwatched;
-            pending.extend(scanner.scan(&directory).new_directories);
+        let is_watched = |path: &Path| path != unwatched;
+        let mut pending = scanner.unknown_roots();
+        while let Some(directory) = pending.pop() {
+            pending.extend(scanner.scan(&directory, false).directories);
         }
         let mut times: HashMap<PathBuf, u32> = HashMap::default();
         for _ in 0..WATCHED_SCANS {
-            let due = scanner.due_directories();
+            let due = scanner.due_directories(is_watched);
             assert!(due.len() < 25, "{} of 51 directories at once", due.len());
-            due.into_iter().for_each(|path| *times.entry(path).or_default() += 1);
+            due.iter().for_each(|path| *times.entry(path.to_path_buf()).or_default() += 1);
         }
         assert_eq!(times.remove(&unwatched), Some(WATCHED_SCANS));
         assert_eq!(times.len(), 50);
         assert!(times.values().all(|times| *times == 1));
         scanner.distrust();
-        assert_eq!(scanner.due_directories().len(), 51);
+        assert_eq!(scanner.due_directories(is_watched).len(), 51);
     }
 }

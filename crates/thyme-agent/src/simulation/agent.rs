@@ -3,17 +3,18 @@
 use std::{
     sync::Arc,
     task::{Context, Waker},
-    time::Instant,
 };
 
 use crossbeam_channel::{Sender, unbounded};
 
 use super::{disk::SimulatedDisk, sink::SimulatedNetwork, tree::SimulatedTree, world::Shared};
 use crate::{
-    checkpoint::{self, Table},
+    checkpoint::{self, Change, Publisher, Saved, State, Table},
+    config::{Config, canonical_name},
     discover::{Discovery, DiscoveryStart, Source},
     export::simulated::{Consumer, exporter},
     metrics::Metrics,
+    pipeline::adopt,
     spool::{self, Spool, SpoolLink, SpoolMessage, SpoolStart},
     worker::{
         self, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
@@ -27,7 +28,6 @@ pub(super) struct Agent {
     shared: Shared,
     /// Gone once it stops.
     discovery: Option<(Discovery, Sender<()>)>,
-    next_scan: Instant,
     workers: Vec<Option<Worker>>,
     handles: Vec<WorkerHandle>,
     consumers: Vec<Consumer>,
@@ -51,10 +51,10 @@ impl Agent {
         let (state, restored) = opened.map_err(|error| error.to_string())?;
         shared.lock().note(|| format!("the agent starts with {restored:?}"));
         let keys = Arc::new(KeySource::default());
-        let resume: Vec<_> = restored.files.into_iter().map(|file| (keys.next(), file)).collect();
+        let sources = vec![Source::new(&config.receivers[0]).expect("a pattern")];
+        let resume = adopt(&config, &sources, restored.files, &keys);
         let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
-        let (publisher, _, table) =
-            Table::new(state, resumed, Arc::clone(&clock), Arc::clone(&metrics));
+        let (publisher, table) = new_table(&config, state, resumed, &clock, &metrics);
         let start = SpoolStart {
             disk,
             bytes_max: config.thyme.spool_bytes_max as u64,
@@ -62,9 +62,7 @@ impl Agent {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
         };
-        let has_spool = config.exporter.queue.storage.is_some();
-        let spool = has_spool.then(|| Spool::open(start, config.thyme.workers));
-        let (spool, mut links) = spool.transpose().map_err(|error| error.to_string())?.unzip();
+        let (spool, mut links) = open_spool(&config, start)?.unzip();
         let spool_messages = links.as_ref().map(|links: &Vec<SpoolLink>| links[0].messages.clone());
         let (mut workers, mut handles) = (Vec::new(), Vec::new());
         for _ in 0..config.thyme.workers {
@@ -80,7 +78,8 @@ impl Agent {
             handles.push(WorkerHandle { messages, state });
         }
         let discovery = Discovery::new(DiscoveryStart {
-            sources: vec![Source::new(&config.receivers[0]).expect("a pattern")],
+            sources,
+            receiver_names: config.receiver_names(),
             open_files_max: config.thyme.open_files_max as u64,
             resume,
             is_first_start: restored.is_first_start,
@@ -96,7 +95,6 @@ impl Agent {
         let mut agent = Self {
             shared: shared.clone(),
             discovery: Some(discovery),
-            next_scan: Clock::now(shared),
             workers,
             handles,
             consumers,
@@ -112,11 +110,11 @@ impl Agent {
     /// A scan, when it is due or an event came.
     pub(super) fn scan(&mut self, has_event: bool) {
         let now = Clock::now(&self.shared);
-        if let Some((discovery, _)) = &mut self.discovery
-            && (has_event || now >= self.next_scan)
-        {
-            self.next_scan = discovery.scan(now);
+        let Some((discovery, _)) = &mut self.discovery else { return };
+        if has_event {
+            discovery.scan(now);
         }
+        discovery.turn(now);
     }
 
     /// One step of every worker that chance has running.
@@ -165,14 +163,10 @@ impl Agent {
         self.checkpoint_with(|table| table.turn(is_end));
     }
 
-    fn checkpoint_with(&mut self, turn: impl FnOnce(&mut Table)) {
-        let written = self.metrics.checkpoints_written.get();
-        let syncs = self.shared.lock().disk.root_syncs;
-        turn(&mut self.table);
-        if self.metrics.checkpoints_written.get() > written {
-            let mut world = self.shared.lock();
-            let is_synced = world.disk.root_syncs > syncs;
-            world.truth.saved(is_synced);
+    fn checkpoint_with(&mut self, turn: impl FnOnce(&mut Table) -> Saved) {
+        match turn(&mut self.table) {
+            Saved::No => {}
+            saved => self.shared.lock().truth.saved(saved == Saved::Synced),
         }
     }
 
@@ -259,6 +253,28 @@ impl Agent {
             self.shared.lock().truth.fail(what);
         }
     }
+}
+
+fn open_spool(
+    config: &Config,
+    start: SpoolStart,
+) -> Result<Option<(Spool, Vec<SpoolLink>)>, String> {
+    let has_spool = config.exporter.queue.storage.is_some();
+    let spool = has_spool.then(|| Spool::open(start, config.thyme.workers));
+    spool.transpose().map_err(|error| error.to_string())
+}
+
+fn new_table(
+    config: &Config,
+    state: State,
+    resumed: Vec<Change>,
+    clock: &SharedClock,
+    metrics: &Arc<Metrics>,
+) -> (Publisher, Table) {
+    let sink = canonical_name(&config.exporter.id);
+    let (publisher, _, table) =
+        Table::new(state, &sink, resumed, Arc::clone(clock), Arc::clone(metrics));
+    (publisher, table)
 }
 
 fn new_worker(

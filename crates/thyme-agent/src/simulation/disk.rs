@@ -34,8 +34,6 @@ pub(super) struct Disk {
     durable_names: BTreeMap<String, usize>,
     /// Since the last sync of their directory; a loss of power keeps the first of them.
     changes: Vec<NameChange>,
-    /// Times that the names of the state directory itself were synced.
-    pub(super) root_syncs: u64,
     /// Fewer free bytes than that are none.
     pub(super) bytes_max: Option<u64>,
     pub(super) errors: u64,
@@ -217,7 +215,7 @@ impl StateDisk for SimulatedDisk {
         let mut world = self.0.lock();
         world.disk_fault()?;
         world.note(|| format!("sync directory {directory:?}"));
-        let Disk { changes, durable_names, root_syncs, .. } = &mut world.disk;
+        let Disk { changes, durable_names, .. } = &mut world.disk;
         changes.retain(|change| {
             let is_synced = change.directory() == directory;
             if is_synced {
@@ -225,7 +223,6 @@ impl StateDisk for SimulatedDisk {
             }
             !is_synced
         });
-        *root_syncs += u64::from(directory.is_empty());
         Ok(())
     }
 }

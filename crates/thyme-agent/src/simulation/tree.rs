@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     tail::identity::{HEAD_BYTES_MAX, Inode},
-    world::{DirectoryState, Entry, EntryKind, LogFile, LogTree, Opened},
+    world::{DirectoryIdentity, DirectoryState, Entry, EntryKind, LogFile, LogTree, Opened},
 };
 
 /// `st_dev` of the tree.
@@ -71,6 +71,8 @@ enum Item {
 
 #[derive(Debug, Default)]
 struct Directory {
+    inode: u64,
+    born_at: u64,
     changed_at: u64,
     items: BTreeMap<String, Item>,
 }
@@ -103,7 +105,7 @@ impl World {
     pub(super) fn make_directory(&mut self, path: &str) {
         let inode = self.new_inode();
         let now = self.now;
-        let fresh = Directory { changed_at: now, items: BTreeMap::new() };
+        let fresh = Directory { inode, born_at: now, changed_at: now, items: BTreeMap::new() };
         self.tree.directories.insert(path.to_owned(), fresh);
         let (parent, name) = parent_of(path);
         if let Some(parent) = self.tree.directories.get_mut(parent) {
@@ -309,7 +311,11 @@ impl LogTree for SimulatedTree {
         // The kernel's clock ticks in steps of four milliseconds.
         let changed_at = unix_nanos(directory.changed_at) / 4_000_000 * 4_000_000;
         let changed_at = UNIX_EPOCH + Duration::from_nanos(changed_at);
-        Ok(DirectoryState { device: DEVICE, changed_at: Some(changed_at) })
+        let identity = DirectoryIdentity {
+            inode: Inode { device: DEVICE, inode: directory.inode },
+            born_unix_nanos: Some(unix_nanos(directory.born_at)),
+        };
+        Ok(DirectoryState { identity, changed_at: Some(changed_at) })
     }
 
     fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
@@ -355,8 +361,6 @@ impl LogTree for SimulatedTree {
         let file = Box::new(SimulatedFile { shared: self.0.clone(), id });
         Ok(Some(Opened { file, inode, bytes }))
     }
-
-    fn forget_root(&mut self, _root: &Path) {}
 }
 
 /// An open file.

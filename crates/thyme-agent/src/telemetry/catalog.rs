@@ -119,9 +119,11 @@ pub(super) const PLAIN: &[Plain] = &[
     plain!(spool_full, Gauge, Queue, "thyme_spool_full", "{state}",
         "1 while the spool takes nothing for want of room"),
     plain!(checkpoints_written, Counter, Agent, "thyme_checkpoint_writes", "{write}",
-        "Checkpoint files written"),
+        "Writes of checkpoints, each of what has changed since the last"),
     plain!(checkpoint_errors, Counter, Agent, "thyme_checkpoint_errors", "{error}",
-        "Failures to write a checkpoint file"),
+        "Failures to write checkpoints"),
+    plain!(checkpoint_bytes, Counter, Agent, "thyme_checkpoint_bytes", "By",
+        "Bytes written for checkpoints"),
 ];
 
 /// A value that several fields make up.

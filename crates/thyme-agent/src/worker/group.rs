@@ -69,8 +69,10 @@ impl TailedFile {
     }
 
     /// Its checkpoint now.
-    pub(super) fn checkpoint(&self, key: &GroupKey) -> FileCheckpoint {
+    pub(super) fn checkpoint(&self, group: &Group) -> FileCheckpoint {
+        let key = &group.key;
         FileCheckpoint {
+            receiver: Arc::clone(&group.receiver),
             directory: Arc::clone(&key.directory),
             live: Arc::clone(&key.live),
             name: Arc::clone(&self.name),
@@ -78,11 +80,14 @@ impl TailedFile {
             inode: self.inode.inode,
             head_bytes: self.head.bytes,
             head_crc32: self.head.crc32,
+            tail_bytes: 0,
+            tail_crc32: 0,
             offset: self.acknowledged.prefix(),
             beyond: self.acknowledged.beyond().to_vec(),
             finished: self.is_finished() && self.is_settled(),
             uid: self.uid,
             former_uid: self.former_uid,
+            others: None,
         }
     }
 }
@@ -101,6 +106,8 @@ pub(super) enum Turn {
 /// A container's log.
 pub(super) struct Group {
     pub(super) key: Arc<GroupKey>,
+    /// Canonical name of its receiver.
+    receiver: Arc<str>,
     /// Content of its `Resource`.
     pub(super) resource: Vec<u8>,
     pub(super) lines: LineState,
@@ -122,7 +129,7 @@ pub(super) struct Group {
 impl Group {
     pub(super) fn new(
         key: Arc<GroupKey>,
-        receiver: &FilelogConfig,
+        (name, receiver): (&Arc<str>, &FilelogConfig),
         record_uid: bool,
         now: Instant,
     ) -> Self {
@@ -143,6 +150,7 @@ impl Group {
         }
         let suffixes = Suffixes::new(&attributes);
         Self {
+            receiver: Arc::clone(name),
             resource: metadata.map_or_else(Vec::new, |found| found.encode_resource()),
             lines: LineState {
                 cri: CriParser::default(),

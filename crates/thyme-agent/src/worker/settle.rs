@@ -83,7 +83,7 @@ impl Worker {
         let changes = files.iter().filter_map(|id| -> Option<Change> {
             let file = self.files.get(id)?;
             let group = self.groups.get(&file.group)?;
-            Some((file.key, Some(file.checkpoint(&group.key))))
+            Some((file.key, Some(file.checkpoint(group))))
         });
         checkpoints.publish(changes);
         crate::failpoint::hit("settlement_published");

@@ -55,7 +55,8 @@ impl Worker {
             return *number;
         }
         let number = self.new_number();
-        let receiver = &self.config.config.receivers[snapshot.key.receiver];
+        let place = snapshot.key.receiver;
+        let receiver = (&self.config.receiver_names[place], &self.config.config.receivers[place]);
         let record_uid = self.config.config.thyme.record_uid;
         let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
         self.groups.insert(number, Box::new(group));
@@ -127,7 +128,9 @@ impl Worker {
     ) -> bool {
         for file in self.group_files(number) {
             let Some(file) = self.files.get_mut(&file) else { continue };
-            if is_that_file(file, found.inode, plain, compressed) {
+            if is_that_file(file, found.inode, plain, compressed)
+                && may_be_closed_file(file, found.opened.as_ref(), compressed)
+            {
                 file.is_present = true;
                 file.name.clone_from(plain);
                 crate::failpoint::hit("file_recognised");
@@ -207,7 +210,7 @@ impl Worker {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
         group.files.push(id);
-        let checkpoint = (file.key, Some(file.checkpoint(&group.key)));
+        let checkpoint = (file.key, Some(file.checkpoint(group)));
         if file.is_finished() {
             self.attention.ending.insert(id);
         }
@@ -261,6 +264,17 @@ fn is_that_file(file: &TailedFile, inode: Inode, plain: &OsStr, compressed: bool
     (is_same_name && (is_same_inode || compressed)) || (is_same_inode && file.source.is_some())
 }
 
+/// Whether a file that was opened anew may be the one that was closed, as far as its first bytes say:
+/// its directory may have been replaced, and all in it has old names and perhaps old numbers.
+fn may_be_closed_file(file: &TailedFile, opened: Option<&Opened>, compressed: bool) -> bool {
+    let Some(opened) = opened.filter(|_| file.source.is_none()) else { return true };
+    if compressed {
+        Archive::head(&*opened.file, file.head.bytes as usize).is_ok_and(|head| head == file.head)
+    } else {
+        opened.bytes >= file.offset && file.head.matches(&*opened.file).unwrap_or(false)
+    }
+}
+
 fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> TailedFile {
     TailedFile {
         key,
@@ -294,6 +308,9 @@ fn head_of(file: &dyn LogFile, compressed: bool) -> io::Result<Head> {
 
 /// The checkpoint of a file that was found: by inode and head, or, of an archive, by name and head,
 /// or by head alone when it was still live at the last checkpoint.
+///
+/// A reboot or a remount may give all files of a disk another device. So it decides only between two
+/// checkpoints that would do otherwise; but on another device an empty head is no sign.
 fn take_checkpoint(
     resume: &mut Resume,
     opened: &Opened,
@@ -316,7 +333,11 @@ fn take_checkpoint(
                 .position(|(_, one)| one.name == one.live && one.head_bytes > 0 && has_head(one))
         })
     } else {
-        resume.iter().position(|(_, one)| one.inode() == opened.inode && has_head(one))
+        let has_inode = |one: &FileCheckpoint| one.inode == opened.inode.inode && has_head(one);
+        let same = |one: &FileCheckpoint| one.device == opened.inode.device && has_inode(one);
+        let moved = |one: &FileCheckpoint| one.head_bytes > 0 && has_inode(one);
+        let by_device = resume.iter().position(|(_, one)| same(one));
+        by_device.or_else(|| resume.iter().position(|(_, one)| moved(one)))
     };
     Some(resume.swap_remove(position?))
 }
@@ -359,5 +380,33 @@ mod tests {
         let open = file("0.log");
         assert!(is_that_file(&open, NUMBER, plain, false));
         assert!(!is_that_file(&open, OTHER, OsStr::new("0.log"), false));
+    }
+
+    /// Scenario: row 38. A directory is replaced, and its new file has the name and the number of one
+    /// that was read, closed and not settled: with other first bytes, or shorter.
+    /// Guarantees: it is another file. One that begins alike is the same, and so is its archive.
+    #[test]
+    fn a_closed_file_is_known_by_its_first_bytes_too() {
+        let opened = |content: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, content).unwrap();
+            Opened { file: Box::new(file), inode: NUMBER, bytes: content.len() as u64 }
+        };
+        let mut closed = file("0.log");
+        (closed.source, closed.offset, closed.head) = (None, 9, Head::of(b"one\ntwo\n\n"));
+        for (content, is_same) in [
+            (&b"one\ntwo\n\n"[..], true),
+            (b"one\ntwo\n\nmore", true),
+            (b"two\none\n\n", false),
+            (b"one\n", false),
+        ] {
+            assert_eq!(may_be_closed_file(&closed, Some(&opened(content)), false), is_same);
+            let mut archive =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut archive, content).unwrap();
+            let archive = archive.finish().unwrap();
+            assert_eq!(may_be_closed_file(&closed, Some(&opened(&archive)), true), is_same);
+        }
+        assert!(may_be_closed_file(&closed, None, false));
     }
 }

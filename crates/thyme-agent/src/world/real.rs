@@ -1,7 +1,6 @@
 //! The operating system's time, files and disk.
 
 use std::{
-    collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirEntryExt, FileExt, MetadataExt},
@@ -13,10 +12,13 @@ use std::{
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::{
-    Clock, DirectoryState, Entry, EntryKind, LogFile, LogTree, Opened, SharedClock, StateDisk,
-    StateFile,
+    Clock, DirectoryIdentity, DirectoryState, Entry, EntryKind, LogFile, LogTree, Opened,
+    SharedClock, StateDisk, StateFile,
 };
-use crate::discover::open::{open_beneath, open_root};
+use crate::{
+    discover::open::{open_beneath, open_root},
+    tail::identity::Inode,
+};
 
 /// The operating system's clocks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,17 +52,19 @@ impl LogFile for File {
     }
 
     fn born_unix_nanos(&self) -> Option<u64> {
-        let born = self.metadata().ok()?.created().ok()?;
-        u64::try_from(born.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()
+        born_unix_nanos(&self.metadata().ok()?)
     }
 }
 
-/// The node's log directories.
-#[derive(Debug, Default)]
-pub struct NodeLogs {
-    /// Root directories that are held open, so that what is opened lies beneath them.
-    roots: HashMap<PathBuf, File>,
+fn born_unix_nanos(metadata: &fs::Metadata) -> Option<u64> {
+    let born = metadata.created().ok()?;
+    u64::try_from(born.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()
 }
+
+/// The node's log directories. Nothing of them is held between two calls: a path means what it means
+/// now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeLogs;
 
 impl LogTree for NodeLogs {
     fn directory(&mut self, path: &Path) -> io::Result<DirectoryState> {
@@ -68,33 +72,30 @@ impl LogTree for NodeLogs {
         if !metadata.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        Ok(DirectoryState { device: metadata.dev(), changed_at: metadata.modified().ok() })
+        let inode = Inode { device: metadata.dev(), inode: metadata.ino() };
+        let identity = DirectoryIdentity { inode, born_unix_nanos: born_unix_nanos(&metadata) };
+        Ok(DirectoryState { identity, changed_at: metadata.modified().ok() })
     }
 
     fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
-        let entry = |entry: fs::DirEntry| {
-            let kind = entry.file_type().ok()?;
-            let kind = if kind.is_dir() {
-                EntryKind::Directory
-            } else if kind.is_file() {
-                EntryKind::File
-            } else {
-                EntryKind::Other
+        let entry = |entry: io::Result<fs::DirEntry>| {
+            let entry = entry?;
+            let kind = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => EntryKind::Directory,
+                Ok(kind) if kind.is_file() => EntryKind::File,
+                Ok(_) => EntryKind::Other,
+                // It was removed since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
             };
-            Some(Entry { name: entry.file_name(), kind, inode: entry.ino() })
+            Ok(Some(Entry { name: entry.file_name(), kind, inode: entry.ino() }))
         };
-        Ok(fs::read_dir(path)?.flatten().filter_map(entry).collect())
+        // A part of a directory would show the rest of its files as gone.
+        fs::read_dir(path)?.filter_map(|one| entry(one).transpose()).collect()
     }
 
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
-        if !self.roots.contains_key(root) {
-            self.roots.insert(root.to_owned(), open_root(root)?);
-        }
-        open_beneath(&self.roots[root], relative)
-    }
-
-    fn forget_root(&mut self, root: &Path) {
-        self.roots.remove(root);
+        open_beneath(&open_root(root)?, relative)
     }
 }
 

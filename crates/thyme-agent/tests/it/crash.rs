@@ -45,12 +45,10 @@ fn counts(point: &str) -> &'static [u32] {
         "spool_recovered" => &[1, 1],
         _ if is_of_drain(point) => &[1],
         "file_resumed" => &[1, 2],
-        "checkpoint_synced"
-        | "link_removed"
-        | "link_made"
-        | "link_renamed"
-        | "checkpoint_linked"
-        | "checkpoint_directory_synced" => &[1, 2],
+        "journal_synced" => &[1, 2],
+        // At the start; the next snapshot comes when the journal is old or long, or at the end.
+        "journal_removed" | "journal_created" => &[1, 1],
+        _ if point.starts_with("checkpoint_") || point.starts_with("link_") => &[1, 1],
         _ if is_of_spool(point) => &[1, 1, 1],
         _ => &[1, 4, 15],
     }

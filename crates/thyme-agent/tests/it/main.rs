@@ -18,6 +18,7 @@ mod credentials;
 mod export;
 mod hostile;
 mod identity;
+mod replaced;
 mod rotation;
 mod secrecy;
 mod shortage;

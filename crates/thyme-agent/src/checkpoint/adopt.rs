@@ -1,0 +1,109 @@
+//! Whose checkpoints are: what the state knows is dealt out to the receivers and the exporter that
+//! the configuration names now.
+//!
+//! A receiver that has no position in a file takes that of a receiver that the configuration no
+//! longer names, or of an older version of the agent, which knew none. Where two would do, it takes
+//! the lesser: records may come twice, none is missed.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{FileCheckpoint, FileKey};
+use crate::worker::KeySource;
+
+/// Who there is to own a checkpoint.
+pub struct Owners<'a> {
+    /// Canonical names of the receivers, in the configuration's order.
+    pub receivers: &'a [Arc<str>],
+    /// Whether a receiver, by its place in the configuration, reads the live file of that path.
+    pub includes: &'a dyn Fn(usize, &Path) -> bool,
+    /// Canonical name of the exporter.
+    pub sink: &'a str,
+}
+
+/// A file whatever its receiver is: directory and inode.
+type Place = (Arc<Path>, u64, u64);
+
+fn place(file: &FileCheckpoint) -> Place {
+    (Arc::clone(&file.directory), file.device, file.inode)
+}
+
+/// Numbers what the state knows, and gives it to those who read it now. What nobody reads is kept
+/// under the name that it has.
+pub fn adopt(
+    files: Vec<FileCheckpoint>,
+    owners: &Owners<'_>,
+    keys: &KeySource,
+) -> Vec<(FileKey, FileCheckpoint)> {
+    let mut former_sinks = BTreeSet::new();
+    let mut former_receivers = BTreeSet::new();
+    let mut owned: HashMap<Place, Vec<Arc<str>>> = HashMap::new();
+    let mut least: HashMap<Place, u64> = HashMap::new();
+    let mut files = files;
+    for file in &mut files {
+        former_sinks.extend(file.go_to(owners.sink));
+        if let Some(receiver) = owners.receivers.iter().find(|name| **name == file.receiver) {
+            // One name for all of them.
+            file.receiver = Arc::clone(receiver);
+            owned.entry(place(file)).or_default().push(Arc::clone(&file.receiver));
+        } else {
+            let least = least.entry(place(file)).or_insert(file.offset);
+            *least = (*least).min(file.offset);
+        }
+    }
+    let mut adopted = Vec::with_capacity(files.len());
+    for file in files {
+        if owners.receivers.contains(&file.receiver) {
+            adopted.push((keys.next(), file));
+            continue;
+        }
+        let place = place(&file);
+        if file.offset != least[&place] {
+            // Another position in the same file is the one to begin with.
+            continue;
+        }
+        let path: PathBuf = file.directory.join(&*file.live);
+        let owned = owned.entry(place).or_default();
+        let before = adopted.len();
+        let mut is_read = false;
+        for (number, receiver) in owners.receivers.iter().enumerate() {
+            if !(owners.includes)(number, &path) {
+                continue;
+            }
+            is_read = true;
+            if !owned.contains(receiver) {
+                owned.push(Arc::clone(receiver));
+                let receiver = Arc::clone(receiver);
+                adopted.push((keys.next(), FileCheckpoint { receiver, ..file.clone() }));
+            }
+        }
+        if adopted.len() > before && !file.receiver.is_empty() {
+            former_receivers.insert(Arc::clone(&file.receiver));
+        }
+        if !is_read {
+            adopted.push((keys.next(), file));
+        }
+    }
+    say(&former_receivers, &former_sinks, owners.sink);
+    adopted
+}
+
+fn say(former_receivers: &BTreeSet<Arc<str>>, former_sinks: &BTreeSet<String>, sink: &str) {
+    for receiver in former_receivers {
+        tracing::info!(
+            %receiver,
+            "the state knows positions of a receiver that the configuration no longer names; those \
+             who include its files now go on where it was"
+        );
+    }
+    for former in former_sinks {
+        tracing::info!(
+            %former, sink,
+            "the state knows positions of an exporter that the configuration no longer names; the \
+             present one goes on where it was"
+        );
+    }
+}
