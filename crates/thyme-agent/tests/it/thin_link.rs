@@ -149,6 +149,11 @@ async fn a_thin_link_is_no_livelock() {
     tokio::join!(drains(Protocol::Grpc), drains(Protocol::Http));
 }
 
+/// Says something past the capture of a test's output.
+fn say(line: &str) {
+    std::io::stderr().lock().write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
 /// The figures of a run of the program.
 struct Figures {
     /// Acknowledged a second after the first half minute, over what the link carries.
@@ -231,7 +236,7 @@ fn run_program(protocol: Protocol) -> Figures {
          {timeouts} warnings of time-outs",
         accepted / collector.report().records as f64
     );
-    writeln!(std::io::stderr(), "{line}").unwrap();
+    say(&line);
     Figures { share, times: sent / (records * WIRE_BYTES), faster_after }
 }
 
@@ -247,7 +252,7 @@ fn a_backlog_drains_over_a_thin_link() {
         let line = format!(
             "{protocol:?}: {share:.2} of the link, each line {times:.2} times, faster after {faster_after:.0?}"
         );
-        writeln!(std::io::stderr(), "{line}").unwrap();
+        say(&line);
         assert!(share >= 0.8 && times <= 2.0 && faster_after <= Duration::from_secs(60), "{line}");
     }
 }
