@@ -8,6 +8,7 @@ mod namespace;
 mod node;
 mod program;
 mod stage;
+mod state;
 
 mod allocations;
 mod backpressure;
