@@ -20,6 +20,7 @@ mod export;
 mod hostile;
 mod identity;
 mod replaced;
+mod pings;
 mod rotation;
 mod secrecy;
 mod shortage;

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::{BufWriter, Write},
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -164,29 +165,24 @@ struct Figures {
     faster_after: Duration,
 }
 
-/// A run at full size: the program with nothing configured but where to read and where to send.
-fn run_program(protocol: Protocol) -> Figures {
-    const THIN: u64 = 400_000;
-    const FAST: u64 = 4_000_000;
-    const LINE_BYTES: usize = 1000;
-    /// Of a line, compressed.
-    const WIRE_BYTES: f64 = 790.0;
-    const BACKLOG: f64 = 60e6;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let (collector, link) = runtime.block_on(sink(protocol, THIN));
-    let node = Node::without_copies();
+/// Writes 200 MB of lines of 1,000 bytes.
+fn write_backlog(node: &Node) {
     let mut seed = 11;
     for pod in 0..4 {
         let path = node.container(&format!("pod-{pod}")).join("0.log");
         let mut file = BufWriter::new(File::create(path).unwrap());
         for _ in 0..50_000 {
-            let body = noise(LINE_BYTES, &mut seed);
+            let body = noise(1000, &mut seed);
             writeln!(file, "2026-01-01T00:00:00.000000000Z stdout F {body}").unwrap();
         }
         file.flush().unwrap();
     }
+}
+
+/// Nothing but where to read and where to send.
+fn configure(node: &Node, protocol: Protocol, link: &ThinLink) -> PathBuf {
     let grpc = protocol == Protocol::Grpc;
-    let path = Setup { grpc, exporter: "", thyme: "workers: 1" }.write(&node);
+    let path = Setup { grpc, exporter: "", thyme: "workers: 1" }.write(node);
     let yaml = fs::read_to_string(&path).unwrap();
     let port = if grpc { node.collector.grpc_addr() } else { node.collector.http_addr() };
     let yaml = yaml
@@ -194,8 +190,22 @@ fn run_program(protocol: Protocol) -> Figures {
         .replace("    retry_on_failure: {initial_interval: 20ms, max_interval: 100ms}\n", "")
         .replace("batch: {timeout: 20ms}", "batch: {}");
     fs::write(&path, yaml).unwrap();
-    let mut agent = Program::start(&path);
-    let exporter = if grpc { "otlp_grpc" } else { "otlp_http" };
+    path
+}
+
+/// A run at full size: the program with nothing configured but where to read and where to send.
+fn run_program(protocol: Protocol) -> Figures {
+    const THIN: u64 = 400_000;
+    const FAST: u64 = 4_000_000;
+    /// Of a line, compressed.
+    const WIRE_BYTES: f64 = 790.0;
+    const BACKLOG: f64 = 60e6;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (collector, link) = runtime.block_on(sink(protocol, THIN));
+    let node = Node::without_copies();
+    write_backlog(&node);
+    let mut agent = Program::start(&configure(&node, protocol, &link));
+    let exporter = if protocol == Protocol::Grpc { "otlp_grpc" } else { "otlp_http" };
     let series = format!("otelcol_exporter_sent_log_records{{exporter=\"{exporter}\"}}");
     let mut taken = || agent.metric(&series) as f64 * WIRE_BYTES;
     let begun = Instant::now();
