@@ -180,6 +180,7 @@ impl Run {
             headers: Vec::new(),
             timeout,
             auth: None,
+            proxy: None,
             tls: TlsConfig::default(),
             retry: RetryConfig::default(),
             queue: QueueConfig::default(),
