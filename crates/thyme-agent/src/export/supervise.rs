@@ -9,14 +9,21 @@ use std::{
     task::Poll,
 };
 
-use super::delivery::{Delivery, Sink, settle};
+use super::{
+    delivery::{Delivery, Sink, settle},
+    slot::Slot,
+};
 use crate::queue::{Request, Settled};
 
 /// Brings a request to its end, from the beginning again after each panic. Meanwhile health says so.
-pub(super) async fn deliver<S: Sink>(delivery: &Delivery<S>, request: Request) -> Settled {
+pub(super) async fn deliver<S: Sink>(
+    delivery: &Delivery<S>,
+    request: Request,
+    slot: &mut Slot,
+) -> Settled {
     let mut backoff = delivery.backoff();
     loop {
-        match catch(delivery.send_all_of(&request)).await {
+        match catch(delivery.send_all_of(&request, slot)).await {
             Ok(tally) => return settle(request, tally),
             Err(what) => delivery.panicked(&request, &what, &mut backoff).await,
         }
@@ -55,6 +62,7 @@ mod tests {
         export::{
             bisect::{Bisector, Part, tests::request_of},
             outcome::{Outcome, Quote},
+            slot::Slots,
         },
         metrics::Metrics,
     };
@@ -99,10 +107,11 @@ mod tests {
         let (metrics, warnings) = (Arc::clone(&sink.metrics), Arc::default());
         let (retry, bisector) = (RetryConfig::default(), Bisector::new(1));
         let to = Arc::clone(&sink);
+        let mut slot = Slots::new(1).take().await;
         let delivery = Delivery::new(to, "otlp", retry, 1, bisector, warnings, metrics);
         for bodies in [["a", "b"], ["c", "d"]] {
             let request = request_of(&bodies.map(str::to_owned), Compression::Zstd);
-            let settled = deliver(&delivery, request).await;
+            let settled = deliver(&delivery, request, &mut slot).await;
             assert_eq!((settled.acknowledged_records, settled.request.records), (2, 2));
         }
         assert_eq!(sink.attempts.load(Ordering::Relaxed), 4);
