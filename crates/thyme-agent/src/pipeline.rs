@@ -424,3 +424,32 @@ fn join<T>(thread: JoinHandle<T>, name: &str) -> Option<T> {
     }
     result.ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: row 62 (D9): the wall clock is an hour behind, or ahead, of the last attempt to send;
+    /// a worker waits.
+    /// Guarantees: only time that has passed counts as silence, not what a clock was set by.
+    #[test]
+    fn a_step_of_the_wall_clock_is_no_silence() {
+        const MINUTE_MS: u64 = 60_000;
+        let (state, metrics) = (WorkerState::new(Instant::now()), Metrics::default());
+        assert_eq!(
+            export_silence(&state, &metrics, monotonic_ms() + 20 * MINUTE_MS),
+            Duration::ZERO
+        );
+        state.set_waiting(true);
+        for unix_ms in [0, u64::MAX] {
+            metrics.last_attempt_unix_ms.set(unix_ms);
+            let now = monotonic_ms();
+            assert!(export_silence(&state, &metrics, now) < EXPORT_SILENCE_MAX);
+            assert!(export_silence(&state, &metrics, now + 20 * MINUTE_MS) > EXPORT_SILENCE_MAX);
+            metrics.last_attempt_ms.set(now + 19 * MINUTE_MS);
+            let silence = export_silence(&state, &metrics, now + 20 * MINUTE_MS);
+            assert_eq!(silence, Duration::from_secs(60));
+            metrics.last_attempt_ms.set(0);
+        }
+    }
+}

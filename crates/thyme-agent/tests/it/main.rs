@@ -30,3 +30,4 @@ mod shortage;
 mod spool;
 mod stuck;
 mod thin_link;
+mod unseen;
