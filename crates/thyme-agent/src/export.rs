@@ -30,11 +30,14 @@ mod outcome;
 mod pool;
 mod balance;
 mod connect;
-mod tls;
+pub(crate) mod proxy;
+pub(crate) mod tls;
+mod verify;
+mod first_bytes;
 mod token;
 mod warnings;
 mod chance;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) mod simulated;
 
 use std::sync::Arc;
@@ -45,7 +48,7 @@ use tokio::sync::{Mutex, mpsc};
 use self::{
     bisect::Bisector,
     client::Client,
-    connect::Connector,
+    connect::{Connector, Dialled},
     delivery::{Delivery, Sink},
     endpoint::Endpoint,
     pool::Pool,
@@ -53,11 +56,12 @@ use self::{
     warnings::Warnings,
 };
 use crate::{
-    config::{ExporterConfig, Protocol},
+    config::{ExporterConfig, Protocol, Source},
     metrics::Metrics,
     queue::{Request, Settlement},
 };
 
+pub(crate) use self::client::{HeaderFault, configured_header};
 pub use self::{
     connect::{Resolver, Resolving, SystemResolver},
     limits::Timing,
@@ -71,6 +75,14 @@ pub enum ExportError {
     Endpoint {
         /// As configured.
         endpoint: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The proxy can't be used.
+    #[error("proxy {proxy}: {reason}")]
+    Proxy {
+        /// `host:port`.
+        proxy: String,
         /// What is wrong with it.
         reason: &'static str,
     },
@@ -94,6 +106,39 @@ pub enum ExportError {
         /// What went wrong while looking for them.
         errors: String,
     },
+}
+
+impl ExportError {
+    /// The key that is to blame, with all those above it.
+    pub fn key(&self, config: &ExporterConfig) -> String {
+        let key = match self {
+            Self::Endpoint { .. } => "endpoint".to_owned(),
+            Self::Proxy { .. } => "proxy_url".to_owned(),
+            Self::Header { name, .. } => format!("headers::{name}"),
+            Self::TlsContent(error) => {
+                let identity = config.tls.identity.as_ref();
+                let source = match error.index {
+                    tls::AUTHORITIES => ("ca", config.tls.authorities.as_ref()),
+                    tls::CERTIFICATE => ("cert", identity.map(|own| &own.certificate)),
+                    _ => ("key", identity.map(|own| &own.key)),
+                };
+                match source {
+                    (name, Some(Source::Inline(_))) => format!("tls::{name}_pem"),
+                    (name, _) => format!("tls::{name}_file"),
+                }
+            }
+            Self::SystemAuthorities { .. } => "tls".to_owned(),
+            Self::Token(_) => {
+                let Some(auth) = &config.auth else { return String::new() };
+                let key = match auth.token {
+                    Source::File(_) => "filename",
+                    Source::Inline(_) => "token",
+                };
+                return format!("extensions::{}::{key}", auth.id);
+            }
+        };
+        format!("exporters::{}::{key}", config.id)
+    }
 }
 
 /// Starts an exporter on `runtime` and returns where its requests go in. Dropping the sender ends
@@ -122,24 +167,10 @@ pub fn spawn_with(
     resolver: Arc<dyn Resolver>,
     timing: Timing,
 ) -> Result<mpsc::Sender<Request>, ExportError> {
-    let endpoint = match config.protocol {
-        Protocol::Grpc => Endpoint::grpc(&config.endpoint, config.tls.insecure)?,
-        Protocol::Http => Endpoint::http(&config.endpoint)?,
-    };
-    let mut timing = timing;
-    if let Some(interval) = config.tls.reload_interval {
-        timing.connection_age_max = timing.connection_age_max.min(interval);
-    }
-    let token = match &config.auth {
-        Some(auth) => Some(Token::load(auth, timing.clone())?),
-        None => None,
-    };
-    warn_of_plain_text(config, &endpoint);
     let warnings = Arc::new(Warnings::default());
-    let connector = Connector::new(config.protocol, &endpoint, &config.tls, timing.clone())?;
-    let pool =
-        Arc::new(Pool::new(endpoint.clone(), connector, resolver, timing, Arc::clone(&warnings)));
-    let client = Client::new(config, &endpoint, pool, token, Arc::clone(&metrics))?;
+    let client = client(config, Arc::clone(&metrics), resolver, timing, Arc::clone(&warnings))?;
+    say_proxy(config);
+    warn_of_risks(config, client.endpoint());
     let bisector = Bisector::new(config.compression_level);
     let delivery =
         Delivery::new(client, &config.id, config.retry.clone(), bisector, warnings, metrics);
@@ -154,9 +185,60 @@ pub fn spawn_with(
     Ok(sender)
 }
 
-/// Says what a plain-text endpoint makes of keys that are about security.
-fn warn_of_plain_text(config: &ExporterConfig, endpoint: &Endpoint) {
+/// Finds out whether an exporter could start with this configuration: the same steps, without a
+/// network.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn check(config: &ExporterConfig) -> Result<(), ExportError> {
+    let metrics = Arc::new(Metrics::default());
+    let resolver = Arc::new(SystemResolver);
+    client(config, metrics, resolver, Timing::default(), Arc::default()).map(drop)
+}
+
+/// All that talks to the sink; nothing is connected yet.
+fn client(
+    config: &ExporterConfig,
+    metrics: Arc<Metrics>,
+    resolver: Arc<dyn Resolver>,
+    mut timing: Timing,
+    warnings: Arc<Warnings>,
+) -> Result<Client, ExportError> {
+    let endpoint = match config.protocol {
+        Protocol::Grpc => Endpoint::grpc(&config.endpoint, config.tls.insecure)?,
+        Protocol::Http => Endpoint::http(&config.endpoint)?,
+    };
+    if let Some(interval) = config.tls.reload_interval {
+        timing.connection_age_max = timing.connection_age_max.min(interval);
+    }
+    let token = match &config.auth {
+        Some(auth) => Some(Token::load(auth, timing.clone())?),
+        None => None,
+    };
+    let connector = Connector::new(config, &endpoint, timing.clone())?;
+    let dialled = Dialled::new(&endpoint, config.proxy.as_ref());
+    let pool = Arc::new(Pool::new(dialled, connector, resolver, timing, warnings));
+    Client::new(config, &endpoint, pool, token, metrics)
+}
+
+/// Says which proxy requests go through: the environment may hold it unknown to whoever wrote the
+/// configuration.
+fn say_proxy(config: &ExporterConfig) {
+    if let Some(proxy) = &config.proxy {
+        let (exporter, proxy) = (&config.id, proxy.authority());
+        tracing::info!(exporter, proxy, "the sink is reached through a proxy");
+    }
+}
+
+/// Says what is sent to whom without protection, and which keys have no effect.
+fn warn_of_risks(config: &ExporterConfig, endpoint: &Endpoint) {
     if endpoint.tls {
+        if config.tls.insecure_skip_verify {
+            tracing::warn!(
+                "tls.insecure_skip_verify: whoever answers at the endpoint is taken for the sink, \
+                 and gets logs and credentials"
+            );
+        }
         return;
     }
     let exporter = &config.id;

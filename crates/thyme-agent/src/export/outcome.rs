@@ -100,12 +100,15 @@ impl Quote {
         Self(quote)
     }
 
-    /// Quotes an error with its sources, which hyper and rustls keep apart.
-    pub(super) fn of_error(error: &dyn std::error::Error) -> Self {
-        let mut text = error.to_string();
+    /// Quotes an error with its sources, which hyper and rustls keep apart; each cause once.
+    pub(super) fn of_error(error: &(dyn std::error::Error + 'static)) -> Self {
+        let words = |error: &(dyn std::error::Error + 'static)| {
+            super::verify::in_words(error).unwrap_or_else(|| error.to_string())
+        };
+        let mut text = words(error);
         let mut source = error.source();
         while let Some(inner) = source {
-            let inner_text = inner.to_string();
+            let inner_text = words(inner);
             if !text.contains(&inner_text) {
                 text = format!("{text}: {inner_text}");
             }

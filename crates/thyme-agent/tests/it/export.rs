@@ -80,6 +80,7 @@ pub(crate) fn config(protocol: Protocol) -> ExporterConfig {
         auth: None,
         timeout: Duration::from_secs(10),
         tls: TlsConfig::default(),
+        proxy: None,
         retry: RetryConfig {
             enabled: true,
             initial_interval: Duration::from_millis(20),

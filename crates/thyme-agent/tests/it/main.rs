@@ -20,6 +20,8 @@ mod damage;
 mod export;
 mod hostile;
 mod identity;
+mod misdirected;
+mod proxy;
 mod replaced;
 mod rotation;
 mod secrecy;
