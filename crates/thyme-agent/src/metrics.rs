@@ -211,6 +211,8 @@ pub struct Metrics {
     pub checkpoints_written: Count,
     /// Failures to write one.
     pub checkpoint_errors: Count,
+    /// Checkpoints of files that could not be found for long, forgotten because there were too many.
+    pub checkpoints_forgotten: Count,
     /// Bytes written for checkpoints.
     pub checkpoint_bytes: Count,
 }

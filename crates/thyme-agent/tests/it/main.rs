@@ -25,3 +25,4 @@ mod secrecy;
 mod shortage;
 mod spool;
 mod stuck;
+mod unseen;
