@@ -19,6 +19,7 @@ mod credentials;
 mod export;
 mod hostile;
 mod identity;
+mod renamed;
 mod replaced;
 mod rotation;
 mod secrecy;
