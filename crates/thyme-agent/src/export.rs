@@ -34,7 +34,7 @@ mod tls;
 mod token;
 mod warnings;
 mod chance;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) mod simulated;
 
 use std::sync::Arc;

@@ -29,5 +29,6 @@ pub mod telemetry;
 #[doc(hidden)]
 pub mod fuzzing;
 
-#[cfg(test)]
-mod simulation;
+#[cfg(any(test, feature = "simulation"))]
+#[doc(hidden)]
+pub mod simulation;

@@ -620,7 +620,7 @@ impl Spool {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) use self::store::read_cursor;
 
 #[cfg(test)]

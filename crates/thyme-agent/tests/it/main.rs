@@ -16,6 +16,7 @@ mod bomb;
 mod cli;
 mod crash;
 mod credentials;
+mod damage;
 mod export;
 mod hostile;
 mod identity;
