@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod world;
 pub mod inotify;
 pub mod pipeline;
+pub mod preflight;
 
 pub mod discover;
 pub mod worker;

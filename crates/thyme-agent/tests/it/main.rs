@@ -21,6 +21,8 @@ mod export;
 mod hostile;
 mod identity;
 mod renamed;
+mod misdirected;
+mod proxy;
 mod replaced;
 mod rotation;
 mod secrecy;
