@@ -8,6 +8,7 @@
 //!
 //! Each consumer takes a request, brings it to its end (`delivery`) and takes the next; so there
 //! are `num_consumers` requests in flight at most, and with one consumer their order is kept. A
+//! request that the sink refuses waits aside (`refusal`), and its consumer goes on. A
 //! request's bytes are never copied or compressed again, unless the sink finds it too large.
 //!
 //! What this stage must not do: count records (the worker does, from `Settled`), read files, or
@@ -18,13 +19,19 @@
 
 mod limits;
 pub(crate) mod endpoint;
+mod slot;
 mod delivery;
+mod refusal;
+mod evidence;
+mod pace;
 mod retry;
 mod bisect;
 mod client;
 mod message;
 mod grpc;
 mod http;
+mod body;
+mod words;
 pub(crate) mod reply;
 mod outcome;
 mod pool;
@@ -52,6 +59,7 @@ use self::{
     delivery::{Delivery, Sink},
     endpoint::Endpoint,
     pool::Pool,
+    slot::Slots,
     token::Token,
     warnings::Warnings,
 };
@@ -172,15 +180,14 @@ pub fn spawn_with(
     say_proxy(config);
     warn_of_risks(config, client.endpoint());
     let bisector = Bisector::new(config.compression_level);
-    let delivery =
-        Delivery::new(client, &config.id, config.retry.clone(), bisector, warnings, metrics);
-
-    let consumers = config.queue.num_consumers.max(1);
+    let (retry, consumers) = (config.retry.clone(), config.queue.num_consumers.max(1));
+    let delivery = Delivery::new(client, &config.id, retry, consumers, bisector, warnings, metrics);
     let capacity = config.queue.queue_size.saturating_add(consumers);
     let (sender, receiver) = mpsc::channel(capacity.min(tokio::sync::Semaphore::MAX_PERMITS));
     let (receiver, delivery) = (Arc::new(Mutex::new(receiver)), Arc::new(delivery));
-    for _ in 0..consumers {
-        runtime.spawn(consume(Arc::clone(&receiver), Arc::clone(&delivery)));
+    let slots = Slots::new(consumers);
+    for _ in 0..slots.tasks() {
+        runtime.spawn(consume(slots.clone(), Arc::clone(&receiver), Arc::clone(&delivery)));
     }
     Ok(sender)
 }
@@ -253,15 +260,17 @@ fn warn_of_risks(config: &ExporterConfig, endpoint: &Endpoint) {
 
 /// One consumer: a request after the other, until no more can come.
 async fn consume<S: Sink>(
+    slots: Slots,
     requests: Arc<Mutex<mpsc::Receiver<Request>>>,
     delivery: Arc<Delivery<S>>,
 ) {
     loop {
+        let mut slot = slots.take().await;
         // The lock is free while a request is delivered: `let` ends the statement.
         let request = requests.lock().await.recv().await;
         let Some(request) = request else { return };
         let reply = request.reply.clone();
-        let settled = delivery.deliver(request).await;
+        let settled = delivery.deliver(request, &mut slot).await;
         crate::failpoint::hit("request_ended");
         // A worker that is gone has nothing to account for any more.
         reply.send(Settlement::Ended(settled)).ok();

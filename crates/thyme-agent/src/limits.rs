@@ -121,6 +121,13 @@ pub const SPOOL_PENDING_REQUESTS: usize = 2;
 /// How often a worker looks whether the spool has been drained.
 pub const SPOOL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Checkpoints of files that no directory shows, and none shows as absent, that are kept: their roots
+/// may be missing or their files unreadable for a while.
+pub const UNSEEN_CHECKPOINTS_MAX: usize = 10_000;
+
+/// Files or directories that are named in the log while they fail; of others only how often.
+pub const COMPLAINTS_NAMED_MAX: usize = 10;
+
 /// Least time between two log lines about the same trouble that lasts.
 pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 

@@ -82,13 +82,17 @@ pub enum DropReason {
     RetryElapsed,
     /// The sink took the request and said that it rejected some of its records.
     PartialSuccess,
-    /// The sink refused the request for good.
+    /// The sink refused these records for good.
     Rejected,
+    /// The sink refused a part of a request, and kept the others. Where it does not say how many,
+    /// all are counted that may be among them.
+    RejectedInPart,
 }
 
 impl DropReason {
     /// All of them, in the order of [`Metrics::dropped`].
-    pub const ALL: [Self; 3] = [Self::RetryElapsed, Self::PartialSuccess, Self::Rejected];
+    pub const ALL: [Self; 4] =
+        [Self::RetryElapsed, Self::PartialSuccess, Self::Rejected, Self::RejectedInPart];
 
     /// Value of the attribute `reason`.
     pub const fn as_str(self) -> &'static str {
@@ -96,6 +100,7 @@ impl DropReason {
             Self::RetryElapsed => "retry_elapsed",
             Self::PartialSuccess => "partial_success",
             Self::Rejected => "rejected",
+            Self::RejectedInPart => "rejected_in_part",
         }
     }
 }
@@ -303,6 +308,8 @@ pub struct Metrics {
     pub checkpoints_written: Count,
     /// Failures to write one.
     pub checkpoint_errors: Count,
+    /// Checkpoints of files that could not be found for long, forgotten because there were too many.
+    pub checkpoints_forgotten: Count,
     /// Events of the agent's own log that stderr had no room for.
     pub log_events_dropped: Count,
     /// Bytes written for checkpoints.

@@ -28,3 +28,4 @@ mod secrecy;
 mod shortage;
 mod spool;
 mod stuck;
+mod unseen;
