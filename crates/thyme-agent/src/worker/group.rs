@@ -233,25 +233,31 @@ impl Group {
     }
 }
 
-/// When a file was rotated, by its name; `None` of a live one.
+/// When a file was rotated, by its name, if that says so.
 fn rotated_at(name: &OsStr) -> Option<&OsStr> {
     LogName::parse(name).and_then(|parsed| parsed.rotated_at)
 }
 
 /// Where a file comes in the order of reading, among the files of its group that are known: rotated
-/// files by their time, the live file last.
+/// files by the time in their name, if they have one that says so, the live file last.
 ///
 /// One that was live and is in its directory no more was rotated and removed between two looks.
 /// Whatever is found after it is younger, although its own name does not say when it was rotated.
 pub(super) fn reading_place<'a>(
     name: &OsStr,
+    live: &OsStr,
     known: impl DoubleEndedIterator<Item = &'a TailedFile> + ExactSizeIterator,
 ) -> usize {
     let count = known.len();
-    let Some(rotated) = rotated_at(name) else { return count };
-    let is_younger = |file: &&TailedFile| match rotated_at(&file.name) {
-        None => file.is_present,
-        Some(other) => other > rotated,
+    if name == live {
+        return count;
+    }
+    let is_younger = |file: &&TailedFile| {
+        if *file.name == *live {
+            return file.is_present;
+        }
+        let times = (rotated_at(&file.name), rotated_at(name));
+        matches!(times, (Some(other), Some(own)) if other > own)
     };
     count - known.rev().take_while(is_younger).count()
 }

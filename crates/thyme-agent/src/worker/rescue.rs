@@ -359,7 +359,10 @@ impl Worker {
             let Some(file) = self.files.get_mut(&id) else { continue };
             file.look_again();
             let (name, bytes) = (Arc::clone(&file.name), file.unsettled_bytes());
+            // It is counted once: the next start knows of nothing in it.
+            file.length = 0;
             self.count_lost(&name, bytes, LossReason::Shutdown, now);
+            self.publish(&[id]);
         }
     }
 

@@ -150,12 +150,12 @@ impl Worker {
             Head::default()
         });
         let resumed = take_checkpoint(resume, &opened, &plain, compressed);
-        let is_live = name.rotated_at.is_none();
         let begun = match (&resumed, compressed) {
             (None, true) => Some(Begun::Archive),
             (None, false) => Some(Begun::Plain),
             (Some(_), _) => None,
         };
+        let is_live = self.groups.get(&number).is_some_and(|group| *group.key.live == *plain);
         let file = match resumed {
             Some((key, checkpoint)) => {
                 self.resume_file(number, opened, (plain, compressed), key, &checkpoint)
@@ -218,7 +218,8 @@ impl Worker {
     ) -> Option<u32> {
         for id in self.group_files(number) {
             let Some(file) = self.files.get_mut(&id) else { continue };
-            if is_that_file(file, found.inode, plain, compressed)
+            let is_renamed = found.is_renamed && file.inode == found.inode;
+            if (is_renamed || is_that_file(file, found.inode, plain, compressed))
                 && may_be_closed_file(file, found.opened.as_ref(), compressed)
             {
                 file.is_present = true;
@@ -329,7 +330,7 @@ impl Worker {
             // Nobody knows when it was rotated: it was found after these, and before those.
             known.iter().position(|other| other.key > file.key).unwrap_or(known.len())
         } else {
-            reading_place(&file.name, known.iter().map(|file| &***file))
+            reading_place(&file.name, &group.key.live, known.iter().map(|file| &***file))
         };
         group.files.insert(place, id);
         let checkpoint = (file.key, Some(file.checkpoint(group)));
@@ -568,7 +569,7 @@ mod tests {
         let mut order = vec![file("0.log.20260101-000000"), removed];
         let names = ["0.log", "0.log.20260101-000020", "0.log.20260101-000010"];
         for name in names {
-            let place = reading_place(OsStr::new(name), order.iter());
+            let place = reading_place(OsStr::new(name), OsStr::new("0.log"), order.iter());
             order.insert(place, file(name));
         }
         let order: Vec<_> = order.iter().map(|file| (&*file.name, file.is_present)).collect();
