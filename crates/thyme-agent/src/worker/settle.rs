@@ -86,6 +86,10 @@ impl Worker {
     pub(super) fn publish_unsettled(&mut self) {
         let mut unsettled = Vec::new();
         for (id, file) in &mut self.files {
+            // What is gone has been counted.
+            if !file.is_present {
+                continue;
+            }
             file.look_again();
             if file.unsettled_bytes() > 0 {
                 unsettled.push(*id);
