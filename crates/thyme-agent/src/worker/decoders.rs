@@ -46,8 +46,8 @@ impl Worker {
 
     /// Whether no more archives have a decoder than may.
     pub(super) fn has_decoders_within_limit(&self) -> bool {
-        let is_decoding = |file: &&Box<TailedFile>| matches!(&file.source, Some(Source::Archive(one)) if one.is_decoding());
-        self.files.values().filter(is_decoding).count() <= DECODERS_MAX
+        let is_decoding = |file: &TailedFile| matches!(&file.source, Some(Source::Archive(archive)) if archive.is_decoding());
+        self.files.values().filter(|file| is_decoding(file)).count() <= DECODERS_MAX
     }
 
     /// Gives a file's decoder up, if it has one.
