@@ -11,6 +11,7 @@ mod chance;
 mod disk;
 mod kubelet;
 mod plan;
+mod refusals;
 mod run;
 mod sink;
 mod steady;
