@@ -23,6 +23,7 @@ mod identity;
 mod misdirected;
 mod proxy;
 mod replaced;
+mod refusals;
 mod rotation;
 mod secrecy;
 mod shortage;
