@@ -2,6 +2,7 @@
 //!
 //! The modules stand in the order of the flow of data.
 
+pub mod complaints;
 pub mod config;
 pub mod limits;
 pub mod failpoint;

@@ -121,6 +121,13 @@ pub const SPOOL_PENDING_REQUESTS: usize = 2;
 /// How often a worker looks whether the spool has been drained.
 pub const SPOOL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Checkpoints of files that no directory shows, and none shows as absent, that are kept: their roots
+/// may be missing or their files unreadable for a while.
+pub const UNSEEN_CHECKPOINTS_MAX: usize = 10_000;
+
+/// Files or directories that are named in the log while they fail; of others only how often.
+pub const COMPLAINTS_NAMED_MAX: usize = 10;
+
 /// Least time between two log lines about the same trouble that lasts.
 pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -128,8 +135,9 @@ pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// opens more takes nothing from those.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 
-/// Longest life of a connection to one of the agent's own ports, which carries one request.
-pub const ADMIN_CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
+/// Longest life of a connection to one of the agent's own ports, which carries one request: more than
+/// the ten seconds that Prometheus waits, also on a machine that is busy.
+pub const ADMIN_CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Bytes of a request's head to one of the agent's own ports.
 pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;

@@ -308,6 +308,8 @@ pub struct Metrics {
     pub checkpoints_written: Count,
     /// Failures to write one.
     pub checkpoint_errors: Count,
+    /// Checkpoints of files that could not be found for long, forgotten because there were too many.
+    pub checkpoints_forgotten: Count,
     /// Events of the agent's own log that stderr had no room for.
     pub log_events_dropped: Count,
     /// Bytes written for checkpoints.

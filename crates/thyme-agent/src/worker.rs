@@ -25,7 +25,9 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 use tokio::sync::mpsc::error::TrySendError;
 
-pub use self::handle::{Heartbeat, KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms};
+pub use self::handle::{
+    Charge, Heartbeat, KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms,
+};
 use self::{
     group::{Group, TailedFile, Turn},
     rescue::UnderWay,

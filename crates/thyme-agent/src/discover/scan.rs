@@ -6,20 +6,23 @@ use std::{
     ffi::{OsStr, OsString},
     io,
     ops::Bound,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use super::{
     FoundFile, GroupKey, Source,
     pattern::{Level, LogName},
+    renamed::{Entries, LookedAt, Memory},
 };
 use crate::{
+    complaints::Complaints,
     config::StartAt,
     limits::WATCHED_SCANS,
     metrics::Metrics,
     tail::identity::Inode,
+    worker::Charge,
     world::{
         DirectoryIdentity, DirectoryState, Entry, EntryKind, HashMap, LogTree, Opened, SharedClock,
     },
@@ -29,7 +32,7 @@ use crate::{
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// Where in which pattern a directory stands: receiver, pattern, level of its entries.
-type Place = (usize, usize, usize);
+pub(super) type Place = (usize, usize, usize);
 
 /// Where a directory stands; the many that stand in the same places share it.
 type Places = Arc<BTreeSet<Place>>;
@@ -45,15 +48,50 @@ pub(super) struct Directory {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Groups whose files have changed.
-    pub(super) groups: Vec<(Arc<GroupKey>, Vec<FoundFile>)>,
+    pub(super) groups: Vec<FoundGroup>,
     /// Directories that were never looked into, or that may have been replaced since.
     pub(super) directories: Vec<Directory>,
     /// The directory itself doesn't exist any more.
     pub(super) is_gone: bool,
 }
 
-/// Files of a group: few, in no order.
-type Files = Vec<(OsString, Inode)>;
+/// A group as its directory shows it.
+#[derive(Debug)]
+pub(super) struct FoundGroup {
+    pub(super) key: Arc<GroupKey>,
+    pub(super) files: Vec<FoundFile>,
+    /// Whether each of them is open or known.
+    pub(super) is_complete: bool,
+}
+
+/// A file of a group at the last look.
+#[derive(Debug)]
+pub(super) struct KnownFile {
+    pub(super) name: OsString,
+    pub(super) inode: Inode,
+    /// When its inode came to be, where that is known.
+    pub(super) born: Option<u64>,
+    /// Whether it was opened; otherwise it is tried again.
+    pub(super) is_open: bool,
+}
+
+/// A group at the last look.
+#[derive(Debug, Default)]
+pub(super) struct KnownGroup {
+    /// Few, in no order.
+    pub(super) files: Vec<KnownFile>,
+    is_complete: bool,
+}
+
+impl KnownGroup {
+    fn born_of(&self, inode: Inode) -> Option<u64> {
+        self.files.iter().find(|file| file.inode == inode)?.born
+    }
+
+    pub(super) fn find(&self, name: &OsStr) -> Option<&KnownFile> {
+        self.files.iter().find(|file| file.name == name)
+    }
+}
 
 /// What the last look at a directory saw. There may be tens of thousands: it is kept small.
 #[derive(Debug, Default)]
@@ -67,7 +105,7 @@ struct Known {
     scan: u32,
     /// Time of change at the last look; `None` when it must be looked at again in any case.
     changed_at: Option<SystemTime>,
-    groups: HashMap<Arc<GroupKey>, Files>,
+    groups: HashMap<Arc<GroupKey>, KnownGroup>,
     refused: HashSet<OsString>,
 }
 
@@ -81,7 +119,15 @@ pub(super) struct Scanner {
     tree: Box<dyn LogTree>,
     clock: SharedClock,
     open_files_max: u64,
+    /// When the agent started for the first time, while that is now.
+    first_start: Option<u64>,
+    is_first_scan: bool,
+    complaints: Complaints<PathBuf>,
     metrics: Arc<Metrics>,
+    /// What the state knows of files that were not found yet.
+    pub(super) memory: Memory,
+    /// Canonical names of the receivers.
+    receiver_names: Vec<Arc<str>>,
     /// All sets of places that directories stand in: about as many as patterns have levels.
     places: Vec<Places>,
     /// Number of the last scan, below [`WATCHED_SCANS`].
@@ -96,6 +142,7 @@ impl Scanner {
         tree: Box<dyn LogTree>,
         clock: SharedClock,
         open_files_max: u64,
+        first_start: Option<u64>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -105,15 +152,59 @@ impl Scanner {
             tree,
             clock,
             open_files_max,
+            first_start,
+            is_first_scan: true,
+            complaints: Complaints::default(),
             metrics,
+            memory: Memory::default(),
+            receiver_names: Vec::new(),
             places: Vec::new(),
             scans: 0,
             looks: 0,
         }
     }
 
+    /// Takes over what the state knows.
+    pub(super) fn remember(&mut self, receiver_names: Vec<Arc<str>>, memory: Memory) {
+        (self.receiver_names, self.memory) = (receiver_names, memory);
+    }
+
+    pub(super) fn receiver_name(&self, receiver: usize) -> Option<&Arc<str>> {
+        self.receiver_names.get(receiver)
+    }
+
     pub(super) fn start_at(&self, receiver: usize) -> StartAt {
         self.sources[receiver].start_at
+    }
+
+    /// Every directory was looked at, as far as that was due.
+    pub(super) fn end_scan(&mut self, now: Instant) {
+        self.is_first_scan = false;
+        if let Some(failures) = self.complaints.take_unsaid(now) {
+            tracing::warn!(failures, "log files or directories still cannot be opened");
+        }
+    }
+
+    /// The log files, and the directories that patterns are rooted in.
+    pub(super) fn tree_and_roots(&mut self) -> (&mut dyn LogTree, Vec<&Path>) {
+        (&mut *self.tree, self.roots.iter().map(|root| &*root.path).collect())
+    }
+
+    /// Whether a file was there before the agent's first start, however late it could be opened.
+    fn is_old(&self, opened: &Opened) -> bool {
+        // A birth carries the time of the kernel's last tick.
+        const TICK_NANOS: u64 = 10_000_000;
+        let Some(started) = self.first_start else { return false };
+        let born = opened.file.born_unix_nanos();
+        born.map_or(self.is_first_scan, |born| born + TICK_NANOS < started)
+    }
+
+    /// Counts a failure, and says it unless it lasts.
+    fn complain(&mut self, path: &Path, what: &'static str, error: &io::Error) {
+        self.metrics.file_errors.increment();
+        if self.complaints.is_news(path.to_owned(), self.clock.now()) {
+            tracing::warn!(?path, %error, "{what}");
+        }
     }
 
     /// The directories that patterns are rooted in, as far as they have not been looked into.
@@ -140,11 +231,6 @@ impl Scanner {
             }
         }
         changed
-    }
-
-    /// Whether a root doesn't exist yet.
-    pub(super) fn has_missing_root(&self) -> bool {
-        !self.unknown_roots().is_empty()
     }
 
     /// The directories that the next scan has to look at: all that have no watch, or may have changed
@@ -235,6 +321,7 @@ impl Scanner {
             scanner: self,
             known: &mut known,
             groups: HashMap::default(),
+            looked_at: HashMap::default(),
             directories: BTreeMap::new(),
             must_look_again: false,
         };
@@ -269,12 +356,11 @@ impl Scanner {
     /// is known of it stays, and it is looked at again.
     fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
         if is_absent(error) {
-            let groups = known.groups.into_keys().map(|key| (key, Vec::new())).collect();
+            let groups = known.groups.into_keys().map(gone).collect();
             let directories = self.beneath(&directory.path);
             return Found { groups, directories, is_gone: true };
         }
-        self.metrics.file_errors.increment();
-        tracing::warn!(path = ?directory.path, %error, "cannot read a log directory");
+        self.complain(&directory.path, "cannot read a log directory", error);
         known.changed_at = None;
         self.known.insert(Arc::clone(&directory.path), known);
         Found::default()
@@ -301,24 +387,27 @@ fn roots(sources: &[Source]) -> Vec<Directory> {
     roots.into_iter().map(root).collect()
 }
 
+/// A group that its directory does not show any more.
+fn gone(key: Arc<GroupKey>) -> FoundGroup {
+    FoundGroup { key, files: Vec::new(), is_complete: true }
+}
+
 /// Whether an error says that there is no such directory.
-fn is_absent(error: &io::Error) -> bool {
+pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn find<'a>(files: &'a Files, name: &OsStr) -> Option<&'a Inode> {
-    files.iter().find(|(other, _)| other == name).map(|(_, inode)| inode)
-}
-
 /// One look into one directory.
-struct Look<'a> {
+pub(super) struct Look<'a> {
     directory: &'a Arc<Path>,
-    state: DirectoryState,
+    pub(super) state: DirectoryState,
     /// Whether another directory was known here.
     is_replaced: bool,
-    scanner: &'a mut Scanner,
+    pub(super) scanner: &'a mut Scanner,
     known: &'a mut Known,
-    groups: HashMap<Arc<GroupKey>, Vec<(OsString, u64, Place)>>,
+    groups: Entries,
+    /// Files that were opened to find out whose they are.
+    pub(super) looked_at: HashMap<(Arc<GroupKey>, OsString), LookedAt>,
     directories: BTreeMap<Arc<Path>, BTreeSet<Place>>,
     must_look_again: bool,
 }
@@ -327,10 +416,14 @@ impl Look<'_> {
     fn at_entry(&mut self, entry: &Entry) {
         let (kind, name) = (entry.kind, &entry.name);
         let places: Vec<Place> = self.known.places.iter().copied().collect();
+        if kind == EntryKind::Directory {
+            // One that leads to files was not meant to be one.
+            if places.iter().filter(|place| self.at_directory(entry, **place)).count() > 0 {
+                return;
+            }
+        }
         for place in places {
-            if kind == EntryKind::Directory {
-                self.at_directory(entry, place);
-            } else if kind == EntryKind::File {
+            if kind == EntryKind::File {
                 if let Some(key) = self.group_of(name, place) {
                     let files = self.groups.entry(Arc::new(key)).or_default();
                     if files.iter().all(|(other, ..)| *other != *name) {
@@ -346,13 +439,14 @@ impl Look<'_> {
         }
     }
 
-    fn at_directory(&mut self, entry: &Entry, (receiver, pattern, level): Place) {
+    /// Notes a directory that leads to files; `false` when it doesn't.
+    fn at_directory(&mut self, entry: &Entry, (receiver, pattern, level): Place) -> bool {
         let name = &entry.name;
         let levels = &self.scanner.sources[receiver].patterns[pattern].levels;
         let below = match &levels[level] {
             Level::AnyDepth => level,
             Level::Name(glob) if level + 1 < levels.len() && glob.is_match(name) => level + 1,
-            Level::Name(_) => return,
+            Level::Name(_) => return false,
         };
         let mut places = BTreeSet::from([(receiver, pattern, below)]);
         if let Level::AnyDepth = levels[below] {
@@ -368,6 +462,7 @@ impl Look<'_> {
         if !is_known {
             self.directories.entry(path.into()).or_default().extend(places);
         }
+        true
     }
 
     /// The group that a name belongs to, if the pattern ends here and includes its live name.
@@ -397,27 +492,53 @@ impl Look<'_> {
         let shared = |(path, places)| Directory { path, places: self.scanner.shared(places) };
         found.directories = directories.into_iter().map(shared).collect();
         let mut before = std::mem::take(&mut self.known.groups);
-        for (key, entries) in std::mem::take(&mut self.groups) {
-            let (key, known) = before.remove_entry(&key).unwrap_or((key, Files::new()));
-            let was_known = !known.is_empty();
-            let known = if self.is_replaced { Files::new() } else { known };
-            let mut now = Files::with_capacity(entries.len());
+        let entries = std::mem::take(&mut self.groups);
+        let nothing = HashMap::default();
+        let seen = if self.is_replaced { &nothing } else { &before };
+        for (key, entries) in self.follow_renames(entries, seen) {
+            let (key, known) = before.remove_entry(&key).unwrap_or((key, KnownGroup::default()));
+            let was_known = !known.files.is_empty();
+            let was_complete = known.is_complete;
+            let known = if self.is_replaced { KnownGroup::default() } else { known };
+            let mut changed = known.files.len() != entries.len();
+            let mut now = KnownGroup { files: Vec::new(), is_complete: true };
             let mut files = Vec::with_capacity(entries.len());
-            let mut changed = known.len() != entries.len();
-            for (name, inode, place) in entries {
-                changed |= find(&known, &name).is_none_or(|seen| seen.inode != inode);
-                let Some(file) = self.resolve(&key, &known, name, inode, place) else { continue };
-                now.push((file.name.clone(), file.inode));
-                files.push(file);
+            for (name, number, place) in entries {
+                let (shown, is_open) = match self.resolve(&key, &known, &name, number, place) {
+                    Resolved::Known(file) | Resolved::Opened(file) => (file, true),
+                    Resolved::Shown(file) => (file, false),
+                    Resolved::Refused => continue,
+                    Resolved::Missing => {
+                        now.is_complete = false;
+                        continue;
+                    }
+                };
+                now.is_complete &= is_open;
+                let born = match &shown.opened {
+                    Some(opened) => opened.file.born_unix_nanos(),
+                    None => known.born_of(shown.inode),
+                };
+                let file = KnownFile { name, inode: shown.inode, born, is_open };
+                changed |= known
+                    .find(&file.name)
+                    .is_none_or(|seen| (seen.inode, seen.is_open) != (file.inode, file.is_open));
+                now.files.push(file);
+                files.push(shown);
+            }
+            changed |= now.is_complete && !was_complete;
+            let is_complete = now.is_complete;
+            if !now.files.is_empty() {
+                self.known.groups.insert(Arc::clone(&key), now);
             }
             if changed && (!files.is_empty() || was_known) {
-                found.groups.push((Arc::clone(&key), files));
-            }
-            if !now.is_empty() {
-                self.known.groups.insert(key, now);
+                found.groups.push(FoundGroup { key, files, is_complete });
             }
         }
-        found.groups.extend(before.into_keys().map(|key| (key, Vec::new())));
+        found.groups.extend(before.into_keys().map(gone));
+        if !self.must_look_again {
+            let Scanner { memory, receiver_names, .. } = &mut *self.scanner;
+            memory.forget(receiver_names, self.directory);
+        }
         found
     }
 
@@ -426,51 +547,99 @@ impl Look<'_> {
     fn resolve(
         &mut self,
         key: &GroupKey,
-        known: &Files,
-        name: OsString,
+        known: &KnownGroup,
+        name: &OsStr,
         number: u64,
         place: Place,
-    ) -> Option<FoundFile> {
-        let device = self.state.identity.inode.device;
-        let same = |seen: &&Inode| seen.inode == number && seen.device == device;
+    ) -> Resolved {
+        let inode = Inode { device: self.state.identity.inode.device, inode: number };
+        let same = |seen: &&KnownFile| seen.inode == inode && seen.is_open;
         let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
-        let as_live = || find(known, &key.live).filter(|_| is_rotated);
-        if let Some(inode) = find(known, &name).filter(same).or_else(|| as_live().filter(same)) {
-            return Some(FoundFile { name, inode: *inode, opened: None });
+        let as_live = || known.find(&key.live).filter(|_| is_rotated);
+        let charge = Charge::default();
+        let shown = FoundFile {
+            name: name.to_owned(),
+            inode,
+            opened: None,
+            is_renamed: false,
+            is_old: false,
+            charge,
+        };
+        if let Some(LookedAt { opened, is_renamed }) = self.take_looked_at(key, name) {
+            return self.opened(FoundFile { is_renamed, ..shown }, opened);
         }
-        let opened = self.open(&name, place)?;
-        Some(FoundFile { name, inode: opened.inode, opened: Some(opened) })
+        if known.find(name).filter(same).or_else(|| as_live().filter(same)).is_some() {
+            return Resolved::Known(shown);
+        }
+        self.open(shown, place)
     }
 
-    fn open(&mut self, name: &OsStr, place: Place) -> Option<Opened> {
+    fn opened(&self, shown: FoundFile, opened: Opened) -> Resolved {
+        let (inode, is_old) = (opened.inode, self.scanner.is_old(&opened));
+        Resolved::Opened(FoundFile { inode, opened: Some(opened), is_old, ..shown })
+    }
+
+    fn take_looked_at(&mut self, key: &GroupKey, name: &OsStr) -> Option<LookedAt> {
+        if self.looked_at.is_empty() {
+            return None;
+        }
+        self.looked_at.remove(&(Arc::new(key.clone()), name.to_owned()))
+    }
+
+    /// Opens a file to find out which one it is. A failure shows again when it is to be read.
+    pub(super) fn open_at(&mut self, name: &OsStr, place: Place) -> Option<Opened> {
+        if self.scanner.metrics.open_files.get() >= self.scanner.open_files_max {
+            return None;
+        }
+        self.scanner.open(self.directory, name, place).ok().flatten()
+    }
+
+    fn open(&mut self, shown: FoundFile, place: Place) -> Resolved {
         if self.scanner.metrics.open_files.get() >= self.scanner.open_files_max {
             self.must_look_again = true;
             self.scanner.metrics.file_errors.increment();
-            return None;
+            return Resolved::Shown(shown);
         }
-        let opened = self.scanner.open(self.directory, name, place);
+        let opened = self.scanner.open(self.directory, &shown.name, place);
         crate::failpoint::hit("file_opened");
+        let path = self.directory.join(&shown.name);
         match opened {
-            Ok(Some(opened)) => Some(opened),
+            Ok(Some(opened)) => {
+                self.scanner.complaints.is_well(&path);
+                self.opened(shown, opened)
+            }
             Ok(None) => {
-                if self.known.refused.insert(name.to_owned()) {
+                if self.known.refused.insert(shown.name) {
                     self.scanner.metrics.refused_files.increment();
                 }
-                None
+                Resolved::Refused
             }
             // It was deleted, moved or compressed since the directory was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.must_look_again = true;
-                None
+                Resolved::Missing
             }
             Err(error) => {
                 self.must_look_again = true;
-                self.scanner.metrics.file_errors.increment();
-                tracing::warn!(path = ?self.directory.join(name), %error, "cannot open a log file");
-                None
+                self.scanner.complain(&path, "cannot open a log file", &error);
+                Resolved::Shown(shown)
             }
         }
     }
+}
+
+/// What became of a file that its directory shows.
+enum Resolved {
+    /// It was known before.
+    Known(FoundFile),
+    /// It is open.
+    Opened(FoundFile),
+    /// It can't be opened now.
+    Shown(FoundFile),
+    /// It is no log file.
+    Refused,
+    /// It was there, and has another name now, or none.
+    Missing,
 }
 
 #[cfg(test)]
@@ -478,7 +647,7 @@ mod tests {
     use super::super::pattern::Pattern;
     use super::*;
     use crate::world::real::{NodeLogs, SystemClock};
-    use std::{fs::File, path::PathBuf};
+    use std::fs::File;
 
     /// Scenario: row 32. Directories that have not changed for long, most of them with a watch, one
     /// without; then events are lost.
@@ -501,7 +670,8 @@ mod tests {
             Source { patterns: vec![pattern], exclude: Vec::new(), start_at: StartAt::Beginning };
         let metrics = Arc::new(Metrics::default());
         let tree = Box::new(NodeLogs);
-        let mut scanner = Scanner::new(vec![source], tree, SystemClock::shared(), 1_000, metrics);
+        let mut scanner =
+            Scanner::new(vec![source], tree, SystemClock::shared(), 1_000, None, metrics);
         let unwatched = root.path().join("pod-7");
         let is_watched = |path: &Path| path != unwatched;
         let mut pending = scanner.unknown_roots();

@@ -59,6 +59,8 @@ pub(super) struct Plan {
     /// Faults of log files, of the disk, and races between the agent and everybody else.
     pub(super) tree_fault_odds: u64,
     pub(super) race_odds: u64,
+    /// Whether the file system says when a file came to be.
+    pub(super) knows_births: bool,
     pub(super) disk_fault_odds: u64,
     pub(super) disk_bytes_max: Option<u64>,
     /// Ends of the agent's lives.
@@ -168,6 +170,7 @@ impl Plan {
         let mut moods = vec![Mood::Good; chance.between(1, 4) as usize];
         moods.extend(all.into_iter().filter(|_| chance.one_in(3)));
         let spool_change_odds = if chance.one_in(4) { 3 } else { 0 };
+        let knows_births = !chance.one_in(4);
         let files_max = chance.between(2, 5) as usize;
         let config = Arc::new(draw_config(chance, files_max));
         let sink_bytes_max = chance.one_in(5).then(|| chance.between(300, 4_000) as usize);
@@ -186,6 +189,7 @@ impl Plan {
             unterminated_odds,
             tree_fault_odds,
             race_odds,
+            knows_births,
             disk_fault_odds,
             disk_bytes_max,
             kill_odds,

@@ -36,6 +36,7 @@ pub(super) type ContentId = usize;
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) inode: u64,
+    born_at: u64,
     pub(super) bytes: Vec<u8>,
     /// What it holds, plain or compressed; an unfinished archive holds nothing yet.
     pub(super) content: Option<ContentId>,
@@ -132,6 +133,7 @@ impl World {
         let inode = self.new_inode();
         self.tree.nodes.push(Node {
             inode,
+            born_at: self.now,
             bytes: Vec::new(),
             content: None,
             names: 0,
@@ -276,13 +278,16 @@ impl World {
         if self.faults && self.chance.one_in(odds) {
             self.read_errors += 1;
             self.note(|| format!("log files: error {code}"));
-            // A file that can't be compared with its checkpoint is read from the start.
-            self.truth.forget_checkpoints();
             // What can't be opened or compared now is read after what can.
             self.truth.forget_order();
             return Err(io::Error::from_raw_os_error(code));
         }
         Ok(())
+    }
+
+    /// An error of an open file: one that can't be compared with its checkpoint is read from the start.
+    fn read_fault(&mut self) -> io::Result<()> {
+        self.tree_fault(INPUT_OUTPUT).inspect_err(|_| self.truth.forget_checkpoints())
     }
 
     /// Somebody else may act between any two calls of the agent.
@@ -374,7 +379,7 @@ impl LogFile for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut world = self.shared.lock();
         world.somebody_acts();
-        world.tree_fault(INPUT_OUTPUT)?;
+        world.read_fault()?;
         let node = &mut world.tree.nodes[self.id];
         // What is read to recognise a file is not taken.
         if buffer.len() > HEAD_BYTES_MAX {
@@ -390,8 +395,13 @@ impl LogFile for SimulatedFile {
 
     fn length(&self) -> io::Result<u64> {
         let mut world = self.shared.lock();
-        world.tree_fault(INPUT_OUTPUT)?;
+        world.read_fault()?;
         Ok(world.tree.nodes[self.id].bytes.len() as u64)
+    }
+
+    fn born_unix_nanos(&self) -> Option<u64> {
+        let world = self.shared.lock();
+        world.plan.knows_births.then(|| unix_nanos(world.tree.nodes[self.id].born_at))
     }
 }
 

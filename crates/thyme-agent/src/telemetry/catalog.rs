@@ -122,6 +122,8 @@ pub(super) const PLAIN: &[Plain] = &[
         "1 while the spool takes nothing for want of room"),
     plain!(checkpoints_written, Counter, Agent, "thyme_checkpoint_writes", "{write}",
         "Writes of checkpoints, each of what has changed since the last"),
+    plain!(checkpoints_forgotten, Counter, Agent, "thyme_checkpoint_forgotten", "{file}",
+        "Positions of files that could not be found, forgotten because there were too many"),
     plain!(checkpoint_errors, Counter, Agent, "thyme_checkpoint_errors", "{error}",
         "Failures to write checkpoints"),
     plain!(checkpoint_bytes, Counter, Agent, "thyme_checkpoint_bytes", "By",

@@ -508,6 +508,7 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
         file.head = head;
     }
     file.offset += consumed.len() as u64;
+    file.charge.read(consumed.len() as u64);
     file.end_since = None;
 }
 
