@@ -183,7 +183,6 @@ impl World {
         (Answer::Accepted { rejected_records: 0 }, slow)
     }
 
-<<<<<<< HEAD
     /// The sink's word that it does not want a request as it is. Once all is calm somebody has
     /// mended what was wrong: while everything that is under way is refused, nothing is given up,
     /// and nothing else is read.
@@ -203,22 +202,23 @@ impl World {
             return Some(Answer::Rejected);
         }
         None
-=======
+    }
+
     /// What a sink does that is slower the more it gets; what takes too long it may take all the same.
     fn slow_answer(&mut self, records: &Records, bytes: usize) -> Option<(Answer, Duration)> {
         let now = self.now;
-        let others = self.sink.answers.values().filter(|(at, _)| *at > now).count();
+        let others = self.sink.answers.values().filter(|(at, ..)| *at > now).count();
         let wait = self.plan.slowness?.of(records.len(), bytes, others + 1);
         let timeout = self.plan.config.exporter.timeout;
         if wait < timeout {
             self.take(records, false);
+            self.note_acceptance();
             return Some((Answer::Accepted { rejected_records: 0 }, wait));
         }
         if self.chance.one_in(2) {
             self.take(records, true);
         }
         Some((Answer::TimedOut, timeout))
->>>>>>> main
     }
 
     fn bad_answer(
