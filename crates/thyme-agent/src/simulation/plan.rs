@@ -53,6 +53,18 @@ impl Slowness {
     }
 }
 
+const BAD_MOODS: [Mood; 9] = [
+    Mood::Busy,
+    Mood::Unreachable,
+    Mood::Denied,
+    Mood::Faulty,
+    Mood::Broken,
+    Mood::TimedOut,
+    Mood::Slow,
+    Mood::Refusing,
+    Mood::Narrow,
+];
+
 /// What may happen in a run. Odds are "once in so many times"; 0 is never.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -180,19 +192,8 @@ impl Plan {
             1 => Some(chance.between(17 << 20, 40 << 20)),
             _ => None,
         };
-        let all = [
-            Mood::Busy,
-            Mood::Unreachable,
-            Mood::Denied,
-            Mood::Faulty,
-            Mood::Broken,
-            Mood::TimedOut,
-            Mood::Slow,
-            Mood::Refusing,
-            Mood::Narrow,
-        ];
         let mut moods = vec![Mood::Good; chance.between(1, 4) as usize];
-        moods.extend(all.into_iter().filter(|_| chance.one_in(3)));
+        moods.extend(BAD_MOODS.into_iter().filter(|_| chance.one_in(3)));
         let spool_change_odds = if chance.one_in(4) { 3 } else { 0 };
         let knows_births = !chance.one_in(4);
         let files_max = chance.between(2, 5) as usize;
