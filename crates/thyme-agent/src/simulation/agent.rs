@@ -42,11 +42,17 @@ pub(super) struct Agent {
     pub(super) metrics: Arc<Metrics>,
 }
 
+impl World {
+    fn begin_life(&mut self) {
+        self.generation += 1;
+        self.sink.refusals = Refusals::default();
+    }
+}
+
 impl Agent {
     /// Starts with what the disk has; fails when it can't be read.
     pub(super) fn start(shared: &Shared) -> Result<Self, String> {
-        shared.lock().generation += 1;
-        shared.lock().sink.refusals = Refusals::default();
+        shared.lock().begin_life();
         let config = Arc::clone(&shared.lock().plan.config);
         let clock: SharedClock = Arc::new(shared.clone());
         let metrics = Arc::new(Metrics::default());
