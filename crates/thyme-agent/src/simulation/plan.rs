@@ -33,6 +33,22 @@ pub(super) enum Mood {
     Slow,
 }
 
+/// A sink that is slower the more it gets, also when everything else is calm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slowness {
+    per_record: Duration,
+    per_kilobyte: Duration,
+}
+
+impl Slowness {
+    /// How long a request takes beside others.
+    pub(super) fn of(&self, records: usize, bytes: usize, requests: usize) -> Duration {
+        let records = self.per_record * records as u32;
+        let bytes = self.per_kilobyte * (bytes as u32) / 1000;
+        (records + bytes) * requests as u32
+    }
+}
+
 /// What may happen in a run. Odds are "once in so many times"; 0 is never.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -75,6 +91,7 @@ pub(super) struct Plan {
     pub(super) sink_bytes_max: Option<usize>,
     pub(super) reject_odds: u64,
     pub(super) partial_success_odds: u64,
+    pub(super) slowness: Option<Slowness>,
     pub(super) config: Arc<Config>,
 }
 
@@ -84,7 +101,7 @@ impl Plan {
         let queue = &self.config.exporter.queue;
         format!(
             "spool: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, truncations: {}, \
-             ends: {}, consumers: {}, queue: {}, moods: {:?}",
+             ends: {}, consumers: {}, queue: {}, slow: {}, moods: {:?}",
             queue.storage.is_some(),
             self.tree_fault_odds > 0,
             self.disk_fault_odds > 0,
@@ -93,6 +110,7 @@ impl Plan {
             self.kill_odds + self.power_odds + self.stop_odds > 0,
             queue.num_consumers,
             queue.queue_size,
+            self.slowness.is_some(),
             self.moods
         )
     }
@@ -129,11 +147,17 @@ impl Plan {
             sink_bytes_max: None,
             reject_odds: 0,
             partial_success_odds: 0,
+            slowness: None,
             ..plan
         }
     }
 
     pub(super) fn draw(chance: &mut Chance) -> Self {
+        let mut beside = chance.beside();
+        let slowness = beside.one_in(5).then(|| Slowness {
+            per_record: beside.milliseconds(1, 40),
+            per_kilobyte: beside.milliseconds(0, 20),
+        });
         // Each fault is left out in about every other run.
         let mut odds = |usual: u64| if chance.one_in(2) { usual } else { 0 };
         let (rotate_weight, pod_weight, restart_weight) = (odds(8), odds(1), odds(1));
@@ -191,6 +215,7 @@ impl Plan {
             sink_bytes_max,
             reject_odds,
             partial_success_odds,
+            slowness,
             config,
         }
     }
