@@ -8,8 +8,11 @@ use std::{
 use crossbeam_channel::{Sender, unbounded};
 
 use super::{
-    disk::SimulatedDisk, refusals::Refusals, sink::SimulatedNetwork, tree::SimulatedTree,
-    world::Shared,
+    disk::SimulatedDisk,
+    refusals::Refusals,
+    sink::SimulatedNetwork,
+    tree::SimulatedTree,
+    world::{Shared, World},
 };
 use crate::{
     checkpoint::{self, Change, Publisher, Saved, State, Table},
