@@ -27,6 +27,7 @@ use crate::{
     metrics::Metrics,
     queue::Request,
     spool::{Spool, SpoolLink, SpoolMessage, SpoolStart},
+    tail::descriptors::Descriptors,
     worker::{
         Heartbeat, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
         WorkerState, unix_ms,
@@ -110,6 +111,8 @@ impl Pipeline {
         let (checkpoints, disk, restored) = start_checkpoints(&config, &sources, &keys, &metrics)?;
         let publisher = checkpoints.as_ref().map(Writer::publisher);
         let mut spool = start_spool(&config, disk, &requests, &metrics)?;
+        let descriptors =
+            Descriptors::new(config.thyme.open_files_max as u64, Arc::clone(&metrics));
         let mut workers = Vec::new();
         for number in 0..config.thyme.workers {
             let (messages, inbox) = unbounded();
@@ -135,7 +138,7 @@ impl Pipeline {
         let (discovery, stopper) = Discovery::new(DiscoveryStart {
             sources,
             receiver_names: config.receiver_names(),
-            open_files_max: config.thyme.open_files_max as u64,
+            descriptors,
             resume: restored.files,
             is_first_start: restored.is_first_start,
             scan_interval: config.thyme.scan_interval,

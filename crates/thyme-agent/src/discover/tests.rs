@@ -47,6 +47,10 @@ impl LogTree for Deniable {
         self.check(&root.join(relative))?;
         NodeLogs.open(root, relative)
     }
+
+    fn bytes(&mut self, path: &Path) -> io::Result<u64> {
+        NodeLogs.bytes(path)
+    }
 }
 
 /// Discovery, and what its workers are told.
@@ -61,6 +65,17 @@ struct Stage {
 
 impl Stage {
     fn new(
+        pattern: &str,
+        workers: usize,
+        is_first_start: bool,
+        root: tempfile::TempDir,
+        resume: Checkpoints,
+    ) -> Self {
+        Self::with_descriptors(1_000, pattern, workers, is_first_start, root, resume)
+    }
+
+    fn with_descriptors(
+        open_files_max: u64,
         pattern: &str,
         workers: usize,
         is_first_start: bool,
@@ -82,7 +97,7 @@ impl Stage {
         let (discovery, stopper) = Discovery::new(DiscoveryStart {
             sources: vec![source],
             receiver_names: vec!["file_log".into()],
-            open_files_max: 1_000,
+            descriptors: Descriptors::new(open_files_max, Arc::clone(&metrics)),
             resume,
             is_first_start,
             scan_interval: Duration::from_secs(3_600),

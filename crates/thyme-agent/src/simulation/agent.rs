@@ -16,6 +16,7 @@ use crate::{
     metrics::Metrics,
     pipeline::adopt,
     spool::{self, Spool, SpoolLink, SpoolMessage, SpoolStart},
+    tail::descriptors::Descriptors,
     worker::{
         self, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
         WorkerState,
@@ -80,7 +81,7 @@ impl Agent {
         let discovery = Discovery::new(DiscoveryStart {
             sources,
             receiver_names: config.receiver_names(),
-            open_files_max: config.thyme.open_files_max as u64,
+            descriptors: Descriptors::new(config.thyme.open_files_max as u64, Arc::clone(&metrics)),
             resume,
             is_first_start: restored.is_first_start,
             scan_interval: config.thyme.scan_interval,

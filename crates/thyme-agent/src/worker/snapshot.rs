@@ -12,6 +12,7 @@ use crate::{
     config::StartAt,
     discover::{FoundFile, Snapshot, pattern::LogName},
     limits::READ_BYTES,
+    metrics::LossReason,
     tail::{
         acknowledge::Acknowledged,
         identity::{HEAD_BYTES_MAX, Head, Inode},
@@ -45,6 +46,7 @@ impl Worker {
         }
         self.put_in_order(number);
         crate::failpoint::hit("snapshot_taken");
+        self.count_missed(&snapshot.missed, &resume);
         if snapshot.is_complete {
             self.withdraw(resume);
         } else if let Some(group) = self.groups.get_mut(&number) {
@@ -125,7 +127,6 @@ impl Worker {
             file.source = None;
             file.charge = Charge::default();
         }
-        self.metrics.open_files.add_gauge(i64::from(file.source.is_some()));
         self.insert_file(number, file, now);
     }
 
@@ -229,6 +230,18 @@ impl Worker {
         group.last_growth = now;
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.publish([checkpoint]);
+        }
+    }
+
+    /// Counts files that are gone and could not be opened. What is known of one by a checkpoint is
+    /// counted with that.
+    fn count_missed(&self, missed: &[(Inode, u64)], resume: &Resume) {
+        let is_known = |inode: Inode| resume.iter().any(|(_, one)| one.inode == inode.inode);
+        for (inode, bytes) in missed.iter().filter(|(inode, bytes)| *bytes > 0 && !is_known(*inode))
+        {
+            self.metrics.lost_files.increment();
+            self.metrics.lost(LossReason::NotOpened).add(*bytes);
+            tracing::warn!(?inode, bytes, "a log file was deleted before it could be opened");
         }
     }
 

@@ -140,7 +140,6 @@ impl Worker {
                     late.push(file.group);
                 } else if now.duration_since(finished_at) >= LINGER_TIME {
                     file.source = None;
-                    self.metrics.open_files.add_gauge(-1);
                     groups.push(file.group);
                 }
                 return true;
