@@ -44,6 +44,10 @@ scale-test: binaries ## PODS=10000 files: time to start, CPU over IDLE=30s, memo
 churn-test: binaries ## PODS=1000 pods that live for 50 ms come and go within DURATION=60s; nothing may be lost
 	@exec $(RIG) churn
 
+.PHONY: chaos-test
+chaos-test: binaries ## Replace pods' directories, stall and kill the agent, take the sink away, for DURATION=60s; nothing may be lost, nor said to be
+	@exec $(RIG) chaos
+
 .PHONY: test
 test: ## Build and test everything that needs neither root nor network
 	$(CARGO) test --workspace

@@ -1,17 +1,27 @@
 //! CRI lines: the parser finds what a naive one finds, whose times jiff reads.
 
-use thyme_core::cri::{CriLine, CriParser, Stream};
+use thyme_core::cri::{
+    CriLine, CriParser, ODD_TIME_BYTES_MAX, OddlyTimed, Stream, TAGS_BYTES_MAX, parse_oddly_timed,
+};
 
 /// Parses each line with one parser, as a file's lines are.
 pub(crate) fn check(data: &[u8]) {
     let mut parser = CriParser::default();
     for line in data.split(|&byte| byte == b'\n') {
-        assert_eq!(parser.parse(line), naive_line(line), "{}", line.escape_ascii());
+        let found = parser.parse(line);
+        assert_eq!(found, naive_line(line, naive_time), "{}", line.escape_ascii());
+        if found.is_none() {
+            let expected = naive_line(line, naive_odd_time).map(|line_found| OddlyTimed {
+                line: line_found,
+                time: line.split(|&byte| byte == b' ').next().unwrap_or_default(),
+            });
+            assert_eq!(parse_oddly_timed(line), expected, "{}", line.escape_ascii());
+        }
     }
 }
 
 /// The oracle.
-pub(crate) fn naive_line(line: &[u8]) -> Option<CriLine<'_>> {
+fn naive_line(line: &[u8], read_time: fn(&[u8]) -> Option<u64>) -> Option<CriLine<'_>> {
     let mut parts = line.splitn(4, |&byte| byte == b' ');
     let (time, stream, tags) = (parts.next()?, parts.next()?, parts.next()?);
     let stream = match stream {
@@ -19,12 +29,34 @@ pub(crate) fn naive_line(line: &[u8]) -> Option<CriLine<'_>> {
         b"stderr" => Stream::Stderr,
         _ => return None,
     };
+    let body = parts.next();
     let first_tag = tags.split(|&byte| byte == b':').next()?;
-    if first_tag != b"F" && first_tag != b"P" {
+    let is_known = first_tag == b"F" || first_tag == b"P";
+    if !is_known && (body.is_none() || tags.len() > TAGS_BYTES_MAX) {
         return None;
     }
-    let time_unix_nano = naive_time(time)?;
-    Some(CriLine { time_unix_nano, stream, tags, body: parts.next().unwrap_or_default() })
+    let time_unix_nano = read_time(time)?;
+    Some(CriLine { time_unix_nano, stream, tags, body: body.unwrap_or_default() })
+}
+
+/// What a record carries of a time that [`naive_time`] refuses, though it has the form of one.
+pub(crate) fn naive_odd_time(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= ODD_TIME_BYTES_MAX)?;
+    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let rest = shape.strip_prefix("0000-00-00T00:00:00")?;
+    let offset = match rest.strip_prefix('.') {
+        Some(fraction) if fraction.starts_with('0') => fraction.trim_start_matches('0'),
+        Some(_) => return None,
+        None => rest,
+    };
+    if !["Z", "+00:00", "-00:00"].contains(&offset) {
+        return None;
+    }
+    if &text[17..19] != "60" {
+        return Some(0);
+    }
+    let clamped = format!("{}:59.999999999{}", &text[..16], &text[text.len() - offset.len()..]);
+    Some(naive_time(clamped.as_bytes()).unwrap_or(0))
 }
 
 /// A time as RFC 3339 has it, from 1970 on, without leap seconds; digits past the ninth are cut.

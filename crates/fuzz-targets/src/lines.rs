@@ -23,7 +23,7 @@ use thyme_agent::{
     },
     queue::FileRange,
 };
-use thyme_core::cri::{CriParser, Stream};
+use thyme_core::cri::{CriParser, Stream, parse_oddly_timed};
 
 use crate::input::Input;
 
@@ -232,6 +232,8 @@ impl Worker {
             self.close_batch();
         }
         let begun = self.continuation;
+        // A docker line that only lacks its newline is whole.
+        let docker = self.docker_line(bytes).filter(|_| begun.is_none());
         let head_bytes = match begun {
             Some(_) => 0,
             None => bytes.len() - self.body_of_begun(bytes).1.len(),
@@ -240,6 +242,14 @@ impl Worker {
         let (consumed, line) =
             parse_piece(chunk, begun, &mut self.state, &mut self.batch, &mut self.counts);
         assert!(consumed > 0, "a piece is empty");
+        if let Some((origin, body)) = docker {
+            assert_eq!(consumed, bytes.len());
+            self.expected.entry(origin).or_default().extend_from_slice(&body);
+            self.continuation = Some(line);
+            self.has_pieces = true;
+            self.advance(offset, consumed);
+            return;
+        }
         let origin = line.stream.map(Stream::as_str);
         if begun.is_none() {
             assert_eq!(origin, self.body_of_begun(bytes).0);
@@ -266,24 +276,34 @@ impl Worker {
                 ..
             }
         );
-        match CriParser::default().parse(bytes).filter(|_| is_cri) {
+        let parsed = CriParser::default().parse(bytes);
+        let parsed = parsed.or_else(|| parse_oddly_timed(bytes).map(|odd| odd.line));
+        match parsed.filter(|_| is_cri && self.docker_line(bytes).is_none()) {
             Some(line) => (Some(line.stream.as_str()), line.body),
             None => (None, bytes),
         }
     }
 
-    /// The model of a complete line.
-    fn expect_line(&mut self, line: &[u8]) {
+    /// The model of a line of docker's; nothing where it is none, or not looked for.
+    fn docker_line(&self, line: &[u8]) -> Option<(Origin, Vec<u8>)> {
         let is_docker = match self.state.format {
             LineFormat::Container { format: ContainerFormat::Docker, .. } => true,
-            LineFormat::Container { format: ContainerFormat::Auto, .. } => line.starts_with(b"{"),
+            LineFormat::Container { format: ContainerFormat::Auto, .. } => {
+                line.trim_ascii_start().starts_with(b"{")
+            }
             _ => false,
         };
-        let docker = is_docker
-            .then(|| fuzzing::docker_line(line, &mut CriParser::default()))
-            .flatten()
-            .map(|parsed| (Some(parsed.stream.as_str()), parsed.body.into_bytes()));
-        let (origin, body) = docker.unwrap_or_else(|| {
+        let parsed = fuzzing::docker_line(line, &mut CriParser::default());
+        parsed
+            .filter(|_| is_docker)
+            .map(|parsed| (Some(parsed.stream.as_str()), parsed.body.into_bytes()))
+    }
+
+    /// The model of a complete line.
+    fn expect_line(&mut self, line: &[u8]) {
+        let nuls = line.iter().take_while(|byte| **byte == 0).count();
+        let line = &line[nuls..];
+        let (origin, body) = self.docker_line(line).unwrap_or_else(|| {
             let (origin, body) = self.body_of_begun(line);
             (origin, body.to_vec())
         });

@@ -90,10 +90,7 @@ impl LiveFile {
     /// # Errors
     /// What the system says.
     pub fn create(path: &Path, between_partials: bool) -> io::Result<Self> {
-        if let Some(directory) = path.parent() {
-            fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
-        }
-        let file = open(path)?;
+        let file = open_with_directories(path)?;
         let reopen = Arc::new(AtomicBool::new(false));
         Ok(Self { path: path.to_owned(), file, reopen, between_partials })
     }
@@ -136,7 +133,8 @@ impl LiveFile {
 
     fn reopen_if_asked(&mut self, written: usize) -> Result<(), WriteError> {
         if self.reopen.load(Ordering::Acquire) {
-            self.file = open(&self.path).map_err(|source| self.error(written, source))?;
+            self.file =
+                open_with_directories(&self.path).map_err(|source| self.error(written, source))?;
             self.reopen.store(false, Ordering::Release);
         }
         Ok(())
@@ -145,6 +143,19 @@ impl LiveFile {
     fn error(&self, written: usize, source: io::Error) -> WriteError {
         WriteError { path: self.path.display().to_string(), written, source }
     }
+}
+
+/// Opens a log file, and makes its directories where there are none: whoever removes a pod's
+/// directory under a running container gets a new one, as from a kubelet that starts the pod again.
+fn open_with_directories(path: &Path) -> io::Result<File> {
+    match open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    if let Some(directory) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
+    }
+    open(path)
 }
 
 /// Opens a log file as containerd does.

@@ -9,9 +9,10 @@ use crate::{
     process::{Ended, Process},
     template::{Places, mentions_health, split_words},
     tree::Tree,
-    usage::{Usage, descriptors, open_files},
+    usage::{Usage, deleted_files, descriptors, open_files},
 };
 use rustix::process::Signal;
+use serde::Serialize;
 use std::{
     ffi::OsString,
     fs, io,
@@ -73,6 +74,8 @@ pub struct Recipe {
     outputs: PathBuf,
     /// Where health is served, where the agent was asked to serve it.
     health: Option<SocketAddr>,
+    /// Where its metrics are, if it was told that address.
+    metrics: SocketAddr,
     /// What to call it in the table.
     pub title: String,
 }
@@ -115,7 +118,8 @@ impl Recipe {
         };
         let title = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into();
         let health = serves_health.then_some(places.health);
-        Ok(Self { program, arguments, outputs: tree.children(), health, title })
+        let (outputs, metrics) = (tree.children(), places.metrics);
+        Ok(Self { program, arguments, outputs, health, metrics, title })
     }
 
     fn spawn(&self) -> Result<Process> {
@@ -201,6 +205,22 @@ impl Agent {
         if self.is_down { 0 } else { open_files(self.process.group(), below) }
     }
 
+    /// How many of the files that it holds open below a directory were deleted.
+    pub fn deleted_files(&self, below: &Path) -> usize {
+        if self.is_down { 0 } else { deleted_files(self.process.group(), below) }
+    }
+
+    /// What it says to have lost in this life; `None` where it has no such figures.
+    pub fn losses(&self) -> Option<Losses> {
+        let page = http::request(self.recipe.metrics, "GET", "/metrics", &[]).ok()?.ok().ok()?;
+        Losses::from_metrics(&String::from_utf8_lossy(&page))
+    }
+
+    /// Stops it where it is, as a node does whose processors are all busy; or lets it go on.
+    pub fn suspend(&self, suspended: bool) -> Result<()> {
+        self.process.signal(if suspended { Signal::STOP } else { Signal::CONT })
+    }
+
     /// What to call it.
     pub fn title(&self) -> &str {
         &self.recipe.title
@@ -209,6 +229,40 @@ impl Agent {
     /// The process of the present life.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+}
+
+/// What an agent says to have lost of the files that it tailed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Losses {
+    /// Files.
+    pub files: u64,
+    /// Bytes, for whatever reason.
+    pub bytes: u64,
+}
+
+impl Losses {
+    /// From a page in Prometheus' text format, by thyme-agent's names; `None` where it has neither.
+    fn from_metrics(page: &str) -> Option<Self> {
+        let sum = |name: &str| {
+            let values = page.lines().filter_map(|line| {
+                let rest = line.strip_prefix(name)?;
+                let rest = rest.strip_prefix("_total").unwrap_or(rest);
+                let is_sample = rest.starts_with(['{', ' ']);
+                rest.rsplit(' ').next().filter(|_| is_sample)?.parse::<f64>().ok()
+            });
+            values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+        };
+        let (files, bytes) = (sum("thyme_files_lost"), sum("thyme_files_lost_bytes"));
+        let whole = |value: Option<f64>| value.unwrap_or(0.0) as u64;
+        (files.is_some() || bytes.is_some())
+            .then(|| Self { files: whole(files), bytes: whole(bytes) })
+    }
+
+    /// Both together, as over two lives.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { files: self.files + other.files, bytes: self.bytes + other.bytes }
     }
 }
 
@@ -257,4 +311,25 @@ fn text(path: &Path) -> Result<String> {
     path.to_str()
         .map(str::to_owned)
         .ok_or_else(|| Error::Usage(format!("{} is not UTF-8", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a page of metrics with losses of two reasons, names that go on, and help texts; a
+    /// page without.
+    /// Guarantees: samples of just these two names are added up, and an agent that has none says none.
+    #[test]
+    fn losses_are_added_up_over_reasons() {
+        let page = "# TYPE thyme_files_lost_total counter\n\
+            thyme_files_lost 3\n\
+            thyme_files_lost_bytes{reason=\"a b\"} 10\n\
+            thyme_files_lost_bytes_total{reason=\"c\"} 5\n\
+            thyme_files_lost_other_total 9\nthyme_files_open 7\n";
+        assert_eq!(Losses::from_metrics(page), Some(Losses { files: 3, bytes: 15 }));
+        assert_eq!(Losses::from_metrics("otelcol_process_uptime 1\n"), None);
+        let twice = Losses { files: 1, bytes: 2 }.plus(Losses { files: 3, bytes: 4 });
+        assert_eq!(twice, Losses { files: 4, bytes: 6 });
+    }
 }

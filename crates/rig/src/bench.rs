@@ -2,7 +2,7 @@
 //! signals and early ends are noticed at once. Dropping the bench leaves nothing behind.
 
 use crate::{
-    agent::{Agent, Recipe},
+    agent::{Agent, Losses, Recipe},
     cli::{LoadOptions, OutageMode},
     collector::{Addresses, Collector, Report},
     error::{Error, Result, io_error},
@@ -19,7 +19,7 @@ use crate::{
     usage::Usage,
 };
 use std::{
-    env,
+    env, fs, io,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant},
@@ -92,6 +92,8 @@ pub struct Finish {
     pub drain_seconds: f64,
     /// The agent's whole processor time and peak memory.
     pub agent: Usage,
+    /// What the agent's last life says to have lost, where it has figures for that.
+    pub agent_losses: Option<Losses>,
     /// How the agent ended on SIGTERM; `None` when it had to be killed.
     pub agent_status: Option<ExitStatus>,
 }
@@ -273,6 +275,32 @@ impl<'a> Bench<'a> {
         self.agent.descriptors() >= files && self.open_log_files() >= files
     }
 
+    /// How many of them were deleted.
+    pub fn deleted_log_files(&self) -> usize {
+        self.agent.deleted_files(&self.tree.pods())
+    }
+
+    /// The directory of each pod that writes, in the order of their names.
+    pub fn pod_directories(&self) -> Result<Vec<PathBuf>> {
+        let pods = self.tree.pods();
+        let reading = || io_error(format!("reading {}", pods.display()));
+        let entries: io::Result<Vec<_>> = fs::read_dir(&pods).map_err(reading())?.collect();
+        let mut directories: Vec<PathBuf> =
+            entries.map_err(reading())?.into_iter().map(|entry| entry.path()).collect();
+        directories.sort_unstable();
+        Ok(directories)
+    }
+
+    /// What the agent says to have lost in its present life, where it has figures for that.
+    pub fn agent_losses(&self) -> Option<Losses> {
+        self.agent.losses()
+    }
+
+    /// Stops the agent where it is, or lets it go on.
+    pub fn suspend_agent(&self, suspended: bool) -> Result<()> {
+        self.agent.suspend(suspended)
+    }
+
     /// Asks the agent to end, and waits until it has.
     pub fn agent_goes_down(&mut self) -> Result<()> {
         self.stop_agent().map(drop)
@@ -323,6 +351,7 @@ impl<'a> Bench<'a> {
         })?;
         let drain_seconds = started.elapsed().as_secs_f64();
 
+        let agent_losses = self.agent_losses();
         let agent_status = self.stop_agent()?;
         self.progress.clear();
         let report = self.report_with_runs()?;
@@ -333,6 +362,7 @@ impl<'a> Bench<'a> {
             load,
             drain_seconds,
             agent: self.agent.usage(),
+            agent_losses,
             agent_status,
         })
     }

@@ -35,6 +35,12 @@ impl Cli {
                 scenario.mut_arg("rate", |arg| arg.default_value(rate))
             });
         }
+        command = command.mut_subcommand("chaos", |scenario| {
+            // At the usual rate each pod is rotated every four seconds, and a file that was removed is
+            // made again soon.
+            let scenario = scenario.mut_arg("rotate_size", |arg| arg.default_value("1MiB"));
+            scenario.mut_arg("rotate_interval", |arg| arg.default_value("100ms"))
+        });
         let names: Vec<String> =
             command.get_subcommands().map(|scenario| scenario.get_name().to_owned()).collect();
         for name in names.into_iter().filter(|_| lines_is_height) {
@@ -47,8 +53,12 @@ impl Cli {
 }
 
 /// Loads that differ from the usual one: scenario, pods, lines per second.
-const LOADS: [(&str, &str, &str); 3] =
-    [("flood", "2000", "2000"), ("many", "10000", "50000"), ("churn", "1000", "1000")];
+const LOADS: [(&str, &str, &str); 4] = [
+    ("flood", "2000", "2000"),
+    ("many", "10000", "50000"),
+    ("churn", "1000", "1000"),
+    ("chaos", "20", "20000"),
+];
 
 /// A scenario: a load, what happens to it, and what must hold at the end.
 #[derive(Debug, Subcommand)]
@@ -66,6 +76,9 @@ pub enum Scenario {
     Many(ManyOptions),
     /// Pods that live for a moment only; nothing may be lost, and no deleted file stay open.
     Churn(ChurnOptions),
+    /// Directories are removed and made again, the agent is stalled and killed, the sink goes away;
+    /// nothing may be lost, and the agent may not say that something was.
+    Chaos(ChaosOptions),
 }
 
 /// `rig run`.
@@ -182,6 +195,29 @@ pub struct ChurnOptions {
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     pub release_max: Duration,
     /// The pods.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// `rig chaos`.
+#[derive(Debug, Args)]
+pub struct ChaosOptions {
+    /// How long things happen.
+    #[arg(long, env = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Shortest time between two events.
+    #[arg(long, env = "GAP_MIN", default_value = "50ms", value_parser = parse_duration)]
+    pub gap_min: Duration,
+    /// Longest time between two events.
+    #[arg(long, env = "GAP_MAX", default_value = "500ms", value_parser = parse_duration)]
+    pub gap_max: Duration,
+    /// Most kills of the agent. They come while it holds no deleted file.
+    #[arg(long, env = "KILLS", default_value_t = u32::MAX, hide_default_value = true)]
+    pub kills_max: u32,
+    /// In which way the sink is away.
+    #[arg(long, env = "OUTAGE_MODE", default_value = "refuse")]
+    pub outage_mode: OutageMode,
+    /// The load.
     #[command(flatten)]
     pub load: LoadOptions,
 }

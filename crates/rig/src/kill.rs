@@ -6,11 +6,12 @@ use crate::{
     cli::KillOptions,
     error::Result,
     interrupt::Interrupt,
+    moments::Moments,
     progress::grouped,
     verdict::{Figures, Verdict},
 };
 use serde::Serialize;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// What one kill may bring twice, at up to [`DUPLICATES_RATE`] lines/s; more in proportion above.
 const DUPLICATES_PER_KILL_MAX: u64 = 150_000;
@@ -60,9 +61,10 @@ impl Details {
 
 /// Runs the scenario.
 pub fn kill(options: &KillOptions, interrupt: &Interrupt) -> Result<Verdict<Details>> {
-    let seed = options.load.seed.unwrap_or_else(random_seed);
-    let mut moments = Moments { state: seed, min: options.gap_min, max: options.gap_max };
-    let gaps: Vec<Duration> = (0..options.kills).map(|_| moments.next_gap()).collect();
+    let seed = options.load.seed.unwrap_or_else(Moments::random_seed);
+    let mut moments = Moments::new(seed);
+    let next_gap = |_| moments.between(options.gap_min, options.gap_max);
+    let gaps: Vec<Duration> = (0..options.kills).map(next_gap).collect();
     // The last life gets a gap too, so that the last kill's duplicates come under load.
     let duration = gaps.iter().sum::<Duration>() + options.gap_max;
 
@@ -105,50 +107,9 @@ fn duplicates_max(kills: u32, rate: u64) -> u64 {
     u64::from(kills) * per_kill
 }
 
-fn random_seed() -> u64 {
-    // Below 2^63 nanoseconds until the year 2262.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
-}
-
-/// Seeded gaps between kills: splitmix64, uniform between two bounds.
-struct Moments {
-    state: u64,
-    min: Duration,
-    max: Duration,
-}
-
-impl Moments {
-    fn next_gap(&mut self) -> Duration {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        let share = (mixed >> 11) as f64 / (1_u64 << 53) as f64;
-        self.min + self.max.saturating_sub(self.min).mul_f64(share)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Scenario: many gaps from one seed, twice, and from another seed.
-    /// Guarantees: within bounds, spread over them, the same for the same seed only.
-    #[test]
-    fn moments_are_random_and_repeatable() {
-        let (min, max) = (Duration::from_millis(300), Duration::from_secs(3));
-        let gaps = |state| {
-            let mut moments = Moments { state, min, max };
-            (0..1000).map(|_| moments.next_gap()).collect::<Vec<_>>()
-        };
-        let first = gaps(1);
-        assert_eq!(first, gaps(1));
-        assert_ne!(first, gaps(2));
-        assert!(first.iter().all(|gap| (min..=max).contains(gap)));
-        let mean = first.iter().sum::<Duration>() / 1000;
-        assert!((1.5..1.8).contains(&mean.as_secs_f64()), "{mean:?}");
-    }
 
     /// Scenario: duplicates seen before the first kill, between two and after the last.
     /// Guarantees: each kill gets what came after it; the first look belongs to none.

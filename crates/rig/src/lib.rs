@@ -8,6 +8,8 @@
 pub mod agent;
 /// All processes of one run, watched together.
 pub mod bench;
+/// `rig chaos`: directories are replaced, the agent is stalled and killed, the sink goes away.
+pub mod chaos;
 /// `rig churn`: pods that live for a moment.
 pub mod churn;
 /// Command line.
@@ -34,6 +36,8 @@ pub mod interrupt;
 pub mod kill;
 /// Every limit and interval of the driver.
 pub mod limits;
+/// Chance that a seed repeats.
+pub mod moments;
 /// `rig outage`: the sink stops for a while.
 pub mod outage;
 /// Child processes that never outlive the driver.

@@ -8,6 +8,12 @@ pub const START_MAX: Duration = Duration::from_secs(30);
 /// How long an agent without a health endpoint is given before the load starts.
 pub const BLIND_START: Duration = Duration::from_secs(1);
 
+/// How long an agent is waited for to release the last deleted file before it is killed.
+pub const RELEASE_MAX: Duration = Duration::from_secs(15);
+
+/// How long a restarted agent is waited for to open the files of all pods.
+pub const RESUME_MAX: Duration = Duration::from_secs(15);
+
 /// How long an agent may take to end after SIGTERM; thyme-agent's own deadline is 20 s.
 pub const AGENT_STOP_MAX: Duration = Duration::from_secs(30);
 

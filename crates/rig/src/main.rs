@@ -4,6 +4,7 @@
 use anyhow::Context;
 use clap::FromArgMatches;
 use rig::{
+    chaos::chaos,
     churn::churn,
     cli::{Cli, LoadOptions, Scenario},
     error::Error,
@@ -65,6 +66,10 @@ fn scenario(scenario: &Scenario) -> anyhow::Result<bool> {
         }
         Scenario::Churn(options) => {
             let verdict = churn(options, &interrupt)?;
+            report(&options.load, &verdict, &verdict.details.rows())
+        }
+        Scenario::Chaos(options) => {
+            let verdict = chaos(options, &interrupt)?;
             report(&options.load, &verdict, &verdict.details.rows())
         }
     }

@@ -2,11 +2,18 @@
 //! they mean for a run is decided elsewhere.
 
 use rustix::process::Pid;
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 /// Unit of times in `/proc/PID/stat`: Linux shows user space 100 ticks a second, whatever the kernel
 /// counts in.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What the kernel adds to the name of a file that has none any more, proc_pid_fd(5).
+const DELETED: &[u8] = b" (deleted)";
 
 /// What a process group has used so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -54,14 +61,22 @@ pub fn descriptors(group: Pid) -> usize {
 /// How many files below a directory the processes of a group hold open, deleted ones included.
 /// Costs a system call for each descriptor.
 pub fn open_files(group: Pid, below: &Path) -> usize {
+    held_files(group, below).count()
+}
+
+/// The same for those that have no name any more.
+pub fn deleted_files(group: Pid, below: &Path) -> usize {
+    held_files(group, below).filter(|file| file.as_os_str().as_bytes().ends_with(DELETED)).count()
+}
+
+fn held_files(group: Pid, below: &Path) -> impl Iterator<Item = PathBuf> {
     let descriptors = processes(group)
         .into_iter()
         .filter_map(|(pid, _)| fs::read_dir(format!("/proc/{pid}/fd")).ok())
         .flat_map(|entries| entries.flatten());
     descriptors
         .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .filter(|file| file != below && file.starts_with(below))
-        .count()
+        .filter(move |file| file != below && file.starts_with(below))
 }
 
 /// The processes of a group.
@@ -138,7 +153,8 @@ mod tests {
         assert!(usage.rss_peak_bytes >= usage.rss_bytes);
     }
     /// Scenario: this test's own process opens a directory and files in it, and one of them is deleted.
-    /// Guarantees: all files are counted; the directory is not, nor are files elsewhere.
+    /// Guarantees: all files are counted, the deleted one also by itself; the directory is not, nor are
+    /// files elsewhere.
     #[test]
     fn open_files_are_counted_by_place() {
         let (here, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -150,6 +166,7 @@ mod tests {
         let group = rustix::process::getpgrp();
         let below = here.path().canonicalize().unwrap();
         assert_eq!(open_files(group, &below), held.len());
+        assert_eq!(deleted_files(group, &below), 1);
         assert!(descriptors(group) > held.len());
     }
 }

@@ -28,6 +28,7 @@ use self::store::Store;
 pub use self::{
     adopt::{Owners, adopt},
     format::{FileCheckpoint, FormatError},
+    lock::LOCK_NAME,
 };
 use crate::{
     limits::{CHECKPOINT_BYTES_PER_SECOND, COMPLAINT_INTERVAL, JOURNAL_AGE_MAX},

@@ -1,7 +1,7 @@
 //! What a file's path says about its container, as an encoded `Resource` made once a container.
 //! It must not be asked per line.
 
-use std::path::Path;
+use std::{ffi::OsStr, path::Path};
 
 use thyme_core::otlp::encode::{Value, put_resource_attribute};
 
@@ -31,12 +31,23 @@ impl<'a> PathMetadata<'a> {
         let mut names = pod_directory.split('_');
         let (namespace, pod, uid) = (names.next()?, names.next()?, names.next()?);
         let valid = names.next().is_none()
-            && is_dns_label(namespace)
-            && is_dns_subdomain(pod)
-            && is_dns_label(container)
+            && is_label(namespace, LABEL_BYTES_MAX)
+            && is_pod_name(pod)
+            && is_label(container, LABEL_BYTES_MAX)
             && is_uid(uid)
             && is_number(restart_count);
         valid.then_some(Self { namespace, pod, uid, container, restart_count })
+    }
+
+    /// Whether a path looks as if the kubelet had made it: `<a>_<b>_<c>/<d>/<number>.log`. One that does
+    /// and is refused all the same has a name that Kubernetes, as far as we know, doesn't allow.
+    pub fn has_shape(path: &Path) -> bool {
+        let mut parts = path.iter().rev().map(OsStr::as_encoded_bytes);
+        let (file, pod_directory) = (parts.next(), parts.nth(1));
+        let restart_count = file.and_then(|file| file.strip_suffix(b".log"));
+        restart_count.is_some_and(|text| !text.is_empty() && text.iter().all(u8::is_ascii_digit))
+            && pod_directory
+                .is_some_and(|pod| pod.iter().filter(|byte| **byte == b'_').count() >= 2)
     }
 
     /// The content of a `Resource` with the container operator's attributes. Like the operator's,
@@ -56,18 +67,26 @@ impl<'a> PathMetadata<'a> {
     }
 }
 
-/// Whether it may be the name of a namespace or a container: an RFC 1123 label.
-fn is_dns_label(name: &str) -> bool {
+/// Longest name of a namespace or a container (RFC 1123, a label).
+const LABEL_BYTES_MAX: usize = 63;
+
+/// Longest name of a pod (RFC 1123, a subdomain).
+const POD_NAME_BYTES_MAX: usize = 253;
+
+/// Whether it is of small letters, digits and hyphens, the latter only between the others.
+fn is_label(name: &str, bytes_max: usize) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&name.len())
+    (1..=bytes_max).contains(&name.len())
         && name.bytes().all(is_inner)
         && !name.starts_with('-')
         && !name.ends_with('-')
 }
 
-/// Whether it may be the name of a pod: an RFC 1123 subdomain.
-fn is_dns_subdomain(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(is_dns_label)
+/// Whether it may be the name of a pod. Kubernetes limits the whole of it, not its labels
+/// (kubernetes/kubernetes, `IsDNS1123Subdomain`): a static pod's ends with the name of its node.
+fn is_pod_name(name: &str) -> bool {
+    name.len() <= POD_NAME_BYTES_MAX
+        && name.split('.').all(|label| is_label(label, POD_NAME_BYTES_MAX))
 }
 
 /// A UUID, or the hash that the kubelet gives a static pod. Other kubelets' may hold any letter.
@@ -118,6 +137,46 @@ mod tests {
             "/var/log/pods/a_b_c/../0.log",
         ] {
             assert_eq!(read(path), None, "{path}");
+        }
+    }
+
+    /// Scenario: names of the greatest lengths that Kubernetes allows, and one byte more: namespaces and
+    /// containers of 63, pods of 253 with labels of any length, the hash of a static pod as its UID.
+    /// Guarantees: what Kubernetes allows is read; what it doesn't has the shape all the same.
+    #[test]
+    fn a_pods_labels_may_be_long() {
+        let hash = "0123456789abcdef0123456789abcdef";
+        let (label, pod) = ("a".repeat(63), "b".repeat(253));
+        let dotted = format!("{}.{}", "c".repeat(200), "d".repeat(52));
+        let static_pod = format!("kube-apiserver-{}", "n".repeat(49));
+        let path = |namespace: &str, pod: &str, container: &str| {
+            format!("/var/log/pods/{namespace}_{pod}_{hash}/{container}/0.log")
+        };
+        for (namespace, pod, container) in [
+            ("kube-system", &*static_pod, "c"),
+            ("ns", &*pod, "c"),
+            ("ns", &*dotted, "c"),
+            (&*label, "p", &*label),
+        ] {
+            let path = path(namespace, pod, container);
+            let found =
+                PathMetadata::from_path(Path::new(&path)).unwrap_or_else(|| panic!("{path}"));
+            assert_eq!((found.namespace, found.pod, found.uid), (namespace, pod, hash));
+            assert_eq!(found.container, container);
+        }
+        for path in [
+            path(&"a".repeat(64), "p", "c"),
+            path("ns", &"b".repeat(254), "c"),
+            path("ns", "p", &"a".repeat(64)),
+            path("ns", "Pod", "c"),
+            path("ns", "a_b", "c"),
+            path("ns", "-p", "c"),
+        ] {
+            assert_eq!(PathMetadata::from_path(Path::new(&path)), None, "{path}");
+            assert!(PathMetadata::has_shape(Path::new(&path)), "{path}");
+        }
+        for path in ["/var/log/app.log", "/var/log/a_b_c/d/x.log", "/a_b/c/0.log", "0.log"] {
+            assert!(!PathMetadata::has_shape(Path::new(path)), "{path}");
         }
     }
 }

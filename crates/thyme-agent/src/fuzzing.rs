@@ -19,8 +19,10 @@ use crate::{
 /// A line of docker's json-file, unescaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerLine {
-    /// Nanoseconds since the Unix epoch.
+    /// Nanoseconds since the Unix epoch; 0 where it has no time that a record can carry.
     pub time_unix_nano: u64,
+    /// The time as written, where a record can't carry it.
+    pub odd_time: Option<Vec<u8>>,
     /// Where it came from.
     pub stream: Stream,
     /// Whether its text ended in a newline.
@@ -33,6 +35,7 @@ pub struct DockerLine {
 pub fn docker_line(line: &[u8], times: &mut CriParser) -> Option<DockerLine> {
     docker::parse(line, times).map(|parsed| DockerLine {
         time_unix_nano: parsed.time_unix_nano,
+        odd_time: parsed.odd_time,
         stream: parsed.stream,
         complete: parsed.complete,
         body: parsed.body.into_owned(),

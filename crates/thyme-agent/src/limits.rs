@@ -8,6 +8,18 @@ pub const READ_BYTES: usize = 256 * 1024;
 /// Room in the read buffer beyond `max_log_size` for what stands before a body.
 pub const LINE_HEADER_BYTES: usize = 4 * 1024;
 
+/// Bytes of an archive that are read at once.
+pub const ARCHIVE_READ_BYTES: usize = 16 * 1024;
+
+/// NULs in a row, bytes, that end a line which is longer than may be waited for: a hole and no text.
+pub const HOLE_BYTES_MIN: usize = 4 * 1024;
+
+/// Archives that a worker decompresses at a time, at about 64 KiB each; others wait for their turn.
+pub const DECODERS_MAX: usize = 16;
+
+/// Bytes behind an archive's last member that are looked at; if they are zeros, all are padding.
+pub const ARCHIVE_TRAILER_BYTES_MAX: usize = 256 * 1024;
+
 /// Bytes of a file's first line that its identity is derived from, at most: docker writes the time
 /// at a line's end, and its lines are far shorter.
 pub const FIRST_LINE_BYTES_MAX: usize = 256 * 1024;

@@ -99,8 +99,10 @@ impl DropReason {
 pub enum LossReason {
     /// Deleted files held more unread bytes than `deleted_files_bytes_max`.
     DeletedFilesBudget,
-    /// An archive is damaged.
+    /// An archive is damaged: its bytes behind the damage, compressed.
     DamagedArchive,
+    /// Bytes behind the last member of an archive that are no member, and not padding.
+    ArchiveTrailer,
     /// The agent ended while deleted files were unread and the spool had no room for them.
     Shutdown,
     /// A file was deleted that could not be opened, for want of descriptors or of permission.
@@ -109,14 +111,20 @@ pub enum LossReason {
 
 impl LossReason {
     /// All of them, in the order of [`Metrics::lost_bytes`].
-    pub const ALL: [Self; 4] =
-        [Self::DeletedFilesBudget, Self::DamagedArchive, Self::Shutdown, Self::NotOpened];
+    pub const ALL: [Self; 5] = [
+        Self::DeletedFilesBudget,
+        Self::DamagedArchive,
+        Self::ArchiveTrailer,
+        Self::Shutdown,
+        Self::NotOpened,
+    ];
 
     /// Value of the attribute `reason`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DeletedFilesBudget => "deleted_files_budget",
             Self::DamagedArchive => "damaged_archive",
+            Self::ArchiveTrailer => "archive_trailer",
             Self::Shutdown => "shutdown",
             Self::NotOpened => "not_opened",
         }
@@ -151,6 +159,8 @@ pub struct Metrics {
     pub invalid_utf8_bodies: Count,
     /// Records that are a piece of a longer line, because of a limit.
     pub split_records: Count,
+    /// NULs before lines, which were skipped: holes.
+    pub skipped_nuls: Count,
     /// Files truncated in place, or smaller than their checkpoint.
     pub truncated_files: Count,
     /// Files deleted while unread bytes were in them, and those bytes could not be read any more.
@@ -164,6 +174,8 @@ pub struct Metrics {
     pub deleted_open_bytes: Count,
     /// Directory entries refused: symbolic links, FIFOs, devices.
     pub refused_files: Count,
+    /// Paths with the kubelet's form whose names are none that Kubernetes allows.
+    pub refused_paths: Count,
     /// Failures to open or read a file.
     pub file_errors: Count,
     /// Bytes of `.gz` archives read, decompressed.

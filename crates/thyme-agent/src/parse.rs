@@ -9,12 +9,13 @@ pub mod uid;
 
 use memchr::memchr_iter;
 use thyme_core::{
-    cri::{CriLine, CriParser, Stream},
+    cri::{CriLine, CriParser, OddlyTimed, Stream, parse_oddly_timed},
     otlp::encode::{Body, RecordSuffix, put_log_record},
 };
 
 use self::{
-    partial::Partials,
+    docker::DockerLine,
+    partial::{LineTime, Partials},
     suffix::{Marker, Suffixes, write_offset},
 };
 use crate::{
@@ -49,6 +50,8 @@ pub struct ParseCounts {
     pub invalid_utf8: u64,
     /// Records that are a piece of a longer line.
     pub split: u64,
+    /// NULs before lines, which were skipped.
+    pub skipped_nuls: u64,
 }
 
 /// Why parsing stopped before the end of its bytes.
@@ -129,14 +132,15 @@ fn parse_lines_as<const HAS_UID: bool>(
             batch.record_count += 1;
             counts.records += 1;
         } else {
-            let span = LineSpan { start: line_start, end: newline + 1 };
-            match parse_unusual(chunk, span, state, batch, counts) {
+            let mut span = LineSpan { start: line_start, end: newline + 1 };
+            match parse_unusual(chunk, &mut span, state, batch, counts) {
                 Taken::IntoBatch => {}
                 Taken::IntoPartial => {
-                    batch.cover(chunk.range(covered_from, line_start));
+                    batch.cover(chunk.range(covered_from, span.start));
                     covered_from = newline + 1;
                 }
                 Taken::NotYet => {
+                    line_start = span.start;
                     stop = Stop::BatchFull;
                     break;
                 }
@@ -158,15 +162,88 @@ fn parse_cri<'a>(line: &'a [u8], state: &mut LineState) -> Option<CriLine<'a>> {
 
 /// Whether a line, or its beginning, has a time that the runtime wrote.
 pub fn carries_time(line: &[u8], state: &mut LineState) -> bool {
-    if parse_cri(line, state).is_some() {
-        return true;
+    match read_line(line, state) {
+        Some(RuntimeLine::Cri(cri)) => cri.time.is_none(),
+        Some(RuntimeLine::Docker(docker)) => docker.odd_time.is_none() && docker.time_unix_nano > 0,
+        None => false,
     }
-    match state.format {
-        LineFormat::Container {
-            format: ContainerFormat::Auto | ContainerFormat::Docker, ..
-        } => docker::parse(line, &mut state.cri).is_some(),
-        _ => false,
+}
+
+/// A line that a runtime wrote, in one of its formats.
+enum RuntimeLine<'a> {
+    Cri(TimedLine<'a>),
+    Docker(DockerLine<'a>),
+}
+
+/// A CRI line.
+struct TimedLine<'a> {
+    line: CriLine<'a>,
+    /// Its time as written, where a record can't carry it.
+    time: Option<&'a [u8]>,
+}
+
+/// Reads a line that is not the usual kind; `None` when no runtime writes such a one.
+fn read_line<'a>(line: &'a [u8], state: &mut LineState) -> Option<RuntimeLine<'a>> {
+    let LineFormat::Container { format, .. } = state.format else { return None };
+    let is_docker = match format {
+        ContainerFormat::Auto => docker::is_object(line),
+        ContainerFormat::Docker => true,
+        ContainerFormat::Containerd | ContainerFormat::Crio => false,
+    };
+    if is_docker {
+        return docker::parse(line, &mut state.cri).map(RuntimeLine::Docker);
     }
+    if let Some(line) = state.cri.parse(line) {
+        return Some(RuntimeLine::Cri(TimedLine { line, time: None }));
+    }
+    let OddlyTimed { line, time } = parse_oddly_timed(line)?;
+    Some(RuntimeLine::Cri(TimedLine { line, time: Some(time) }))
+}
+
+impl RuntimeLine<'_> {
+    /// `line_bytes` is its length as it stands in the file.
+    fn fragment(&self, line_bytes: usize) -> Fragment<'_> {
+        match self {
+            Self::Docker(docker) => Fragment {
+                time: LineTime {
+                    unix_nano: docker.time_unix_nano,
+                    odd: docker.odd_time.as_deref(),
+                },
+                stream: docker.stream,
+                marker: Marker::Docker,
+                last: docker.complete,
+                body: docker.body.as_bytes(),
+                skipped: 0,
+            },
+            Self::Cri(TimedLine { line, time }) => Fragment {
+                time: LineTime { unix_nano: line.time_unix_nano, odd: *time },
+                stream: line.stream,
+                marker: Marker::Tags(line.tags),
+                last: !line.is_partial(),
+                body: line.body,
+                skipped: (line_bytes - line.body.len()) as u64,
+            },
+        }
+    }
+}
+
+/// The byte order mark that some programs begin a file with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Bytes at the beginning of `bytes`, which stand at `offset` of a file and where a line may begin, that
+/// belong to no line: a byte order mark at the very start, and the NULs that a crash, or a writer that
+/// goes on at its old offset after a truncation, leaves.
+pub fn bytes_before_line(bytes: &[u8], offset: u64) -> usize {
+    let mark_bytes = if offset == 0 && bytes.starts_with(BYTE_ORDER_MARK) { 3 } else { 0 };
+    mark_bytes + leading_nuls(&bytes[mark_bytes..])
+}
+
+/// NULs that `bytes` begins with.
+pub fn leading_nuls(bytes: &[u8]) -> usize {
+    if bytes.first() != Some(&0) {
+        return 0;
+    }
+    bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len())
 }
 
 /// Text where that is allowed, bytes otherwise.
@@ -198,62 +275,40 @@ enum Taken {
 #[inline(never)]
 fn parse_unusual(
     chunk: Chunk<'_>,
-    span: LineSpan,
+    span: &mut LineSpan,
     state: &mut LineState,
     batch: &mut Batch,
     counts: &mut ParseCounts,
 ) -> Taken {
+    let nuls = leading_nuls(&chunk.bytes[span.start..span.end - 1]);
+    if nuls > 0 {
+        counts.skipped_nuls += nuls as u64;
+        span.start += nuls;
+        if span.start == span.end - 1 {
+            return Taken::IntoBatch;
+        }
+    }
     let line = &chunk.bytes[span.start..span.end - 1];
     let range = chunk.range(span.start, span.end);
     let raw =
         Line { body: line, time_unix_nano: 0, utf8: chunk.utf8, start: range.start, skipped: 0 };
-    match state.format {
-        LineFormat::Raw => {
-            let suffix = state.suffixes.raw().clone();
-            put_line(raw, &suffix, state, batch, counts);
-            Taken::IntoBatch
-        }
-        LineFormat::Container { format, .. } => {
-            let docker = match format {
-                ContainerFormat::Auto => line.first() == Some(&b'{'),
-                ContainerFormat::Docker => true,
-                ContainerFormat::Containerd | ContainerFormat::Crio => false,
-            };
-            if docker {
-                if let Some(parsed) = docker::parse(line, &mut state.cri) {
-                    let fragment = Fragment {
-                        time_unix_nano: parsed.time_unix_nano,
-                        stream: parsed.stream,
-                        marker: Marker::Docker,
-                        last: parsed.complete,
-                        body: parsed.body.as_bytes(),
-                        skipped: 0,
-                    };
-                    return take_fragment(fragment, range, state, batch, counts);
-                }
-            } else if let Some(cri) = state.cri.parse(line) {
-                let fragment = Fragment {
-                    time_unix_nano: cri.time_unix_nano,
-                    stream: cri.stream,
-                    marker: Marker::Tags(cri.tags),
-                    last: !cri.is_partial(),
-                    body: cri.body,
-                    skipped: (line.len() - cri.body.len()) as u64,
-                };
-                return take_fragment(fragment, range, state, batch, counts);
-            }
-            counts.malformed += 1;
-            let suffix = state.suffixes.malformed().clone();
-            put_line(raw, &suffix, state, batch, counts);
-            Taken::IntoBatch
-        }
+    if let Some(parsed) = read_line(line, state) {
+        return take_fragment(parsed.fragment(line.len()), range, state, batch, counts);
     }
+    let suffix = if matches!(state.format, LineFormat::Raw) {
+        state.suffixes.raw().clone()
+    } else {
+        counts.malformed += 1;
+        state.suffixes.malformed().clone()
+    };
+    put_line(raw, &suffix, state, batch, counts);
+    Taken::IntoBatch
 }
 
 /// One physical line of a record, whatever its format is.
 #[derive(Clone, Copy)]
 struct Fragment<'a> {
-    time_unix_nano: u64,
+    time: LineTime<'a>,
     stream: Stream,
     marker: Marker<'a>,
     last: bool,
@@ -274,7 +329,9 @@ fn take_fragment(
     let whole_bytes = open_bytes + fragment.body.len();
     if fragment.last && !state.partials.is_midway(fragment.stream) {
         let suffix = state.suffixes.of(fragment.stream, fragment.marker);
-        let Fragment { body, time_unix_nano, skipped, .. } = fragment;
+        let suffix = state.suffixes.with_odd_time(suffix, fragment.time.odd);
+        let Fragment { body, time, skipped, .. } = fragment;
+        let time_unix_nano = time.unix_nano;
         let line = Line { body, time_unix_nano, utf8: false, start: range.start, skipped };
         put_line(line, &suffix, state, batch, counts);
         return Taken::IntoBatch;
@@ -338,8 +395,8 @@ fn append_fragment(
     if !state.partials.is_open(fragment.stream) {
         counts.records += 1;
     }
-    let Fragment { time_unix_nano, stream, marker, body, .. } = fragment;
-    state.partials.append(stream, time_unix_nano, marker, body, range, state.suffixes.file());
+    let Fragment { time, stream, marker, body, .. } = fragment;
+    state.partials.append(stream, time, marker, body, range, state.suffixes.file());
 }
 
 /// Why an open record leaves.
@@ -363,7 +420,8 @@ pub fn flush_partial(
     flush: Flush,
 ) {
     let Some(open) = state.partials.take(stream) else { return };
-    let mut suffix = state.suffixes.of(stream, open.marker());
+    let suffix = state.suffixes.of(stream, open.marker());
+    let mut suffix = state.suffixes.with_odd_time(suffix, open.odd_time());
     let is_piece = flush == Flush::Piece || open.emitted_bytes > 0;
     if is_piece {
         suffix = state.suffixes.with_chunk_offset(&suffix, open.emitted_bytes);
@@ -464,9 +522,16 @@ pub fn parse_piece(
     batch: &mut Batch,
     counts: &mut ParseCounts,
 ) -> (usize, Continuation) {
-    let (mut line, body) = match begun {
-        Some(begun) => (begun, chunk.bytes),
-        None => begin_line(chunk.bytes, state, batch, counts),
+    let (mut line, body, odd_time) = match begun {
+        Some(begun) => (begun, chunk.bytes, None),
+        None => match read_line(chunk.bytes, state) {
+            Some(docker @ RuntimeLine::Docker(_)) => {
+                let fragment = docker.fragment(chunk.bytes.len());
+                return put_unended_docker(chunk, fragment, state, batch, counts);
+            }
+            Some(RuntimeLine::Cri(cri)) => begin_cri(cri, state, batch, counts),
+            None => begin_raw(chunk.bytes, state, counts),
+        },
     };
     let header_bytes = chunk.bytes.len() - body.len();
     let piece = &body[..piece_end(body, state.body_bytes_max)];
@@ -475,6 +540,7 @@ pub fn parse_piece(
         None if matches!(state.format, LineFormat::Raw) => state.suffixes.raw().clone(),
         None => state.suffixes.malformed().clone(),
     };
+    let base = state.suffixes.with_odd_time(base, odd_time);
     // A whole line that only lacks its newline is a record like any other.
     let is_split = line.emitted_bytes > 0 || piece.len() < body.len();
     let suffix = if is_split {
@@ -496,29 +562,64 @@ pub fn parse_piece(
     (consumed, line)
 }
 
-/// Reads the head of a line that has no end yet. What it goes on with leaves before it, so that the
-/// stream's order is kept and its next line isn't joined to an older one.
-fn begin_line<'a>(
-    bytes: &'a [u8],
+/// Begins a line that has no end yet. What it goes on with leaves before it, so that the stream's
+/// order is kept and its next line isn't joined to an older one.
+fn begin_cri<'a>(
+    cri: TimedLine<'a>,
     state: &mut LineState,
     batch: &mut Batch,
     counts: &mut ParseCounts,
-) -> (Continuation, &'a [u8]) {
-    if let Some(cri) = parse_cri(bytes, state) {
-        flush_partial(cri.stream, state, batch, counts, Flush::Piece);
-        let line = Continuation {
-            time_unix_nano: cri.time_unix_nano,
-            stream: Some(cri.stream),
-            partial: cri.is_partial(),
-            emitted_bytes: state.partials.take_emitted(cri.stream),
-        };
-        return (line, cri.body);
-    }
+) -> (Continuation, &'a [u8], Option<&'a [u8]>) {
+    let TimedLine { line: cri, time } = cri;
+    flush_partial(cri.stream, state, batch, counts, Flush::Piece);
+    let line = Continuation {
+        time_unix_nano: cri.time_unix_nano,
+        stream: Some(cri.stream),
+        partial: cri.is_partial(),
+        emitted_bytes: state.partials.take_emitted(cri.stream),
+    };
+    (line, cri.body, time)
+}
+
+/// The same for a line of no format.
+fn begin_raw<'a>(
+    bytes: &'a [u8],
+    state: &LineState,
+    counts: &mut ParseCounts,
+) -> (Continuation, &'a [u8], Option<&'a [u8]>) {
     if !matches!(state.format, LineFormat::Raw) {
         counts.malformed += 1;
     }
     let line = Continuation { time_unix_nano: 0, stream: None, partial: false, emitted_bytes: 0 };
-    (line, bytes)
+    (line, bytes, None)
+}
+
+/// A docker line that only lacks its newline is whole: its object has an end. What may come behind it
+/// is no part of it.
+fn put_unended_docker(
+    chunk: Chunk<'_>,
+    fragment: Fragment<'_>,
+    state: &mut LineState,
+    batch: &mut Batch,
+    counts: &mut ParseCounts,
+) -> (usize, Continuation) {
+    let bytes = chunk.bytes.len();
+    let range = chunk.range(0, bytes);
+    let open_bytes = state.partials.open_bytes(fragment.stream);
+    if open_bytes + fragment.body.len() > state.body_bytes_max {
+        flush_partial(fragment.stream, state, batch, counts, Flush::Piece);
+    }
+    // As a fragment, even if it is whole: read again with more behind it, it would be another record.
+    if fragment.body.len() > state.body_bytes_max {
+        put_long_fragment(fragment, range, state, batch, counts);
+    } else {
+        append_fragment(fragment, range, state, counts);
+        if fragment.last {
+            flush_partial(fragment.stream, state, batch, counts, Flush::Complete);
+        }
+    }
+    let rest = Continuation { time_unix_nano: 0, stream: None, partial: false, emitted_bytes: 0 };
+    (bytes, rest)
 }
 
 /// Room that [`parse_piece`] may need in a batch for a body of `body_bytes`, and for the open record

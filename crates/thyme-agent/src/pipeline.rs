@@ -18,15 +18,17 @@ use std::{
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::{
-    checkpoint::{self, CheckpointError, FileCheckpoint, FileKey, Owners, Restored, Writer},
-    config::{Config, canonical_name},
+    checkpoint::{
+        self, CheckpointError, FileCheckpoint, FileKey, LOCK_NAME, Owners, Restored, State, Writer,
+    },
+    config::{Config, FileStorageConfig, canonical_name},
     discover::{Discovery, DiscoveryStart, Source, pattern::PatternError},
     encode::EncodeError,
     export::{self, ExportError},
     limits::{EXPORT_SILENCE_MAX, HEARTBEAT_AGE_MAX},
     metrics::Metrics,
     queue::Request,
-    spool::{Spool, SpoolLink, SpoolMessage, SpoolStart},
+    spool::{self, Spool, SpoolLink, SpoolMessage, SpoolStart},
     tail::descriptors::Descriptors,
     worker::{
         Heartbeat, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
@@ -90,7 +92,7 @@ pub struct Pipeline {
     heartbeat: Arc<Heartbeat>,
     workers: Vec<RunningWorker>,
     spool: Option<(Sender<SpoolMessage>, JoinHandle<()>)>,
-    checkpoints: Option<Writer>,
+    kept: Kept,
     shutdown_timeout: Duration,
     /// Threads without a sign of life of their own: their names, and whether they have ended.
     ended: Vec<(&'static str, Arc<AtomicBool>)>,
@@ -108,9 +110,9 @@ impl Pipeline {
         let sources = sources(&config)?;
         let requests = export::spawn(runtime, &config.exporter, Arc::clone(&metrics))?;
         let keys = Arc::new(KeySource::default());
-        let (checkpoints, disk, restored) = start_checkpoints(&config, &sources, &keys, &metrics)?;
-        let publisher = checkpoints.as_ref().map(Writer::publisher);
-        let mut spool = start_spool(&config, disk, &requests, &metrics)?;
+        let (kept, restored) = start_checkpoints(&config, &sources, &keys, &metrics)?;
+        let publisher = kept.writer().map(Writer::publisher);
+        let mut spool = start_spool(&config, kept.disk(), &requests, &metrics)?;
         let descriptors =
             Descriptors::new(config.thyme.open_files_max as u64, Arc::clone(&metrics));
         let mut workers = Vec::new();
@@ -153,7 +155,7 @@ impl Pipeline {
         let discovery_ended = Arc::new(AtomicBool::new(false));
         let mut ended = vec![("discovery", Arc::clone(&discovery_ended))];
         ended.extend(spool.as_ref().map(|spool| ("spool", Arc::clone(&spool.ended))));
-        ended.extend(checkpoints.as_ref().map(|writer| ("checkpoint", writer.ended())));
+        ended.extend(kept.writer().map(|writer| ("checkpoint", writer.ended())));
         let thread = spawn("discovery".to_owned(), move || {
             let _note = EndNote(discovery_ended);
             discovery.run();
@@ -163,7 +165,7 @@ impl Pipeline {
             heartbeat,
             workers,
             spool: spool.map(|spool| (spool.messages, spool.thread)),
-            checkpoints,
+            kept,
             shutdown_timeout: config.thyme.shutdown_timeout,
             ended,
             metrics,
@@ -238,7 +240,7 @@ impl Pipeline {
         }
         crate::failpoint::hit("spool_ended");
         report.unsettled_records = self.metrics.queued_request.get().0;
-        if let Some(checkpoints) = self.checkpoints {
+        if let Kept::Positions(_, checkpoints) = self.kept {
             checkpoints.finish();
         }
         report
@@ -264,8 +266,34 @@ fn sources(config: &Config) -> Result<Vec<Source>, PipelineError> {
         .collect()
 }
 
-/// The checkpoint thread and its disk, where positions are kept, and what was found there.
-type Checkpoints = (Option<Writer>, Option<Arc<dyn StateDisk>>, Numbered);
+/// What is kept on disk.
+enum Kept {
+    Nothing,
+    /// Positions, by the checkpoint thread.
+    Positions(Arc<dyn StateDisk>, Writer),
+    /// Nothing any more; the directory is held for what an earlier start has left in its spool.
+    Unused(State),
+}
+
+impl Kept {
+    fn disk(&self) -> Option<Arc<dyn StateDisk>> {
+        match self {
+            Self::Nothing => None,
+            Self::Positions(disk, _) => Some(Arc::clone(disk)),
+            Self::Unused(state) => Some(state.disk()),
+        }
+    }
+
+    fn writer(&self) -> Option<&Writer> {
+        match self {
+            Self::Positions(_, writer) => Some(writer),
+            Self::Nothing | Self::Unused(_) => None,
+        }
+    }
+}
+
+/// What is kept, and what was found there.
+type Checkpoints = (Kept, Numbered);
 
 /// Opens the state directory, if positions are kept, and numbers what it held.
 fn start_checkpoints(
@@ -279,7 +307,9 @@ fn start_checkpoints(
         return Err(PipelineError::MixedStorage);
     }
     let Some(storage) = config.file_storage.as_ref().filter(|_| kept > 0) else {
-        return Ok((None, None, Numbered { is_first_start: true, files: Vec::new() }));
+        let none = Numbered { is_first_start: true, files: Vec::new() };
+        let unused = config.file_storage.as_ref().and_then(open_unused);
+        return Ok((unused.map_or(Kept::Nothing, Kept::Unused), none));
     };
     let (state, Restored { is_first_start, files }) =
         checkpoint::open(&storage.directory, storage.create_directory)?;
@@ -288,7 +318,30 @@ fn start_checkpoints(
     let disk = state.disk();
     let sink = canonical_name(&config.exporter.id);
     let writer = Writer::spawn(state, &sink, resumed, SystemClock::shared(), Arc::clone(metrics))?;
-    Ok((Some(writer), Some(disk), Numbered { is_first_start, files }))
+    Ok((Kept::Positions(disk, writer), Numbered { is_first_start, files }))
+}
+
+/// The state directory of an earlier start whose configuration kept something there, where the
+/// present one keeps nothing: its spool may hold what nobody can read any more.
+fn open_unused(storage: &FileStorageConfig) -> Option<State> {
+    if !storage.directory.join(LOCK_NAME).exists() {
+        return None;
+    }
+    match checkpoint::open(&storage.directory, false) {
+        Ok((state, restored)) => {
+            if !restored.files.is_empty() {
+                tracing::warn!(
+                    directory = ?storage.directory, files = restored.files.len(),
+                    "no receiver has `storage` any more: the positions that were kept are not used"
+                );
+            }
+            Some(state)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the state of an earlier start can't be looked at");
+            None
+        }
+    }
 }
 
 /// Gives what the state knows to those whom the configuration names.
@@ -321,9 +374,18 @@ fn start_spool(
     requests: &tokio::sync::mpsc::Sender<Request>,
     metrics: &Arc<Metrics>,
 ) -> Result<Option<RunningSpool>, PipelineError> {
-    let Some(disk) = disk.filter(|_| config.exporter.queue.storage.is_some()) else {
-        return Ok(None);
-    };
+    let is_kept = config.exporter.queue.storage.is_some();
+    let Some(disk) = disk else { return Ok(None) };
+    if !is_kept {
+        if !spool::has_segments(&*disk).map_err(PipelineError::Spool)? {
+            return Ok(None);
+        }
+        tracing::warn!(
+            exporter = config.exporter.id,
+            "`sending_queue.storage` is not set any more, but the queue on disk holds requests: they \
+             are sent, and nothing is added"
+        );
+    }
     let start = SpoolStart {
         disk,
         bytes_max: config.thyme.spool_bytes_max as u64,
@@ -331,9 +393,14 @@ fn start_spool(
         clock: SystemClock::shared(),
         metrics: Arc::clone(metrics),
     };
-    let (spool, links) = Spool::open(start, config.thyme.workers).map_err(PipelineError::Spool)?;
+    let (spool, mut links) =
+        Spool::open(start, config.thyme.workers).map_err(PipelineError::Spool)?;
     let ended = Arc::new(AtomicBool::new(false));
     let messages = links[0].messages.clone();
+    if !is_kept {
+        // Workers without a link keep nothing there.
+        links.clear();
+    }
     let thread = spool.spawn(Arc::clone(&ended)).map_err(PipelineError::Thread)?;
     Ok(Some(RunningSpool { messages, links, thread, ended }))
 }

@@ -167,6 +167,18 @@ pub struct Spool {
     is_closed: bool,
 }
 
+/// Whether an earlier start has left anything in its spool.
+///
+/// # Errors
+/// When that can't be found out.
+pub fn has_segments(disk: &dyn StateDisk) -> io::Result<bool> {
+    match disk.names(store::DIRECTORY) {
+        Ok(names) => Ok(names.iter().any(|name| name.ends_with(store::SEGMENT_SUFFIX))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// What the spool does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {

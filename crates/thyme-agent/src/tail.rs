@@ -3,6 +3,7 @@
 
 pub mod acknowledge;
 pub mod descriptors;
+pub mod gzip;
 pub mod identity;
 pub mod idle_watch;
 pub mod source;

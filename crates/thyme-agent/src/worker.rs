@@ -5,6 +5,7 @@
 //! room for all that may be outstanding, and a budget of bytes, taken before reading, decides
 //! whether to read at all.
 
+mod decoders;
 mod group;
 mod handle;
 mod rescue;
@@ -112,6 +113,8 @@ pub struct Worker {
     /// Files by number; a number is never used again, so that a late settlement can't hit another.
     files: HashMap<u32, Box<TailedFile>>,
     next_number: u32,
+    /// Archives that have a decoder; some that have given it up.
+    decoding: Vec<u32>,
     idle: IdleWatch,
     clock: SharedClock,
 
@@ -132,6 +135,7 @@ pub struct Worker {
     spool_pending_requests: usize,
     spool_pending_bytes: usize,
     last_loss_said: Option<Instant>,
+    last_path_said: Option<Instant>,
     /// Requests that are not settled, and what they take from the budget.
     outstanding_requests: usize,
     outstanding_bytes: usize,
@@ -217,6 +221,7 @@ impl Worker {
             attention: Attention::default(),
             files: HashMap::default(),
             next_number: 0,
+            decoding: Vec::new(),
             idle,
             clock,
             buffer: vec![0; READ_BYTES],
@@ -230,6 +235,7 @@ impl Worker {
             spool_pending_requests: 0,
             spool_pending_bytes: 0,
             last_loss_said: None,
+            last_path_said: None,
             outstanding_requests: 0,
             outstanding_bytes: 0,
             last_upkeep: now,

@@ -49,17 +49,18 @@ pub struct CriLine<'a> {
     pub time_unix_nano: u64,
     /// Where it came from.
     pub stream: Stream,
-    /// The tags as written, `F` or `P` unless a runtime adds more after a colon.
+    /// The tags as written, with colons between them: `F` or `P`, unless a runtime has others.
     pub tags: &'a [u8],
     /// Every byte between the blank after the tags and the newline, unchanged.
     pub body: &'a [u8],
 }
 
 impl CriLine<'_> {
-    /// Whether more of the same record follows: the first tag is `P`.
+    /// Whether more of the same record follows: the first tag is `P`. Any other is a whole line, as
+    /// the kubelet reads it (kubernetes/kubernetes, `pkg/kubelet/kuberuntime/logs`).
     #[inline]
     pub fn is_partial(&self) -> bool {
-        self.tags[0] == b'P'
+        matches!(self.tags, [b'P'] | [b'P', b':', ..])
     }
 }
 
@@ -86,26 +87,7 @@ impl CriParser {
     #[inline]
     pub fn parse<'a>(&mut self, line: &'a [u8]) -> Option<CriLine<'a>> {
         let (time_unix_nano, rest) = self.parse_time(line)?;
-        let stream = match rest.get(..8)? {
-            b" stdout " => Stream::Stdout,
-            b" stderr " => Stream::Stderr,
-            _ => return None,
-        };
-        let rest = &rest[8..];
-        // The usual single-letter tag first; anything else is looked for.
-        let (tags, body) = match rest {
-            [b'F' | b'P', b' ', body @ ..] => (&rest[..1], body),
-            [b'F' | b'P'] => (rest, &rest[1..]),
-            _ => {
-                let end = memchr(b' ', rest).unwrap_or(rest.len());
-                let tags = &rest[..end];
-                let known = matches!(tags, [b'F' | b'P', b':', ..]);
-                if !known {
-                    return None;
-                }
-                (tags, rest.get(end + 1..).unwrap_or_default())
-            }
-        };
+        let (stream, tags, body) = parse_behind_time(rest)?;
         Some(CriLine { time_unix_nano, stream, tags, body })
     }
 
@@ -122,6 +104,89 @@ impl CriParser {
         let seconds = self.second_unix.checked_add_signed(-offset_seconds)?;
         Some((seconds.checked_mul(1_000_000_000)?.checked_add(u64::from(nanos))?, rest))
     }
+}
+
+/// Longest tags but `F` and `P`, and what a runtime adds to these, in bytes. A line without tags would
+/// begin with a longer word now and then, which is not to be taken out of its body.
+pub const TAGS_BYTES_MAX: usize = 32;
+
+/// Stream, tags and body.
+#[inline(always)]
+fn parse_behind_time(rest: &[u8]) -> Option<(Stream, &[u8], &[u8])> {
+    let stream = match rest.get(..8)? {
+        b" stdout " => Stream::Stdout,
+        b" stderr " => Stream::Stderr,
+        _ => return None,
+    };
+    let rest = &rest[8..];
+    // The usual single-letter tag first; anything else is looked for.
+    let (tags, body) = match rest {
+        [b'F' | b'P', b' ', body @ ..] => (&rest[..1], body),
+        [b'F' | b'P'] => (rest, &rest[1..]),
+        _ => parse_unusual_tags(rest)?,
+    };
+    Some((stream, tags, body))
+}
+
+#[cold]
+fn parse_unusual_tags(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    if let [b'F' | b'P', b':', ..] = rest {
+        let end = memchr(b' ', rest).unwrap_or(rest.len());
+        return Some((&rest[..end], rest.get(end + 1..).unwrap_or_default()));
+    }
+    let end = memchr(b' ', &rest[..rest.len().min(TAGS_BYTES_MAX + 1)])?;
+    Some((&rest[..end], &rest[end + 1..]))
+}
+
+/// Longest time that [`parse_oddly_timed`] takes, in bytes.
+pub const ODD_TIME_BYTES_MAX: usize = 64;
+
+/// A line whose time has the form of RFC 3339, but is no instant that a record can carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OddlyTimed<'a> {
+    /// The line. Its time is the last nanosecond before a leap second, and else 0: unknown.
+    pub line: CriLine<'a>,
+    /// The time as written.
+    pub time: &'a [u8],
+}
+
+/// Parses a line that [`CriParser::parse`] refuses because of its time: before 1970, after 2554, in a
+/// month of 31 days that has 30, in a leap second.
+#[cold]
+pub fn parse_oddly_timed(line: &[u8]) -> Option<OddlyTimed<'_>> {
+    let end = memchr(b' ', &line[..line.len().min(ODD_TIME_BYTES_MAX + 1)])?;
+    let (time, rest) = line.split_at(end);
+    let time_unix_nano = odd_time(time)?;
+    let (stream, tags, body) = parse_behind_time(rest)?;
+    Some(OddlyTimed { line: CriLine { time_unix_nano, stream, tags, body }, time })
+}
+
+/// What a record carries of a time that [`CriParser::parse_time`] refuses: the last nanosecond before a
+/// leap second, or 0; `None` when it has not even the form of a time.
+pub fn odd_time(text: &[u8]) -> Option<u64> {
+    let mut second: [u8; SECOND_BYTES] = *text.first_chunk()?;
+    let is_of_form = |(found, form): (&u8, &u8)| {
+        if *form == b'0' { found.is_ascii_digit() } else { found == form }
+    };
+    let has_form = second.iter().zip(b"0000-00-00T00:00:00").all(is_of_form);
+    let (_, offset) = parse_fraction(&text[SECOND_BYTES..])?;
+    let has_offset = match offset {
+        b"Z" => true,
+        [b'+' | b'-', rest @ ..] => rest.len() == 5 && rest.iter().zip(b"00:00").all(is_of_form),
+        _ => false,
+    };
+    if !has_form || !has_offset || text.len() > ODD_TIME_BYTES_MAX {
+        return None;
+    }
+    if second[17..] != *b"60" {
+        return Some(0);
+    }
+    second[17..].copy_from_slice(b"59");
+    let before = parse_second(&second)
+        .zip(parse_offset(offset))
+        .and_then(|(seconds, (offset, _))| seconds.checked_add_signed(-offset))
+        .and_then(|seconds| seconds.checked_mul(1_000_000_000)?.checked_add(999_999_999));
+    Some(before.unwrap_or(0))
 }
 
 /// `.123456789` or nothing; digits past the ninth are cut, as Go's parser does.
@@ -372,18 +437,87 @@ mod tests {
         assert_eq!(parse("2024-02-29T23:59:59.5Z stdout F"), owned("F", ""));
         assert_eq!(parse("2024-02-29T23:59:59.5Z stdout P:tag x"), owned("P:tag", "x"));
         assert_eq!(parse("2024-03-01T01:59:59.5+02:00 stdout F x"), owned("F", "x"));
+        assert_eq!(parse("2024-02-29T23:59:59.5Z stdout X x"), owned("X", "x"));
+        assert_eq!(parse("2024-02-29T23:59:59.5Z stdout PF:P x y"), owned("PF:P", "x y"));
+        assert_eq!(parse("2024-02-29T23:59:59.5Z stdout  x"), owned("", "x"));
+        let long = "2024-02-29T23:59:59.5Z stdout F:456789012345678901234567890123 x";
+        assert_eq!(parse(long), owned("F:456789012345678901234567890123", "x"));
         for line in [
             "",
+            "2024-02-29T23:59:59.5Z stdout X",
+            "2024-02-29T23:59:59.5Z stdout ",
+            "2024-02-29T23:59:59.5Z stdout 123456789012345678901234567890123 x",
             "2024-02-30T23:59:59.5Z stdout F x",
             "2024-02-29T23:59:59.Z stdout F x",
             "2024-02-29T23:59:59.5 stdout F x",
             "2024-02-29T23:59:59.5Z stdin F x",
-            "2024-02-29T23:59:59.5Z stdout X x",
             "2024-02-29T23:59:59.5Z  stdout F x",
             "2024-02-29 23:59:59.5Z stdout F x",
             "1969-12-31T23:59:59Z stdout F x",
         ] {
             assert_eq!(parse(line), None, "{line}");
         }
+    }
+
+    /// Scenario: first tags that the kubelet may come to know, and the two that it knows.
+    /// Guarantees: only `P` says that more follows.
+    #[test]
+    fn any_first_tag_but_p_is_a_whole_line() {
+        let is_partial = |tags: &str| {
+            let line = format!("2024-02-29T23:59:59.5Z stderr {tags} x");
+            CriParser::default().parse(line.as_bytes()).unwrap().is_partial()
+        };
+        assert!(["P", "P:", "P:F", "P:x:y"].into_iter().all(is_partial));
+        assert!(!["F", "F:P", "X", "PP", "p", "X:P", ""].into_iter().any(is_partial));
+    }
+
+    /// Scenario: times that RFC 3339 can write, and a record can't carry; times that have not its form.
+    /// Guarantees: the former lose nothing but their time: it is the end of the second before a leap
+    /// second, or unknown. The latter are no times.
+    #[test]
+    fn a_time_out_of_range_leaves_stream_tag_and_body() {
+        for (time, unix_nano) in [
+            ("1969-12-31T23:59:59.5Z", 0),
+            ("0000-00-00T00:00:00Z", 0),
+            ("9999-12-31T23:59:59.999999999Z", 0),
+            ("2554-07-22T00:00:00Z", 0),
+            ("2024-02-30T23:59:59Z", 0),
+            ("2024-13-01T24:61:61Z", 0),
+            ("2024-01-01T00:00:00+24:00", 0),
+            ("1970-01-01T00:00:00+00:01", 0),
+            ("2016-12-31T23:59:60Z", 1_483_228_799_999_999_999),
+            ("2017-01-01T01:59:60.25+02:00", 1_483_228_799_999_999_999),
+            ("1969-12-31T23:59:60Z", 0),
+        ] {
+            let text = format!("{time} stderr P body ");
+            assert_eq!(CriParser::default().parse(text.as_bytes()), None, "{time}");
+            let found = parse_oddly_timed(text.as_bytes()).unwrap();
+            assert_eq!(found.time, time.as_bytes());
+            let line = CriLine {
+                time_unix_nano: unix_nano,
+                stream: Stream::Stderr,
+                tags: b"P",
+                body: b"body ",
+            };
+            assert_eq!(found.line, line, "{time}");
+        }
+        let digits = "0".repeat(ODD_TIME_BYTES_MAX);
+        let long = format!("1969-12-31T23:59:59.{digits}Z");
+        for time in [
+            "",
+            "now",
+            "1969-12-31 23:59:59Z",
+            "1969-12-31T23:59:59",
+            "1969-12-31T23:59:59.Z",
+            "1969-12-31T23:59:59+0100",
+            "1969-12-31T23:59:5xZ",
+            "1969-12-31T23:59:59Zx",
+            &long,
+        ] {
+            assert_eq!(odd_time(time.as_bytes()), None, "{time}");
+            let line = format!("{time} stdout F x");
+            assert_eq!(parse_oddly_timed(line.as_bytes()), None, "{line}");
+        }
+        assert_eq!(parse_oddly_timed(b"1969-12-31T23:59:59Z stdin F x"), None);
     }
 }

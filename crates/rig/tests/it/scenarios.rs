@@ -209,3 +209,18 @@ fn short_lived_pods_lose_nothing() {
     assert_eq!(json["files_held"], 0);
     assert!(table.contains("deleted files      0 held"));
 }
+
+/// Scenario: for six seconds pods' directories are removed under their writers and made again, the
+/// agent is stalled and killed, and the sink goes away.
+/// Guarantees: no line is lost, and the agent doesn't say that one was.
+#[test]
+fn replaced_directories_lose_nothing() {
+    let arguments = ["--pods", "4", "--rate", "2000", "--duration", "6", "--seed", "3"];
+    let (code, table, json) = run("chaos", &arguments, &[]);
+    assert_eq!(code, Some(0), "{table}");
+    assert_eq!(json["lines_lost"], 0);
+    assert!(json["replaced"].as_u64().unwrap() > 3);
+    assert_eq!(json["agent_losses"]["files"], 0);
+    assert_eq!(json["agent_losses"]["bytes"], 0);
+    assert!(table.contains("agent says lost    0 files, 0 bytes\n"));
+}

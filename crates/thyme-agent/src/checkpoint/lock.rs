@@ -10,9 +10,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::CheckpointError;
 
+/// Name of the file that is locked; wherever an agent has kept something, it is there.
+pub const LOCK_NAME: &str = "lock";
+
 /// Locks the directory, or says which process holds it.
 pub(super) fn acquire(directory: &Path) -> Result<File, CheckpointError> {
-    let path = directory.join("lock");
+    let path = directory.join(LOCK_NAME);
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -232,10 +232,7 @@ impl Store {
         let numbers = journals(disk)?;
         let current = match kept {
             Some(name) => journal_number(name),
-            None => disk.read(CURRENT_NAME).ok().and_then(|bytes| {
-                let id = SnapshotId::of(&bytes);
-                numbers.iter().copied().find(|number| base_of(disk, *number) == Some(id))
-            }),
+            None => current_journal(disk, &numbers)?,
         };
         for number in numbers.into_iter().filter(|number| Some(*number) != current) {
             let name = journal_name(number);
@@ -245,9 +242,22 @@ impl Store {
     }
 }
 
-fn base_of(disk: &dyn StateDisk, number: u64) -> Option<SnapshotId> {
-    let bytes = disk.read(&journal_name(number)).ok()?;
-    Some(open_journal(&bytes)?.0.base)
+/// The journal of the present snapshot. Failing to read something is no answer: the journal that is
+/// wanted would be taken for one that isn't.
+fn current_journal(disk: &dyn StateDisk, numbers: &[u64]) -> Result<Option<u64>, CheckpointError> {
+    let snapshot = match disk.read(CURRENT_NAME) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        snapshot => snapshot.map_err(failed(CURRENT_NAME, "cannot read"))?,
+    };
+    let id = SnapshotId::of(&snapshot);
+    for &number in numbers {
+        let name = journal_name(number);
+        let bytes = disk.read(&name).map_err(failed(&name, "cannot read"))?;
+        if open_journal(&bytes).is_some_and(|(header, _)| header.base == id) {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
 }
 
 fn has_file(disk: &dyn StateDisk, name: &str) -> bool {

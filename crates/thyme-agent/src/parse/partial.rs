@@ -8,11 +8,22 @@ use thyme_core::cri::Stream;
 use super::{suffix::Marker, uid::FileDigits};
 use crate::queue::FileRange;
 
+/// When a line was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineTime<'a> {
+    /// As a record carries it, nanoseconds since the Unix epoch; 0 is unknown.
+    pub unix_nano: u64,
+    /// As the line has it, where that is another time, or none that a record can carry.
+    pub odd: Option<&'a [u8]>,
+}
+
 /// A record that is being put together.
 #[derive(Debug, Default)]
 pub struct Partial {
     /// Time of its first fragment, as in the Collector.
     pub time_unix_nano: u64,
+    /// That time as written, where a record can't carry it; else empty.
+    odd_time: Vec<u8>,
     /// Tags of its first fragment, as in the Collector; empty for docker's.
     tags: Vec<u8>,
     docker: bool,
@@ -24,8 +35,8 @@ pub struct Partial {
     pub file: Option<FileDigits>,
     /// Bytes of the record that already left as pieces.
     pub emitted_bytes: u64,
-    /// Length of `body` when it was last looked at, and since when it has had that length.
-    last_look: Option<(usize, Instant)>,
+    /// Bytes of its lines when it was last looked at, and since when there have been so many.
+    last_look: Option<(u64, Instant)>,
 }
 
 impl Partial {
@@ -34,8 +45,15 @@ impl Partial {
         if self.docker { Marker::Docker } else { Marker::Tags(&self.tags) }
     }
 
-    fn begin(&mut self, time_unix_nano: u64, marker: Marker<'_>, emitted_bytes: u64) {
-        self.time_unix_nano = time_unix_nano;
+    /// The time of its first fragment as written, where a record can't carry it.
+    pub fn odd_time(&self) -> Option<&[u8]> {
+        Some(&self.odd_time[..]).filter(|time| !time.is_empty())
+    }
+
+    fn begin(&mut self, time: LineTime<'_>, marker: Marker<'_>, emitted_bytes: u64) {
+        self.time_unix_nano = time.unix_nano;
+        self.odd_time.clear();
+        self.odd_time.extend_from_slice(time.odd.unwrap_or_default());
         self.emitted_bytes = emitted_bytes;
         self.last_look = None;
         self.docker = marker == Marker::Docker;
@@ -96,7 +114,7 @@ impl Partials {
     /// Since when the stream's open record has not grown, as far as calls of this have seen.
     pub fn quiet_since(&mut self, stream: Stream, now: Instant) -> Option<Instant> {
         let open = self.open[stream.index()].as_mut()?;
-        let bytes = open.body.len();
+        let bytes = open.source_bytes();
         let last_look = open.last_look.filter(|(seen, _)| *seen == bytes);
         let (_, since) = *open.last_look.insert(last_look.unwrap_or((bytes, now)));
         Some(since)
@@ -121,7 +139,7 @@ impl Partials {
     pub(super) fn append(
         &mut self,
         stream: Stream,
-        time_unix_nano: u64,
+        time: LineTime<'_>,
         marker: Marker<'_>,
         body: &[u8],
         range: FileRange,
@@ -131,7 +149,7 @@ impl Partials {
         let spare = &mut self.spare;
         let open = self.open[stream.index()].get_or_insert_with(|| {
             let mut fresh = spare.take().unwrap_or_default();
-            fresh.begin(time_unix_nano, marker, emitted_bytes);
+            fresh.begin(time, marker, emitted_bytes);
             fresh.file = file;
             fresh
         });

@@ -6,7 +6,7 @@
 use std::cell::OnceCell;
 
 use thyme_core::{
-    cri::Stream,
+    cri::{ODD_TIME_BYTES_MAX, Stream, TAGS_BYTES_MAX},
     otlp::encode::{
         RecordSuffix, Value, log_record_bytes, overwrite_last_text, put_record_attribute,
     },
@@ -25,12 +25,13 @@ pub const CHUNK_OFFSET_ATTRIBUTE: &str = "thyme.chunk.offset";
 /// Attribute of a record whose end was never written: its container ended, or went silent.
 pub const PARTIAL_ATTRIBUTE: &str = "thyme.partial";
 
-/// Room for marks that few records carry: a chunk's offset (35 bytes), a missing end (21), a longer
-/// identity (9), and tags of `TAGS_BYTES_MAX` bytes, none of them UTF-8, which become three each.
-pub const MARKS_BYTES_MAX: usize = 72 + 3 * TAGS_BYTES_MAX;
+/// Attribute of a record whose line has a time that a record can't carry: that time as written.
+pub const TIME_ATTRIBUTE: &str = "thyme.time.original";
 
-/// Tags of a CRI line longer than this are cut in `logtag`.
-const TAGS_BYTES_MAX: usize = 32;
+/// Room for marks that few records carry: a chunk's offset (35 bytes), a missing end (21), a longer
+/// identity (9), a time (32 and `ODD_TIME_BYTES_MAX`), and tags of `TAGS_BYTES_MAX` bytes, none of them
+/// UTF-8, which become three each. Tags that `F` or `P` begins may be longer: they are cut in `logtag`.
+pub const MARKS_BYTES_MAX: usize = 104 + ODD_TIME_BYTES_MAX + 3 * TAGS_BYTES_MAX;
 
 /// How a record's first fragment was marked by the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +219,12 @@ impl Suffixes {
     /// The same, marked as a record whose end never came.
     pub fn with_partial(&self, suffix: &RecordSuffix) -> RecordSuffix {
         self.with_mark(suffix, PARTIAL_ATTRIBUTE, Value::Bool(true))
+    }
+
+    /// The same, of a line whose time a record can't carry, if that is so.
+    pub fn with_odd_time(&self, suffix: RecordSuffix, time: Option<&[u8]>) -> RecordSuffix {
+        let Some(time) = time else { return suffix };
+        self.with_mark(&suffix, TIME_ATTRIBUTE, Value::Text(&String::from_utf8_lossy(time)))
     }
 
     /// The mark goes before the identity, which stays last.

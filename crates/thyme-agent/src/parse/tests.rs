@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::{
+    suffix::TIME_ATTRIBUTE,
     uid::{FileDigits, UID_ATTRIBUTE},
     *,
 };
@@ -105,6 +106,12 @@ fn write_line(line: &Line, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
+/// What is left of a line without the NULs that it begins with; nothing where that is nothing.
+fn behind_nuls(line: &[u8]) -> Option<&[u8]> {
+    let rest = line.iter().position(|byte| *byte != 0).map_or(&[][..], |at| &line[at..]);
+    (line.is_empty() || !rest.is_empty()).then_some(rest)
+}
+
 /// The oracle: bodies in the order in which their records end.
 fn model(lines: &[Line]) -> Vec<Vec<u8>> {
     let mut open: [Option<Vec<u8>>; 2] = [None, None];
@@ -116,7 +123,7 @@ fn model(lines: &[Line]) -> Vec<Vec<u8>> {
                 (*stderr, *partial, body.clone().into_bytes())
             }
             Line::Junk(bytes) => {
-                out.push(bytes.clone());
+                out.extend(behind_nuls(bytes).map(<[u8]>::to_vec));
                 continue;
             }
         };
@@ -376,4 +383,144 @@ fn raw_lines_are_left_alone() {
     parse_all(b"2024-02-29T23:59:59.5Z stdout P tail\n {\r\n\n", &mut state, &mut batch);
     let bodies: Vec<_> = records(&batch).iter().map(body).collect();
     assert_eq!(bodies, [&b"2024-02-29T23:59:59.5Z stdout P tail"[..], b" {\r", b""]);
+}
+
+/// Bodies, times and marks of all records of a batch.
+fn told(batch: &Batch) -> Vec<(String, u64, Option<String>, Option<String>)> {
+    let told = |record: &LogRecord| {
+        (
+            String::from_utf8_lossy(&body(record)).into_owned(),
+            record.time_unix_nano,
+            attribute(record, "log.iostream"),
+            attribute(record, TIME_ATTRIBUTE),
+        )
+    };
+    records(batch).iter().map(told).collect()
+}
+
+/// Scenario: tags that are neither `F` nor `P`, and none at all, between usual lines.
+/// Guarantees: each is a whole line with its tags as they are.
+#[test]
+fn unknown_tags_are_whole_lines() {
+    let text = b"2024-02-29T23:59:59Z stdout X one\n2024-02-29T23:59:59Z stdout F two\n\
+        2024-02-29T23:59:59Z stderr X:P three\n2024-02-29T23:59:59Z stdout  four\n";
+    let (mut state, mut batch) = (state(AUTO, 1_000), batch());
+    let (_, counts) = parse_all(text, &mut state, &mut batch);
+    assert_eq!((counts.records, counts.malformed), (4, 0));
+    let found: Vec<_> = records(&batch)
+        .iter()
+        .map(|record| (body(record), attribute(record, "logtag").unwrap()))
+        .collect();
+    let expected = [("one", "X"), ("two", "F"), ("three", "X:P"), ("four", "")];
+    assert_eq!(found, expected.map(|(body, tag)| (body.as_bytes().to_vec(), tag.to_owned())));
+}
+
+/// Scenario: times that no record can carry, on a whole line, on fragments, on a line without its end, and
+/// on docker's; with a body that is split.
+/// Guarantees: stream and body are there, the time is unknown or the end of the second before, and stands
+/// beside it as written. A record has the time of its first fragment.
+#[test]
+fn times_that_no_record_can_carry_are_marked() {
+    let text = b"1969-12-31T23:59:59Z stdout F early\n\
+        9999-12-31T23:59:59Z stderr P la\n2024-02-29T23:59:59Z stderr F te\n\
+        {\"log\":\"leap\\n\",\"stream\":\"stdout\",\"time\":\"2016-12-31T23:59:60Z\"}\n";
+    let (mut state, mut batch) = (state(AUTO, 1_000), batch());
+    let (_, counts) = parse_all(text, &mut state, &mut batch);
+    assert_eq!((counts.records, counts.malformed), (3, 0));
+    let end = b"2024-02-30T00:00:00Z stdout F end";
+    let chunk = Chunk { bytes: end, file: 1, offset: 0, utf8: false };
+    parse_piece(chunk, None, &mut state, &mut batch, &mut ParseCounts::default());
+    let line = |body: &str, unix_nano: u64, stream: &str, time: &str| {
+        (body.to_owned(), unix_nano, Some(stream.to_owned()), Some(time.to_owned()))
+    };
+    let expected = [
+        line("early", 0, "stdout", "1969-12-31T23:59:59Z"),
+        line("late", 0, "stderr", "9999-12-31T23:59:59Z"),
+        line("leap", 1_483_228_799_999_999_999, "stdout", "2016-12-31T23:59:60Z"),
+        line("end", 0, "stdout", "2024-02-30T00:00:00Z"),
+    ];
+    assert_eq!(told(&batch), expected);
+}
+
+/// Scenario: a docker line without its newline: whole, a fragment, the end of an open line, one that is
+/// longer than a record may be, and half of one; its newline follows.
+/// Guarantees: those with an end have body, stream and time; half of one is raw.
+#[test]
+fn a_docker_line_needs_no_newline() {
+    let line = |log: &str| {
+        format!(r#"{{"log":"{log}","stream":"stderr","time":"2024-02-29T23:59:59.5Z"}}"#)
+    };
+    let (mut state, mut batch) = (state(AUTO, 20), batch());
+    let mut counts = ParseCounts::default();
+    let mut piece = |text: &str, state: &mut LineState, batch: &mut Batch| {
+        let chunk = Chunk { bytes: text.as_bytes(), file: 1, offset: 0, utf8: false };
+        parse_piece(chunk, None, state, batch, &mut counts)
+    };
+    for log in [r"whole\n", "begun ", r"ended\n", r"0123456789012345678901234\n"] {
+        let text = line(log);
+        let (consumed, rest) = piece(&text, &mut state, &mut batch);
+        assert_eq!((consumed, rest.stream, rest.emitted_bytes), (text.len(), None, 0));
+    }
+    let half = &line("half")[..14];
+    assert_eq!(piece(half, &mut state, &mut batch).0, 14);
+    assert_eq!((counts.malformed, counts.records), (1, 5));
+    let bodies: Vec<_> = told(&batch).into_iter().map(|one| (one.0, one.1, one.2)).collect();
+    let told = |body: &str| (body.to_owned(), 1_709_251_199_500_000_000, Some("stderr".to_owned()));
+    assert_eq!(bodies[..2], [told("whole"), told("begun ended")]);
+    assert_eq!(bodies[2..4], [told("01234567890123456789"), told("01234")]);
+    assert_eq!(bodies[4], (half.to_owned(), 0, None));
+}
+
+/// Scenario: runs of NULs before a whole line, a fragment, a docker line and an empty line, and within a
+/// body; of every format.
+/// Guarantees: those before a line belong to none and are counted, the line is read; those within stay.
+/// All bytes are covered.
+#[test]
+fn nuls_before_a_line_are_skipped() {
+    let docker = r#"{"log":"c\n","stream":"stdout","time":"2024-02-29T23:59:59.5Z"}"#;
+    let text = format!(
+        "\0\0\02024-02-29T23:59:59Z stdout F a\0b\n\0{docker}\n\0\0\n\
+         2024-02-29T23:59:59Z stderr F d\n\0\02024-02-29T23:59:59Z stdout P e\n\
+         \02024-02-29T23:59:59Z stdout F f\n"
+    );
+    for format in [AUTO, LineFormat::Raw] {
+        let (mut state, mut batch) = (state(format, 1_000), batch());
+        let (consumed, counts) = parse_all(text.as_bytes(), &mut state, &mut batch);
+        assert_eq!((consumed, batch.source_bytes), (text.len(), text.len() as u64));
+        assert_eq!((counts.skipped_nuls, counts.malformed), (9, 0));
+        let found: Vec<_> = told(&batch).into_iter().map(|one| one.0).collect();
+        if format == AUTO {
+            assert_eq!(found, ["a\0b", "c", "d", "ef"]);
+        } else {
+            assert_eq!(found.len(), 5);
+            assert_eq!(found[1], docker);
+        }
+        let mut ranges = batch.ranges.clone();
+        ranges.sort_by_key(|range| range.start);
+        let mut end = 0;
+        for range in ranges {
+            assert_eq!(range.start, end);
+            end = range.end;
+        }
+    }
+}
+
+/// Scenario: files that begin with a byte order mark, NULs, both, or something alike; the same in their
+/// middle.
+/// Guarantees: a mark is no part of a line at the very start only; NULs are none anywhere.
+#[test]
+fn what_stands_before_a_line_is_known() {
+    let mark = "\u{feff}";
+    for (text, at_start, later) in [
+        ("line", 0, 0),
+        (&*format!("{mark}line"), 3, 0),
+        (&format!("{mark}\0\0line"), 5, 0),
+        (&format!("\0{mark}line"), 1, 1),
+        ("\0\0", 2, 2),
+        ("", 0, 0),
+    ] {
+        assert_eq!(bytes_before_line(text.as_bytes(), 0), at_start, "{text:?}");
+        assert_eq!(bytes_before_line(text.as_bytes(), 7), later, "{text:?}");
+    }
+    assert_eq!(bytes_before_line(b"\xef\xbbx", 0), 0);
 }

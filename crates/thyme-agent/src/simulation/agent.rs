@@ -65,6 +65,7 @@ impl Agent {
         };
         let (spool, mut links) = open_spool(&config, start)?.unzip();
         let spool_messages = links.as_ref().map(|links: &Vec<SpoolLink>| links[0].messages.clone());
+        links = links.filter(|_| config.exporter.queue.storage.is_some());
         let (mut workers, mut handles) = (Vec::new(), Vec::new());
         for _ in 0..config.thyme.workers {
             let (messages, inbox) = unbounded();
@@ -260,7 +261,9 @@ fn open_spool(
     config: &Config,
     start: SpoolStart,
 ) -> Result<Option<(Spool, Vec<SpoolLink>)>, String> {
-    let has_spool = config.exporter.queue.storage.is_some();
+    let is_kept = config.exporter.queue.storage.is_some();
+    let has_segments = || spool::has_segments(&*start.disk).map_err(|error| error.to_string());
+    let has_spool = is_kept || has_segments()?;
     let spool = has_spool.then(|| Spool::open(start, config.thyme.workers));
     spool.transpose().map_err(|error| error.to_string())
 }

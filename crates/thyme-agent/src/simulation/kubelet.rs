@@ -284,6 +284,7 @@ impl World {
 
     fn write_rest(&mut self, container: usize) {
         if let Some((line, rest)) = self.kubelet.containers[container].rest.take() {
+            self.truth.ended(line, self.now);
             self.append(container, line, &rest);
         }
     }
@@ -326,7 +327,7 @@ impl World {
         let second = unix_nanos(self.now) / 1_000_000_000;
         let next = match one.stage.clone() {
             Stage::Idle => {
-                let is_due = second > one.rotated_at && one.rest.is_none() && !one.is_truncated;
+                let is_due = second > one.rotated_at && !one.is_truncated;
                 if is_due && !self.tree.nodes[node].bytes.is_empty() {
                     Stage::Begun
                 } else {
@@ -345,6 +346,8 @@ impl World {
                 Stage::Begun
             }
             Stage::Renamed => {
+                // The runtime goes on with the old file until it has reopened its log.
+                self.write_rest(container);
                 let content = self.new_content();
                 self.kubelet.containers[container].node = self.make_file(&at(&live), Some(content));
                 Stage::Idle

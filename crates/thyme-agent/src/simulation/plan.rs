@@ -61,6 +61,8 @@ pub(super) struct Plan {
     pub(super) kill_odds: u64,
     pub(super) power_odds: u64,
     pub(super) stop_odds: u64,
+    /// A start whose configuration says otherwise than the one before whether there is a spool.
+    pub(super) spool_change_odds: u64,
     /// States of the sink that come up.
     pub(super) moods: Vec<Mood>,
     /// Longest state, in milliseconds.
@@ -118,6 +120,7 @@ impl Plan {
             kill_odds: 0,
             power_odds: 0,
             stop_odds: 0,
+            spool_change_odds: 0,
             moods: vec![Mood::Unreachable],
             mood_ms_max: 1_000,
             exception_odds: 0,
@@ -153,6 +156,7 @@ impl Plan {
         ];
         let mut moods = vec![Mood::Good; chance.between(1, 4) as usize];
         moods.extend(all.into_iter().filter(|_| chance.one_in(3)));
+        let spool_change_odds = if chance.one_in(4) { 3 } else { 0 };
         let files_max = chance.between(2, 5) as usize;
         let config = Arc::new(draw_config(chance, files_max));
         let sink_bytes_max = chance.one_in(5).then(|| chance.between(300, 4_000) as usize);
@@ -176,6 +180,7 @@ impl Plan {
             kill_odds,
             power_odds,
             stop_odds,
+            spool_change_odds,
             moods,
             mood_ms_max: chance.pick(&[300, 3_000, 30_000, 180_000]),
             exception_odds: 5,

@@ -1,6 +1,6 @@
 //! One run: faults for a while, then calm, then the reckoning.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     agent::Agent,
@@ -188,6 +188,14 @@ impl Run {
 
     /// Starts the agent; where that fails, it stays down.
     fn start(&mut self) {
+        {
+            let mut world = self.shared.lock();
+            let odds = world.plan.spool_change_odds;
+            if world.chance.one_in(odds) {
+                let storage = &mut Arc::make_mut(&mut world.plan.config).exporter.queue.storage;
+                *storage = storage.is_none().then(|| "file_storage".to_owned());
+            }
+        }
         match Agent::start(&self.shared) {
             Ok(agent) => self.agent = Some(agent),
             Err(error) => self.shared.lock().note(|| format!("the agent can't start: {error}")),

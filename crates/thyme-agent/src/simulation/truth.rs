@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 
 use super::tree::ContentId;
-use crate::limits::PARTIAL_LINE_WAIT;
+use crate::limits::{PARTIAL_LINE_WAIT, UNTERMINATED_LINE_WAIT};
 
 /// Length of one block of a body: six digits of its line, five of its place, and a separator.
 pub(super) const BLOCK_BYTES: usize = 12;
@@ -75,6 +75,8 @@ pub(super) struct Line {
     pub(super) next: Option<usize>,
     /// When it was written, in nanoseconds of the run.
     pub(super) written_at: u64,
+    /// Its end was written after its beginning, but soon enough that it is one record.
+    must_be_whole: bool,
     /// Whether it has left the queue, or a part of it.
     was_sent: bool,
     /// What the sink has taken.
@@ -185,6 +187,7 @@ impl Truth {
             content: None,
             next: None,
             written_at,
+            must_be_whole: false,
             was_sent: false,
             arrived: Seen::default(),
             settled: Seen::default(),
@@ -272,6 +275,28 @@ impl Truth {
         }
     }
 
+    /// The end of a line is written whose beginning was there before.
+    pub(super) fn ended(&mut self, line: usize, now: u64) {
+        let has_restarted = self.has_restarted;
+        let line_ended = &mut self.lines[line];
+        let pause = u128::from(now - line_ended.written_at);
+        line_ended.must_be_whole = pause < UNTERMINATED_LINE_WAIT.as_nanos();
+        if line_ended.must_be_whole && line_ended.was_sent && !has_restarted {
+            self.fail(|| format!("line {line} left {pause} ns after it was begun"));
+        }
+    }
+
+    /// A line whose end came soon enough is one record.
+    fn check_whole(&mut self, pieces: &[Piece]) {
+        let is_cut = |piece: &&Piece| {
+            let line = &self.lines[piece.line];
+            line.must_be_whole && (piece.start, piece.end) != (0, line.body.len())
+        };
+        if let Some(piece) = pieces.iter().find(is_cut).filter(|_| !self.has_restarted) {
+            self.fail(|| format!("a line was cut while it was being written: {piece:?}"));
+        }
+    }
+
     /// A record that ends with a fragment must say that more follows, or that it was waited for.
     pub(super) fn check_end(
         &mut self,
@@ -281,6 +306,7 @@ impl Truth {
         record: &LogRecord,
     ) {
         let [is_chunk, is_partial] = is_marked;
+        self.check_whole(pieces);
         let Some(last) = pieces.last() else { return };
         let line = &self.lines[last.line];
         // After a restart the rest may have arrived already.

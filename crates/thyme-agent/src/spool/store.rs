@@ -23,10 +23,10 @@ use crate::{
     world::{StateDisk, StateFile},
 };
 
-const DIRECTORY: &str = "spool";
+pub(super) const DIRECTORY: &str = "spool";
 const CURSOR: &str = "spool/cursor";
 const CURSOR_NEW: &str = "spool/cursor.new";
-const SEGMENT_SUFFIX: &str = ".segment";
+pub(super) const SEGMENT_SUFFIX: &str = ".segment";
 const DAMAGED_SUFFIX: &str = ".damaged";
 const CURSOR_MAGIC: &str = "thyme-spool 1";
 

@@ -1,14 +1,12 @@
 //! Bytes of one log file from an offset on: a plain file, or a `.gz` archive in its decompressed
 //! offsets. It must not know what the bytes mean.
 
-use std::{
-    io::{self, Read},
-    sync::Arc,
+use std::io::{self, Read};
+
+use super::{
+    gzip::{Gunzip, GunzipReader, GzipEnd},
+    identity::{HEAD_BYTES_MAX, Head},
 };
-
-use flate2::read::MultiGzDecoder;
-
-use super::identity::{HEAD_BYTES_MAX, Head};
 use crate::world::LogFile;
 
 /// Where a file's bytes come from.
@@ -21,22 +19,19 @@ pub enum Source {
 
 impl Source {
     /// Fills `buffer` from `offset` on as far as there are bytes; `kept` bytes at its front are
-    /// already those from `offset` on. Returns how many bytes are in it then.
+    /// already those from `offset` on. Returns how many bytes are in it then. An error means that
+    /// there are none: what came before it is returned first, and the next call meets it again.
     pub fn fill(&mut self, buffer: &mut [u8], kept: usize, offset: u64) -> io::Result<usize> {
         match self {
             Self::Plain(file) => {
-                let read = retry(|| file.read_at(&mut buffer[kept..], offset + kept as u64))?;
-                Ok(kept + read)
+                match retry(|| file.read_at(&mut buffer[kept..], offset + kept as u64)) {
+                    Ok(read) => Ok(kept + read),
+                    Err(_) if kept > 0 => Ok(kept),
+                    Err(error) => Err(error),
+                }
             }
             Self::Archive(archive) => archive.fill(buffer, offset),
         }
-    }
-
-    /// Of an archive: its compressed bytes that were not read.
-    pub fn rest_bytes(&self) -> Option<u64> {
-        let Self::Archive(archive) = self else { return None };
-        let Sequential { file, offset } = archive.decoder.get_ref();
-        Some(file.length().ok()?.saturating_sub(*offset))
     }
 
     /// The file itself.
@@ -47,12 +42,12 @@ impl Source {
         }
     }
 
-    /// Its bytes from the start, whatever has been read; [`Source::fill`] doesn't notice.
+    /// Its bytes from the start, whatever has been read; [`Source::fill`] doesn't notice. Of a
+    /// damaged archive, those before the damage.
     pub fn from_start(&self) -> Box<dyn Read + '_> {
-        let plain = Sequential { file: self.file(), offset: 0 };
         match self {
-            Self::Plain(_) => Box::new(plain),
-            Self::Archive(_) => Box::new(MultiGzDecoder::new(plain)),
+            Self::Plain(file) => Box::new(Sequential { file: &**file, offset: 0 }),
+            Self::Archive(archive) => Box::new(GunzipReader::new(&*archive.file)),
         }
     }
 
@@ -65,100 +60,105 @@ impl Source {
 }
 
 /// A `.gz` archive, read from its start to its end.
+///
+/// Its decoder is made when it is first read from and dropped at its end, or when another archive
+/// needs it more: then it is made again, and decompresses up to where reading goes on.
 pub struct Archive {
-    /// Its compressed bytes, which the decoder reads.
-    file: Arc<dyn LogFile>,
-    decoder: MultiGzDecoder<Sequential<Arc<dyn LogFile>>>,
+    /// Its compressed bytes.
+    file: Box<dyn LogFile>,
+    decoder: Option<Box<Gunzip>>,
     /// Decompressed offset of what the decoder gives next.
     decoded: u64,
     /// What was given back, which precedes `decoded`: the beginning of an unfinished line, perhaps
     /// longer than the next buffer.
     carry: Vec<u8>,
-    /// Set once the decoder has said that there is no more.
-    ended: bool,
+    /// How it ended, once the decoder has come to its end.
+    end: Option<GzipEnd>,
 }
 
 impl Archive {
-    /// Opens it at the start.
+    /// Of an open file.
     pub fn new(file: Box<dyn LogFile>) -> Self {
-        Self::from_start(Arc::from(file))
-    }
-
-    fn from_start(file: Arc<dyn LogFile>) -> Self {
-        let decoder = MultiGzDecoder::new(Sequential { file: Arc::clone(&file), offset: 0 });
-        Self { file, decoder, decoded: 0, carry: Vec::new(), ended: false }
-    }
-
-    /// Goes back to the start, since a decoder can't be trusted after a failed read.
-    fn rewind(&mut self) {
-        *self = Self::from_start(Arc::clone(&self.file));
+        Self { file, decoder: None, decoded: 0, carry: Vec::new(), end: None }
     }
 
     /// The head of what it holds.
     pub fn head(file: &dyn LogFile, bytes: usize) -> io::Result<Head> {
         let mut first = Vec::with_capacity(HEAD_BYTES_MAX);
-        let decoder = MultiGzDecoder::new(Sequential { file, offset: 0 });
-        decoder.take(bytes.min(HEAD_BYTES_MAX) as u64).read_to_end(&mut first)?;
+        GunzipReader::new(file).take(bytes.min(HEAD_BYTES_MAX) as u64).read_to_end(&mut first)?;
         Ok(Head::of(&first))
     }
 
-    /// After an error of the operating system the next call begins anew; after one of the decoder
-    /// there is nothing to be had any more.
-    fn fill(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let result = self.fill_on(buffer, offset);
-        if result.as_ref().is_err_and(|error| error.raw_os_error().is_some()) {
-            self.rewind();
-        }
-        result
+    /// How it ended, once all of it was decompressed.
+    pub fn end(&self) -> Option<&GzipEnd> {
+        self.end.as_ref()
     }
 
-    fn fill_on(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    /// Whether it holds a decoder.
+    pub fn is_decoding(&self) -> bool {
+        self.decoder.is_some()
+    }
+
+    /// Gives its decoder up. What it has not given yet it decompresses again, from its start.
+    pub fn release(&mut self) {
+        if self.decoder.take().is_some() {
+            self.carry = Vec::new();
+            self.decoded = 0;
+        }
+    }
+
+    fn fill(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let carried = self.carry.len().min(buffer.len());
         buffer[..carried].copy_from_slice(&self.carry[..carried]);
         if carried < self.carry.len() {
             self.carry.drain(..carried);
             return Ok(carried);
         }
-        self.skip_to(offset + carried as u64, &mut buffer[carried..])?;
         let mut filled = carried;
-        while filled < buffer.len() && !self.ended {
-            match self.decode(&mut buffer[filled..])? {
-                0 => self.ended = true,
-                read => {
-                    filled += read;
-                    self.decoded += read as u64;
-                }
+        if let Err(error) = self.skip_to(offset + carried as u64, &mut buffer[carried..]) {
+            // What is carried was decompressed before: then there is nothing to skip.
+            debug_assert_eq!(carried, 0);
+            return Err(error);
+        }
+        while filled < buffer.len() && self.end.is_none() {
+            match self.decode(&mut buffer[filled..]) {
+                Ok(read) => filled += read,
+                Err(_) if filled > 0 => break,
+                Err(error) => return Err(error),
             }
         }
-        // Not before: a call that failed comes again.
         self.carry.clear();
         Ok(filled)
     }
 
     fn decode(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        retry(|| self.decoder.read(buffer))
+        let decoder = self.decoder.get_or_insert_default();
+        let read = decoder.read(&*self.file, buffer)?;
+        self.decoded += read as u64;
+        if read == 0 && !buffer.is_empty() {
+            self.end = decoder.end().cloned();
+            self.decoder = None;
+        }
+        Ok(read)
     }
 
     /// Decompresses and forgets up to `offset`, with `scratch` as the place for it.
     fn skip_to(&mut self, offset: u64, scratch: &mut [u8]) -> io::Result<()> {
-        while self.decoded < offset && !self.ended {
+        while self.decoded < offset && self.end.is_none() && !scratch.is_empty() {
             let wanted = scratch.len().min((offset - self.decoded) as usize);
-            match self.decode(&mut scratch[..wanted])? {
-                0 => self.ended = true,
-                read => self.decoded += read as u64,
-            }
+            self.decode(&mut scratch[..wanted])?;
         }
         Ok(())
     }
 }
 
 /// Reads a file from its start to its end.
-struct Sequential<F> {
-    file: F,
+struct Sequential<'a> {
+    file: &'a dyn LogFile,
     offset: u64,
 }
 
-impl Read for Sequential<&dyn LogFile> {
+impl Read for Sequential<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read_at(buffer, self.offset)?;
         self.offset += read as u64;
@@ -166,15 +166,7 @@ impl Read for Sequential<&dyn LogFile> {
     }
 }
 
-impl Read for Sequential<Arc<dyn LogFile>> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.offset)?;
-        self.offset += read as u64;
-        Ok(read)
-    }
-}
-
-fn retry(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+pub(super) fn retry(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match read() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

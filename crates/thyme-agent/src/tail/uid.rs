@@ -119,12 +119,13 @@ pub fn first_line(source: &Source) -> io::Result<Vec<u8>> {
     let mut line = Vec::with_capacity(FIRST_READ_BYTES);
     loop {
         let looked_at = line.len();
-        let read = content.by_ref().take(FIRST_READ_BYTES as u64).read_to_end(&mut line)?;
+        let read = content.by_ref().take(FIRST_READ_BYTES as u64).read_to_end(&mut line);
+        // What came before an error may hold all of the line.
         if let Some(newline) = memchr::memchr(b'\n', &line[looked_at..]) {
             line.truncate(looked_at + newline);
             return Ok(line);
         }
-        if read == 0 {
+        if read? == 0 {
             return Ok(line);
         }
     }

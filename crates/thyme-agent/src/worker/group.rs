@@ -50,6 +50,8 @@ pub(super) struct TailedFile {
     pub(super) is_at_risk: bool,
     /// Since when its end has been its end.
     pub(super) end_since: Option<Instant>,
+    /// Bytes before that end which belong to a line without its newline, so far.
+    pub(super) rest_bytes: usize,
     /// When it was read to its end and its successor was turned to.
     pub(super) finished_at: Option<Instant>,
     /// What its records carry; `None` until one is to.
@@ -113,6 +115,8 @@ pub(super) struct Group {
     receiver: Arc<str>,
     /// Content of its `Resource`.
     pub(super) resource: Vec<u8>,
+    /// Its path has the kubelet's form, but names in it that can't be.
+    pub(super) lacks_metadata: bool,
     pub(super) lines: LineState,
     /// Its files, oldest first, the live one last.
     pub(super) files: Vec<u32>,
@@ -144,6 +148,7 @@ impl Group {
             LineFormat::Container { add_metadata_from_filepath: true, .. }
         );
         let metadata = PathMetadata::from_path(&path).filter(|_| wants_metadata);
+        let lacks_metadata = wants_metadata && metadata.is_none() && PathMetadata::has_shape(&path);
         let mut attributes = Vec::new();
         if receiver.include_file_path {
             let path = path.to_string_lossy();
@@ -156,6 +161,7 @@ impl Group {
         let suffixes = Suffixes::new(&attributes);
         Self {
             receiver: Arc::clone(name),
+            lacks_metadata,
             resource: metadata.map_or_else(Vec::new, |found| found.encode_resource()),
             lines: LineState {
                 cri: CriParser::default(),

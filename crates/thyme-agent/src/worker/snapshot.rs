@@ -1,7 +1,7 @@
 //! What discovery found becomes files to read: known ones are recognised, new ones are resumed
 //! from their checkpoint or begun.
 
-use std::{ffi::OsStr, io, sync::Arc, time::Instant};
+use std::{ffi::OsStr, io, path::Path, sync::Arc, time::Instant};
 
 use super::{
     Charge, Worker,
@@ -11,7 +11,7 @@ use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     config::StartAt,
     discover::{FoundFile, Snapshot, pattern::LogName},
-    limits::READ_BYTES,
+    limits::{COMPLAINT_INTERVAL, READ_BYTES},
     metrics::LossReason,
     tail::{
         acknowledge::Acknowledged,
@@ -70,9 +70,26 @@ impl Worker {
         let receiver = (&self.config.receiver_names[place], &self.config.config.receivers[place]);
         let record_uid = self.config.config.thyme.record_uid;
         let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
+        if group.lacks_metadata {
+            self.report_refused_path(&group.path(), now);
+        }
         self.groups.insert(number, Box::new(group));
         self.numbers.insert(Arc::clone(&snapshot.key), number);
         number
+    }
+
+    /// A path that looks like one of the kubelet's gives no attributes: whoever reads the records would
+    /// not find out why.
+    fn report_refused_path(&mut self, path: &Path, now: Instant) {
+        self.metrics.refused_paths.increment();
+        if self.last_path_said.is_none_or(|last| now >= last + COMPLAINT_INTERVAL) {
+            self.last_path_said = Some(now);
+            tracing::warn!(
+                ?path,
+                "no attributes are taken from a path that has the kubelet's form: a name in it is \
+                 none that Kubernetes allows"
+            );
+        }
     }
 
     fn new_number(&mut self) -> u32 {
@@ -321,6 +338,7 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         is_present: true,
         is_at_risk: false,
         end_since: None,
+        rest_bytes: 0,
         finished_at: None,
         uid: None,
         former_uid: None,

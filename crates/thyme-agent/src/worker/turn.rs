@@ -1,6 +1,6 @@
 //! A group's turn: one read of its oldest unfinished file, parsed into the open batch.
 
-use std::{io, ops::Range, sync::atomic::Ordering, time::Instant};
+use std::{ops::Range, sync::atomic::Ordering, time::Instant};
 
 use thyme_core::cri::{CriParser, Stream};
 
@@ -12,13 +12,14 @@ use crate::{
     batch::Batch,
     encode::EncodeError,
     limits::{
-        IDLE_AFTER, LINE_HEADER_BYTES, POLL_INTERVAL_MIN, READ_BYTES, READ_BYTES_WANTED,
-        ROTATION_GRACE, UNTERMINATED_LINE_WAIT, UNWATCHED_CHECK_INTERVAL,
+        HOLE_BYTES_MIN, IDLE_AFTER, LINE_HEADER_BYTES, POLL_INTERVAL_MIN, READ_BYTES,
+        READ_BYTES_WANTED, ROTATION_GRACE, UNTERMINATED_LINE_WAIT, UNWATCHED_CHECK_INTERVAL,
     },
     metrics::{LossReason, Metrics},
     parse::{self, Chunk, Flush, ParseCounts, Stop, parse_lines, parse_piece},
     queue::FileRange,
     tail::{
+        gzip::GzipEnd,
         identity::{HEAD_BYTES_MAX, Head},
         source::Source,
     },
@@ -40,8 +41,8 @@ pub(super) enum Progress {
 enum Read {
     /// So many bytes were taken into records or open partial lines.
     Taken(u64),
-    /// There are no bytes, or only the beginning of a line.
-    End,
+    /// There are no bytes, or only so many of a line without its newline.
+    End { rest_bytes: usize },
     /// There is more, but no request may be made before others are settled.
     Blocked,
     /// The file can't be read, now or ever.
@@ -55,20 +56,28 @@ impl Worker {
             self.has_caught_up(number, now);
             return Ok(self.rest(number, now));
         };
+        if !self.may_decode(number, id) {
+            // Those that decompress now are in the ring as well, and end.
+            return Ok(Progress::Again);
+        }
         let read = match self.read_file(number, id)? {
             // A truncated file begins anew: what it holds now is read at once.
-            Read::End if self.was_truncated(id) => return Ok(Progress::Again),
+            Read::End { .. } if self.was_truncated(id) => return Ok(Progress::Again),
             read => read,
         };
         match read {
             Read::Taken(bytes) => Ok(self.pace(number, id, bytes, now)),
-            Read::End => {
+            Read::End { rest_bytes } => {
                 self.has_caught_up(number, now);
+                self.note_end(number, id, rest_bytes);
                 self.at_end(number, id, now)
             }
             // The budget is looked at before the next turn.
             Read::Blocked => Ok(Progress::Again),
-            Read::Failed => Ok(self.try_again(number, now)),
+            Read::Failed => {
+                self.release_decoder(id);
+                Ok(self.try_again(number, now))
+            }
         }
     }
 
@@ -110,15 +119,37 @@ impl Worker {
         Progress::At(group.next_poll)
     }
 
+    /// Notes where a file ends now. An unfinished line before it that has grown is waited for anew.
+    fn note_end(&mut self, number: u32, id: u32, rest_bytes: usize) {
+        let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
+        else {
+            return;
+        };
+        if file.end_since.is_some() && file.rest_bytes == rest_bytes {
+            return;
+        }
+        // Later than the turn's begin: what is waited for was there when it was read.
+        let now = self.clock.now();
+        file.end_since = Some(now);
+        file.rest_bytes = rest_bytes;
+        if rest_bytes > 0 {
+            group.last_growth = now;
+        }
+    }
+
     /// At the end of a file: turn to its successor, let an unfinished line go, or wait.
     fn at_end(&mut self, number: u32, id: u32, now: Instant) -> Result<Progress, EncodeError> {
         let Some(group) = self.groups.get_mut(&number) else { return Ok(Progress::Idle) };
         let Some(file) = self.files.get_mut(&id) else { return Ok(Progress::Idle) };
         let end_since = *file.end_since.get_or_insert(now);
-        let at_end_for = now.duration_since(end_since);
+        let at_end_for = now.saturating_duration_since(end_since);
         let has_ended = group.files.last() != Some(&id) || !file.is_present;
-        let is_archive = matches!(file.source, Some(Source::Archive(_)));
-        if is_archive || (has_ended && at_end_for >= ROTATION_GRACE) {
+        // An archive's end is final.
+        let is_over =
+            matches!(&file.source, Some(Source::Archive(archive)) if archive.end().is_some());
+        // A line that is being written is one line, also when its file is renamed meanwhile.
+        let grace = if file.rest_bytes > 0 { UNTERMINATED_LINE_WAIT } else { ROTATION_GRACE };
+        if is_over || (has_ended && at_end_for >= grace) {
             self.finish_file(number, id, now)?;
             return Ok(Progress::Again);
         }
@@ -172,6 +203,7 @@ impl Worker {
             file.finished_at = Some(now);
             file.continuation = None;
             self.attention.ending.insert(id);
+            report_archive_end(&self.metrics, file);
         }
         if self.is_successor_finished(number, id) {
             // What goes on with an open line was acknowledged before a restart.
@@ -194,7 +226,9 @@ impl Worker {
         self.end_interrupted_lines(number, id)?;
         let Some(filled) = self.fill(number, id) else { return Ok(Read::Failed) };
         crate::failpoint::hit("file_read");
-        let mut at = 0;
+        // At a file's end, what looks like a hole may still be written.
+        let is_more = filled >= READ_BYTES;
+        let mut at = self.skip_before_line(number, id, filled, is_more);
         loop {
             let (consumed, stop) = self.parse(number, id, at, filled);
             at += consumed;
@@ -213,7 +247,12 @@ impl Worker {
         }
         crate::failpoint::hit("lines_parsed");
         self.give_back(id, at, filled);
-        Ok(if at == 0 { Read::End } else { Read::Taken(at as u64) })
+        if at > 0
+            && let Some(file) = self.files.get_mut(&id)
+        {
+            file.rest_bytes = filled - at;
+        }
+        Ok(if at == 0 { Read::End { rest_bytes: filled } } else { Read::Taken(at as u64) })
     }
 
     /// After a restart, acknowledged bytes are not read again. An open line whose next fragment is
@@ -259,10 +298,8 @@ impl Worker {
             filled = match source.fill(buffer, kept, file.offset) {
                 Ok(filled) => filled,
                 Err(error) => {
-                    report_unreadable(&self.metrics, file, &error, self.clock.now());
-                    if file.is_finished() {
-                        self.attention.ending.insert(id);
-                    }
+                    self.metrics.file_errors.increment();
+                    tracing::warn!(file = ?file.name, %error, "cannot read a log file");
                     return None;
                 }
             };
@@ -274,6 +311,37 @@ impl Worker {
             source.give_back(&buffer[..filled]);
             wanted = (wanted * 2).min(bytes_max);
         }
+    }
+
+    /// Takes what belongs to no line at the beginning of the buffer, and returns how much it is. Unless
+    /// `is_final`, nothing is taken that reaches to the buffer's end.
+    fn skip_before_line(&mut self, number: u32, id: u32, filled: usize, is_final: bool) -> usize {
+        let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
+        else {
+            return 0;
+        };
+        let bytes = &self.buffer[..filled];
+        let mut skipped = parse::bytes_before_line(bytes, file.offset);
+        if file.continuation.is_some() {
+            // Within a line, only a hole ends it.
+            skipped = parse::leading_nuls(bytes);
+            if skipped < HOLE_BYTES_MIN {
+                return 0;
+            }
+        }
+        if skipped == 0 || (skipped == filled && !is_final) {
+            return 0;
+        }
+        file.continuation = None;
+        let range = FileRange { file: id, start: file.offset, end: file.offset + skipped as u64 };
+        let mut booking = Booking::begin(group, &mut self.batch, number, &*self.clock);
+        booking.counts.skipped_nuls =
+            bytes[..skipped].iter().filter(|byte| **byte == 0).count() as u64;
+        booking.batch.cover(range);
+        booking.end(&self.metrics, skipped);
+        advance(file, &bytes[..skipped]);
+        self.state.read_bytes.fetch_add(skipped as u64, Ordering::Relaxed);
+        skipped
     }
 
     /// Parses the buffer from `at` on, and books what became of it.
@@ -313,21 +381,26 @@ impl Worker {
         (consumed, stop)
     }
 
-    /// Lets the beginning of a line go that has waited long enough, if there is one; `false` when its
-    /// end has come meanwhile, so that it must be read as any other.
+    /// Lets the beginning of a line go that has waited long enough, if there is one; `false` when
+    /// more of it has come meanwhile, or nothing can be read: the file's turn comes again.
     fn take_unterminated(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
-        while let Some(filled) = self.fill(number, id).filter(|filled| *filled > 0) {
-            if memchr::memchr(b'\n', &self.buffer[..filled]).is_some() {
+        let mut waited_for = self.files.get(&id).map(|file| file.rest_bytes);
+        loop {
+            let Some(filled) = self.fill(number, id) else { return Ok(false) };
+            if filled == 0 {
+                return Ok(true);
+            }
+            let has_grown = waited_for.take().is_some_and(|bytes| bytes != filled);
+            if has_grown || memchr::memchr(b'\n', &self.buffer[..filled]).is_some() {
                 self.give_back(id, 0, filled);
                 return Ok(false);
             }
             let taken = self.parse_unterminated(number, id, filled)?;
             self.give_back(id, taken, filled);
             if taken == 0 {
-                break;
+                return Ok(true);
             }
         }
-        Ok(true)
     }
 
     fn parse_unterminated(
@@ -336,6 +409,13 @@ impl Worker {
         id: u32,
         filled: usize,
     ) -> Result<usize, EncodeError> {
+        let skipped = self.skip_before_line(number, id, filled, true);
+        if skipped > 0 {
+            return Ok(skipped);
+        }
+        // What stands before a hole is all that there will be of its line.
+        let nuls = self.buffer[..filled].iter().rev().take_while(|byte| **byte == 0).count();
+        let filled = if nuls >= HOLE_BYTES_MIN { filled - nuls } else { filled };
         if let Some(group) = self.groups.get(&number)
             && self.batch.is_full_for(parse::piece_record_bytes_max(&group.lines, filled))
         {
@@ -426,17 +506,28 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
     file.end_since = None;
 }
 
-#[cold]
-fn report_unreadable(metrics: &Metrics, file: &mut TailedFile, error: &io::Error, now: Instant) {
-    metrics.file_errors.increment();
-    tracing::warn!(file = ?file.name, %error, "cannot read a log file");
-    // A damaged archive stays damaged; what the operating system couldn't read may come back.
-    if matches!(file.source, Some(Source::Archive(_))) && error.raw_os_error().is_none() {
-        metrics.lost_files.increment();
-        // How much is in the rest of it, nobody knows: what it takes on disk is the least.
-        let archive_bytes = file.source.as_ref().and_then(Source::rest_bytes).unwrap_or(0);
-        metrics.lost(LossReason::DamagedArchive).add(archive_bytes);
-        file.finished_at = Some(now);
+/// Says how an archive ended, if it is not as it should.
+fn report_archive_end(metrics: &Metrics, file: &TailedFile) {
+    let Some(Source::Archive(archive)) = &file.source else { return };
+    match archive.end() {
+        Some(GzipEnd::Damaged { cause, rest_bytes }) => {
+            metrics.file_errors.increment();
+            metrics.lost_files.increment();
+            // How much was in it, nobody knows: what it takes on disk is the least.
+            metrics.lost(LossReason::DamagedArchive).add(*rest_bytes);
+            tracing::warn!(
+                file = ?file.name, read = file.offset, rest_bytes, cause,
+                "an archive is damaged or cut off: what stands before that was read"
+            );
+        }
+        Some(GzipEnd::Trailer { bytes }) => {
+            metrics.lost(LossReason::ArchiveTrailer).add(*bytes);
+            tracing::warn!(
+                file = ?file.name, bytes,
+                "what follows the end of an archive is not compressed: it is not read"
+            );
+        }
+        Some(GzipEnd::Whole) | None => {}
     }
 }
 
@@ -510,6 +601,7 @@ impl<'a> Booking<'a> {
         metrics.malformed_lines.add(counts.malformed);
         metrics.invalid_utf8_bodies.add(counts.invalid_utf8);
         metrics.split_records.add(counts.split);
+        metrics.skipped_nuls.add(counts.skipped_nuls);
         debug_assert_eq!(counts.records as i64, partial.0 + queued.0);
         debug_assert_eq!(consumed as i64, partial.1 + queued.1);
     }

@@ -2,7 +2,7 @@
 
 use super::{Worker, group::Group};
 use crate::{
-    parse::carries_time,
+    parse::{bytes_before_line, carries_time},
     tail::{
         source::Source,
         uid::{Birth, FileUid, first_line},
@@ -42,6 +42,8 @@ impl Worker {
 /// What cannot be read gives an identity as well: of a file that begins with nothing.
 fn derive(group: &mut Group, source: &Source, inode: crate::tail::identity::Inode) -> FileUid {
     let line = first_line(source).unwrap_or_default();
-    let birth = (!carries_time(&line, &mut group.lines)).then(|| Birth::of(source, inode));
+    let begins_at = bytes_before_line(&line, 0);
+    let birth =
+        (!carries_time(&line[begins_at..], &mut group.lines)).then(|| Birth::of(source, inode));
     FileUid::derive(&group.key.directory, &group.key.live, &line, birth)
 }

@@ -52,11 +52,17 @@ impl Worker {
             self.groups.get(number).is_some_and(|group| group.lines.partials.is_any_open())
         });
         for number in &self.attention.with_partials {
+            let is_line_begun = self.oldest_unfinished(*number).is_some_and(|id| {
+                let file = self.files.get(&id);
+                file.is_some_and(|file| file.rest_bytes > 0)
+            });
             let Some(group) = self.groups.get_mut(number) else { continue };
             for stream in [Stream::Stdout, Stream::Stderr] {
-                // The next fragment may stand in what hasn't been read yet.
+                // The next fragment may stand in what hasn't been read yet, or is being written.
                 let quiet_since = group.lines.partials.quiet_since(stream, now);
-                if quiet_since.is_some_and(|since| group.caught_up_at >= since + PARTIAL_LINE_WAIT)
+                if !is_line_begun
+                    && quiet_since
+                        .is_some_and(|since| group.caught_up_at >= since + PARTIAL_LINE_WAIT)
                 {
                     ended.push((*number, stream));
                 }
@@ -262,6 +268,7 @@ impl Worker {
         file.charge = Charge::default();
         file.continuation = None;
         file.end_since = None;
+        file.rest_bytes = 0;
         file.former_uid = file.uid.take().or(file.former_uid);
         let group = file.group;
         self.next_number += 1;

@@ -52,7 +52,7 @@ fn every_line_is_accounted_for() {
         b"  blanks  ",
         b"",
         b"not cri",
-        b"2026-99-02T03:04:05Z stdout F bad time",
+        b"bad time",
         b"last",
         b"odd name",
     ] {
@@ -65,9 +65,12 @@ fn every_line_is_accounted_for() {
     let bad = records.iter().find(|one| one.body.starts_with(b"bad")).unwrap();
     assert!(!bad.body_is_text);
     let malformed = records.iter().filter(|one| one.attributes.contains_key("thyme.malformed"));
-    assert_eq!(malformed.count(), 3);
+    assert_eq!(malformed.count(), 2);
+    let untimed = records.iter().find(|one| one.body == b"bad time").unwrap();
+    assert_eq!(untimed.attributes["thyme.time.original"], "2026-99-02T03:04:05Z");
+    assert_eq!(untimed.time_unix_nano, 0);
     let (_, metrics) = agent.stop();
-    assert_eq!(metrics.malformed_lines.get(), 3);
+    assert_eq!(metrics.malformed_lines.get(), 2);
     assert_eq!(metrics.invalid_utf8_bodies.get(), 1);
     assert_eq!(metrics.refused_files.get(), 2);
 }

@@ -8,6 +8,7 @@ mod namespace;
 mod node;
 mod program;
 mod stage;
+mod state;
 
 mod allocations;
 mod backpressure;
@@ -15,6 +16,7 @@ mod bomb;
 mod cli;
 mod crash;
 mod credentials;
+mod damage;
 mod export;
 mod hostile;
 mod identity;

@@ -94,6 +94,55 @@ fn deleted_files_survive_a_restart_in_the_spool() {
     assert_eq!(metrics.lost_files.get(), 0);
 }
 
+/// Scenario: row 45. A deleted file's lines are in the spool, and the agent is killed; the next start's
+/// configuration has no `sending_queue.storage`, or no `storage` at all, but the extension is still in
+/// service.
+/// Guarantees: what the spool holds is sent, nothing is added to it, and it is empty in the end.
+#[test]
+fn a_queue_that_is_configured_no_longer_is_drained() {
+    const LINES: u32 = 2_000;
+    for without_positions in [false, true] {
+        let node = Node::new();
+        let container = node.container("a");
+        node.collector.faults().always(UNAVAILABLE);
+        let yaml = yaml(&node, "workers: 1");
+        let agent = node.start_yaml(&yaml);
+        append(&container.join("0.log"), lines(0..LINES));
+        wait_until("all is read", || agent.metrics.read.get().0 == i64::from(LINES));
+        fs::remove_dir_all(&container).unwrap();
+        wait_until("the deleted file is on disk", || {
+            agent.metrics.spool_secured_requests.get() + agent.metrics.spool_kept_requests.get() > 0
+                && agent.metrics.bytes_at_risk.get() == 0
+        });
+        agent.stop();
+        assert!(segments(&node) > 0);
+        node.take_records();
+        let mut yaml = yaml.replace(", storage: file_storage", "");
+        if without_positions {
+            yaml = yaml.replace("    storage: file_storage\n", "");
+        }
+        let agent = node.start_yaml(&yaml);
+        let recovered = agent.metrics.recovered.get().0;
+        assert_eq!(recovered, i64::from(LINES));
+        // What is deleted now waits for the sink, and is not kept.
+        let container = node.container("b");
+        append(&container.join("0.log"), lines(LINES..2 * LINES));
+        wait_until("all is read", || agent.metrics.read.get().0 == i64::from(LINES));
+        fs::remove_dir_all(&container).unwrap();
+        node.collector.faults().clear();
+        let mut seen = BTreeSet::new();
+        wait_until("every line comes", || {
+            seen.extend(numbers(&node.take_records()));
+            seen.len() == 2 * LINES as usize
+        });
+        wait_until("the spool is empty", || spooled(&agent.metrics) == 0);
+        assert_eq!(agent.metrics.spool_kept_requests.get(), 0);
+        let (_, metrics) = agent.stop();
+        assert_conserved(&metrics);
+        assert_eq!(segments(&node), 0);
+    }
+}
+
 /// Scenario: the sink is away while the kubelet rotates, until the oldest archives are about to be
 /// removed; then it comes back.
 /// Guarantees: only what the kubelet would remove goes to the spool, before the live file is read;

@@ -76,7 +76,11 @@ fn model(files: [&[Line]; 2]) -> Vec<Identified> {
                 Line::Cri { stderr, partial, body } => (*stderr, *partial, body.as_slice()),
                 Line::Docker { stderr, partial, body } => (*stderr, *partial, body.as_bytes()),
                 Line::Junk(bytes) => {
-                    out.push((whole(file, start), bytes.clone()));
+                    let rest = behind_nuls(bytes).map(|rest| {
+                        let begins = start + bytes.len() - rest.len();
+                        (whole(file, begins), rest.to_vec())
+                    });
+                    out.extend(rest);
                     continue;
                 }
             };

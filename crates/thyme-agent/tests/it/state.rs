@@ -1,0 +1,119 @@
+//! The state directory between two starts: whose positions they are when names, devices or versions
+//! have changed meanwhile.
+
+use std::fs;
+
+use crate::node::{Node, append, cri, wait_until};
+
+fn lines(range: std::ops::Range<u32>) -> String {
+    range.map(|number| cri(&format!("line {number}"))).collect()
+}
+
+/// The configuration with two receivers that read the same files, and other names than usual.
+fn yaml_of_two(node: &Node, receivers: [&str; 2], exporter: &str) -> String {
+    let yaml = node.yaml("compression: none", "workers: 1");
+    let start = yaml.find("  filelog:").unwrap();
+    let end = yaml.find("processors:").unwrap();
+    let receiver = yaml[start..end].to_owned();
+    let both: String = receivers.iter().map(|name| receiver.replacen("filelog", name, 1)).collect();
+    let yaml = yaml.replacen(&receiver, &both, 1);
+    let named = format!("receivers: [{}, {}]", receivers[0], receivers[1]);
+    yaml.replace("receivers: [filelog]", &named).replace("otlp_http", exporter)
+}
+
+/// Scenario: row 42. Two receivers read one file; at the next start they stand in another order and
+/// one of them by the older name of its type, at the one after that all names have changed, the
+/// exporter's too.
+/// Guarantees: each receiver sends each line once, whatever it is called; nothing counts as lost.
+#[test]
+fn two_receivers_of_one_file_keep_two_positions() {
+    const LINES: u32 = 200;
+    let node = Node::new();
+    let live = node.container("a").join("0.log");
+    let starts = [
+        (["filelog/a", "file_log/b"], "otlp_http"),
+        (["file_log/b", "file_log/a"], "otlp_http"),
+        (["file_log/c", "file_log/d"], "otlp_http/other"),
+    ];
+    for (number, (receivers, exporter)) in (0u32..).zip(starts) {
+        append(&live, lines(number * LINES..(number + 1) * LINES));
+        let agent = node.start_yaml(&yaml_of_two(&node, receivers, exporter));
+        let records = node.wait_records(2 * LINES as usize);
+        let mut texts: Vec<String> =
+            records.iter().map(|record| record.text().to_owned()).collect();
+        texts.sort();
+        let expected = (number * LINES..(number + 1) * LINES).map(|line| format!("line {line}"));
+        let mut expected: Vec<String> = expected.flat_map(|line| [line.clone(), line]).collect();
+        expected.sort();
+        assert_eq!(texts, expected, "start {number}");
+        let (_, metrics) = agent.stop();
+        assert_eq!(metrics.lost_files.get(), 0);
+        assert!(node.take_records().is_empty());
+    }
+}
+
+/// Changes what the snapshot says, as if it had always said so.
+fn rewrite_snapshot(node: &Node, change: impl FnOnce(&str) -> String) {
+    let path = node.path("state/checkpoints");
+    let text = fs::read_to_string(&path).unwrap();
+    let content = change(text.split_once('\n').unwrap().1);
+    let (crc32, bytes) = (crc32fast::hash(content.as_bytes()), content.len());
+    let snapshot = format!("thyme-checkpoints 1 crc32={crc32:08x} bytes={bytes}\n{content}");
+    fs::write(path, snapshot).unwrap();
+}
+
+/// Scenario: row 43. The node is started again, and gives the disk with the logs another device
+/// number; a file was rotated and compressed before that.
+/// Guarantees: every file goes on where it was, and nothing counts as lost.
+#[test]
+fn files_on_another_device_number_go_on_where_they_were() {
+    let node = Node::new();
+    let container = node.container("a");
+    let live = container.join("0.log");
+    append(&live, lines(0..100));
+    let agent = node.start();
+    node.wait_records(100);
+    crate::node::rotate(&container, "20260101-000000");
+    append(&live, lines(100..200));
+    node.wait_records(100);
+    agent.stop();
+    rewrite_snapshot(&node, |content| {
+        assert!(content.contains("\"device\":"), "{content}");
+        content.replace("\"device\":", "\"device\":9")
+    });
+    append(&live, lines(200..210));
+    let agent = node.start();
+    let records = node.wait_records(10);
+    assert_eq!(records.len(), 10);
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
+    assert!(node.take_records().is_empty());
+}
+
+/// Scenario: row 45. The snapshot is one that the agent before the journal wrote, without names of
+/// receivers and exporters.
+/// Guarantees: files go on where they were, and the receiver's name is there at the end.
+#[test]
+fn the_state_of_an_older_agent_is_taken_over() {
+    let node = Node::new();
+    let live = node.container("a").join("0.log");
+    append(&live, lines(0..100));
+    let agent = node.start();
+    node.wait_records(100);
+    agent.stop();
+    rewrite_snapshot(&node, |content| {
+        let strip = |line: &str| {
+            let (_, rest) = line.split_once("\"receiver\":\"file_log\",").unwrap();
+            let (known, _) = rest.split_once(",\"positions\"").unwrap();
+            format!("{{{known}}}\n")
+        };
+        content.lines().map(strip).collect()
+    });
+    append(&live, lines(100..110));
+    let agent = node.start();
+    assert_eq!(node.wait_records(10).len(), 10);
+    wait_until("it is settled", || agent.metrics.acknowledged.get().0 == 10);
+    agent.stop();
+    let text = fs::read_to_string(node.path("state/checkpoints")).unwrap();
+    assert!(text.contains("\"receiver\":\"file_log\""), "{text}");
+}
