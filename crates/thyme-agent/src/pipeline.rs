@@ -123,6 +123,8 @@ impl Pipeline {
                 requests: requests.clone(),
                 spool: spool.as_mut().and_then(|spool| spool.links.pop()),
                 checkpoints: publisher.clone(),
+                tree: Box::new(NodeLogs),
+                descriptors: Arc::clone(&descriptors),
             };
             let state = Arc::new(WorkerState::new(Instant::now()));
             let worker = Worker::new(
@@ -140,7 +142,7 @@ impl Pipeline {
         let (discovery, stopper) = Discovery::new(DiscoveryStart {
             sources,
             receiver_names: config.receiver_names(),
-            descriptors,
+            descriptors: Arc::clone(&descriptors),
             resume: restored.files,
             is_first_start: restored.is_first_start,
             scan_interval: config.thyme.scan_interval,

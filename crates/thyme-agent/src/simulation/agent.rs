@@ -66,6 +66,8 @@ impl Agent {
         let (spool, mut links) = open_spool(&config, start)?.unzip();
         let spool_messages = links.as_ref().map(|links: &Vec<SpoolLink>| links[0].messages.clone());
         links = links.filter(|_| config.exporter.queue.storage.is_some());
+        let open_files_max = config.thyme.open_files_max as u64;
+        let descriptors = Descriptors::new(open_files_max, Arc::clone(&metrics));
         let (mut workers, mut handles) = (Vec::new(), Vec::new());
         for _ in 0..config.thyme.workers {
             let (messages, inbox) = unbounded();
@@ -74,6 +76,8 @@ impl Agent {
                 requests: requests.clone(),
                 spool: links.as_mut().and_then(Vec::pop),
                 checkpoints: Some(publisher.clone()),
+                tree: Box::new(SimulatedTree(shared.clone())),
+                descriptors: Arc::clone(&descriptors),
             };
             let state = Arc::new(WorkerState::new(Clock::now(shared)));
             workers.push(Some(new_worker(shared, channels, &keys, &state, &metrics)));

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Descriptors {
     max: u64,
-    /// Requests that found no room, since workers looked last.
+    /// How many somebody waits for.
     wanted: AtomicU64,
     /// Has the number of open files.
     metrics: Arc<Metrics>,
@@ -64,12 +64,12 @@ impl Descriptors {
         }))
     }
 
-    /// Somebody waits for so many.
+    /// Somebody waits for so many, and says so again as long as that is so.
     pub fn want(&self, count: u64) {
-        self.wanted.fetch_add(count, Ordering::Relaxed);
+        self.wanted.fetch_max(count, Ordering::Relaxed);
     }
 
-    /// How many are waited for; whoever asks frees them, or says so again by [`Descriptors::want`].
+    /// How many somebody waits for, as far as it was said since the last time.
     pub fn take_wanted(&self) -> u64 {
         self.wanted.swap(0, Ordering::Relaxed)
     }

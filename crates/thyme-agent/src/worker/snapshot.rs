@@ -44,6 +44,7 @@ impl Worker {
         for file in found {
             self.take_file(number, file, snapshot.start_at, &mut resume, now);
         }
+        self.end_parked(number, now);
         self.put_in_order(number);
         crate::failpoint::hit("snapshot_taken");
         self.count_missed(&snapshot.missed, &resume);
@@ -112,7 +113,8 @@ impl Worker {
     ) {
         let Some(name) = LogName::parse(&found.name) else { return };
         let (plain, compressed): (Arc<OsStr>, _) = (name.plain.into(), name.compressed);
-        if self.recognise(number, &found, &plain, compressed) {
+        if let Some(id) = self.recognise(number, &found, &plain, compressed) {
+            self.adopt(id, found.opened, compressed);
             return;
         }
         let start_at = if found.is_old { start_at } else { StartAt::Beginning };
@@ -154,19 +156,19 @@ impl Worker {
         found: &FoundFile,
         plain: &Arc<OsStr>,
         compressed: bool,
-    ) -> bool {
-        for file in self.group_files(number) {
-            let Some(file) = self.files.get_mut(&file) else { continue };
+    ) -> Option<u32> {
+        for id in self.group_files(number) {
+            let Some(file) = self.files.get_mut(&id) else { continue };
             if is_that_file(file, found.inode, plain, compressed)
                 && may_be_closed_file(file, found.opened.as_ref(), compressed)
             {
                 file.is_present = true;
                 file.name.clone_from(plain);
                 crate::failpoint::hit("file_recognised");
-                return true;
+                return Some(id);
             }
         }
-        false
+        None
     }
 
     /// Whether an archive is what an open file of the group was rotated and compressed to before
@@ -310,7 +312,8 @@ impl Worker {
 fn is_that_file(file: &TailedFile, inode: Inode, plain: &OsStr, compressed: bool) -> bool {
     let is_same_inode = file.inode == inode;
     let is_same_name = *file.name == *plain;
-    (is_same_name && (is_same_inode || compressed)) || (is_same_inode && file.source.is_some())
+    (is_same_name && (is_same_inode || compressed))
+        || (is_same_inode && (file.source.is_some() || file.is_parked))
 }
 
 /// Whether a file that was opened anew may be the one that was closed, as far as its first bytes say:
@@ -342,11 +345,13 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         finished_at: None,
         uid: None,
         former_uid: None,
+        is_parked: false,
+        missed_bytes: 0,
         charge: Charge::default(),
     }
 }
 
-fn into_archive(source: Source) -> Source {
+pub(super) fn into_archive(source: Source) -> Source {
     match source {
         Source::Plain(file) => Source::Archive(Box::new(Archive::new(file))),
         archive @ Source::Archive(_) => archive,

@@ -37,6 +37,7 @@ impl Worker {
         self.keep_partials_within_budget()?;
         self.close_lingering(now);
         self.look_after_deleted(now);
+        self.give_up_descriptors(now);
         self.check_idle(now);
         let empty: Vec<u32> = self.attention.empty.iter().copied().collect();
         for number in empty {
@@ -251,8 +252,10 @@ impl Worker {
             }
             group.next_poll = now;
             let live = group.files.last().and_then(|id| self.files.get(id));
-            if live.is_some_and(|file| has_grown(file)) {
-                group.last_growth = now;
+            if live.is_some_and(|file| has_grown(file)) || self.has_parked_grown(number) {
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.last_growth = now;
+                }
                 self.activate(number, now);
             }
         }
