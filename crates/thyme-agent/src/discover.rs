@@ -257,7 +257,7 @@ impl Discovery {
     /// that each has its turn.
     fn serve_waiting(&mut self, now: Instant) {
         for _ in 0..self.scanner.waiting() {
-            if !self.descriptors.has_room() {
+            if !self.descriptors.has_room_for_new() {
                 break;
             }
             if let Some(directory) = self.scanner.next_waiting() {

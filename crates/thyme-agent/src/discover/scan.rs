@@ -390,7 +390,7 @@ impl Scanner {
     fn open(&mut self, directory: &Path, name: &OsStr, place: Place) -> io::Result<Option<Opened>> {
         let root = &self.sources[place.0].patterns[place.1].root;
         let relative = directory.strip_prefix(root).unwrap_or(Path::new("")).join(name);
-        self.descriptors.open(&mut *self.tree, root, &relative)
+        self.descriptors.open_new(&mut *self.tree, root, &relative)
     }
 }
 

@@ -34,13 +34,28 @@ impl Descriptors {
         Arc::new(Self { max, wanted: AtomicU64::new(0), metrics })
     }
 
-    /// Whether one more may be opened.
-    pub fn has_room(&self) -> bool {
-        self.metrics.open_files.get() < self.max
+    /// Whether one more may be opened that was never open. Some room is left for files that are to be
+    /// read on: a group may hold a new file, and need an older one before it can read that.
+    pub fn has_room_for_new(&self) -> bool {
+        self.metrics.open_files.get() < self.max - self.max / 8
     }
 
-    /// Opens a file as [`LogTree::open`] does. Without room the error is the operating system's: see
-    /// [`is_shortage`].
+    /// Opens a file that was never open, as [`LogTree::open`] does. Without room the error is the
+    /// operating system's: see [`is_shortage`].
+    ///
+    /// # Errors
+    /// Those of [`LogTree::open`], and that there is no room.
+    pub fn open_new(
+        self: &Arc<Self>,
+        tree: &mut dyn LogTree,
+        root: &Path,
+        relative: &Path,
+    ) -> io::Result<Option<Opened>> {
+        let has_room = self.has_room_for_new();
+        self.open_within(has_room, tree, root, relative)
+    }
+
+    /// Opens a file again, likewise.
     ///
     /// # Errors
     /// Those of [`LogTree::open`], and that there is no room.
@@ -50,8 +65,18 @@ impl Descriptors {
         root: &Path,
         relative: &Path,
     ) -> io::Result<Option<Opened>> {
-        let opened =
-            if self.has_room() { tree.open(root, relative) } else { Err(Errno::MFILE.into()) };
+        let has_room = self.metrics.open_files.get() < self.max;
+        self.open_within(has_room, tree, root, relative)
+    }
+
+    fn open_within(
+        self: &Arc<Self>,
+        has_room: bool,
+        tree: &mut dyn LogTree,
+        root: &Path,
+        relative: &Path,
+    ) -> io::Result<Option<Opened>> {
+        let opened = if has_room { tree.open(root, relative) } else { Err(Errno::MFILE.into()) };
         let opened = opened.inspect_err(|error| {
             if is_shortage(error) {
                 self.want(1);
@@ -67,6 +92,11 @@ impl Descriptors {
     /// Somebody waits for so many, and says so again as long as that is so.
     pub fn want(&self, count: u64) {
         self.wanted.fetch_max(count, Ordering::Relaxed);
+    }
+
+    /// Whether somebody waits.
+    pub fn are_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0
     }
 
     /// How many somebody waits for, as far as it was said since the last time.

@@ -60,7 +60,9 @@ pub(super) struct TailedFile {
     pub(super) former_uid: Option<FileUid>,
     /// Whether it was closed although it may go on, because others wait for a descriptor.
     pub(super) is_parked: bool,
-    /// What it had grown by when it could not be opened again.
+    /// Whether its directory shows it as `.gz`.
+    pub(super) is_compressed: bool,
+    /// What of it was unread when it could not be opened again.
     pub(super) missed_bytes: u64,
     /// What of it counts as the worker's load.
     pub(super) charge: Charge,

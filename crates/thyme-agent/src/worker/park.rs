@@ -2,7 +2,7 @@
 //! that have been quiet longest: they are *parked*. A watch or a look at its length says when one has
 //! grown; then it is opened again, beneath its root, and must be the file that it was.
 
-use std::{path::Path, time::Instant};
+use std::{ffi::OsString, path::Path, sync::Arc, time::Instant};
 
 use super::{
     Worker,
@@ -22,7 +22,12 @@ impl TailedFile {
     fn may_park(&self) -> bool {
         let is_at_end = self.end_since.is_some() && self.continuation.is_none();
         let is_plain = matches!(self.source, Some(Source::Plain(_)));
-        self.is_present && is_plain && is_at_end && !self.is_finished() && self.is_settled()
+        is_plain && is_at_end && self.may_wait()
+    }
+
+    /// Whether it can be opened again, and nothing of it is under way.
+    fn may_wait(&self) -> bool {
+        self.is_present && !self.is_finished() && self.is_settled()
     }
 }
 
@@ -41,18 +46,38 @@ impl Worker {
             if wanted == 0 {
                 return;
             }
-            wanted -= u64::from(self.park(number, now));
+            let given_up =
+                self.park_behind(number).unwrap_or_else(|| u64::from(self.park(number, now)));
+            wanted = wanted.saturating_sub(given_up);
         }
     }
 
-    /// Closes a group's live file, if nothing of it is unread, and no line is open.
+    /// Where a group waits for a descriptor to read on in its oldest file, it holds none for those behind
+    /// that one; `None` where it doesn't wait.
+    fn park_behind(&mut self, number: u32) -> Option<u64> {
+        let oldest = self.oldest_unfinished(number)?;
+        self.files.get(&oldest).filter(|file| file.is_parked)?;
+        let mut given_up = 0;
+        for id in self.group_files(number) {
+            let Some(file) = self.files.get_mut(&id) else { continue };
+            let Some(source) = file.source.as_ref().filter(|_| file.may_wait()) else { continue };
+            let length = if file.is_compressed { 0 } else { source.file().length().unwrap_or(0) };
+            file.missed_bytes = length.saturating_sub(file.offset);
+            (file.source, file.is_parked) = (None, true);
+            given_up += 1;
+        }
+        Some(given_up)
+    }
+
+    /// Closes a group's last file, if nothing of it is unread, and no line is open. It is the live one, or
+    /// a rotated one whose successor waits for a descriptor.
     fn park(&mut self, number: u32, now: Instant) -> bool {
         let Some(group) = self.groups.get_mut(&number) else { return false };
         let Some(file) = group.files.last().and_then(|id| self.files.get_mut(id)) else {
             return false;
         };
         let has_open_line = group.lines.partials.queued().0 > 0;
-        if has_open_line || !file.may_park() || file.name != group.key.live {
+        if has_open_line || !file.may_park() {
             return false;
         }
         if !group.is_watched {
@@ -88,10 +113,18 @@ impl Worker {
     pub(super) fn reopen_parked(&mut self, number: u32, id: u32, now: Instant) -> Option<Progress> {
         let group = self.groups.get_mut(&number)?;
         let file = self.files.get_mut(&id).filter(|file| file.is_parked)?;
-        let path = group.key.directory.join(&*file.name);
+        let mut name = file.name.to_os_string();
+        if file.is_compressed {
+            name.push(".gz");
+        }
+        let path = group.key.directory.join(name);
         let root = self.roots[group.key.receiver].iter().find(|root| path.starts_with(root))?;
         let relative = path.strip_prefix(root).unwrap_or(Path::new(""));
         let wait = match self.descriptors.open(&mut *self.tree, root, relative) {
+            Ok(Some(opened)) if file.is_compressed => {
+                self.adopt(id, Some(opened), true);
+                return None;
+            }
             Ok(Some(opened)) if opened.inode == file.inode => {
                 let is_same =
                     opened.bytes >= file.offset && file.head.matches(&*opened.file).unwrap_or(true);
@@ -124,6 +157,25 @@ impl Worker {
         file.source = Some(if compressed { into_archive(source) } else { source });
         file.end_since = None;
         (file.is_parked, file.missed_bytes) = (false, 0);
+    }
+
+    /// A file that was live and is shown no more may be an archive by now that can't be opened yet: until
+    /// it can, the file is not forgotten, or the archive would be taken for a new one.
+    pub(super) fn keep_what_may_be_archived(&mut self, number: u32, unopened: &[OsString]) {
+        let Some(group) = self.groups.get(&number) else { return };
+        let live = Arc::clone(&group.key.live);
+        let ids = self.group_files(number);
+        let is_known = |name: &OsString| {
+            ids.iter().filter_map(|id| self.files.get(id)).any(|file| *file.name == **name)
+        };
+        if unopened.iter().all(is_known) {
+            return;
+        }
+        for id in ids {
+            if let Some(file) = self.files.get_mut(&id).filter(|file| file.name == live) {
+                file.is_present = true;
+            }
+        }
     }
 
     /// Parked files of a group that its directory does not show any more: nobody can open them again.

@@ -1,7 +1,13 @@
 //! What discovery found becomes files to read: known ones are recognised, new ones are resumed
 //! from their checkpoint or begun.
 
-use std::{ffi::OsStr, io, path::Path, sync::Arc, time::Instant};
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
 
 use super::{
     Charge, Worker,
@@ -41,9 +47,11 @@ impl Worker {
         // Plain files come first, so that a `.gz` beside its plain original is recognised.
         let mut found = snapshot.files;
         found.sort_by_key(|file| LogName::parse(&file.name).is_none_or(|name| name.compressed));
+        let unopened = unopened_archives(&found);
         for file in found {
             self.take_file(number, file, snapshot.start_at, &mut resume, now);
         }
+        self.keep_what_may_be_archived(number, &unopened);
         self.end_parked(number, now);
         self.put_in_order(number);
         crate::failpoint::hit("snapshot_taken");
@@ -119,7 +127,8 @@ impl Worker {
         }
         let start_at = if found.is_old { start_at } else { StartAt::Beginning };
         let Some(opened) = found.opened else { return };
-        if compressed && self.recognise_archive(number, &opened, &plain) {
+        if compressed && let Some(id) = self.recognise_archive(number, &opened, &plain) {
+            self.adopt(id, Some(opened), compressed);
             return;
         }
         // Discovery reports a file once: it is followed even if it can't be read now.
@@ -138,7 +147,7 @@ impl Worker {
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
-        let mut file = TailedFile { head, charge: found.charge, ..file };
+        let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
         if compressed {
             file.source = file.source.map(into_archive);
         }
@@ -163,6 +172,7 @@ impl Worker {
                 && may_be_closed_file(file, found.opened.as_ref(), compressed)
             {
                 file.is_present = true;
+                file.is_compressed = compressed;
                 file.name.clone_from(plain);
                 crate::failpoint::hit("file_recognised");
                 return Some(id);
@@ -173,24 +183,36 @@ impl Worker {
 
     /// Whether an archive is what an open file of the group was rotated and compressed to before
     /// its directory was looked at again.
-    fn recognise_archive(&mut self, number: u32, opened: &Opened, plain: &Arc<OsStr>) -> bool {
-        let Some(group) = self.groups.get(&number) else { return false };
+    fn recognise_archive(
+        &mut self,
+        number: u32,
+        opened: &Opened,
+        plain: &Arc<OsStr>,
+    ) -> Option<u32> {
+        let group = self.groups.get(&number)?;
         let live = Arc::clone(&group.key.live);
         for id in self.group_files(number) {
             let Some(file) = self.files.get_mut(&id) else { continue };
-            let Some(Source::Plain(open)) = &file.source else { continue };
             if file.is_present || file.name != live {
                 continue;
             }
-            let head = Head::read(&**open, HEAD_BYTES_MAX).unwrap_or(file.head);
-            let found = Archive::head(&*opened.file, HEAD_BYTES_MAX);
+            let (head, bytes) = match &file.source {
+                Some(Source::Plain(open)) => {
+                    (Head::read(&**open, HEAD_BYTES_MAX).unwrap_or(file.head), HEAD_BYTES_MAX)
+                }
+                // One of which nothing was read is begun anew, at no loss.
+                None if file.head.bytes > 0 => (file.head, file.head.bytes as usize),
+                _ => continue,
+            };
+            let found = Archive::head(&*opened.file, bytes);
             if found.is_ok_and(|found| found == head) {
                 file.is_present = true;
+                file.is_compressed = true;
                 file.name.clone_from(plain);
-                return true;
+                return Some(id);
             }
         }
-        false
+        None
     }
 
     fn resume_file(
@@ -305,6 +327,13 @@ impl Worker {
     }
 }
 
+/// Names, without `.gz`, of archives that could not be opened.
+fn unopened_archives(found: &[FoundFile]) -> Vec<OsString> {
+    let unopened = found.iter().filter(|file| file.opened.is_none());
+    let names = unopened.filter_map(|file| LogName::parse(&file.name));
+    names.filter(|name| name.compressed).map(|name| name.plain.to_owned()).collect()
+}
+
 /// Whether a file of the group is the one that was found under a plain name, or compressed.
 ///
 /// An open file keeps its inode. One that was closed, and then compressed, has lost it, perhaps to
@@ -346,6 +375,7 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         uid: None,
         former_uid: None,
         is_parked: false,
+        is_compressed: false,
         missed_bytes: 0,
         charge: Charge::default(),
     }

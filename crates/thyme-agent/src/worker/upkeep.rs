@@ -135,6 +135,8 @@ impl Worker {
     /// Closes files that were finished a while ago, unless their writer was late.
     fn close_lingering(&mut self, now: Instant) {
         let (mut late, mut groups) = (Vec::new(), Vec::new());
+        let is_wanted = self.descriptors.are_wanted();
+        let may_close = |finished_at| is_wanted || now.duration_since(finished_at) >= LINGER_TIME;
         self.attention.ending.retain(|id| {
             let Some(file) = self.files.get_mut(id) else { return false };
             let Some(finished_at) = file.finished_at else {
@@ -145,7 +147,7 @@ impl Worker {
                 if has_grown(file) {
                     file.finished_at = None;
                     late.push(file.group);
-                } else if now.duration_since(finished_at) >= LINGER_TIME {
+                } else if may_close(finished_at) {
                     file.source = None;
                     groups.push(file.group);
                 }
