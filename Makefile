@@ -17,7 +17,7 @@ RIG := $(CARGO) run --quiet --release --bin rig --
 
 .PHONY: help
 help: ## List the commands
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
 		| while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
 
 .PHONY: run
@@ -63,6 +63,7 @@ lint: ## Check formatting, lints and documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --features thyme-benches/gate --bin instructions -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
 
 .PHONY: fuzz
@@ -82,6 +83,17 @@ test-node: ## Build the images and run the pipeline from them under containerd (
 test-kubernetes: ## Run manifests and benchmark on a real Kubernetes 1.34 with one node, built from source (needs root, Debian, go)
 	@$(CARGO) build --quiet --release --bin cluster-benchmark
 	@exec tests/node/kubernetes/run
+
+.PHONY: test-sinks
+test-sinks: ## Compare what thyme counts with what VictoriaLogs, a Collector, nginx and HAProxy take (needs go, Debian); SCENARIOS="nginx collector" runs a part
+	@exec tests/sinks/run $$SCENARIOS
+
+.PHONY: check-long
+check-long: ## What takes too long for each change: sinks, Kubernetes (needs root), SEEDS=20000 simulated, FUZZ_SECONDS=600 a parser
+	$(MAKE) test-sinks
+	$(MAKE) test-kubernetes
+	SEEDS=$${SEEDS:-20000} $(MAKE) simulate
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(MAKE) fuzz
 
 .PHONY: docker-build
 docker-build: ## Build the three images; TAG REGISTRY CONTAINER_TOOL PLATFORM change it
@@ -121,6 +133,18 @@ sbom: ## Write what the three programs are made of to target/sbom, as CycloneDX
 .PHONY: bench
 bench: ## Run the criterion benches
 	$(CARGO) bench
+
+.PHONY: gate
+gate: ## Count instructions by callgrind; fails where one is more than 3 % above benches/instructions.tsv (needs valgrind)
+	@exec benches/count compare
+
+.PHONY: gate-accept
+gate-accept: ## Count instructions, and write them as the figures that `make gate` compares with
+	@exec benches/count accept
+
+.PHONY: gate-test
+gate-test: ## Show that a deliberate loop a line makes the gate fail
+	@exec benches/count-test
 
 .PHONY: bench-corpus
 bench-corpus: binaries ## Compare the agent's CPU with pure compression over two corpora

@@ -3,6 +3,7 @@
 
 pub mod assemble;
 pub mod corpus;
+pub mod gate;
 pub mod reference;
 pub mod run;
 pub mod sink;

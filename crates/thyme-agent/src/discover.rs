@@ -98,8 +98,9 @@ impl Source {
             patterns: config
                 .include
                 .iter()
-                .map(|one| Pattern::new(one))
-                .collect::<Result<_, _>>()?,
+                .map(|one| Pattern::all(one))
+                .collect::<Result<Vec<_>, _>>()?
+                .concat(),
             exclude: config
                 .exclude
                 .iter()

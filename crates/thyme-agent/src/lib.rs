@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod world;
 pub mod inotify;
 pub mod pipeline;
+pub mod preflight;
 
 pub mod discover;
 pub mod worker;
@@ -29,5 +30,6 @@ pub mod telemetry;
 #[doc(hidden)]
 pub mod fuzzing;
 
-#[cfg(test)]
-mod simulation;
+#[cfg(any(test, feature = "simulation"))]
+#[doc(hidden)]
+pub mod simulation;

@@ -433,8 +433,10 @@ impl Worker {
             // Bytes without a record, such as a newline whose line has left: nothing to send.
             let own = std::mem::take(&mut self.batch.records);
             self.batch.reset(own);
+            let together = self.metrics.together();
             self.metrics.queued_batch.add(0, -(source_bytes as i64));
             self.metrics.acknowledged.add(0, source_bytes as i64);
+            drop(together);
             self.acknowledge(&ranges);
             return Ok(());
         }
@@ -447,8 +449,10 @@ impl Worker {
         if let Some(batch_send_size) = self.metrics.batch_send_size.get() {
             batch_send_size.record(records, &[]);
         }
+        let together = self.metrics.together();
         self.metrics.queued_batch.add(-(records as i64), -(source_bytes as i64));
         self.metrics.queued_request.add(records as i64, source_bytes as i64);
+        drop(together);
         self.next_request += 1;
         let number = self.next_request;
         let charged_bytes = encoded.buffer_bytes;

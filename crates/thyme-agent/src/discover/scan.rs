@@ -658,7 +658,8 @@ mod tests {
             File::open(&directory).unwrap().set_modified(long_ago).unwrap();
         }
         File::open(root.path()).unwrap().set_modified(long_ago).unwrap();
-        let pattern = Pattern::new(root.path().join("*/*.log").to_str().unwrap()).unwrap();
+        let pattern =
+            Pattern::all(root.path().join("*/*.log").to_str().unwrap()).unwrap().remove(0);
         let source =
             Source { patterns: vec![pattern], exclude: Vec::new(), start_at: StartAt::Beginning };
         let metrics = Arc::new(Metrics::default());

@@ -91,9 +91,8 @@ impl Stage {
                 (WorkerHandle { messages, state }, inbox)
             })
             .collect();
-        let pattern = Pattern::new(root.path().join(pattern).to_str().unwrap()).unwrap();
-        let source =
-            Source { patterns: vec![pattern], exclude: Vec::new(), start_at: StartAt::End };
+        let patterns = Pattern::all(root.path().join(pattern).to_str().unwrap()).unwrap();
+        let source = Source { patterns, exclude: Vec::new(), start_at: StartAt::End };
         let (discovery, stopper) = Discovery::new(DiscoveryStart {
             sources: vec![source],
             receiver_names: vec!["file_log".into()],

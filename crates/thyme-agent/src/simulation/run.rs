@@ -109,6 +109,20 @@ pub(super) fn run_outage(seed: u64) -> Result<(Report, Peak), String> {
     Ok((report, peak))
 }
 
+/// Nothing goes wrong while containers write for so many turns.
+pub(super) fn run_calmly(plan: Plan, chance: Chance, turns: u64) -> Result<Report, String> {
+    let mut run = Run { shared: Shared::new(plan, chance), agent: None };
+    run.shared.lock().begin();
+    run.shared.lock().faults = false;
+    run.start();
+    for _ in 0..turns {
+        kubelet::act(&mut run.shared.lock());
+        run.calm_turn(Duration::from_millis(50))?;
+    }
+    run.calm_down()?;
+    Ok(run.report())
+}
+
 impl World {
     fn begin(&mut self) {
         self.make_directory("/var/log");

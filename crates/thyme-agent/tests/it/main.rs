@@ -21,6 +21,8 @@ mod export;
 mod hostile;
 mod identity;
 mod many;
+mod misdirected;
+mod proxy;
 mod replaced;
 mod rotation;
 mod secrecy;
