@@ -266,10 +266,10 @@ impl Discovery {
             }
         }
         let waiting = self.scanner.waiting();
+        self.descriptors.set_wanted(waiting as u64);
         if waiting == 0 {
             return;
         }
-        self.descriptors.want(waiting as u64);
         if self.shortage_said.is_none_or(|said| now >= said + COMPLAINT_INTERVAL) {
             self.shortage_said = Some(now);
             tracing::warn!(

@@ -169,7 +169,8 @@ fn batch_limits(config: &Config) -> BatchLimits {
 
 fn roots_of(config: &Config) -> Vec<Vec<PathBuf>> {
     let roots = |include: &Vec<String>| {
-        include.iter().filter_map(|one| Pattern::new(one).ok()).map(|one| one.root).collect()
+        let patterns = include.iter().filter_map(|one| Pattern::all(one).ok()).flatten();
+        patterns.map(|pattern| pattern.root).collect()
     };
     config.receivers.iter().map(|receiver| roots(&receiver.include)).collect()
 }

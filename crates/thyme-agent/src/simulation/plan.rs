@@ -222,8 +222,6 @@ fn draw_config(chance: &mut Chance, files_max: usize) -> Config {
         scan_interval: chance.milliseconds(200, 5_000),
         spool_bytes_max: chance.pick(&[16 << 20, 64 << 20]),
         container_log_max_files: files_max,
-        // Fewer than there are files, now and then.
-        open_files_max: chance.pick(&[100_000, 100_000, 8]),
         ..ThymeConfig::default()
     };
     Config {

@@ -94,14 +94,14 @@ impl Descriptors {
         self.wanted.fetch_max(count, Ordering::Relaxed);
     }
 
-    /// Whether somebody waits.
-    pub fn are_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Relaxed) > 0
+    /// So many are waited for by discovery, and none by others but those that say so again.
+    pub fn set_wanted(&self, count: u64) {
+        self.wanted.store(count, Ordering::Relaxed);
     }
 
-    /// How many somebody waits for, as far as it was said since the last time.
-    pub fn take_wanted(&self) -> u64 {
-        self.wanted.swap(0, Ordering::Relaxed)
+    /// How many somebody waits for.
+    pub fn wanted(&self) -> u64 {
+        self.wanted.load(Ordering::Relaxed)
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
         let open = |name: &str| descriptors.open(&mut NodeLogs, root.path(), Path::new(name));
         let (first, second) = (open("a").unwrap(), open("b").unwrap());
         assert!(is_shortage(&open("c").unwrap_err()));
-        assert_eq!((descriptors.take_wanted(), descriptors.take_wanted()), (1, 0));
+        assert_eq!(descriptors.wanted(), 1);
         drop(first);
         let third = open("c").unwrap().unwrap();
         let mut byte = [0];

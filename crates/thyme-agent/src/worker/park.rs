@@ -34,7 +34,7 @@ impl TailedFile {
 impl Worker {
     /// Closes as many files as are waited for, as far as there are any to close.
     pub(super) fn give_up_descriptors(&mut self, now: Instant) {
-        let mut wanted = self.descriptors.take_wanted();
+        let mut wanted = self.descriptors.wanted();
         if wanted == 0 {
             return;
         }

@@ -135,7 +135,7 @@ impl Worker {
     /// Closes files that were finished a while ago, unless their writer was late.
     fn close_lingering(&mut self, now: Instant) {
         let (mut late, mut groups) = (Vec::new(), Vec::new());
-        let is_wanted = self.descriptors.are_wanted();
+        let is_wanted = self.descriptors.wanted() > 0;
         let may_close = |finished_at| is_wanted || now.duration_since(finished_at) >= LINGER_TIME;
         self.attention.ending.retain(|id| {
             let Some(file) = self.files.get_mut(id) else { return false };
