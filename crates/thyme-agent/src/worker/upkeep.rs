@@ -39,6 +39,7 @@ impl Worker {
         self.look_after_deleted(now);
         self.give_up_descriptors(now);
         self.check_idle(now);
+        debug_assert!(self.has_decoders_within_limit());
         let empty: Vec<u32> = self.attention.empty.iter().copied().collect();
         for number in empty {
             self.forget_group(number);
