@@ -730,7 +730,7 @@ mod tests {
             vec![source],
             tree,
             SystemClock::shared(),
-            Descriptors::new(1_000, Arc::clone(&metrics)),
+            Descriptors::new(1_000, &metrics),
             None,
             metrics,
         );

@@ -75,7 +75,7 @@ impl Stage {
     }
 
     fn with_descriptors(
-        open_files_max: u64,
+        open_files_max: usize,
         pattern: &str,
         workers: usize,
         is_first_start: bool,
@@ -96,7 +96,7 @@ impl Stage {
         let (discovery, stopper) = Discovery::new(DiscoveryStart {
             sources: vec![source],
             receiver_names: vec!["file_log".into()],
-            descriptors: Descriptors::new(open_files_max, Arc::clone(&metrics)),
+            descriptors: Descriptors::new(open_files_max, &metrics),
             resume,
             is_first_start,
             scan_interval: Duration::from_secs(3_600),

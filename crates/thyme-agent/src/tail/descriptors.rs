@@ -30,8 +30,8 @@ pub struct Descriptors {
 
 impl Descriptors {
     /// So many may be open.
-    pub fn new(max: u64, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { max, wanted: AtomicU64::new(0), metrics })
+    pub fn new(max: usize, metrics: &Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { max: max as u64, wanted: AtomicU64::new(0), metrics: Arc::clone(metrics) })
     }
 
     /// Whether one more may be opened that was never open. Some room is left for files that are to be
@@ -152,7 +152,7 @@ mod tests {
             std::fs::write(root.path().join(name), name).unwrap();
         }
         let metrics = Arc::new(Metrics::default());
-        let descriptors = Descriptors::new(2, Arc::clone(&metrics));
+        let descriptors = Descriptors::new(2, &metrics);
         let open = |name: &str| descriptors.open(&mut NodeLogs, root.path(), Path::new(name));
         let (first, second) = (open("a").unwrap(), open("b").unwrap());
         assert!(is_shortage(&open("c").unwrap_err()));
