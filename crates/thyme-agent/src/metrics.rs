@@ -117,8 +117,13 @@ pub enum LossReason {
     ArchiveTrailer,
     /// The agent ended while deleted files were unread and the spool had no room for them.
     Shutdown,
+<<<<<<< HEAD
     /// It was deleted while no agent ran.
     NoAgent,
+=======
+    /// A file was deleted that could not be opened, for want of descriptors or of permission.
+    NotOpened,
+>>>>>>> main
 }
 
 impl LossReason {
@@ -128,7 +133,11 @@ impl LossReason {
         Self::DamagedArchive,
         Self::ArchiveTrailer,
         Self::Shutdown,
+<<<<<<< HEAD
         Self::NoAgent,
+=======
+        Self::NotOpened,
+>>>>>>> main
     ];
 
     /// Value of the attribute `reason`.
@@ -138,7 +147,11 @@ impl LossReason {
             Self::DamagedArchive => "damaged_archive",
             Self::ArchiveTrailer => "archive_trailer",
             Self::Shutdown => "shutdown",
+<<<<<<< HEAD
             Self::NoAgent => "no_agent",
+=======
+            Self::NotOpened => "not_opened",
+>>>>>>> main
         }
     }
 }
@@ -273,6 +286,8 @@ pub struct Metrics {
     pub archive_bytes: Count,
     /// Gauge: files open now.
     pub open_files: Count,
+    /// Gauge: files that discovery knows and could not open yet.
+    pub unopened_files: Count,
     /// Events of the operating system about directories.
     pub directory_events: Count,
     /// Events of the operating system about idle files.

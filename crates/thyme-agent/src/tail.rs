@@ -2,7 +2,11 @@
 //! acknowledged.
 
 pub mod acknowledge;
+<<<<<<< HEAD
 pub mod ending;
+=======
+pub mod descriptors;
+>>>>>>> main
 pub mod gzip;
 pub mod identity;
 pub mod idle_watch;

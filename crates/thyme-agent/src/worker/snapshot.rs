@@ -1,7 +1,13 @@
 //! What discovery found becomes files to read: known ones are recognised, new ones are resumed
 //! from their checkpoint or begun.
 
-use std::{ffi::OsStr, io, path::Path, sync::Arc, time::Instant};
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
 
 use super::{
     Charge, Worker,
@@ -54,6 +60,7 @@ impl Worker {
         // Plain files come first, so that a `.gz` beside its plain original is recognised.
         let mut found = snapshot.files;
         found.sort_by_key(|file| LogName::parse(&file.name).is_none_or(|name| name.compressed));
+<<<<<<< HEAD
         // Where a new file comes among the known ones depends on which of them are still there.
         let (known, fresh): (Vec<_>, Vec<_>) = found
             .into_iter()
@@ -67,7 +74,17 @@ impl Worker {
             let is_new = self.take_file(number, file, snapshot.start_at, &mut resume, now);
             new_archives += u64::from(is_new == Some(Begun::Archive));
         }
+=======
+        let unopened = unopened_archives(&found);
+        for file in found {
+            self.take_file(number, file, snapshot.start_at, &mut resume, now);
+        }
+        self.keep_what_may_be_archived(number, &unopened);
+        self.end_parked(number, now);
+        self.put_in_order(number);
+>>>>>>> main
         crate::failpoint::hit("snapshot_taken");
+        self.count_missed(&snapshot.missed, &resume);
         if snapshot.is_complete {
             self.withdraw(number, resume, new_archives, now);
         } else if let Some(group) = self.groups.get_mut(&number) {
@@ -135,6 +152,7 @@ impl Worker {
         let name = LogName::parse(&found.name)?;
         let (plain, compressed): (Arc<OsStr>, _) = (name.plain.into(), name.compressed);
         if let Some(id) = self.recognise(number, &found, &plain, compressed) {
+<<<<<<< HEAD
             self.note_compressed(Some(id), found);
             return None;
         }
@@ -142,6 +160,16 @@ impl Worker {
         let opened = found.opened?;
         if compressed && self.recognise_archive(number, &opened, &plain) {
             return None;
+=======
+            self.adopt(id, found.opened, compressed);
+            return;
+        }
+        let start_at = if found.is_old { start_at } else { StartAt::Beginning };
+        let Some(opened) = found.opened else { return };
+        if compressed && let Some(id) = self.recognise_archive(number, &opened, &plain) {
+            self.adopt(id, Some(opened), compressed);
+            return;
+>>>>>>> main
         }
         // Discovery reports a file once: it is followed even if it can't be read now.
         let head = head_of(&*opened.file, compressed).unwrap_or_else(|error| {
@@ -163,7 +191,11 @@ impl Worker {
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
+<<<<<<< HEAD
         let mut file = TailedFile { head, is_compressed: compressed, charge: found.charge, ..file };
+=======
+        let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
+>>>>>>> main
         if compressed {
             let holds = file.source.as_ref().and_then(|one| late::archived_bytes(one.file()).ok());
             file.length = holds.map_or(0, u64::from);
@@ -173,7 +205,6 @@ impl Worker {
             file.source = None;
             file.charge = Charge::default();
         }
-        self.metrics.open_files.add_gauge(i64::from(file.source.is_some()));
         self.insert_file(number, file, now);
         begun
     }
@@ -234,25 +265,36 @@ impl Worker {
 
     /// Whether an archive is what an open file of the group was rotated and compressed to before
     /// its directory was looked at again.
-    fn recognise_archive(&mut self, number: u32, opened: &Opened, plain: &Arc<OsStr>) -> bool {
-        let Some(group) = self.groups.get(&number) else { return false };
+    fn recognise_archive(
+        &mut self,
+        number: u32,
+        opened: &Opened,
+        plain: &Arc<OsStr>,
+    ) -> Option<u32> {
+        let group = self.groups.get(&number)?;
         let live = Arc::clone(&group.key.live);
         for id in self.group_files(number) {
             let Some(file) = self.files.get_mut(&id) else { continue };
-            let Some(Source::Plain(open)) = &file.source else { continue };
             if file.is_present || file.name != live {
                 continue;
             }
-            let head = Head::read(&**open, HEAD_BYTES_MAX).unwrap_or(file.head);
-            let found = Archive::head(&*opened.file, HEAD_BYTES_MAX);
+            let (head, bytes) = match &file.source {
+                Some(Source::Plain(open)) => {
+                    (Head::read(&**open, HEAD_BYTES_MAX).unwrap_or(file.head), HEAD_BYTES_MAX)
+                }
+                // One of which nothing was read is begun anew, at no loss.
+                None if file.head.bytes > 0 => (file.head, file.head.bytes as usize),
+                _ => continue,
+            };
+            let found = Archive::head(&*opened.file, bytes);
             if found.is_ok_and(|found| found == head) {
                 file.is_present = true;
                 file.is_compressed = true;
                 file.name.clone_from(plain);
-                return true;
+                return Some(id);
             }
         }
-        false
+        None
     }
 
     fn resume_file(
@@ -344,10 +386,39 @@ impl Worker {
         }
     }
 
+<<<<<<< HEAD
     /// Checkpoints whose files are gone: what they are known to have held and had not acknowledged can't
     /// be read any more. One of which nothing is known but that it was there may be one of the
     /// `new_archives`. They are kept as gaps for as long as a file before them may end with an open line.
     fn withdraw(&mut self, number: u32, resume: Resume, mut new_archives: u64, now: Instant) {
+=======
+    /// Counts files that are gone and could not be opened. What is known of one by a checkpoint is
+    /// counted with that.
+    fn count_missed(&self, missed: &[(Inode, u64)], resume: &Resume) {
+        let is_known = |inode: Inode| resume.iter().any(|(_, one)| one.inode == inode.inode);
+        for (inode, bytes) in missed.iter().filter(|(inode, bytes)| *bytes > 0 && !is_known(*inode))
+        {
+            self.metrics.lost_files.increment();
+            self.metrics.lost(LossReason::NotOpened).add(*bytes);
+            tracing::warn!(?inode, bytes, "a log file was deleted before it could be opened");
+        }
+    }
+
+    /// Puts a group's files in the order in which they are read, once all of them have their names: one
+    /// that was live may be known by its archive alone, after a newer one was found.
+    fn put_in_order(&mut self, number: u32) {
+        let files = &self.files;
+        if let Some(group) = self.groups.get_mut(&number) {
+            let live = Arc::clone(&group.key.live);
+            let order =
+                |id: &u32| files.get(id).map(|file| (reading_order(&file.name, &live), file.key));
+            group.files.sort_by_cached_key(order);
+        }
+    }
+
+    /// Checkpoints whose files are gone: what they had not acknowledged can't be read any more.
+    fn withdraw(&mut self, resume: Resume) {
+>>>>>>> main
         for (key, checkpoint) in resume {
             let may_be_archive = checkpoint.head_bytes == 0 && new_archives > 0;
             let lost = checkpoint.lost_bytes();
@@ -380,6 +451,13 @@ impl Worker {
     }
 }
 
+/// Names, without `.gz`, of archives that could not be opened.
+fn unopened_archives(found: &[FoundFile]) -> Vec<OsString> {
+    let unopened = found.iter().filter(|file| file.opened.is_none());
+    let names = unopened.filter_map(|file| LogName::parse(&file.name));
+    names.filter(|name| name.compressed).map(|name| name.plain.to_owned()).collect()
+}
+
 /// Whether a file of the group is the one that was found under a plain name, or compressed.
 ///
 /// An open file keeps its inode. One that was closed, and then compressed, has lost it, perhaps to
@@ -390,7 +468,8 @@ fn is_that_file(file: &TailedFile, inode: Inode, plain: &OsStr, compressed: bool
     }
     let is_same_inode = file.inode == inode;
     let is_same_name = *file.name == *plain;
-    (is_same_name && (is_same_inode || compressed)) || (is_same_inode && file.source.is_some())
+    (is_same_name && (is_same_inode || compressed))
+        || (is_same_inode && (file.source.is_some() || file.is_parked))
 }
 
 /// Whether a file that was opened anew may be the one that was closed, as far as its first bytes say:
@@ -429,10 +508,14 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         is_gap: false,
         uid: None,
         former_uid: None,
+        is_parked: false,
+        is_compressed: false,
+        missed_bytes: 0,
         charge: Charge::default(),
     }
 }
 
+<<<<<<< HEAD
 /// What is left of a file that vanished while no agent ran. Its checkpoint is no file's: if it comes to
 /// light after all, because it could only not be opened, it is read.
 fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -> TailedFile {
@@ -472,6 +555,9 @@ fn is_rewritten(opened: &Opened, checkpoint: &FileCheckpoint) -> bool {
 }
 
 fn into_archive(source: Source) -> Source {
+=======
+pub(super) fn into_archive(source: Source) -> Source {
+>>>>>>> main
     match source {
         Source::Plain(file) => Source::Archive(Box::new(Archive::new(file))),
         archive @ Source::Archive(_) => archive,

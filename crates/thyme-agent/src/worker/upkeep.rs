@@ -44,6 +44,7 @@ impl Worker {
         self.close_lingering(now);
         self.look_for_late_writes();
         self.look_after_deleted(now);
+        self.give_up_descriptors(now);
         self.check_idle(now);
         debug_assert!(self.has_decoders_within_limit());
         let empty: Vec<u32> = self.attention.empty.iter().copied().collect();
@@ -151,6 +152,8 @@ impl Worker {
     /// Closes files that were finished a while ago, unless their writer was late.
     fn close_lingering(&mut self, now: Instant) {
         let (mut late, mut groups) = (Vec::new(), Vec::new());
+        let is_wanted = self.descriptors.wanted() > 0;
+        let may_close = |finished_at| is_wanted || now.duration_since(finished_at) >= LINGER_TIME;
         self.attention.ending.retain(|id| {
             let Some(file) = self.files.get_mut(id) else { return false };
             let Some(finished_at) = file.finished_at else {
@@ -162,10 +165,13 @@ impl Worker {
                     file.finished_at = None;
                     file.is_late = true;
                     late.push(file.group);
-                } else if now.duration_since(finished_at) >= LINGER_TIME {
+                } else if may_close(finished_at) {
                     file.source = None;
+<<<<<<< HEAD
                     self.attention.closed.insert(*id);
                     self.metrics.open_files.add_gauge(-1);
+=======
+>>>>>>> main
                     groups.push(file.group);
                 }
                 return true;
@@ -277,8 +283,10 @@ impl Worker {
             }
             group.next_poll = now;
             let live = group.files.last().and_then(|id| self.files.get(id));
-            if live.is_some_and(|file| has_grown(file)) {
-                group.last_growth = now;
+            if live.is_some_and(|file| has_grown(file)) || self.has_parked_grown(number) {
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.last_growth = now;
+                }
                 self.activate(number, now);
             }
         }
