@@ -34,13 +34,8 @@ use crate::{
         COMPLAINT_INTERVAL, DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, HEARTBEAT_INTERVAL,
         ROOT_LOOK_INTERVAL, WATCHED_SCANS,
     },
-<<<<<<< HEAD
     metrics::{LossReason, Metrics},
-    tail::identity::Inode,
-=======
-    metrics::Metrics,
     tail::{descriptors::Descriptors, identity::Inode},
->>>>>>> main
     worker::{Charge, Heartbeat, WorkerHandle, WorkerMessage},
     world::{HashMap, LogTree, Opened, SharedClock},
 };

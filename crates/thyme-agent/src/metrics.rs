@@ -117,27 +117,21 @@ pub enum LossReason {
     ArchiveTrailer,
     /// The agent ended while deleted files were unread and the spool had no room for them.
     Shutdown,
-<<<<<<< HEAD
     /// It was deleted while no agent ran.
     NoAgent,
-=======
     /// A file was deleted that could not be opened, for want of descriptors or of permission.
     NotOpened,
->>>>>>> main
 }
 
 impl LossReason {
     /// All of them, in the order of [`Metrics::lost_bytes`].
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::DeletedFilesBudget,
         Self::DamagedArchive,
         Self::ArchiveTrailer,
         Self::Shutdown,
-<<<<<<< HEAD
         Self::NoAgent,
-=======
         Self::NotOpened,
->>>>>>> main
     ];
 
     /// Value of the attribute `reason`.
@@ -147,11 +141,8 @@ impl LossReason {
             Self::DamagedArchive => "damaged_archive",
             Self::ArchiveTrailer => "archive_trailer",
             Self::Shutdown => "shutdown",
-<<<<<<< HEAD
             Self::NoAgent => "no_agent",
-=======
             Self::NotOpened => "not_opened",
->>>>>>> main
         }
     }
 }

@@ -124,10 +124,7 @@ impl Pipeline {
                 spool: spool.as_mut().and_then(|spool| spool.links.pop()),
                 checkpoints: publisher.clone(),
                 tree: Box::new(NodeLogs),
-<<<<<<< HEAD
-=======
                 descriptors: descriptors.clone(),
->>>>>>> main
             };
             let state = Arc::new(WorkerState::new(Instant::now()));
             let worker = Worker::new(

@@ -2,11 +2,8 @@
 //! acknowledged.
 
 pub mod acknowledge;
-<<<<<<< HEAD
-pub mod ending;
-=======
 pub mod descriptors;
->>>>>>> main
+pub mod ending;
 pub mod gzip;
 pub mod identity;
 pub mod idle_watch;

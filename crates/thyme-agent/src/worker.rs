@@ -9,11 +9,8 @@ mod anew;
 mod decoders;
 mod group;
 mod handle;
-<<<<<<< HEAD
 mod late;
-=======
 mod park;
->>>>>>> main
 mod rescue;
 mod schedule;
 mod settle;
@@ -55,14 +52,10 @@ use crate::{
     metrics::Metrics,
     queue::{Request, Settlement, Token},
     spool::SpoolLink,
-<<<<<<< HEAD
-    tail::idle_watch::{IdleWatch, Woken},
-=======
     tail::{
         descriptors::Descriptors,
         idle_watch::{IdleWatch, Woken},
     },
->>>>>>> main
     world::{HashMap, LogTree, SharedClock},
 };
 
@@ -114,10 +107,7 @@ pub struct Worker {
     tree: Box<dyn LogTree>,
     /// Of each receiver, the directories that its patterns are rooted in.
     roots: Vec<Vec<PathBuf>>,
-<<<<<<< HEAD
-=======
     descriptors: Arc<Descriptors>,
->>>>>>> main
     keys: Arc<KeySource>,
     state: Arc<WorkerState>,
     metrics: Arc<Metrics>,
@@ -181,17 +171,8 @@ fn batch_limits(config: &Config) -> BatchLimits {
 
 fn roots_of(config: &Config) -> Vec<Vec<PathBuf>> {
     let roots = |include: &Vec<String>| {
-<<<<<<< HEAD
-        include
-            .iter()
-            .filter_map(|one| Pattern::all(one).ok())
-            .flatten()
-            .map(|one| one.root)
-            .collect()
-=======
         let patterns = include.iter().filter_map(|one| Pattern::all(one).ok()).flatten();
         patterns.map(|pattern| pattern.root).collect()
->>>>>>> main
     };
     config.receivers.iter().map(|receiver| roots(&receiver.include)).collect()
 }
@@ -208,11 +189,8 @@ pub struct WorkerChannels {
     pub checkpoints: Option<Publisher>,
     /// Where files that were closed are opened again.
     pub tree: Box<dyn LogTree>,
-<<<<<<< HEAD
-=======
     /// How many files may be open.
     pub descriptors: Arc<Descriptors>,
->>>>>>> main
 }
 
 /// What a worker does next.
@@ -236,11 +214,7 @@ impl Worker {
         watches: bool,
     ) -> Result<Self, EncodeError> {
         let now = clock.now();
-<<<<<<< HEAD
-        let WorkerChannels { messages, requests, spool, checkpoints, tree } = channels;
-=======
         let WorkerChannels { messages, requests, spool, checkpoints, tree, descriptors } = channels;
->>>>>>> main
         let (thyme, exporter) = (&config.config.thyme, &config.config.exporter);
         let limits = batch_limits(&config.config);
         let spare_bytes_max = SPARE_REQUESTS * thyme.request_bytes_max;
@@ -263,10 +237,7 @@ impl Worker {
             checkpoints,
             tree,
             roots: roots_of(&config.config),
-<<<<<<< HEAD
-=======
             descriptors,
->>>>>>> main
             keys,
             state,
             groups: HashMap::default(),

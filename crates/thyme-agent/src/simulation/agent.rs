@@ -8,11 +8,8 @@ use std::{
 use crossbeam_channel::{Sender, unbounded};
 
 use super::{
-    disk::SimulatedDisk,
-    refusals::Refusals,
-    sink::SimulatedNetwork,
-    tree::SimulatedTree,
-    world::{Shared, World},
+    disk::SimulatedDisk, refusals::Refusals, sink::SimulatedNetwork, tree::SimulatedTree,
+    world::Shared,
 };
 use crate::{
     checkpoint::{self, Change, Publisher, Saved, State, Table},
@@ -46,22 +43,10 @@ pub(super) struct Agent {
     pub(super) metrics: Arc<Metrics>,
 }
 
-impl World {
-    fn begin_life(&mut self) {
-        self.generation += 1;
-        self.sink.refusals = Refusals::default();
-    }
-}
-
 impl Agent {
     /// Starts with what the disk has; fails when it can't be read.
     pub(super) fn start(shared: &Shared) -> Result<Self, String> {
-<<<<<<< HEAD
-        shared.lock().begin_life();
-        let config = Arc::clone(&shared.lock().plan.config);
-=======
         let config = begin_life(shared);
->>>>>>> main
         let clock: SharedClock = Arc::new(shared.clone());
         let metrics = Arc::new(Metrics::default());
         let network = Arc::new(SimulatedNetwork(shared.clone()));
@@ -95,10 +80,7 @@ impl Agent {
                 spool: links.as_mut().and_then(Vec::pop),
                 checkpoints: Some(publisher.clone()),
                 tree: Box::new(SimulatedTree(shared.clone())),
-<<<<<<< HEAD
-=======
                 descriptors: Arc::clone(&descriptors),
->>>>>>> main
             };
             let state = Arc::new(WorkerState::new(Clock::now(shared)));
             workers.push(Some(new_worker(shared, channels, &keys, &state, &metrics)));

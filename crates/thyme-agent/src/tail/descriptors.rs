@@ -122,8 +122,8 @@ impl LogFile for Counted {
         self.file.read_at(buffer, offset)
     }
 
-    fn length(&self) -> io::Result<u64> {
-        self.file.length()
+    fn state(&self) -> io::Result<crate::world::FileState> {
+        self.file.state()
     }
 
     fn born_unix_nanos(&self) -> Option<u64> {

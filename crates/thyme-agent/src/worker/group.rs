@@ -49,8 +49,6 @@ pub(super) struct TailedFile {
     pub(super) length: u64,
     /// When it was written to last, at the last look at its end, in nanoseconds since the Unix epoch.
     pub(super) modified_unix_nanos: u64,
-    /// Whether its directory shows it as `.gz`.
-    pub(super) is_compressed: bool,
     /// Bytes from here to `offset` were acknowledged before a restart, and are not read again; the
     /// same as `offset` once it is known what that means for open lines.
     pub(super) skipped_from: u64,

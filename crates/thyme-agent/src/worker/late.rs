@@ -57,7 +57,7 @@ impl Worker {
         let root = self.roots[group.key.receiver].iter().find(|root| path.starts_with(root));
         let Some(root) = root else { return Ok(None) };
         let relative = path.strip_prefix(root).unwrap_or(Path::new(""));
-        self.tree.open(root, relative)
+        self.descriptors.open(&mut *self.tree, root, relative)
     }
 
     /// Whether a closed file is in its directory no more, neither plain nor compressed.
@@ -118,7 +118,6 @@ impl Worker {
         let group = file.group;
         self.attention.closed.remove(&id);
         self.metrics.late_files.increment();
-        self.metrics.open_files.add_gauge(1);
         self.publish(&[id]);
         self.activate(group, now);
     }

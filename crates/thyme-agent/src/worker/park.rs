@@ -133,8 +133,8 @@ impl Worker {
                 if is_same {
                     return None;
                 }
-                self.metrics.truncated_files.increment();
-                self.begin_anew(id);
+                // A compressor that fails ends the worker at its next batch.
+                let _anew = self.begin_anew(number, id);
                 return Some(Progress::Again);
             }
             Err(error) if is_shortage(&error) => {

@@ -375,17 +375,11 @@ impl Worker {
         file.finished_at = Some(now);
         file.continuation = None;
         self.attention.ending.insert(id);
-<<<<<<< HEAD
-        self.metrics.open_files.add_gauge(-1);
         // What was read of it is in requests, and settles or not like any other.
         file.length = file.offset;
         let name = Arc::clone(&file.name);
         if lost > 0 {
             self.count_lost(&name, lost, reason, now);
-=======
-        if lost == 0 {
-            return;
->>>>>>> main
         }
     }
 

@@ -60,7 +60,7 @@ impl Worker {
         // Plain files come first, so that a `.gz` beside its plain original is recognised.
         let mut found = snapshot.files;
         found.sort_by_key(|file| LogName::parse(&file.name).is_none_or(|name| name.compressed));
-<<<<<<< HEAD
+        let unopened = unopened_archives(&found);
         // Where a new file comes among the known ones depends on which of them are still there.
         let (known, fresh): (Vec<_>, Vec<_>) = found
             .into_iter()
@@ -74,15 +74,8 @@ impl Worker {
             let is_new = self.take_file(number, file, snapshot.start_at, &mut resume, now);
             new_archives += u64::from(is_new == Some(Begun::Archive));
         }
-=======
-        let unopened = unopened_archives(&found);
-        for file in found {
-            self.take_file(number, file, snapshot.start_at, &mut resume, now);
-        }
         self.keep_what_may_be_archived(number, &unopened);
         self.end_parked(number, now);
-        self.put_in_order(number);
->>>>>>> main
         crate::failpoint::hit("snapshot_taken");
         self.count_missed(&snapshot.missed, &resume);
         if snapshot.is_complete {
@@ -152,24 +145,14 @@ impl Worker {
         let name = LogName::parse(&found.name)?;
         let (plain, compressed): (Arc<OsStr>, _) = (name.plain.into(), name.compressed);
         if let Some(id) = self.recognise(number, &found, &plain, compressed) {
-<<<<<<< HEAD
             self.note_compressed(Some(id), found);
             return None;
         }
         let start_at = if found.is_old { start_at } else { StartAt::Beginning };
         let opened = found.opened?;
-        if compressed && self.recognise_archive(number, &opened, &plain) {
-            return None;
-=======
-            self.adopt(id, found.opened, compressed);
-            return;
-        }
-        let start_at = if found.is_old { start_at } else { StartAt::Beginning };
-        let Some(opened) = found.opened else { return };
         if compressed && let Some(id) = self.recognise_archive(number, &opened, &plain) {
             self.adopt(id, Some(opened), compressed);
-            return;
->>>>>>> main
+            return None;
         }
         // Discovery reports a file once: it is followed even if it can't be read now.
         let head = head_of(&*opened.file, compressed).unwrap_or_else(|error| {
@@ -191,11 +174,7 @@ impl Worker {
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
-<<<<<<< HEAD
-        let mut file = TailedFile { head, is_compressed: compressed, charge: found.charge, ..file };
-=======
         let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
->>>>>>> main
         if compressed {
             let holds = file.source.as_ref().and_then(|one| late::archived_bytes(one.file()).ok());
             file.length = holds.map_or(0, u64::from);
@@ -218,7 +197,10 @@ impl Worker {
     /// What was recognised may have been compressed since the last look.
     fn note_compressed(&mut self, id: Option<u32>, found: FoundFile) {
         let compressed = LogName::parse(&found.name).is_some_and(|name| name.compressed);
-        if let Some(id) = id.filter(|_| compressed) {
+        let Some(id) = id else { return };
+        if self.files.get(&id).is_some_and(|file| file.is_parked) {
+            self.adopt(id, found.opened, compressed);
+        } else if compressed {
             self.take_archive_of(id, found.opened);
         }
     }
@@ -386,12 +368,6 @@ impl Worker {
         }
     }
 
-<<<<<<< HEAD
-    /// Checkpoints whose files are gone: what they are known to have held and had not acknowledged can't
-    /// be read any more. One of which nothing is known but that it was there may be one of the
-    /// `new_archives`. They are kept as gaps for as long as a file before them may end with an open line.
-    fn withdraw(&mut self, number: u32, resume: Resume, mut new_archives: u64, now: Instant) {
-=======
     /// Counts files that are gone and could not be opened. What is known of one by a checkpoint is
     /// counted with that.
     fn count_missed(&self, missed: &[(Inode, u64)], resume: &Resume) {
@@ -404,21 +380,10 @@ impl Worker {
         }
     }
 
-    /// Puts a group's files in the order in which they are read, once all of them have their names: one
-    /// that was live may be known by its archive alone, after a newer one was found.
-    fn put_in_order(&mut self, number: u32) {
-        let files = &self.files;
-        if let Some(group) = self.groups.get_mut(&number) {
-            let live = Arc::clone(&group.key.live);
-            let order =
-                |id: &u32| files.get(id).map(|file| (reading_order(&file.name, &live), file.key));
-            group.files.sort_by_cached_key(order);
-        }
-    }
-
-    /// Checkpoints whose files are gone: what they had not acknowledged can't be read any more.
-    fn withdraw(&mut self, resume: Resume) {
->>>>>>> main
+    /// Checkpoints whose files are gone: what they are known to have held and had not acknowledged can't
+    /// be read any more. One of which nothing is known but that it was there may be one of the
+    /// `new_archives`. They are kept as gaps for as long as a file before them may end with an open line.
+    fn withdraw(&mut self, number: u32, resume: Resume, mut new_archives: u64, now: Instant) {
         for (key, checkpoint) in resume {
             let may_be_archive = checkpoint.head_bytes == 0 && new_archives > 0;
             let lost = checkpoint.lost_bytes();
@@ -497,7 +462,6 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         endings: Endings::default(),
         length: opened.bytes,
         modified_unix_nanos: 0,
-        is_compressed: false,
         continuation: None,
         is_present: true,
         is_at_risk: false,
@@ -515,7 +479,6 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
     }
 }
 
-<<<<<<< HEAD
 /// What is left of a file that vanished while no agent ran. Its checkpoint is no file's: if it comes to
 /// light after all, because it could only not be opened, it is read.
 fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -> TailedFile {
@@ -541,6 +504,8 @@ fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -
         finished_at: Some(now),
         is_late: false,
         is_gap: true,
+        is_parked: false,
+        missed_bytes: 0,
         uid: checkpoint.uid,
         former_uid: checkpoint.former_uid,
         charge: Charge::default(),
@@ -554,10 +519,7 @@ fn is_rewritten(opened: &Opened, checkpoint: &FileCheckpoint) -> bool {
         || !ending.matches(&*opened.file, checkpoint.offset).unwrap_or(true)
 }
 
-fn into_archive(source: Source) -> Source {
-=======
 pub(super) fn into_archive(source: Source) -> Source {
->>>>>>> main
     match source {
         Source::Plain(file) => Source::Archive(Box::new(Archive::new(file))),
         archive @ Source::Archive(_) => archive,

@@ -167,11 +167,7 @@ impl Worker {
                     late.push(file.group);
                 } else if may_close(finished_at) {
                     file.source = None;
-<<<<<<< HEAD
                     self.attention.closed.insert(*id);
-                    self.metrics.open_files.add_gauge(-1);
-=======
->>>>>>> main
                     groups.push(file.group);
                 }
                 return true;
