@@ -17,7 +17,7 @@ RIG := $(CARGO) run --quiet --release --bin rig --
 
 .PHONY: help
 help: ## List the commands
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
 		| while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
 
 .PHONY: run

@@ -2,13 +2,11 @@
 
 use std::{
     fmt,
-    fs::File,
-    io::{self, Read},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::Secret;
+use crate::{Secret, regular_file};
 
 /// Most bytes of a file that is read: bundles of authorities have a few hundred KiB.
 pub const CONTENT_BYTES_MAX: u64 = 4 << 20;
@@ -38,6 +36,8 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {cause}")]
 pub struct ContentError {
+    /// Which of the sources is to blame, counted from 0.
+    pub index: usize,
     /// The file, or the words for a content that is no file.
     pub place: String,
     /// What is wrong with it, without any of its content.
@@ -150,6 +150,7 @@ fn make<T>(
     contents: &Contents,
 ) -> Result<T, ContentError> {
     build(contents).map_err(|Fault { source, cause }| ContentError {
+        index: source,
         place: match sources.get(source) {
             Some(Some(Source::File(path))) => path.display().to_string(),
             _ => "the configuration".to_owned(),
@@ -159,24 +160,18 @@ fn make<T>(
 }
 
 fn read(sources: &[Option<Source>]) -> Result<Vec<Option<Vec<u8>>>, ContentError> {
-    let content = |source: &Option<Source>| match source {
+    let content = |(index, source): (usize, &Option<Source>)| match source {
         None => Ok(None),
         Some(Source::Inline(text)) => Ok(Some(text.expose().as_bytes().to_vec())),
-        Some(Source::File(path)) => read_file(path).map(Some).map_err(|cause| ContentError {
-            place: path.display().to_string(),
-            cause: cause.to_string(),
-        }),
+        Some(Source::File(path)) => {
+            regular_file::read(path, CONTENT_BYTES_MAX).map(Some).map_err(|cause| ContentError {
+                index,
+                place: path.display().to_string(),
+                cause: cause.to_string(),
+            })
+        }
     };
-    sources.iter().map(content).collect()
-}
-
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    File::open(path)?.take(CONTENT_BYTES_MAX + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > CONTENT_BYTES_MAX {
-        return Err(io::Error::other(format!("it is larger than {CONTENT_BYTES_MAX} bytes")));
-    }
-    Ok(content)
+    sources.iter().enumerate().map(content).collect()
 }
 
 #[cfg(test)]
@@ -237,12 +232,17 @@ mod tests {
         assert!(!format!("{tested:?}").contains("inline."));
     }
 
-    /// Scenario: a file that never ends stands in for a credential.
-    /// Guarantees: it is refused after a bounded number of bytes.
+    /// Scenario: a file that never ends, and a FIFO that nobody writes to, stand in for a credential.
+    /// Guarantees: each is refused at once, with its path and what it is.
     #[test]
-    fn endless_files_are_refused() {
-        let sources = vec![Some(Source::File("/dev/zero".into()))];
-        let error = ByContent::load(sources, sentences).unwrap_err();
-        assert!(error.to_string().contains("larger than"), "{error}");
+    fn what_is_no_regular_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("token");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+        for (path, what) in [(fifo, "a FIFO"), ("/dev/zero".into(), "a device")] {
+            let sources = vec![Some(Source::File(path.clone()))];
+            let error = ByContent::load(sources, sentences).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{}: it is {what}", path.display())), "{error}");
+        }
     }
 }

@@ -8,6 +8,7 @@
 
 mod by_content;
 mod pem;
+pub mod regular_file;
 mod secret;
 
 pub use self::{

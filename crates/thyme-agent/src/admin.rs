@@ -1,12 +1,16 @@
 //! What the agent serves to others: its health, and the pages of the Prometheus readers.
 //!
 //! Listeners and answers only. What health means is the pipeline's to say, what stands on a page
-//! telemetry's. Nothing here changes the agent.
+//! telemetry's. Nothing here changes the agent. Whoever reaches these ports takes at most
+//! [`ADMIN_CONNECTIONS_MAX`] connections of [`ADMIN_CONNECTION_TIME_MAX`] from it: descriptors are
+//! for log files.
+
+mod serve;
 
 use std::{
     future::ready,
     io,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
     sync::Arc,
     time::Instant,
 };
@@ -19,9 +23,13 @@ use axum::{
 };
 use prometheus::TEXT_FORMAT;
 use serde_json::json;
-use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
+use tokio::{runtime::Handle, task::JoinHandle};
 
-use crate::{config::HealthCheckConfig, telemetry::PrometheusPage};
+use crate::{
+    config::{Config, HealthCheckConfig, MetricsReader, Problem},
+    limits::ADMIN_CONNECTIONS_MAX,
+    telemetry::PrometheusPage,
+};
 
 /// Says whether the pipeline makes progress, and if not, why.
 pub type Health = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -29,16 +37,45 @@ pub type Health = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// Path that answers with the health at every listener.
 const HEALTH_PATH: &str = "/healthz";
 
-/// An address can't be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("can't listen on {endpoint} for {purpose}: {source}")]
-pub struct AdminError {
-    /// The address as configured.
-    pub endpoint: String,
-    /// What it is for.
-    pub purpose: &'static str,
-    /// What the operating system says.
-    pub source: io::Error,
+/// The ports of the configuration, bound before the first line is read: an agent that can't have
+/// them ends before it has sent anything. Until they are served, connections wait in the kernel.
+#[derive(Debug)]
+pub struct Ports {
+    health: Option<(TcpListener, HealthCheckConfig)>,
+    /// In the order of the readers.
+    prometheus: Vec<TcpListener>,
+}
+
+impl Ports {
+    /// Binds all of them.
+    ///
+    /// # Errors
+    /// The line and the key of an address that can't be listened on, and why.
+    pub fn bind(config: &Config) -> Result<Self, Problem> {
+        let bind = |key: &str, endpoint: &str, purpose: &str| {
+            let failed = |error: io::Error| {
+                let message = format!("can't listen on {endpoint} for {purpose}: {error}");
+                config.origin.problem(key, message)
+            };
+            TcpListener::bind(&*addresses(endpoint).map_err(failed)?).map_err(failed)
+        };
+        let health = match &config.health_check {
+            Some(check) => {
+                let key = format!("extensions::{}::endpoint", check.id);
+                Some((bind(&key, &check.endpoint, "the health check")?, check.clone()))
+            }
+            None => None,
+        };
+        let mut prometheus = Vec::new();
+        for (index, reader) in config.telemetry.readers.iter().enumerate() {
+            let MetricsReader::Prometheus(page) = reader else { continue };
+            let key = format!(
+                "service::telemetry::metrics::readers[{index}]::pull::exporter::prometheus::port"
+            );
+            prometheus.push(bind(&key, &page.endpoint(), "Prometheus")?);
+        }
+        Ok(Self { health, prometheus })
+    }
 }
 
 /// The running listeners; they close when it is dropped.
@@ -52,30 +89,33 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens on all addresses before it returns, and says in the log which they are; the servers
-    /// run on `runtime`.
+    /// Serves what was bound, and says in the log which addresses these are; the servers run on
+    /// `runtime`.
     ///
     /// # Errors
-    /// An address can't be listened on.
+    /// What the operating system says about a socket.
     pub fn start(
-        health_check: Option<&HealthCheckConfig>,
+        ports: Ports,
         pages: &[PrometheusPage],
         health: &Health,
         runtime: &Handle,
-    ) -> Result<Self, AdminError> {
+    ) -> io::Result<Self> {
         let mut admin = Self::default();
-        if let Some(config) = health_check {
+        let listeners = ports.prometheus.len() + usize::from(ports.health.is_some());
+        let connections_max = (ADMIN_CONNECTIONS_MAX / listeners.max(1)).max(1);
+        if let Some((listener, config)) = ports.health {
             let mut app = Router::new().route(HEALTH_PATH, health_route(health));
             if config.path != HEALTH_PATH {
                 app = app.route(&config.path, health_route(health));
             }
-            admin.health = Some(admin.serve(&config.endpoint, "the health check", app, runtime)?);
+            let serving = admin.serve(listener, "the health check", app, connections_max, runtime);
+            admin.health = Some(serving?);
         }
-        for page in pages {
+        for (listener, page) in ports.prometheus.into_iter().zip(pages) {
             let app = Router::new()
                 .route(HEALTH_PATH, health_route(health))
                 .route("/metrics", page_route(page));
-            let address = admin.serve(&page.endpoint(), "Prometheus", app, runtime)?;
+            let address = admin.serve(listener, "Prometheus", app, connections_max, runtime)?;
             admin.prometheus.push(address);
         }
         Ok(admin)
@@ -83,24 +123,18 @@ impl Admin {
 
     fn serve(
         &mut self,
-        endpoint: &str,
+        listener: TcpListener,
         purpose: &'static str,
         app: Router,
+        connections_max: usize,
         runtime: &Handle,
-    ) -> Result<SocketAddr, AdminError> {
-        let failed = |source| AdminError { endpoint: endpoint.to_owned(), purpose, source };
+    ) -> io::Result<SocketAddr> {
         let _entered = runtime.enter();
-        let listener = std::net::TcpListener::bind(&*addresses(endpoint).map_err(failed)?);
-        let listener = listener.map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let listener = TcpListener::from_std(listener).map_err(failed)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
         tracing::info!(%address, "listening for {purpose}");
-        self.servers.push(runtime.spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!(%error, "no longer listening for {purpose}");
-            }
-        }));
+        self.servers.push(runtime.spawn(serve::serve(listener, app, connections_max)));
         Ok(address)
     }
 }
@@ -162,7 +196,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{config::Config, metrics::Metrics, telemetry::Telemetry};
+    use crate::{limits::ADMIN_CONNECTION_TIME_MAX, metrics::Metrics, telemetry::Telemetry};
 
     const CONFIG: &str = "\
 receivers: {filelog: {include: [/a.log]}}
@@ -203,8 +237,8 @@ service:
             false => Ok(()),
             true => Err("worker 0 stands".into()),
         });
-        let check = config.health_check.as_ref();
-        let admin = Admin::start(check, telemetry.pages(), &health, runtime.handle()).unwrap();
+        let ports = Ports::bind(&config).unwrap();
+        let admin = Admin::start(ports, telemetry.pages(), &health, runtime.handle()).unwrap();
         let (check, page) = (admin.health.unwrap(), admin.prometheus[0]);
         let everywhere = [(check, "/health"), (check, "/healthz"), (page, "/healthz")];
         for (address, path) in everywhere {
@@ -228,17 +262,98 @@ service:
         }
     }
 
-    /// Scenario: the address of the health check is taken.
-    /// Guarantees: an error that names the address and what it is for, and no listener is left.
+    /// Scenario: the address of the health check is taken, then that of the Prometheus page.
+    /// Guarantees: an error with file, line and key that names the address and what it is for.
     #[test]
     fn a_taken_address_is_named() {
-        let runtime = runtime();
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = taken.local_addr().unwrap().to_string();
-        let config = HealthCheckConfig { endpoint: endpoint.clone(), path: "/".into() };
+        let endpoint = taken.local_addr().unwrap();
+        let refused = |text: &str| {
+            Ports::bind(&Config::parse(text, "agent.yaml").unwrap()).unwrap_err().to_string()
+        };
+        let error = refused(&CONFIG.replace("localhost:0", &endpoint.to_string()));
+        let expected = format!(
+            "agent.yaml:3: extensions::health_check::endpoint: can't listen on {endpoint} for the \
+             health check: "
+        );
+        assert!(error.starts_with(&expected), "{error}");
+        let page = format!("{{host: 127.0.0.1, port: {}}}", endpoint.port());
+        let error = refused(&CONFIG.replace("{port: 0}", &page));
+        let expected = format!(
+            "agent.yaml:6: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::port: \
+             can't listen on {endpoint} for Prometheus: "
+        );
+        assert!(error.starts_with(&expected), "{error}");
+    }
+
+    /// Scenario: failure mode 60: 300 connections to the health check that send half a request and
+    /// stay open, then one that asks. Later nobody has closed any of them.
+    /// Guarantees: the one is answered, at most 64 descriptors are taken at any time, and each
+    /// connection is ended.
+    #[test]
+    fn connections_that_stay_open_take_little_and_keep_nobody_out() {
+        let runtime = runtime();
+        let config = Config::parse(CONFIG, "test").unwrap();
+        let telemetry = Telemetry::start(&config, Arc::default(), runtime.handle()).unwrap();
         let health: Health = Arc::new(|| Ok(()));
-        let error = Admin::start(Some(&config), &[], &health, runtime.handle()).unwrap_err();
-        let expected = format!("can't listen on {endpoint} for the health check: ");
-        assert!(error.to_string().starts_with(&expected), "{error}");
+        let ports = Ports::bind(&config).unwrap();
+        let admin = Admin::start(ports, telemetry.pages(), &health, runtime.handle()).unwrap();
+        let address = admin.health.unwrap();
+        let to_here = || {
+            let own = |path: std::path::PathBuf| std::fs::read_link(path).unwrap_or_default();
+            let sockets = std::fs::read_dir("/proc/self/fd").unwrap();
+            let inodes: Vec<_> =
+                sockets.filter_map(|entry| Some(own(entry.ok()?.path()))).collect();
+            let port = format!(":{:04X}", address.port());
+            let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+            let accepted = table.lines().skip(1).filter(|line| {
+                let fields: Vec<_> = line.split_whitespace().collect();
+                let inode = format!("socket:[{}]", fields[9]);
+                // Accepted here, and not the listener.
+                fields[1].ends_with(&port)
+                    && fields[3] != "0A"
+                    && inodes.iter().any(|own| own.as_os_str() == &*inode)
+            });
+            accepted.count()
+        };
+        let mut halves = Vec::new();
+        for _ in 0..300 {
+            let mut half = TcpStream::connect(address).unwrap();
+            half.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 9").unwrap();
+            halves.push(half);
+            assert!(to_here() <= ADMIN_CONNECTIONS_MAX, "{}", to_here());
+        }
+        assert_eq!(status(address, "/health"), "200");
+        for mut half in halves {
+            half.set_read_timeout(Some(ADMIN_CONNECTION_TIME_MAX * 4)).unwrap();
+            let mut rest = Vec::new();
+            // Ended in whatever way; a time-out would be the agent's waiting.
+            let ended = half.read_to_end(&mut rest);
+            let is_over = ended.err().is_none_or(|error| error.kind() != io::ErrorKind::WouldBlock);
+            assert!(is_over, "{}", String::from_utf8_lossy(&rest));
+        }
+    }
+
+    /// Scenario: a whole request whose body never comes, and one on a connection that stays open
+    /// after its answer.
+    /// Guarantees: both connections are ended.
+    #[test]
+    fn slow_bodies_and_idle_connections_are_ended() {
+        let runtime = runtime();
+        let config = Config::parse(CONFIG, "test").unwrap();
+        let telemetry = Telemetry::start(&config, Arc::default(), runtime.handle()).unwrap();
+        let health: Health = Arc::new(|| Ok(()));
+        let ports = Ports::bind(&config).unwrap();
+        let admin = Admin::start(ports, telemetry.pages(), &health, runtime.handle()).unwrap();
+        for head in ["Content-Length: 1000", "Connection: keep-alive", "Transfer-Encoding: chunked"]
+        {
+            let mut stream = TcpStream::connect(admin.prometheus[0]).unwrap();
+            stream.set_read_timeout(Some(ADMIN_CONNECTION_TIME_MAX * 4)).unwrap();
+            write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            let ended = stream.read_to_string(&mut answer);
+            let is_over = ended.err().is_none_or(|error| error.kind() != io::ErrorKind::WouldBlock);
+            assert!(is_over && answer.starts_with("HTTP/1.1 200 "), "{head}: {answer}");
+        }
     }
 }

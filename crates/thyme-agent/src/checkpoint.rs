@@ -81,6 +81,16 @@ impl CheckpointError {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }
     }
+
+    /// The same about a file that was named within a directory.
+    fn within(self, directory: &Path) -> Self {
+        match self {
+            Self::Io { path, action, source } => {
+                Self::Io { path: directory.join(path), action, source }
+            }
+            Self::Locked { .. } => self,
+        }
+    }
 }
 
 /// Number of a file within this process, over all workers.
@@ -104,7 +114,8 @@ pub fn open(directory: &Path, create: bool) -> Result<(State, Restored), Checkpo
         create_private(directory).map_err(CheckpointError::io(directory, "cannot create"))?;
     }
     let lock = lock::acquire(directory)?;
-    open_on(Arc::new(NodeDisk::new(directory)), Some(lock))
+    let opened = open_on(Arc::new(NodeDisk::new(directory)), Some(lock));
+    opened.map_err(|error| error.within(directory))
 }
 
 /// [`open`] for a disk that needs no lock, or has one.

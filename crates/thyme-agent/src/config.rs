@@ -8,7 +8,9 @@ mod error;
 mod expand;
 mod exporter;
 mod extension;
+mod origin;
 mod processor;
+mod proxy;
 mod read;
 mod receiver;
 mod service;
@@ -22,8 +24,14 @@ use std::{
     time::Duration,
 };
 
+use credentials::regular_file;
 pub use credentials::{Secret, Source};
 pub use error::{ConfigError, Problem};
+pub use origin::Origin;
+pub use proxy::ProxyConfig;
+
+/// Most bytes of a configuration.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
 /// All that the agent is told: one pipeline of logs, and what stands around it.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +50,8 @@ pub struct Config {
     pub thyme: ThymeConfig,
     /// `service.telemetry`.
     pub telemetry: TelemetryConfig,
+    /// Where all of it was written.
+    pub origin: Origin,
 }
 
 /// The name under which the state knows a receiver or an exporter: types that have two names are
@@ -64,7 +74,7 @@ impl Config {
     /// The file can't be read, or its text is no configuration: see [`Config::parse`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
-        match std::fs::read_to_string(path) {
+        match regular_file::read_text(path, CONFIG_BYTES_MAX) {
             Ok(text) => Self::parse(&text, &file),
             Err(source) => Err(ConfigError::Read { file, source }),
         }
@@ -94,7 +104,7 @@ pub(crate) fn parse_without_files(
 
 fn parse_with(text: &str, file: &str, lookup: expand::Lookup<'_>) -> Result<Config, ConfigError> {
     let problems = read::Problems::default();
-    let config = read_document(text, lookup, &problems);
+    let config = read_document(text, file, lookup, &problems);
     let problems = problems.into_list(file);
     match config {
         Some(config) if problems.is_empty() => Ok(config),
@@ -108,6 +118,7 @@ fn parse_with(text: &str, file: &str, lookup: expand::Lookup<'_>) -> Result<Conf
 /// `None` only after noting why.
 fn read_document(
     text: &str,
+    file: &str,
     lookup: expand::Lookup<'_>,
     problems: &read::Problems,
 ) -> Option<Config> {
@@ -120,7 +131,14 @@ fn read_document(
     };
     expand::expand(&mut root, lookup, problems);
     // A value that could not be expanded would only be refused once more.
-    problems.is_empty().then(|| service::read(&read::Field::root(&root, problems), problems))?
+    let config = problems
+        .is_empty()
+        .then(|| service::read(&read::Field::root(&root, problems), problems))??;
+    let mut config = Config { origin: Origin::new(file, &root), ..config };
+    for (key, message) in proxy::fill(&mut config, lookup.variable) {
+        problems.add(config.origin.line(&key), &key, message);
+    }
+    Some(config)
 }
 
 /// A `filelog` receiver.
@@ -250,6 +268,8 @@ pub struct ExporterConfig {
     pub timeout: Duration,
     /// Transport security.
     pub tls: TlsConfig,
+    /// The proxy on the way to the endpoint: `proxy_url`, or what the environment says.
+    pub proxy: Option<ProxyConfig>,
     /// What happens after a failed attempt.
     pub retry: RetryConfig,
     /// Requests waiting and in flight.
@@ -368,6 +388,8 @@ pub struct FileStorageConfig {
 /// A `health_check` extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheckConfig {
+    /// The extension's name in the configuration.
+    pub id: String,
     /// `host:port` to listen on; port 0 picks one.
     pub endpoint: String,
     /// Path that answers, beside `/healthz`.
@@ -491,6 +513,16 @@ pub struct PrometheusConfig {
     pub without_units: bool,
 }
 
+impl PrometheusConfig {
+    /// `host:port` to listen on.
+    pub fn endpoint(&self) -> String {
+        match self.host.as_str() {
+            host if host.contains(':') => format!("[{host}]:{}", self.port),
+            host => format!("{host}:{}", self.port),
+        }
+    }
+}
+
 impl Default for PrometheusConfig {
     fn default() -> Self {
         Self {
@@ -518,6 +550,8 @@ pub struct OtlpReaderConfig {
     pub headers: Vec<(String, Secret)>,
     /// What a sum counts from.
     pub temporality: Temporality,
+    /// The proxy that the environment says is on the way to the endpoint.
+    pub proxy: Option<ProxyConfig>,
 }
 
 /// `temporality_preference` of a reader.

@@ -5,6 +5,7 @@
 pub mod open;
 pub mod pattern;
 mod scan;
+mod unseen;
 mod watch;
 
 use std::{
@@ -19,17 +20,21 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use globset::GlobMatcher;
 
 use self::{
-    pattern::{Pattern, PatternError},
-    scan::{Directory, Scanner},
+    pattern::{LogName, Pattern, PatternError},
+    scan::{Directory, FoundGroup, Scanner},
+    unseen::{Checkpoints, Unseen},
     watch::{DirectoryEvent, DirectoryWatch},
 };
 use crate::{
-    checkpoint::{Change, FileCheckpoint, FileKey, Publisher},
+    checkpoint::{FileCheckpoint, FileKey, Publisher},
     config::{FilelogConfig, StartAt},
-    limits::{DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, HEARTBEAT_INTERVAL, ROOT_LOOK_INTERVAL},
+    limits::{
+        DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, HEARTBEAT_INTERVAL, ROOT_LOOK_INTERVAL,
+        WATCHED_SCANS,
+    },
     metrics::Metrics,
     tail::identity::Inode,
-    worker::{Heartbeat, WorkerHandle, WorkerMessage},
+    worker::{Charge, Heartbeat, WorkerHandle, WorkerMessage},
     world::{HashMap, LogTree, Opened, SharedClock},
 };
 
@@ -51,20 +56,28 @@ pub struct FoundFile {
     pub name: OsString,
     /// Which file it is.
     pub inode: Inode,
-    /// Open, where this name is new for this inode; its length then.
+    /// Open, where this name is new for this inode; its length then. `None` also where it could not be
+    /// opened: then it is only shown to exist.
     pub opened: Option<Opened>,
+    /// Whether it was there before the first start: `start_at` holds for it.
+    pub is_old: bool,
+    /// What of it is unread, as its worker's load has it.
+    pub charge: Charge,
 }
 
-/// All files of a group that exist now; none when it is gone.
+/// All files of a group that its directory shows; none when it is gone.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Whose they are.
     pub key: Arc<GroupKey>,
     /// In no order.
     pub files: Vec<FoundFile>,
+    /// Whether each of them is open or known, so that a checkpoint of none of them is of a file that
+    /// is gone.
+    pub is_complete: bool,
     /// On the first snapshot of a group: what its checkpoints say.
     pub resume: Vec<(FileKey, FileCheckpoint)>,
-    /// Where new files begin that no checkpoint knows.
+    /// Where old files begin that no checkpoint knows.
     pub start_at: StartAt,
 }
 
@@ -83,8 +96,9 @@ impl Source {
             patterns: config
                 .include
                 .iter()
-                .map(|one| Pattern::new(one))
-                .collect::<Result<_, _>>()?,
+                .map(|one| Pattern::all(one))
+                .collect::<Result<Vec<_>, _>>()?
+                .concat(),
             exclude: config
                 .exclude
                 .iter()
@@ -132,16 +146,13 @@ pub struct DiscoveryStart {
     pub metrics: Arc<Metrics>,
 }
 
-/// Where a checkpoint belongs: a receiver's canonical name, a directory and a live file's name.
-type Place = (Arc<str>, Arc<Path>, Arc<OsStr>);
-
 /// The discovery thread's state.
 pub struct Discovery {
     scanner: Scanner,
     watch: DirectoryWatch,
     events: Receiver<DirectoryEvent>,
     stop: Receiver<()>,
-    resume: HashMap<Place, Vec<(FileKey, FileCheckpoint)>>,
+    unseen: Unseen,
     receiver_names: Vec<Arc<str>>,
     workers: Vec<WorkerHandle>,
     /// Which worker a group belongs to; it never moves.
@@ -151,8 +162,8 @@ pub struct Discovery {
     next_scan: Instant,
     next_root_look: Instant,
     clock: SharedClock,
-    is_first_start: bool,
-    is_first_scan: bool,
+    /// Scans since the unseen were looked for.
+    scans_since_search: u32,
     heartbeat: Arc<Heartbeat>,
     metrics: Arc<Metrics>,
 }
@@ -162,11 +173,7 @@ impl Discovery {
     pub fn new(start: DiscoveryStart) -> (Self, Sender<()>) {
         let (stopper, stop) = bounded(0);
         let (sender, events) = bounded(DIRECTORY_EVENTS_MAX);
-        let mut resume: HashMap<Place, Vec<_>> = HashMap::default();
-        for (key, file) in start.resume {
-            let group = (file.receiver.clone(), file.directory.clone(), file.live.clone());
-            resume.entry(group).or_default().push((key, file));
-        }
+        let first_start = start.is_first_start.then(|| start.clock.unix_nanos());
         let now = start.clock.now();
         let discovery = Self {
             scanner: Scanner::new(
@@ -174,6 +181,7 @@ impl Discovery {
                 start.tree,
                 Arc::clone(&start.clock),
                 start.open_files_max,
+                first_start,
                 Arc::clone(&start.metrics),
             ),
             watch: if start.watches {
@@ -185,7 +193,7 @@ impl Discovery {
             clock: start.clock,
             events,
             stop,
-            resume,
+            unseen: Unseen::new(start.resume),
             receiver_names: start.receiver_names,
             workers: start.workers,
             assigned: HashMap::default(),
@@ -193,8 +201,8 @@ impl Discovery {
             scan_interval: start.scan_interval,
             next_scan: now,
             next_root_look: now,
-            is_first_start: start.is_first_start,
-            is_first_scan: true,
+            // The first scan is followed by a search.
+            scans_since_search: WATCHED_SCANS,
             metrics: start.metrics,
         };
         (discovery, stopper)
@@ -241,7 +249,10 @@ impl Discovery {
     /// Looks at everything.
     pub(crate) fn scan(&mut self, now: Instant) {
         self.scan_everything();
-        if std::mem::take(&mut self.is_first_scan) {
+        self.scanner.end_scan(now);
+        self.scans_since_search += 1;
+        if self.scans_since_search > WATCHED_SCANS && !self.unseen.is_empty() {
+            self.scans_since_search = 0;
             self.withdraw_vanished();
         }
         self.next_scan = now + self.scan_interval;
@@ -297,28 +308,28 @@ impl Discovery {
             if found.is_gone {
                 self.watch.remove(&directory.path);
             }
-            for (key, files) in found.groups {
-                self.report(key, files);
+            for group in found.groups {
+                self.report(group);
             }
             pending.extend(found.directories);
         }
     }
 
-    fn report(&mut self, key: Arc<GroupKey>, files: Vec<FoundFile>) {
-        let receiver = self.receiver_names[key.receiver].clone();
-        let place = (receiver, key.directory.clone(), key.live.clone());
-        let resume = self.resume.remove(&place).unwrap_or_default();
-        let is_old = self.is_first_start && self.is_first_scan;
-        let start_at =
-            if is_old { self.scanner.start_at(key.receiver) } else { StartAt::Beginning };
-        let bytes: u64 = files.iter().filter_map(|file| Some(file.opened.as_ref()?.bytes)).sum();
+    fn report(&mut self, found: FoundGroup) {
+        let FoundGroup { key, mut files, is_complete } = found;
+        let receiver = Arc::clone(&self.receiver_names[key.receiver]);
+        let resume = self.unseen.take(receiver, &key);
+        let start_at = self.scanner.start_at(key.receiver);
         let worker = self.worker_of(&key);
-        if files.is_empty() {
+        if files.is_empty() && is_complete {
             self.assigned.remove(&key);
         }
-        self.workers[worker].assigned(bytes);
+        for file in &mut files {
+            let unread = unread_bytes(file, &resume, start_at);
+            file.charge = Charge::new(&self.workers[worker].state, unread);
+        }
         // A worker that has ended takes no more files; the pipeline reports why it ended.
-        let snapshot = Snapshot { key, files, resume, start_at };
+        let snapshot = Snapshot { key, files, is_complete, resume, start_at };
         let _ended = self.workers[worker].messages.send(WorkerMessage::Snapshot(snapshot));
     }
 
@@ -334,18 +345,57 @@ impl Discovery {
         worker
     }
 
-    /// Withdraws the checkpoints of groups that no longer exist. What they had not acknowledged
-    /// was deleted while no agent ran; nobody can read it any more.
+    /// Withdraws the checkpoints of files that no longer exist. What they had not acknowledged was
+    /// deleted while no agent ran; nobody can read it any more.
     fn withdraw_vanished(&mut self) {
-        if self.scanner.has_missing_root() {
-            return;
+        let (tree, roots) = self.scanner.tree_and_roots();
+        let searched = self.unseen.search(tree, &roots);
+        if let Some((_, first)) = searched.gone.first() {
+            let unread = searched.gone.iter().filter(|(_, one)| one.is_unread()).count() as u64;
+            self.metrics.lost_files.add(unread);
+            tracing::warn!(
+                files = searched.gone.len(), not_read_to_their_end = unread, first = ?first.directory,
+                "log files were deleted with their directories while no agent ran"
+            );
         }
-        let vanished: Vec<Change> =
-            self.resume.drain().flat_map(|(_, files)| files).map(|(key, _)| (key, None)).collect();
-        if let Some(checkpoints) = &self.checkpoints
-            && !vanished.is_empty()
+        if let Some((_, first)) = searched.excess.first() {
+            self.metrics.checkpoints_forgotten.add(searched.excess.len() as u64);
+            tracing::warn!(
+                files = searched.excess.len(), first = ?first.directory,
+                "positions of files that cannot be found are forgotten, since there are too many: \
+                 should the files come back, they are read again"
+            );
+        }
+        self.withdraw(searched.gone);
+        self.withdraw(searched.excess);
+    }
+
+    fn withdraw(&self, checkpoints: Checkpoints) {
+        if let Some(publisher) = &self.checkpoints
+            && !checkpoints.is_empty()
         {
-            checkpoints.publish(vanished);
+            publisher.publish(checkpoints.into_iter().map(|(key, _)| (key, None)));
         }
     }
 }
+
+/// Bytes of a found file that nobody has read, as far as its checkpoint shows; of an archive, at most
+/// what it takes on disk.
+fn unread_bytes(file: &FoundFile, resume: &Checkpoints, start_at: StartAt) -> u64 {
+    let Some(opened) = &file.opened else { return 0 };
+    let name = LogName::parse(&file.name);
+    let is_archive = name.is_some_and(|name| name.compressed);
+    let is_it = |one: &FileCheckpoint| match name {
+        Some(name) if is_archive => *one.name == *name.plain,
+        _ => one.inode == file.inode.inode,
+    };
+    match resume.iter().map(|(_, one)| one).find(|one| is_it(one)) {
+        Some(one) if !one.is_unread() => 0,
+        Some(one) if !is_archive => opened.bytes.saturating_sub(one.offset),
+        None if file.is_old && start_at == StartAt::End => 0,
+        _ => opened.bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests;

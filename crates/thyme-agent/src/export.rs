@@ -8,6 +8,7 @@
 //!
 //! Each consumer takes a request, brings it to its end (`delivery`) and takes the next; so there
 //! are `num_consumers` requests in flight at most, and with one consumer their order is kept. A
+//! request that the sink refuses waits aside (`refusal`), and its consumer goes on. A
 //! request's bytes are never copied or compressed again, unless the sink finds it too large.
 //!
 //! What this stage must not do: count records (the worker does, from `Settled`), read files, or
@@ -18,19 +19,28 @@
 
 mod limits;
 pub(crate) mod endpoint;
+mod slot;
 mod delivery;
+mod refusal;
+mod evidence;
+mod pace;
 mod retry;
 mod bisect;
 mod client;
 mod message;
 mod grpc;
 mod http;
+mod body;
+mod words;
 pub(crate) mod reply;
 mod outcome;
 mod pool;
 mod balance;
 mod connect;
-mod tls;
+pub(crate) mod proxy;
+pub(crate) mod tls;
+mod verify;
+mod first_bytes;
 mod token;
 mod warnings;
 mod chance;
@@ -45,19 +55,21 @@ use tokio::sync::{Mutex, mpsc};
 use self::{
     bisect::Bisector,
     client::Client,
-    connect::Connector,
+    connect::{Connector, Dialled},
     delivery::{Delivery, Sink},
     endpoint::Endpoint,
     pool::Pool,
+    slot::Slots,
     token::Token,
     warnings::Warnings,
 };
 use crate::{
-    config::{ExporterConfig, Protocol},
+    config::{ExporterConfig, Protocol, Source},
     metrics::Metrics,
     queue::{Request, Settlement},
 };
 
+pub(crate) use self::client::{HeaderFault, configured_header};
 pub use self::{
     connect::{Resolver, Resolving, SystemResolver},
     limits::Timing,
@@ -71,6 +83,14 @@ pub enum ExportError {
     Endpoint {
         /// As configured.
         endpoint: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The proxy can't be used.
+    #[error("proxy {proxy}: {reason}")]
+    Proxy {
+        /// `host:port`.
+        proxy: String,
         /// What is wrong with it.
         reason: &'static str,
     },
@@ -94,6 +114,39 @@ pub enum ExportError {
         /// What went wrong while looking for them.
         errors: String,
     },
+}
+
+impl ExportError {
+    /// The key that is to blame, with all those above it.
+    pub fn key(&self, config: &ExporterConfig) -> String {
+        let key = match self {
+            Self::Endpoint { .. } => "endpoint".to_owned(),
+            Self::Proxy { .. } => "proxy_url".to_owned(),
+            Self::Header { name, .. } => format!("headers::{name}"),
+            Self::TlsContent(error) => {
+                let identity = config.tls.identity.as_ref();
+                let source = match error.index {
+                    tls::AUTHORITIES => ("ca", config.tls.authorities.as_ref()),
+                    tls::CERTIFICATE => ("cert", identity.map(|own| &own.certificate)),
+                    _ => ("key", identity.map(|own| &own.key)),
+                };
+                match source {
+                    (name, Some(Source::Inline(_))) => format!("tls::{name}_pem"),
+                    (name, _) => format!("tls::{name}_file"),
+                }
+            }
+            Self::SystemAuthorities { .. } => "tls".to_owned(),
+            Self::Token(_) => {
+                let Some(auth) = &config.auth else { return String::new() };
+                let key = match auth.token {
+                    Source::File(_) => "filename",
+                    Source::Inline(_) => "token",
+                };
+                return format!("extensions::{}::{key}", auth.id);
+            }
+        };
+        format!("exporters::{}::{key}", config.id)
+    }
 }
 
 /// Starts an exporter on `runtime` and returns where its requests go in. Dropping the sender ends
@@ -122,11 +175,46 @@ pub fn spawn_with(
     resolver: Arc<dyn Resolver>,
     timing: Timing,
 ) -> Result<mpsc::Sender<Request>, ExportError> {
+    let warnings = Arc::new(Warnings::default());
+    let client = client(config, Arc::clone(&metrics), resolver, timing, Arc::clone(&warnings))?;
+    say_proxy(config);
+    warn_of_risks(config, client.endpoint());
+    let bisector = Bisector::new(config.compression_level);
+    let (retry, consumers) = (config.retry.clone(), config.queue.num_consumers.max(1));
+    let delivery = Delivery::new(client, &config.id, retry, consumers, bisector, warnings, metrics);
+    let capacity = config.queue.queue_size.saturating_add(consumers);
+    let (sender, receiver) = mpsc::channel(capacity.min(tokio::sync::Semaphore::MAX_PERMITS));
+    let (receiver, delivery) = (Arc::new(Mutex::new(receiver)), Arc::new(delivery));
+    let slots = Slots::new(consumers);
+    for _ in 0..slots.tasks() {
+        runtime.spawn(consume(slots.clone(), Arc::clone(&receiver), Arc::clone(&delivery)));
+    }
+    Ok(sender)
+}
+
+/// Finds out whether an exporter could start with this configuration: the same steps, without a
+/// network.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn check(config: &ExporterConfig) -> Result<(), ExportError> {
+    let metrics = Arc::new(Metrics::default());
+    let resolver = Arc::new(SystemResolver);
+    client(config, metrics, resolver, Timing::default(), Arc::default()).map(drop)
+}
+
+/// All that talks to the sink; nothing is connected yet.
+fn client(
+    config: &ExporterConfig,
+    metrics: Arc<Metrics>,
+    resolver: Arc<dyn Resolver>,
+    mut timing: Timing,
+    warnings: Arc<Warnings>,
+) -> Result<Client, ExportError> {
     let endpoint = match config.protocol {
         Protocol::Grpc => Endpoint::grpc(&config.endpoint, config.tls.insecure)?,
         Protocol::Http => Endpoint::http(&config.endpoint)?,
     };
-    let mut timing = timing;
     if let Some(interval) = config.tls.reload_interval {
         timing.connection_age_max = timing.connection_age_max.min(interval);
     }
@@ -134,29 +222,30 @@ pub fn spawn_with(
         Some(auth) => Some(Token::load(auth, timing.clone())?),
         None => None,
     };
-    warn_of_plain_text(config, &endpoint);
-    let warnings = Arc::new(Warnings::default());
-    let connector = Connector::new(config.protocol, &endpoint, &config.tls, timing.clone())?;
-    let pool =
-        Arc::new(Pool::new(endpoint.clone(), connector, resolver, timing, Arc::clone(&warnings)));
-    let client = Client::new(config, &endpoint, pool, token, Arc::clone(&metrics))?;
-    let bisector = Bisector::new(config.compression_level);
-    let delivery =
-        Delivery::new(client, &config.id, config.retry.clone(), bisector, warnings, metrics);
-
-    let consumers = config.queue.num_consumers.max(1);
-    let capacity = config.queue.queue_size.saturating_add(consumers);
-    let (sender, receiver) = mpsc::channel(capacity.min(tokio::sync::Semaphore::MAX_PERMITS));
-    let (receiver, delivery) = (Arc::new(Mutex::new(receiver)), Arc::new(delivery));
-    for _ in 0..consumers {
-        runtime.spawn(consume(Arc::clone(&receiver), Arc::clone(&delivery)));
-    }
-    Ok(sender)
+    let connector = Connector::new(config, &endpoint, timing.clone())?;
+    let dialled = Dialled::new(&endpoint, config.proxy.as_ref());
+    let pool = Arc::new(Pool::new(dialled, connector, resolver, timing, warnings));
+    Client::new(config, &endpoint, pool, token, metrics)
 }
 
-/// Says what a plain-text endpoint makes of keys that are about security.
-fn warn_of_plain_text(config: &ExporterConfig, endpoint: &Endpoint) {
+/// Says which proxy requests go through: the environment may hold it unknown to whoever wrote the
+/// configuration.
+fn say_proxy(config: &ExporterConfig) {
+    if let Some(proxy) = &config.proxy {
+        let (exporter, proxy) = (&config.id, proxy.authority());
+        tracing::info!(exporter, proxy, "the sink is reached through a proxy");
+    }
+}
+
+/// Says what is sent to whom without protection, and which keys have no effect.
+fn warn_of_risks(config: &ExporterConfig, endpoint: &Endpoint) {
     if endpoint.tls {
+        if config.tls.insecure_skip_verify {
+            tracing::warn!(
+                "tls.insecure_skip_verify: whoever answers at the endpoint is taken for the sink, \
+                 and gets logs and credentials"
+            );
+        }
         return;
     }
     let exporter = &config.id;
@@ -171,15 +260,17 @@ fn warn_of_plain_text(config: &ExporterConfig, endpoint: &Endpoint) {
 
 /// One consumer: a request after the other, until no more can come.
 async fn consume<S: Sink>(
+    slots: Slots,
     requests: Arc<Mutex<mpsc::Receiver<Request>>>,
     delivery: Arc<Delivery<S>>,
 ) {
     loop {
+        let mut slot = slots.take().await;
         // The lock is free while a request is delivered: `let` ends the statement.
         let request = requests.lock().await.recv().await;
         let Some(request) = request else { return };
         let reply = request.reply.clone();
-        let settled = delivery.deliver(request).await;
+        let settled = delivery.deliver(request, &mut slot).await;
         crate::failpoint::hit("request_ended");
         // A worker that is gone has nothing to account for any more.
         reply.send(Settlement::Ended(settled)).ok();

@@ -122,8 +122,8 @@ pub struct SinkAnswer {
 /// Reads bytes as everything that a sink may answer with.
 pub fn sink_answer(bytes: &[u8]) -> SinkAnswer {
     SinkAnswer {
-        rejected: reply::partial_success(bytes).rejected_log_records,
-        rejected_json: reply::partial_success_json(bytes).rejected_log_records,
+        rejected: reply::partial_success(bytes).unwrap_or_default().rejected_log_records,
+        rejected_json: reply::partial_success_json(bytes).unwrap_or_default().rejected_log_records,
         retry_delay: Status::decode(bytes).ok().and_then(|status| status.retry_delay()),
         base64: reply::base64_decode(bytes),
         percent: reply::percent_decode(bytes),

@@ -2,6 +2,7 @@
 //!
 //! The modules stand in the order of the flow of data.
 
+pub mod complaints;
 pub mod config;
 pub mod limits;
 pub mod failpoint;
@@ -9,6 +10,7 @@ pub mod metrics;
 pub mod world;
 pub mod inotify;
 pub mod pipeline;
+pub mod preflight;
 
 pub mod discover;
 pub mod worker;

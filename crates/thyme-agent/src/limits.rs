@@ -121,5 +121,31 @@ pub const SPOOL_PENDING_REQUESTS: usize = 2;
 /// How often a worker looks whether the spool has been drained.
 pub const SPOOL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Checkpoints of files that no directory shows, and none shows as absent, that are kept: their roots
+/// may be missing or their files unreadable for a while.
+pub const UNSEEN_CHECKPOINTS_MAX: usize = 10_000;
+
+/// Files or directories that are named in the log while they fail; of others only how often.
+pub const COMPLAINTS_NAMED_MAX: usize = 10;
+
 /// Least time between two log lines about the same trouble that lasts.
 pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Connections to the agent's own ports, all together: beside log files they are few, and whoever
+/// opens more takes nothing from those.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Longest life of a connection to one of the agent's own ports, which carries one request.
+pub const ADMIN_CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes of a request's head to one of the agent's own ports.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Events of the agent's own log that wait for stderr; more are dropped.
+pub const LOG_EVENTS_MAX: usize = 1024;
+
+/// Bytes of an event of the agent's own log; the rest is cut.
+pub const LOG_EVENT_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a file of the state directory that is read as a whole: a million files' checkpoints.
+pub const STATE_FILE_BYTES_MAX: u64 = 512 << 20;

@@ -15,12 +15,13 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thyme_agent::{
-    admin::{Admin, Health},
+    admin::{Admin, Health, Ports},
     checkpoint::prepare::{Owner, Prepared, prepare_directory},
     config::Config,
     metrics::Metrics,
     pipeline::{DrainReport, Pipeline},
-    telemetry::{Telemetry, start_log},
+    preflight,
+    telemetry::{Telemetry, say_last_words, start_log},
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -88,17 +89,28 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to do when stderr is gone.
-            writeln!(std::io::stderr().lock(), "{error:#}").ok();
+            say_last_words(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn validate(path: &Path) -> anyhow::Result<()> {
-    Config::load(path)?;
+    let config = Config::load(path)?;
+    preflight::check(&config, network()?.handle())?;
     writeln!(std::io::stdout().lock(), "OK")?;
     Ok(())
+}
+
+/// The runtime of all that is network.
+fn network() -> anyhow::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("network")
+        .enable_all()
+        .build()
+        .context("the network's thread can't be started")
 }
 
 fn prepare_state(directory: &Path, owner: Owner) -> anyhow::Result<()> {
@@ -115,22 +127,18 @@ fn prepare_state(directory: &Path, owner: Owner) -> anyhow::Result<()> {
 /// Runs the agent until a signal ends it.
 fn run(path: &Path) -> anyhow::Result<()> {
     let mut config = Config::load(path)?;
-    start_log(&config.telemetry)?;
-    config.thyme.open_files_max = allowed_open_files(config.thyme.open_files_max);
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_name("network")
-        .enable_all()
-        .build()
-        .context("the network's thread can't be started")?;
-    let signals = Signals::listen(&runtime)?;
+    let runtime = network()?;
+    preflight::check(&config, runtime.handle())?;
     let metrics = Arc::new(Metrics::default());
+    let _log = start_log(&config.telemetry, Arc::clone(&metrics))?;
+    let ports = Ports::bind(&config).map_err(anyhow::Error::msg)?;
+    config.thyme.open_files_max = allowed_open_files(config.thyme.open_files_max);
+    let signals = Signals::listen(&runtime)?;
     let telemetry = Telemetry::start(&config, Arc::clone(&metrics), runtime.handle())?;
     let pipeline = Pipeline::start(&config, metrics, runtime.handle())?;
     let health: Health = Arc::new(pipeline.health());
-    let admin =
-        Admin::start(config.health_check.as_ref(), telemetry.pages(), &health, runtime.handle())?;
+    let admin = Admin::start(ports, telemetry.pages(), &health, runtime.handle())
+        .context("the agent's ports can't be served")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "started");
 
     let signals = runtime.block_on(signals.first())?;

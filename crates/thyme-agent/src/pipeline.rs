@@ -59,9 +59,6 @@ pub enum PipelineError {
     /// The compressor.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// Positions of some receivers are kept, of others not.
-    #[error("receivers: `storage` must be set on all of them or on none")]
-    MixedStorage,
     /// The spool's directory.
     #[error("file_storage: the spool can't be opened: {0}")]
     Spool(std::io::Error),
@@ -299,11 +296,9 @@ fn start_checkpoints(
     keys: &KeySource,
     metrics: &Arc<Metrics>,
 ) -> Result<Checkpoints, PipelineError> {
-    let kept = config.receivers.iter().filter(|receiver| receiver.storage).count();
-    if kept != 0 && kept != config.receivers.len() {
-        return Err(PipelineError::MixedStorage);
-    }
-    let Some(storage) = config.file_storage.as_ref().filter(|_| kept > 0) else {
+    // All receivers of a configuration have it, or none.
+    let is_kept = config.receivers.iter().any(|receiver| receiver.storage);
+    let Some(storage) = config.file_storage.as_ref().filter(|_| is_kept) else {
         let none = Numbered { is_first_start: true, files: Vec::new() };
         let unused = config.file_storage.as_ref().and_then(open_unused);
         return Ok((unused.map_or(Kept::Nothing, Kept::Unused), none));

@@ -199,8 +199,10 @@ impl Spool {
         let (store, recovered) = Store::open(disk, bytes_max)?;
         crate::failpoint::hit("spool_recovered");
         let (records, bytes) = (recovered.records as i64, recovered.source_bytes as i64);
+        let together = metrics.together();
         metrics.recovered.add(records, bytes);
         metrics.queued_spool.add(records, bytes);
+        drop(together);
         metrics.spool_unreadable_bytes.add(recovered.unreadable_bytes);
         metrics.spool_requests.set(recovered.requests);
         metrics.spool_bytes.set(store.bytes());
@@ -365,8 +367,10 @@ impl Spool {
         let (records, bytes) = (request.records as i64, request.source_bytes as i64);
         self.metrics.queue_requests.add_gauge(-1);
         self.metrics.spool_requests.add_gauge(-1);
+        let together = self.metrics.together();
         self.metrics.queued_spool.add(-records, -bytes);
         self.metrics.book_end(&settled);
+        drop(together);
         self.store.finish(request.token.number);
         crate::failpoint::hit("spool_settled");
         // There may be room again.
@@ -564,8 +568,10 @@ impl Spool {
             let (records, bytes) = (header.records as i64, header.source_bytes as i64);
             self.metrics.spool_damaged_requests.increment();
             self.metrics.spool_requests.add_gauge(-1);
+            let together = self.metrics.together();
             self.metrics.queued_spool.add(-records, -bytes);
             self.metrics.dead_lettered.add(records, bytes);
+            drop(together);
             self.lower_backlog();
             tracing::error!(
                 records,

@@ -7,6 +7,7 @@
 mod catalog;
 mod http_client;
 mod instruments;
+mod log_writer;
 mod logs;
 mod process;
 mod push;
@@ -21,10 +22,11 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 use tokio::runtime::Handle;
 
+pub use log_writer::{LogWriter, say_last_words};
 pub use logs::start_log;
 
 use crate::{
-    config::{Config, MetricsReader, PrometheusConfig},
+    config::{Config, MetricsReader, PrometheusConfig, TelemetryConfig},
     metrics::Metrics,
 };
 
@@ -37,6 +39,9 @@ pub enum TelemetryError {
     /// The log has a writer already.
     #[error("the log can't be started: {0}")]
     Log(#[from] tracing_subscriber::util::TryInitError),
+    /// It has no thread.
+    #[error("the log's thread can't be started: {0}")]
+    LogThread(std::io::Error),
     /// A Prometheus reader can't be built.
     #[error("the Prometheus reader can't be built: {0}")]
     Prometheus(#[from] opentelemetry_sdk::error::OTelSdkError),
@@ -48,6 +53,9 @@ pub enum TelemetryError {
         /// What is wrong with it.
         source: opentelemetry_otlp::ExporterBuildError,
     },
+    /// The proxy on the way to an endpoint can't be used.
+    #[error(transparent)]
+    Proxy(crate::export::ExportError),
     /// The authorities that HTTPS needs can't be read.
     #[error("no authority to trust for {endpoint}: {source}")]
     Authorities {
@@ -56,6 +64,19 @@ pub enum TelemetryError {
         /// What the operating system says.
         source: std::io::Error,
     },
+}
+
+/// What is wrong with readers, each with its number from 0; nothing is sent or served.
+pub(crate) fn check(config: &TelemetryConfig, runtime: &Handle) -> Vec<(usize, TelemetryError)> {
+    let readers = config.readers.iter().enumerate();
+    let error = |(index, reader): (usize, &MetricsReader)| {
+        let made = match reader {
+            MetricsReader::Prometheus(page) => PrometheusPage::new(page).exporter().map(drop),
+            MetricsReader::Otlp(config) => push::exporter(config, runtime).map(drop),
+        };
+        Some((index, made.err()?))
+    };
+    readers.filter_map(error).collect()
 }
 
 /// The instruments with their readers; readers stop when it is dropped.
@@ -138,14 +159,6 @@ impl PrometheusPage {
             exporter = exporter.without_units();
         }
         Ok(exporter.build()?)
-    }
-
-    /// `host:port` to serve it at.
-    pub fn endpoint(&self) -> String {
-        match self.config.host.as_str() {
-            host if host.contains(':') => format!("[{host}]:{}", self.config.port),
-            host => format!("{host}:{}", self.config.port),
-        }
     }
 
     /// The page now, in Prometheus' text format.

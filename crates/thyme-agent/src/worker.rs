@@ -25,7 +25,9 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 use tokio::sync::mpsc::error::TrySendError;
 
-pub use self::handle::{Heartbeat, KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms};
+pub use self::handle::{
+    Charge, Heartbeat, KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms,
+};
 use self::{
     group::{Group, TailedFile, Turn},
     rescue::UnderWay,
@@ -408,8 +410,10 @@ impl Worker {
             // Bytes without a record, such as a newline whose line has left: nothing to send.
             let own = std::mem::take(&mut self.batch.records);
             self.batch.reset(own);
+            let together = self.metrics.together();
             self.metrics.queued_batch.add(0, -(source_bytes as i64));
             self.metrics.acknowledged.add(0, source_bytes as i64);
+            drop(together);
             self.acknowledge(&ranges);
             return Ok(());
         }
@@ -422,8 +426,10 @@ impl Worker {
         if let Some(batch_send_size) = self.metrics.batch_send_size.get() {
             batch_send_size.record(records, &[]);
         }
+        let together = self.metrics.together();
         self.metrics.queued_batch.add(-(records as i64), -(source_bytes as i64));
         self.metrics.queued_request.add(records as i64, source_bytes as i64);
+        drop(together);
         self.next_request += 1;
         let number = self.next_request;
         let charged_bytes = encoded.buffer_bytes;

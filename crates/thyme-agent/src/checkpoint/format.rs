@@ -141,6 +141,11 @@ impl FileCheckpoint {
         Inode { device: self.device, inode: self.inode }
     }
 
+    /// Whether it may not have been read to its end.
+    pub fn is_unread(&self) -> bool {
+        !self.finished
+    }
+
     /// Hash of its first bytes.
     pub fn head(&self) -> Head {
         Head { bytes: self.head_bytes, crc32: self.head_crc32 }

@@ -13,6 +13,9 @@ use super::CheckpointError;
 /// Name of the file that is locked; wherever an agent has kept something, it is there.
 pub const LOCK_NAME: &str = "lock";
 
+/// Bytes of a lock file: a process id.
+const HOLDER_BYTES_MAX: u64 = 32;
+
 /// Locks the directory, or says which process holds it.
 pub(super) fn acquire(directory: &Path) -> Result<File, CheckpointError> {
     let path = directory.join(LOCK_NAME);
@@ -23,9 +26,14 @@ pub(super) fn acquire(directory: &Path) -> Result<File, CheckpointError> {
         .truncate(false)
         .open(&path)
         .map_err(CheckpointError::io(&path, "cannot open"))?;
+    // Reading another kind of file might not end.
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        let reason = std::io::Error::other("it is no regular file");
+        return Err(CheckpointError::io(&path, "cannot lock")(reason));
+    }
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut holder = String::new();
-        let _unnamed = file.read_to_string(&mut holder);
+        let _unnamed = (&file).take(HOLDER_BYTES_MAX).read_to_string(&mut holder);
         let holder = match holder.trim() {
             "" => "another process".to_owned(),
             pid => format!("process {pid}"),

@@ -122,6 +122,7 @@ impl Store {
         let numbers = journals(disk)?;
         let number = numbers.first().copied().unwrap_or(0);
         let mut found = Found { is_first_start: true, files: Files::new() };
+        let mut damaged = 0;
         for name in [CURRENT_NAME, SYNCED_NAME] {
             let bytes = match disk.read(name) {
                 Ok(bytes) => bytes,
@@ -131,21 +132,26 @@ impl Store {
             found.is_first_start = false;
             match format::decode(&bytes) {
                 Ok(files) => {
+                    if damaged > 0 {
+                        tracing::error!(
+                            "the older generation of checkpoints is used: records may come twice"
+                        );
+                    }
+                    damaged = 0;
                     found.files = files;
                     replay_journals(disk, &numbers, SnapshotId::of(&bytes), &mut found.files)?;
                     break;
                 }
                 Err(error) => {
                     let aside = format!("{name}.corrupt");
-                    let instead = if name == CURRENT_NAME && has_file(disk, SYNCED_NAME) {
-                        "the older generation is used, and records may come twice"
-                    } else {
-                        "there is no other generation: all files are read again"
-                    };
-                    tracing::error!(name, %error, kept_as = aside, "checkpoints are damaged; {instead}");
+                    tracing::error!(name, %error, kept_as = aside, "checkpoints are damaged");
+                    damaged += 1;
                     disk.rename(name, &aside).map_err(failed(name, "cannot set aside"))?;
                 }
             }
+        }
+        if damaged > 0 {
+            tracing::error!("no generation of checkpoints is left: all files are read again");
         }
         Ok((Self { journal: None, number }, found))
     }
@@ -258,10 +264,6 @@ fn current_journal(disk: &dyn StateDisk, numbers: &[u64]) -> Result<Option<u64>,
         }
     }
     Ok(None)
-}
-
-fn has_file(disk: &dyn StateDisk, name: &str) -> bool {
-    disk.open(name).is_ok()
 }
 
 /// Applies the journal of the snapshot `id`, and one that goes on where that ended, which is of a

@@ -337,6 +337,77 @@ fn damage_falls_back_to_the_older_generation() {
     }
 }
 
+/// Scenario: one generation of checkpoints is damaged, then both are.
+/// Guarantees: the log says what comes of it: records may come twice, or all files are read again.
+#[test]
+fn what_damage_costs_is_said() {
+    let said = |damaged: &[&str]| {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), 5);
+        let good = fs::read(directory.path().join(CURRENT_NAME)).unwrap();
+        // Both names may be links to one file.
+        for name in [CURRENT_NAME, SYNCED_NAME] {
+            fs::remove_file(directory.path().join(name)).ok();
+            let content = if damaged.contains(&name) { b"garbage" } else { &good[..] };
+            fs::write(directory.path().join(name), content).unwrap();
+        }
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (writer, kept) = (Arc::clone(&log), directory.path().to_owned());
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || Shared(Arc::clone(&writer)))
+            .with_ansi(false)
+            .finish();
+        let restored =
+            tracing::subscriber::with_default(subscriber, || open(&kept, false).unwrap().1);
+        assert!(!restored.is_first_start);
+        (restored.files.len(), String::from_utf8(log.lock().unwrap().clone()).unwrap())
+    };
+    let (files, one) = said(&[CURRENT_NAME]);
+    assert_eq!(files, 1);
+    assert!(one.contains("the older generation of checkpoints is used"), "{one}");
+    assert!(!one.contains("all files are read again"), "{one}");
+    let (files, both) = said(&[CURRENT_NAME, SYNCED_NAME]);
+    assert_eq!(files, 0);
+    assert!(
+        both.contains("no generation of checkpoints is left: all files are read again"),
+        "{both}"
+    );
+    assert!(!both.contains("the older generation"), "{both}");
+}
+
+/// A log that a test reads.
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Scenario: a checkpoint is a FIFO that nobody writes to, an endless device, or a directory; so is
+/// the lock.
+/// Guarantees: the start ends at once, and says which path and what it is.
+#[test]
+fn what_is_no_regular_file_is_no_checkpoint() {
+    for name in [CURRENT_NAME, SYNCED_NAME, "lock"] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        let fifo = open(directory.path(), false).unwrap_err().to_string();
+        assert!(fifo.starts_with(&format!("{}: ", path.display())), "{fifo}");
+        assert!(fifo.contains("FIFO") || fifo.contains("no regular file"), "{fifo}");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let device = open(directory.path(), false).unwrap_err().to_string();
+        assert!(device.contains("device") || device.contains("no regular file"), "{device}");
+    }
+}
+
 /// Scenario: a second agent opens the same state directory.
 /// Guarantees: it is refused, and the message names the process that holds it.
 #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::read::{Field, Problems, Section, unknown};
+use super::read::{Field, Problems, Reference, Section, unknown};
 
 /// A type of component that the agent has.
 pub(super) struct Type<T> {
@@ -38,6 +38,8 @@ pub(super) struct Component<T> {
     /// Line of its key, from 1.
     line: u64,
     group: &'static str,
+    /// The first name of its type; `None` if there is none.
+    pub(super) kind: Option<&'static str>,
     /// What it says; `None` where that is wrong, which is noted already.
     pub(super) value: Option<T>,
 }
@@ -59,10 +61,13 @@ impl<T> Components<T> {
             if let Some(other) = seen.insert(canonical_name(id, &names), id.to_owned()) {
                 body.refuse(format!("`{other}` is the same component under another name"));
             }
+            let known =
+                |kind: &&Type<T>| kind.names.contains(&id.split_once('/').unwrap_or((id, "")).0);
             Component {
                 id: id.to_owned(),
                 line: body.line(),
                 group,
+                kind: types.iter().find(known).and_then(|kind| kind.names.first().copied()),
                 value: read_one(id, &body, group, types),
             }
         };
@@ -72,6 +77,32 @@ impl<T> Components<T> {
     /// Every defined component.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Component<T>> {
         self.defined.iter()
+    }
+
+    /// The component of type `kind` that `wanted` names, in a place where only such components can
+    /// stand; noted unless it is among those in service.
+    pub(super) fn in_service(
+        &self,
+        wanted: &Reference,
+        kind: &str,
+        in_service: &[String],
+        problems: &Problems,
+    ) -> Option<&Component<T>> {
+        let id = &wanted.id;
+        let found = self.defined.iter().find(|component| component.id == *id);
+        let message = match found {
+            Some(found) if found.kind != Some(kind) => format!("`{id}` is no `{kind}`"),
+            Some(found) if in_service.contains(id) => return Some(found),
+            Some(_) => format!("`{id}` is defined, but not listed in service::extensions"),
+            None => {
+                let same_kind = self.defined.iter().filter(|one| one.kind == Some(kind));
+                let message =
+                    unknown("extension of this type", id, same_kind.map(|one| one.id.as_str()));
+                format!("`{id}` is not defined in `{}`: {message}", self.group)
+            }
+        };
+        problems.at(&wanted.place, message);
+        None
     }
 
     /// The component that a reference names; noted where there is none.

@@ -7,11 +7,9 @@
 //! that is not set and has no default is an error, not an empty text; what a variable or a file
 //! holds is taken as it is, so that a password may hold `$`; and a file ends without its newline.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
+use std::{io, path::Path};
+
+use credentials::regular_file;
 
 use super::{
     document::{self, Node, Value},
@@ -35,16 +33,7 @@ pub(super) struct Lookup<'a> {
 
 /// Reads a small regular file.
 pub(super) fn read_file(path: &Path) -> io::Result<String> {
-    // Others might never end, or wait for a writer.
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    let mut text = String::new();
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("it is larger than {FILE_BYTES_MAX} bytes")));
-    }
-    Ok(text)
+    regular_file::read_text(path, FILE_BYTES_MAX)
 }
 
 /// Expands every scalar of the tree.

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Uri};
+use http::Uri;
 
 use super::{
-    Compression, ExporterConfig, Protocol, QueueConfig, RetryConfig, Secret,
+    Compression, ExporterConfig, Protocol, ProxyConfig, QueueConfig, RetryConfig, Secret,
     component::Type,
-    read::{Field, Section, all},
+    read::{Field, Place, Reference, Section, all},
     tls,
 };
-use crate::export::endpoint::Endpoint;
+use crate::export::{HeaderFault, configured_header, endpoint::Endpoint};
 
 const GRPC_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 const HTTP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -30,7 +30,9 @@ const GZIP_LEVEL_MAX: i64 = 9;
 pub(super) struct Exporter {
     pub(super) config: ExporterConfig,
     /// `auth::authenticator`.
-    pub(super) authenticator: Option<String>,
+    pub(super) authenticator: Option<Reference>,
+    /// Where `sending_queue::storage` stands.
+    pub(super) storage: Option<Place>,
 }
 
 pub(super) const TYPES: &[Type<Exporter>] = &[
@@ -66,7 +68,6 @@ pub(super) const TYPES: &[Type<Exporter>] = &[
             "metrics_endpoint",
             "middlewares",
             "profiles_endpoint",
-            "proxy_url",
             "read_buffer_size",
             "traces_endpoint",
             "write_buffer_size",
@@ -94,23 +95,35 @@ fn read(id: &str, body: &Section<'_>, protocol: Protocol) -> Option<Exporter> {
     let tls = body.field("tls").and_then(|field| field.section(tls::LATER, tls::read));
     let authenticator = body
         .field("auth")
-        .and_then(|field| field.section(&[], |auth| auth.required("authenticator")?.text()));
+        .and_then(|field| field.section(&[], |auth| auth.required("authenticator")?.reference()));
     let retry = body.field("retry_on_failure").and_then(|field| field.section(&[], retry));
-    let queue = body.field("sending_queue").and_then(|field| field.section(QUEUE_LATER, queue));
+    // As in the Collector, gRPC has only what the environment says.
+    let proxy = match protocol {
+        Protocol::Grpc => None,
+        Protocol::Http => body.field("proxy_url").and_then(|field| proxy(&field)),
+    };
+    let mut storage = None;
+    let queue = body
+        .field("sending_queue")
+        .and_then(|field| field.section(QUEUE_LATER, |body| queue(body, &mut storage)));
     let config = ExporterConfig {
         id: id.to_owned(),
         protocol,
         compression,
         compression_level: compression_level(body, compression),
-        headers: body.field("headers").and_then(|field| headers(&field)).unwrap_or_default(),
+        headers: body
+            .field("headers")
+            .and_then(|field| headers(&field, protocol))
+            .unwrap_or_default(),
         auth: None,
         timeout: body.duration("timeout", INTERVAL_MIN..=INTERVAL_MAX, timeout_default),
         tls: tls.unwrap_or_default(),
+        proxy,
         retry: retry.unwrap_or_default(),
         queue: queue.unwrap_or_default(),
         endpoint: endpoint?,
     };
-    Some(Exporter { config, authenticator })
+    Some(Exporter { config, authenticator, storage })
 }
 
 /// gRPC: `host:port`, with `http://`, `https://` or `dns:///` before it. HTTP: a URL.
@@ -132,6 +145,12 @@ fn endpoint(field: &Field<'_>, protocol: Protocol) -> Option<String> {
     }
     field.refuse(expected);
     None
+}
+
+/// A proxy; an empty text is none. No message shows it.
+fn proxy(field: &Field<'_>) -> Option<ProxyConfig> {
+    let text = field.text_or_empty().filter(|text| !text.is_empty())?;
+    ProxyConfig::parse(&text).map_err(|why| field.refuse(why)).ok()
 }
 
 /// Whether a URL names a user; noted. Endpoints are shown in messages and logs.
@@ -174,31 +193,35 @@ fn compression_level(body: &Section<'_>, compression: Compression) -> i32 {
 }
 
 /// A mapping of names to values, or a list of `{name, value}`. No message shows a value.
-pub(super) fn headers(field: &Field<'_>) -> Option<Vec<(String, Secret)>> {
+pub(super) fn headers(field: &Field<'_>, protocol: Protocol) -> Option<Vec<(String, Secret)>> {
     let Some(items) = field.is_list().then(|| field.items()).flatten() else {
-        let header = |(name, value): (&str, Field<'_>)| header(&value, name, &value);
+        let header = |(name, value): (&str, Field<'_>)| header(&value, name, &value, protocol);
         return all(field.entries()?.into_iter().map(header));
     };
     let pair = |item: Field<'_>| {
         item.section(&[], |pair| {
-            let (name, value) = (pair.required("name")?, pair.required("value")?);
-            header(&name, &name.text()?, &value)
+            let (name, value) = (pair.required("name"), pair.required("value"));
+            let (name, value) = (name?, value?);
+            header(&name, &name.text()?, &value, protocol)
         })
     };
     all(items.into_iter().map(pair))
 }
 
-fn header(place: &Field<'_>, name: &str, value: &Field<'_>) -> Option<(String, Secret)> {
-    let text = value.text_or_empty()?;
-    if HeaderName::from_bytes(name.as_bytes()).is_err() {
-        place.refuse(format!("`{name}` can't be the name of a header"));
-        return None;
+/// What the exporter itself would refuse is refused here, with its line.
+fn header(
+    place: &Field<'_>,
+    name: &str,
+    value: &Field<'_>,
+    protocol: Protocol,
+) -> Option<(String, Secret)> {
+    let secret = Secret::from(value.text_or_empty()?);
+    match configured_header(protocol, name, &secret) {
+        Ok(_) => return Some((name.to_owned(), secret)),
+        Err(HeaderFault::Name(reason)) => place.refuse(format!("`{name}` {reason}")),
+        Err(HeaderFault::Value(reason)) => value.refuse(reason),
     }
-    if HeaderValue::from_str(&text).is_err() {
-        value.refuse("a header can't hold this value");
-        return None;
-    }
-    Some((name.to_owned(), text.into()))
+    None
 }
 
 fn retry(body: &Section<'_>) -> Option<RetryConfig> {
@@ -242,7 +265,7 @@ fn retry(body: &Section<'_>) -> Option<RetryConfig> {
 
 const QUEUE_LATER: &[&str] = &["batch", "wait_for_result"];
 
-fn queue(body: &Section<'_>) -> Option<QueueConfig> {
+fn queue(body: &Section<'_>, place: &mut Option<Place>) -> Option<QueueConfig> {
     let default = QueueConfig::default();
     let count = |key, most, default: usize| {
         let default = i64::try_from(default).expect("the defaults are small");
@@ -251,7 +274,10 @@ fn queue(body: &Section<'_>) -> Option<QueueConfig> {
     let config = QueueConfig {
         num_consumers: count("num_consumers", CONSUMERS_MAX, default.num_consumers),
         queue_size: count("queue_size", QUEUE_REQUESTS_MAX, default.queue_size),
-        storage: body.field("storage").and_then(|field| field.text()),
+        storage: body.field("storage").and_then(|field| {
+            *place = Some(field.place());
+            field.text()
+        }),
     };
     if let Some(sizer) = body.field("sizer") {
         sizer.one_of(&[("requests", ())]);

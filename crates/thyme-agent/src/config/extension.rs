@@ -61,7 +61,7 @@ pub(super) const TYPES: &[Type<Extension>] = &[
             "response_headers",
             "tls",
         ],
-        read: |_, body| Some(Extension::HealthCheck(health_check(body))),
+        read: |id, body| Some(Extension::HealthCheck(health_check(id, body))),
     },
     Type { names: &["thyme"], later: &[], read: |_, body| Some(Extension::Thyme(thyme(body))) },
 ];
@@ -109,7 +109,7 @@ fn file_storage(body: &Section<'_>) -> FileStorageConfig {
     }
 }
 
-fn health_check(body: &Section<'_>) -> HealthCheckConfig {
+fn health_check(id: &str, body: &Section<'_>) -> HealthCheckConfig {
     let endpoint = body.field("endpoint").and_then(|field| host_and_port(&field));
     let path = body.field("path").and_then(|field| {
         let path = field.text()?;
@@ -121,6 +121,7 @@ fn health_check(body: &Section<'_>) -> HealthCheckConfig {
         Some(path)
     });
     HealthCheckConfig {
+        id: id.to_owned(),
         endpoint: endpoint.unwrap_or_else(|| "localhost:13133".into()),
         path: path.unwrap_or_else(|| "/".into()),
     }
@@ -129,14 +130,27 @@ fn health_check(body: &Section<'_>) -> HealthCheckConfig {
 /// An address to listen on. No host at all is every address of the machine, as Go has it.
 fn host_and_port(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
-    match text.rsplit_once(':') {
-        Some(("", port)) if port.parse::<u16>().is_ok() => Some(format!("0.0.0.0:{port}")),
-        Some((_, port)) if port.parse::<u16>().is_ok() => Some(text),
-        _ => {
-            field.refuse("expected host:port, such as localhost:13133");
-            None
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.parse::<u16>().is_ok()
+    {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_address = bare.is_some_and(|bare| bare.contains(':') && is_host(bare));
+        if host.is_empty() {
+            return Some(format!("0.0.0.0:{port}"));
+        } else if is_address || (!host.contains(':') && is_host(host)) {
+            return Some(text);
         }
     }
+    field.refuse("expected host:port, such as localhost:13133 or [::1]:13133");
+    None
+}
+
+/// Whether it is the form of an address without brackets, or of a name; whether there is such a
+/// host, the start finds out.
+pub(super) fn is_host(text: &str) -> bool {
+    let address = text.split_once('%').map_or(text, |(address, _)| address);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    address.parse::<std::net::IpAddr>().is_ok() || (!text.is_empty() && text.chars().all(is_name))
 }
 
 fn thyme(body: &Section<'_>) -> ThymeConfig {

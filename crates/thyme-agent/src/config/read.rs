@@ -2,9 +2,14 @@
 //!
 //! A [`Section`] knows which keys were asked for. When the closure that reads it returns, every
 //! other key of it is a problem: so nothing in a configuration is ever ignored, and the list of the
-//! known keys is the code that reads them. Reading goes on after a problem, to report all of them.
+//! known keys is the code that reads them. Reading goes on after a problem, to report all of them:
+//! such a closure asks for every key before it gives up on one, or the others would seem unknown.
 
-use std::{cell::RefCell, ops::RangeInclusive, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use super::{
     document::{Node, Value},
@@ -24,6 +29,11 @@ impl Problems {
         self.found.borrow_mut().push((line, key.to_owned(), message.into()));
     }
 
+    /// Notes one at a place that was remembered.
+    pub(super) fn at(&self, place: &Place, message: impl Into<String>) {
+        self.add(place.line, &place.path, message);
+    }
+
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.found.borrow().is_empty()
@@ -36,6 +46,20 @@ impl Problems {
         let problem = |(line, key, message)| Problem { file: file.to_owned(), line, key, message };
         found.into_iter().map(problem).collect()
     }
+}
+
+/// Where a value stands, for what is found wrong with it once all components are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    line: u64,
+    path: String,
+}
+
+/// The name of another component, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reference {
+    pub(super) id: String,
+    pub(super) place: Place,
 }
 
 /// A value with the way to it. The readers return `None` after noting what is wrong.
@@ -75,6 +99,16 @@ impl<'a> Field<'a> {
             return None;
         }
         Some(text)
+    }
+
+    /// Where this value stands.
+    pub(super) fn place(&self) -> Place {
+        Place { line: self.node.line, path: self.path.clone() }
+    }
+
+    /// The name of another component.
+    pub(super) fn reference(&self) -> Option<Reference> {
+        Some(Reference { id: self.text()?, place: self.place() })
     }
 
     /// Any text. A number without quotes is none, unless an environment variable held it.
@@ -228,7 +262,12 @@ impl<'a> Field<'a> {
             Value::Map(entries) => entries,
             _ => return self.expected("a mapping"),
         };
-        let section = Section { field: self.clone(), entries, known: RefCell::default() };
+        let section = Section {
+            field: self.clone(),
+            entries,
+            known: RefCell::default(),
+            is_open: Cell::default(),
+        };
         let value = read(&section);
         section.refuse_unknown(later);
         value
@@ -259,6 +298,8 @@ pub(super) struct Section<'a> {
     entries: &'a [(String, Node)],
     /// The keys that were asked for.
     known: RefCell<Vec<&'static str>>,
+    /// No key is unknown.
+    is_open: Cell<bool>,
 }
 
 impl<'a> Section<'a> {
@@ -268,6 +309,11 @@ impl<'a> Section<'a> {
         let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
         let field = self.field.child(key, node);
         (!field.is_null()).then_some(field)
+    }
+
+    /// Takes every key as known: what they mean depends on one that is wrong.
+    pub(super) fn all_are_known(&self) {
+        self.is_open.set(true);
     }
 
     /// The value of a key that must be there.
@@ -326,6 +372,9 @@ impl<'a> Section<'a> {
 
     fn refuse_unknown(&self, later: &[&str]) {
         let known = self.known.borrow();
+        if self.is_open.get() {
+            return;
+        }
         for (key, node) in self.entries {
             if known.contains(&key.as_str()) {
                 continue;

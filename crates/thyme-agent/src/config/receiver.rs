@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     ContainerFormat, FilelogConfig, LineFormat, StartAt,
     component::Type,
-    read::{Field, Section, all},
+    read::{Field, Reference, Section, all},
 };
 use crate::discover::pattern::{Pattern, PatternError, path_matcher};
 
@@ -22,8 +22,10 @@ const MAX_LOG_SIZE_BYTES_MAX: usize = 1 << 30;
 #[derive(Clone, Debug)]
 pub(super) struct Receiver {
     pub(super) config: FilelogConfig,
-    /// The extension that `storage` names.
-    pub(super) storage: Option<String>,
+    /// Whether `storage` is set at all.
+    pub(super) has_storage: bool,
+    /// The extension that it names; `None` also where that can't be read.
+    pub(super) storage: Option<Reference>,
 }
 
 pub(super) const TYPES: &[Type<Receiver>] = &[Type {
@@ -68,7 +70,7 @@ pub(super) const TYPES: &[Type<Receiver>] = &[Type {
 fn read(id: &str, body: &Section<'_>) -> Option<Receiver> {
     let include = body
         .required("include")
-        .and_then(|field| globs(&field, |text| Pattern::new(text).map(drop)));
+        .and_then(|field| globs(&field, |text| Pattern::all(text).map(drop)));
     if include.as_ref().is_some_and(Vec::is_empty) {
         body.refuse("`include` must name at least one file or glob");
     }
@@ -78,6 +80,9 @@ fn read(id: &str, body: &Section<'_>) -> Option<Receiver> {
     let sizes = MAX_LOG_SIZE_BYTES_MIN..=MAX_LOG_SIZE_BYTES_MAX;
     let line_bytes_max = body.bytes("max_log_size", sizes, MAX_LOG_SIZE_BYTES_DEFAULT);
     let operator = body.field("operators").and_then(|field| operators(&field));
+    let storage = body.field("storage");
+    let has_storage = storage.is_some();
+    let storage = storage.and_then(|field| field.reference());
     let config = FilelogConfig {
         id: id.to_owned(),
         start_at: body.one_of("start_at", &start_at, StartAt::End),
@@ -98,8 +103,7 @@ fn read(id: &str, body: &Section<'_>) -> Option<Receiver> {
         include: include?,
         exclude: exclude.unwrap_or_default(),
     };
-    let storage = body.field("storage").and_then(|field| field.text());
-    Some(Receiver { config, storage })
+    Some(Receiver { config, has_storage, storage })
 }
 
 /// A list of what `check` takes, which is what discovery uses: so a pattern that it would refuse is
@@ -151,7 +155,12 @@ fn operators(field: &Field<'_>) -> Option<ContainerOperator> {
 }
 
 fn operator(body: &Section<'_>) -> Option<ContainerOperator> {
-    let kind = body.required("type")?.one_of(&[("container", ())]);
+    let kind = body.required("type").and_then(|field| field.one_of(&[("container", ())]));
+    if kind.is_none() {
+        // The other keys are those of another operator.
+        body.all_are_known();
+        return None;
+    }
     // An operator's name serves only as a target of others' `output`; there are none.
     if let Some(id) = body.field("id") {
         id.text();
@@ -167,7 +176,6 @@ fn operator(body: &Section<'_>) -> Option<ContainerOperator> {
     let max_log_size = body.field("max_log_size");
     let max_log_size_bytes =
         max_log_size.and_then(|field| field.bytes(MAX_LOG_SIZE_BYTES_MIN..=MAX_LOG_SIZE_BYTES_MAX));
-    kind?;
     Some(ContainerOperator {
         format: LineFormat::Container { format, add_metadata_from_filepath },
         max_log_size_bytes,

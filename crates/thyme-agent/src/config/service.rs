@@ -1,13 +1,13 @@
 //! `service` and the document as a whole: which components are in use, and what they make.
 
 use super::{
-    BatchConfig, BearerTokenConfig, Config, ExporterConfig, FileStorageConfig, FilelogConfig,
-    HealthCheckConfig, Protocol, ThymeConfig,
+    BatchConfig, Config, ExporterConfig, FileStorageConfig, FilelogConfig, HealthCheckConfig,
+    Origin, Protocol, ThymeConfig,
     component::{Component, Components},
     exporter::{self, Exporter},
     extension::{self, Extension},
     processor,
-    read::{Field, Problems, Section},
+    read::{Field, Problems, Reference, Section},
     receiver::{self, Receiver},
     telemetry,
 };
@@ -46,32 +46,33 @@ fn read_service(service: &Section<'_>, defined: &Defined, problems: &Problems) -
     refuse_idle_thyme(&extensions, defined, problems);
     let pipelines = service.required("pipelines").and_then(|field| pipelines(&field));
     let pipeline = pipelines?.section(&[], |body| pipeline(body, defined))?;
-    let thyme = extensions.thyme.unwrap_or_default();
-    let storage = extensions.file_storage;
-    let storage_id = storage.as_ref().map(|(id, _)| id.as_str());
+    let thyme = extensions.thyme.clone().unwrap_or_default();
+    let around = Around { defined, in_service: &extensions.named, thyme: &thyme, problems };
+    let mut storages = Vec::new();
     let receivers = pipeline
         .receivers
-        .into_iter()
-        .filter_map(|component| in_use(component, storage_id, &thyme, problems))
+        .iter()
+        .filter_map(|component| around.receiver(component, &mut storages))
         .collect::<Vec<_>>();
-    let tokens = &extensions.bearer_tokens;
-    let exporter = exporter_in_use(pipeline.exporter?, storage_id, &receivers, tokens, problems)?;
+    refuse_mixed_storage(&pipeline.receivers, problems);
+    let exporter = around.exporter(pipeline.exporter?, &receivers, &mut storages)?;
     Some(Config {
         receivers,
         batch: pipeline.batch.unwrap_or_default(),
         exporter,
-        file_storage: storage.map(|(_, config)| config),
+        file_storage: around.the_one_storage(&storages),
         health_check: extensions.health_check,
         thyme,
         telemetry: telemetry.unwrap_or_default(),
+        origin: Origin::default(),
     })
 }
 
 /// The extensions that `service.extensions` names.
 #[derive(Default)]
 struct InService {
-    bearer_tokens: Vec<BearerTokenConfig>,
-    file_storage: Option<(String, FileStorageConfig)>,
+    /// All of them.
+    named: Vec<String>,
     health_check: Option<HealthCheckConfig>,
     thyme: Option<ThymeConfig>,
 }
@@ -80,18 +81,12 @@ fn in_service(list: &Field<'_>, defined: &Defined) -> Option<InService> {
     let mut found = InService::default();
     for reference in list.items()? {
         let Some(component) = defined.extensions.resolve(&reference) else { continue };
+        found.named.push(component.id.clone());
         let second = match component.value.clone() {
-            Some(Extension::FileStorage(config)) => {
-                found.file_storage.replace((component.id.clone(), config)).is_some()
-            }
             Some(Extension::HealthCheck(config)) => found.health_check.replace(config).is_some(),
             Some(Extension::Thyme(config)) => found.thyme.replace(config).is_some(),
-            // Each exporter names its own.
-            Some(Extension::BearerToken(config)) => {
-                found.bearer_tokens.push(config);
-                false
-            }
-            None => false,
+            // Others name which of these they use.
+            Some(Extension::FileStorage(_) | Extension::BearerToken(_)) | None => false,
         };
         if second {
             reference.refuse("only one extension of this type can be in service");
@@ -108,6 +103,19 @@ fn refuse_idle_thyme(extensions: &InService, defined: &Defined, problems: &Probl
         && extensions.thyme.is_none()
     {
         component.refuse(problems, "defined, but not listed in service::extensions");
+    }
+}
+
+/// A batch holds lines of all receivers, and its end moves all of their positions.
+fn refuse_mixed_storage(receivers: &[&Component<Receiver>], problems: &Problems) {
+    let read = || receivers.iter().filter_map(|one| Some((one, one.value.as_ref()?)));
+    let has_storage = read().any(|(_, receiver)| receiver.has_storage);
+    for (component, receiver) in read() {
+        if has_storage && !receiver.has_storage {
+            let message = "`storage` is missing, which other receivers of the pipeline have: it must \
+                           be set on all of them or on none";
+            component.refuse(problems, message);
+        }
     }
 }
 
@@ -176,86 +184,111 @@ fn references<'a, T>(
     found
 }
 
-/// The exporter of the pipeline, checked against what surrounds it.
-fn exporter_in_use(
-    component: &Component<Exporter>,
-    storage: Option<&str>,
-    receivers: &[FilelogConfig],
-    bearer_tokens: &[BearerTokenConfig],
-    problems: &Problems,
-) -> Option<ExporterConfig> {
-    let config = authenticated(component, bearer_tokens, problems)?;
-    if let Some(wanted) = &config.queue.storage {
-        if storage != Some(wanted.as_str()) {
-            component.refuse(
-                problems,
-                format!(
-                    "`sending_queue.storage: {wanted}` is no `file_storage` in service::extensions"
-                ),
-            );
-        } else if receivers.iter().any(|receiver| !receiver.storage) {
-            component.refuse(
-                problems,
-                "`sending_queue.storage` needs `storage` on every receiver of the pipeline: what is \
-                 kept on disk would be read again after a restart",
-            );
-        }
-    }
-    Some(config)
+/// What the components of the pipeline are checked against.
+struct Around<'a> {
+    defined: &'a Defined,
+    /// Names of the extensions in service.
+    in_service: &'a [String],
+    thyme: &'a ThymeConfig,
+    problems: &'a Problems,
 }
 
-/// A receiver of the pipeline, checked against what surrounds it.
-fn in_use(
-    component: &Component<Receiver>,
-    storage: Option<&str>,
-    thyme: &ThymeConfig,
-    problems: &Problems,
-) -> Option<FilelogConfig> {
-    let Receiver { mut config, storage: wanted } = component.value.clone()?;
-    if let Some(wanted) = wanted {
-        if storage != Some(wanted.as_str()) {
+impl<'a> Around<'a> {
+    fn extension(&self, wanted: &Reference, kind: &str) -> Option<&'a Component<Extension>> {
+        self.defined.extensions.in_service(wanted, kind, self.in_service, self.problems)
+    }
+
+    /// A receiver, and the storage that it names.
+    fn receiver(
+        &self,
+        component: &Component<Receiver>,
+        storages: &mut Vec<Reference>,
+    ) -> Option<FilelogConfig> {
+        let Receiver { mut config, has_storage, storage } = component.value.clone()?;
+        config.storage = has_storage;
+        if let Some(wanted) = storage {
+            storages.extend(self.extension(&wanted, "file_storage").map(|_| wanted));
+        }
+        let thyme = self.thyme;
+        let body_bytes_max = thyme.request_bytes_max.saturating_sub(RECORD_OVERHEAD_BYTES);
+        if config.max_log_size_bytes > body_bytes_max.min(thyme.partial_bytes_max) {
             component.refuse(
-                problems,
-                format!("`storage: {wanted}` is no `file_storage` in service::extensions"),
+                self.problems,
+                "`max_log_size` must be at least 64KiB less than thyme's `request_bytes_max`, and \
+                 not more than its `partial_bytes_max`",
             );
         }
-        config.storage = true;
+        Some(config)
     }
-    let body_bytes_max = thyme.request_bytes_max.saturating_sub(RECORD_OVERHEAD_BYTES);
-    if config.max_log_size_bytes > body_bytes_max.min(thyme.partial_bytes_max) {
-        component.refuse(
-            problems,
-            "`max_log_size` must be at least 64KiB less than thyme's `request_bytes_max`, and not \
-             more than its `partial_bytes_max`",
-        );
-    }
-    Some(config)
-}
 
-/// The pipeline's exporter with the authenticator that it names.
-fn authenticated(
-    component: &Component<Exporter>,
-    bearer_tokens: &[BearerTokenConfig],
-    problems: &Problems,
-) -> Option<ExporterConfig> {
-    let Exporter { mut config, authenticator } = component.value.clone()?;
-    let Some(wanted) = authenticator else { return Some(config) };
-    let Some(found) = bearer_tokens.iter().find(|one| one.id == wanted) else {
-        let message =
-            format!("`authenticator: {wanted}` is no `bearertokenauth` in service::extensions");
-        component.refuse(problems, message);
-        return None;
-    };
-    if config.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(&found.header)) {
-        let message = format!("`headers` and `{wanted}` both set the header `{}`", found.header);
-        component.refuse(problems, message);
+    /// The exporter, and the storage that it names.
+    fn exporter(
+        &self,
+        component: &Component<Exporter>,
+        receivers: &[FilelogConfig],
+        storages: &mut Vec<Reference>,
+    ) -> Option<ExporterConfig> {
+        let config = self.authenticated(component)?;
+        let place = component.value.as_ref().and_then(|exporter| exporter.storage.clone());
+        if let (Some(id), Some(place)) = (config.queue.storage.clone(), place) {
+            let wanted = Reference { id, place };
+            self.extension(&wanted, "file_storage")?;
+            if receivers.iter().any(|receiver| !receiver.storage) {
+                self.problems.at(
+                    &wanted.place,
+                    "it needs `storage` on every receiver of the pipeline: what is kept on disk \
+                     would be read again after a restart",
+                );
+            }
+            storages.push(wanted);
+        }
+        Some(config)
     }
-    // As in the Collector, whose gRPC refuses to send tokens in plain text.
-    let is_plain = config.endpoint.starts_with("http://")
-        || (config.tls.insecure && !config.endpoint.starts_with("https://"));
-    if config.protocol == Protocol::Grpc && is_plain {
-        component.refuse(problems, "over gRPC a token is sent with TLS only");
+
+    /// The storage that all of the pipeline name; without any, the first one in service.
+    fn the_one_storage(&self, storages: &[Reference]) -> Option<FileStorageConfig> {
+        let Some(first) = storages.first() else {
+            let in_service = |id: &String| self.file_storage(id);
+            return self.in_service.iter().find_map(in_service);
+        };
+        for other in storages.iter().filter(|other| other.id != first.id) {
+            let message = format!(
+                "`{}` is another `file_storage` than `{}`, which the pipeline uses already: \
+                 positions and kept requests belong together, in one directory",
+                other.id, first.id
+            );
+            self.problems.at(&other.place, message);
+        }
+        self.file_storage(&first.id)
     }
-    config.auth = Some(found.clone());
-    Some(config)
+
+    fn file_storage(&self, id: &str) -> Option<FileStorageConfig> {
+        match self.defined.extensions.iter().find(|one| one.id == *id)?.value.clone()? {
+            Extension::FileStorage(config) => Some(config),
+            _ => None,
+        }
+    }
+
+    /// The pipeline's exporter with the authenticator that it names.
+    fn authenticated(&self, component: &Component<Exporter>) -> Option<ExporterConfig> {
+        let Exporter { mut config, authenticator, .. } = component.value.clone()?;
+        let Some(wanted) = authenticator else { return Some(config) };
+        let found = self.extension(&wanted, "bearertokenauth")?;
+        // What is wrong with it is noted already.
+        let Some(Extension::BearerToken(found)) = found.value.clone() else { return None };
+        let wanted = &wanted.id;
+        if config.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(&found.header)) {
+            let message =
+                format!("`headers` and `{wanted}` both set the header `{}`", found.header);
+            component.refuse(self.problems, message);
+        }
+        // As in the Collector, whose gRPC refuses to send tokens in plain text.
+        let is_plain = config.endpoint.starts_with("http://")
+            || (config.tls.insecure && !config.endpoint.starts_with("https://"));
+        if config.protocol == Protocol::Grpc && is_plain {
+            component.refuse(self.problems, "over gRPC a token is sent with TLS only");
+        }
+        config.auth = Some(found);
+        Some(config)
+    }
 }

@@ -6,6 +6,7 @@ use super::{
     LogEncoding, LogLevel, MetricsReader, OtlpReaderConfig, PrometheusConfig, Protocol,
     TelemetryConfig, Temporality,
     exporter::{headers, refuse_credentials},
+    extension::is_host,
     read::{Field, Section, all},
 };
 
@@ -84,7 +85,8 @@ fn resource(field: &Field<'_>) -> Option<Vec<(String, Option<String>)>> {
 
 fn attribute(item: &Field<'_>) -> Option<(String, Option<String>)> {
     item.section(&["type"], |body| {
-        let (name, value) = (body.required("name")?, body.required("value")?);
+        let (name, value) = (body.required("name"), body.required("value"));
+        let (name, value) = (name?, value?);
         Some((name.text()?, Some(value.text_or_empty()?)))
     })
 }
@@ -139,12 +141,24 @@ fn prometheus(body: &Section<'_>) -> Option<MetricsReader> {
     let default = PrometheusConfig::default();
     let port = body.integer("port", 0..=i64::from(u16::MAX), i64::from(default.port));
     Some(MetricsReader::Prometheus(PrometheusConfig {
-        host: body.field("host").and_then(|field| field.text()).unwrap_or(default.host),
+        host: body.field("host").and_then(|field| host(&field)).unwrap_or(default.host),
         port: u16::try_from(port).expect("the range is that of a port"),
         without_scope_info: body.flag("without_scope_info", default.without_scope_info),
         without_type_suffix: body.flag("without_type_suffix", default.without_type_suffix),
         without_units: body.flag("without_units", default.without_units),
     }))
+}
+
+/// A name or an address to listen on.
+fn host(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    if is_host(&text) {
+        return Some(text);
+    }
+    field.refuse(
+        "expected a name or an address without brackets and port, such as localhost or ::1",
+    );
+    None
 }
 
 const OTLP_LATER: &[&str] = &[
@@ -173,14 +187,17 @@ fn otlp_reader(
     let timeout = milliseconds(body, "timeout", EXPORT_TIMEOUT_MS_DEFAULT);
     let temporality =
         body.one_of("temporality_preference", &temporalities, Temporality::Cumulative);
-    let headers = body.field("headers").and_then(|field| headers(&field)).unwrap_or_default();
+    // Which names of headers there may be is the protocol's to say; unknown, it is the wider one.
+    let of_protocol = protocol.unwrap_or(Protocol::Http);
+    let headers = body.field("headers").and_then(|field| headers(&field, of_protocol));
     Some(OtlpReaderConfig {
         interval,
         timeout: timeout.min(reader_timeout),
         protocol: protocol?,
         endpoint: endpoint?,
-        headers,
+        headers: headers.unwrap_or_default(),
         temporality,
+        proxy: None,
     })
 }
 

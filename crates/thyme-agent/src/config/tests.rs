@@ -223,8 +223,10 @@ fn defaults_are_the_collectors() {
                 without_units: true,
             })],
         },
+        origin: Origin::default(),
     };
-    assert_eq!(parse(MINIMAL).unwrap(), expected);
+    let config = parse(MINIMAL).unwrap();
+    assert_eq!(Config { origin: Origin::default(), ..config }, expected);
 }
 
 fn default_exporter() -> ExporterConfig {
@@ -238,6 +240,7 @@ fn default_exporter() -> ExporterConfig {
         headers: Vec::new(),
         timeout: 5 * second,
         tls: TlsConfig::default(),
+        proxy: None,
         auth: None,
         retry: RetryConfig {
             enabled: true,
@@ -386,6 +389,7 @@ fn telemetry_arrived(telemetry: &TelemetryConfig) {
                 endpoint: "http://collector.example:4318/v1/metrics".into(),
                 headers: vec![("x-tenant".into(), "42".into())],
                 temporality: Temporality::Delta,
+                proxy: None,
             }),
         ],
     };
@@ -481,7 +485,8 @@ fn what_a_stage_would_refuse_is_refused_with_its_line() {
     let include = |pattern: &str| {
         problems("include: [/var/log/pods/*/*/*.log]", &format!("include: ['{pattern}']"))
     };
-    for pattern in ["/", "logs/*.log", "/var/log/{a/b,c}/*.log"] {
+    let many = "/{a/b,c}".repeat(7);
+    for pattern in ["/", "logs/*.log", "/var/log/{a/b,c/*.log", &many] {
         let found = include(pattern);
         assert!(found.starts_with("agent.yaml:3: receivers::filelog::include[0]: "), "{found}");
         assert!(found.contains(pattern), "{found}");
@@ -529,8 +534,8 @@ fn what_comes_later_is_refused() {
     let queue = "endpoint: collector:4317\n    sending_queue: {storage: file_storage}";
     assert_eq!(
         problems("endpoint: collector:4317", queue),
-        "agent.yaml:5: exporters::otlp: `sending_queue.storage: file_storage` is no \
-         `file_storage` in service::extensions"
+        "agent.yaml:7: exporters::otlp::sending_queue::storage: `file_storage` is not defined in \
+         `extensions`: unknown extension of this type, there are none here"
     );
     let queue = "endpoint: collector:4317\n    sending_queue: {block_on_overflow: false}";
     assert_eq!(
@@ -562,9 +567,21 @@ fn what_comes_later_is_refused() {
 fn extensions_must_be_in_service_to_be_used() {
     let storage = "include: [/a]\n    storage: file_storage";
     let idle = problems("include: [/var/log/pods/*/*/*.log]", storage);
-    let expected = "agent.yaml:2: receivers::filelog: `storage: file_storage` is no `file_storage` \
-                    in service::extensions";
+    let expected = "agent.yaml:4: receivers::filelog::storage: `file_storage` is not defined in \
+                    `extensions`: unknown extension of this type, there are none here";
     assert_eq!(idle, expected);
+    let text = MINIMAL.replace("service:", "extensions: {file_storage: , thyme/x: }\nservice:");
+    let storage = |name: &str| format!("include: [/a]\n    storage: {name}");
+    let found = refused(&text, "include: [/var/log/pods/*/*/*.log]", &storage("file_storage"));
+    assert!(
+        found.contains(
+            "agent.yaml:4: receivers::filelog::storage: `file_storage` is defined, but not listed in \
+             service::extensions"
+        ),
+        "{found}"
+    );
+    let found = refused(&text, "include: [/var/log/pods/*/*/*.log]", &storage("thyme/x"));
+    assert!(found.contains("storage: `thyme/x` is no `file_storage`"), "{found}");
     assert_eq!(
         problems("service:", "extensions: {thyme: {workers: 2}}\nservice:"),
         "agent.yaml:7: extensions::thyme: defined, but not listed in service::extensions"
@@ -577,12 +594,166 @@ fn extensions_must_be_in_service_to_be_used() {
          put it in quotes",
         "what is not in service is checked all the same"
     );
-    let twice = "extensions: {file_storage: , file_storage/b: }\nservice:\n  extensions: \
-                 [file_storage, file_storage/b]";
+    let twice = "extensions: {health_check: , health_check/b: }\nservice:\n  extensions: \
+                 [health_check, health_check/b]";
     assert_eq!(
         problems("service:", twice),
         "agent.yaml:9: service::extensions[1]: only one extension of this type can be in service"
     );
+}
+
+/// A pipeline with two receivers, and two storages in service.
+const STORAGES: &str = "\
+receivers:
+  filelog/a:
+    include: [/a]
+    storage: file_storage/a
+  filelog/b:
+    include: [/b]
+    storage: file_storage/a
+exporters:
+  otlp:
+    endpoint: collector:4317
+    sending_queue:
+      storage: file_storage/a
+extensions:
+  file_storage/a: {directory: /a}
+  file_storage/b: {directory: /b}
+service:
+  extensions: [file_storage/b, file_storage/a]
+  pipelines: {logs: {receivers: [filelog/a, filelog/b], exporters: [otlp]}}
+";
+
+/// Scenario: two storages in service: one is used by all of the pipeline, or some of it uses the
+/// other, or one receiver has none.
+/// Guarantees: the one that is named is used, whatever else is in service; what can't be together
+/// is refused at the line of the key that is to blame.
+#[test]
+fn several_storages_may_be_in_service() {
+    let storage = parse(STORAGES).unwrap().file_storage.unwrap();
+    assert_eq!(storage.directory, Path::new("/a"));
+    let another = "`file_storage/b` is another `file_storage` than `file_storage/a`, which the \
+                   pipeline uses already: positions and kept requests belong together, in one \
+                   directory";
+    assert_eq!(
+        refused(STORAGES, "      storage: file_storage/a", "      storage: file_storage/b"),
+        format!("agent.yaml:12: exporters::otlp::sending_queue::storage: {another}")
+    );
+    let receiver = "include: [/b]\n    storage: file_storage/";
+    assert_eq!(
+        refused(STORAGES, &format!("{receiver}a"), &format!("{receiver}b")),
+        format!("agent.yaml:7: receivers::filelog/b::storage: {another}")
+    );
+    assert_eq!(
+        refused(STORAGES, "include: [/b]\n    storage: file_storage/a", "include: [/b]"),
+        "agent.yaml:5: receivers::filelog/b: `storage` is missing, which other receivers of the \
+         pipeline have: it must be set on all of them or on none\n\
+         agent.yaml:11: exporters::otlp::sending_queue::storage: it needs `storage` on every \
+         receiver of the pipeline: what is kept on disk would be read again after a restart"
+    );
+}
+
+/// Scenario: each value of two complete configurations in turn is one that can't be right there.
+/// Guarantees: nothing else is complained about as unknown, missing or not defined: a key that
+/// failed to be read is no reason to disbelieve its neighbours.
+#[test]
+fn a_bad_value_makes_no_other_key_unknown() {
+    let mut refusals = 0;
+    for text in [COMPLETE, STORAGES] {
+        for (number, line) in text.lines().enumerate() {
+            let Some((key, value)) = line.split_once(": ") else { continue };
+            if value.starts_with(['{', '&']) || key.trim() == "type" {
+                continue;
+            }
+            for bad in ["{a: [1]}", "[[]]", "'\\0'", "/var/[a.log"] {
+                let changed: Vec<String> = text
+                    .lines()
+                    .enumerate()
+                    .map(|(other, line)| match other == number {
+                        true => format!("{key}: {bad}"),
+                        false => line.to_owned(),
+                    })
+                    .collect();
+                let Err(ConfigError::Invalid(problems)) = parse_text(&changed.join("\n")) else {
+                    continue;
+                };
+                refusals += 1;
+                for problem in problems.iter().filter(|one| one.line != number as u64 + 1) {
+                    for words in ["unknown", "is missing", "not defined", "is no `", "nearest"] {
+                        assert!(!problem.message.contains(words), "{key}: {bad}: {problem}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(refusals > 150, "only {refusals} of the values were refused");
+}
+
+/// Scenario: the reports of false second errors: a bad glob beside `storage`, no `include` beside
+/// a `storage`, an operator that there is not, with keys of its own, and a header without a name.
+/// Guarantees: one error each, the true one.
+#[test]
+fn one_mistake_is_one_error() {
+    let storages = STORAGES.replace("\n    include: [/a]", "");
+    assert_eq!(
+        parse(&storages).unwrap_err(),
+        "agent.yaml:2: receivers::filelog/a: the key `include` is missing"
+    );
+    let found = refused(STORAGES, "include: [/a]", "include: ['/a/[b']");
+    assert!(found.starts_with("agent.yaml:3: receivers::filelog/a::include[0]: "), "{found}");
+    assert_eq!(found.lines().count(), 1, "{found}");
+    let operators =
+        "include: [/a]\n    operators: [{type: regex_parser, regex: x, on_error: send}]";
+    assert_eq!(
+        problems("include: [/var/log/pods/*/*/*.log]", operators),
+        "agent.yaml:4: receivers::filelog::operators[0]::type: expected container, found \
+         `regex_parser`"
+    );
+    let headers = "endpoint: collector:4317\n    headers: [{value: x}]";
+    assert_eq!(
+        problems("endpoint: collector:4317", headers),
+        "agent.yaml:7: exporters::otlp::headers[0]: the key `name` is missing"
+    );
+}
+
+/// Scenario: headers that describe the message, binary metadata, and hosts to listen on in a form
+/// that the system does not take.
+/// Guarantees: refused with line and key, and not only by the start.
+#[test]
+fn what_the_start_would_refuse_is_refused_before() {
+    let headers = |text: &str| {
+        problems(
+            "endpoint: collector:4317",
+            &format!("endpoint: collector:4317\n    headers: {{{text}}}"),
+        )
+    };
+    for name in ["Content-Type", "connection", "grpc-timeout", "x-bin", "a b"] {
+        let found = headers(&format!("{name}: x"));
+        let begins = format!("agent.yaml:7: exporters::otlp::headers::{name}: `{name}` ");
+        assert!(found.starts_with(&begins), "{found}");
+    }
+    let page = |host: &str| {
+        let reader = format!("{{pull: {{exporter: {{prometheus: {{host: \"{host}\"}}}}}}}}");
+        let telemetry = format!("service:\n  telemetry: {{metrics: {{readers: [{reader}]}}}}");
+        parse(&MINIMAL.replace("service:", &telemetry))
+    };
+    for host in ["::1", "0.0.0.0", "localhost", "my-host.example", "fe80::1%eth0"] {
+        assert!(page(host).is_ok(), "{host}");
+    }
+    for host in ["[::1]", "a b", "localhost:1", "1.2.3.4:5", "http://x"] {
+        let found = page(host).unwrap_err();
+        assert!(found.contains("prometheus::host: expected a name or an address"), "{found}");
+    }
+    let check = |endpoint: &str| {
+        let check = format!("extensions: {{health_check: {{endpoint: \"{endpoint}\"}}}}\nservice:");
+        parse(&MINIMAL.replace("service:", &check))
+    };
+    for endpoint in ["[::1]:1", ":1", "localhost:0", "0.0.0.0:13133"] {
+        assert!(check(endpoint).is_ok(), "{endpoint}");
+    }
+    for endpoint in ["::1:1", "[localhost]:1", "a b:1", "x", "x:99999", "[::1]"] {
+        assert!(check(endpoint).is_err(), "{endpoint}");
+    }
 }
 
 /// Scenario: limits that contradict each other or their range.

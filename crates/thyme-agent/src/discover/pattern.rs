@@ -25,6 +25,15 @@ pub enum PatternError {
         /// As written.
         pattern: String,
     },
+    /// Alternates that hold directories make a pattern each.
+    #[error(
+        "{pattern}: its alternates make more than {ALTERNATES_MAX} patterns: take some of them as \
+         patterns of their own, or a wildcard"
+    )]
+    TooMany {
+        /// As written.
+        pattern: String,
+    },
     /// A pattern must say where it begins.
     #[error("{pattern}: expected an absolute path, such as /var/log/pods/*/*/*.log")]
     Relative {
@@ -51,9 +60,32 @@ pub struct Pattern {
     pub levels: Vec<Level>,
 }
 
+/// Patterns that the alternates of one may make.
+const ALTERNATES_MAX: usize = 64;
+
 impl Pattern {
-    /// Parses an absolute path with `*`, `?`, `[…]`, `{…}` and `**`.
-    pub fn new(pattern: &str) -> Result<Self, PatternError> {
+    /// Parses an absolute path with `*`, `?`, `[…]`, `{…}` and `**`. Alternates that reach over
+    /// several levels, as in `{pods/*/*,containers}/*.log`, make several patterns.
+    ///
+    /// # Errors
+    /// It is no glob, not absolute, without a level for files, or its alternates are too many.
+    pub fn all(pattern: &str) -> Result<Vec<Self>, PatternError> {
+        let mut alternates = vec![pattern.to_owned()];
+        let mut at = 0;
+        while let Some(one) = alternates.get(at) {
+            match split_alternates(one) {
+                Some(split) => drop(alternates.splice(at..=at, split)),
+                None => at += 1,
+            }
+            if alternates.len() > ALTERNATES_MAX {
+                return Err(PatternError::TooMany { pattern: pattern.to_owned() });
+            }
+        }
+        alternates.iter().map(|one| Self::new(one)).collect()
+    }
+
+    /// One without alternates that hold a slash.
+    fn new(pattern: &str) -> Result<Self, PatternError> {
         let path = Path::new(pattern);
         if !path.is_absolute() {
             return Err(PatternError::Relative { pattern: pattern.to_owned() });
@@ -102,6 +134,47 @@ fn matches_levels(levels: &[Level], names: &[&OsStr]) -> bool {
             glob.is_match(name) && matches_levels(rest, below)
         }
         _ => false,
+    }
+}
+
+/// The patterns that the first group of alternates with a slash makes; `None` without such a group.
+fn split_alternates(pattern: &str) -> Option<Vec<String>> {
+    // Where each open brace stands, with the commas of its group and whether it holds a slash.
+    let mut open: Vec<(usize, Vec<usize>, bool)> = Vec::new();
+    let mut characters = pattern.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => drop(characters.next()),
+            '[' => skip_class(&mut characters),
+            '{' => open.push((at, vec![at], false)),
+            ',' => open.last_mut().into_iter().for_each(|(_, commas, _)| commas.push(at)),
+            '/' => open.iter_mut().for_each(|(_, _, has_slash)| *has_slash = true),
+            '}' => {
+                let (start, mut borders, has_slash) = open.pop()?;
+                // Inner groups come later: what is beside them must not be there twice.
+                if has_slash && open.is_empty() {
+                    borders.push(at);
+                    let (before, after) = (&pattern[..start], &pattern[at + 1..]);
+                    let alternate = |pair: &[usize]| &pattern[pair[0] + 1..pair[1]];
+                    let parts = borders.windows(2).map(alternate);
+                    return Some(parts.map(|part| format!("{before}{part}{after}")).collect());
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Passes over the rest of a class such as `[!a-z]`, in which braces are characters like others.
+fn skip_class(characters: &mut std::str::CharIndices<'_>) {
+    let mut is_first = true;
+    for (_, character) in characters {
+        match character {
+            '!' | '^' if is_first => continue,
+            ']' if !is_first => return,
+            _ => is_first = false,
+        }
     }
 }
 
@@ -214,6 +287,34 @@ mod tests {
         assert_eq!(root("/x.log"), ("/".to_owned(), 1));
         assert!(Pattern::new("logs/*.log").is_err());
         assert!(Pattern::new("/logs/[a.log").is_err());
+    }
+
+    /// Scenario: alternates that reach over several levels, nested ones, at the beginning, in classes
+    /// and behind backslashes; those of a single level; and too many of them.
+    /// Guarantees: each alternate with a slash is a pattern with its own root, as bash would expand
+    /// it; others stay what they are; their number is bounded.
+    #[test]
+    fn alternates_may_hold_slashes() {
+        let split = |pattern: &str| {
+            let all = Pattern::all(pattern).unwrap();
+            let one = |one: &Pattern| format!("{}+{}", one.root.display(), one.levels.len());
+            all.iter().map(one).collect::<Vec<_>>()
+        };
+        let logs = "/var/log/{pods/*/*,containers}/*.log";
+        assert_eq!(split(logs), ["/var/log/pods+3", "/var/log/containers+1"]);
+        assert_eq!(split("{/a,/b/c}/*.log"), ["/a+1", "/b/c+1"]);
+        assert_eq!(
+            split("/x/{a,b{c/d,e}}/f.log"),
+            ["/x/a+1", "/x/bc/d+1", "/x/be+1"],
+            "no pattern comes twice"
+        );
+        assert_eq!(split("/x/{a,b}/*.log"), ["/x+2"]);
+        assert_eq!(split("/x/[{]/[}]/*.log"), ["/x+3"]);
+        assert_eq!(split("/x/\\{a/b,c\\}/d.log"), ["/x+3"]);
+        assert_eq!(split("/x/{a/b,}c.log"), ["/x/a+1", "/x+1"]);
+        let many = "/{a/b,c}".repeat(7);
+        assert!(matches!(Pattern::all(&many), Err(PatternError::TooMany { .. })));
+        assert!(Pattern::all("/x/{a/b,c/*.log").is_err());
     }
 
     /// Scenario: patterns that name the root directory and nothing in it.

@@ -6,9 +6,9 @@ use std::{
     ffi::{OsStr, OsString},
     io,
     ops::Bound,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use super::{
@@ -16,10 +16,12 @@ use super::{
     pattern::{Level, LogName},
 };
 use crate::{
+    complaints::Complaints,
     config::StartAt,
     limits::WATCHED_SCANS,
     metrics::Metrics,
     tail::identity::Inode,
+    worker::Charge,
     world::{
         DirectoryIdentity, DirectoryState, Entry, EntryKind, HashMap, LogTree, Opened, SharedClock,
     },
@@ -45,15 +47,44 @@ pub(super) struct Directory {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Groups whose files have changed.
-    pub(super) groups: Vec<(Arc<GroupKey>, Vec<FoundFile>)>,
+    pub(super) groups: Vec<FoundGroup>,
     /// Directories that were never looked into, or that may have been replaced since.
     pub(super) directories: Vec<Directory>,
     /// The directory itself doesn't exist any more.
     pub(super) is_gone: bool,
 }
 
-/// Files of a group: few, in no order.
-type Files = Vec<(OsString, Inode)>;
+/// A group as its directory shows it.
+#[derive(Debug)]
+pub(super) struct FoundGroup {
+    pub(super) key: Arc<GroupKey>,
+    pub(super) files: Vec<FoundFile>,
+    /// Whether each of them is open or known.
+    pub(super) is_complete: bool,
+}
+
+/// A file of a group at the last look.
+#[derive(Debug)]
+struct KnownFile {
+    name: OsString,
+    inode: Inode,
+    /// Whether it was opened; otherwise it is tried again.
+    is_open: bool,
+}
+
+/// A group at the last look.
+#[derive(Debug, Default)]
+struct KnownGroup {
+    /// Few, in no order.
+    files: Vec<KnownFile>,
+    is_complete: bool,
+}
+
+impl KnownGroup {
+    fn find(&self, name: &OsStr) -> Option<&KnownFile> {
+        self.files.iter().find(|file| file.name == name)
+    }
+}
 
 /// What the last look at a directory saw. There may be tens of thousands: it is kept small.
 #[derive(Debug, Default)]
@@ -67,7 +98,7 @@ struct Known {
     scan: u32,
     /// Time of change at the last look; `None` when it must be looked at again in any case.
     changed_at: Option<SystemTime>,
-    groups: HashMap<Arc<GroupKey>, Files>,
+    groups: HashMap<Arc<GroupKey>, KnownGroup>,
     refused: HashSet<OsString>,
 }
 
@@ -81,6 +112,10 @@ pub(super) struct Scanner {
     tree: Box<dyn LogTree>,
     clock: SharedClock,
     open_files_max: u64,
+    /// When the agent started for the first time, while that is now.
+    first_start: Option<u64>,
+    is_first_scan: bool,
+    complaints: Complaints<PathBuf>,
     metrics: Arc<Metrics>,
     /// All sets of places that directories stand in: about as many as patterns have levels.
     places: Vec<Places>,
@@ -96,6 +131,7 @@ impl Scanner {
         tree: Box<dyn LogTree>,
         clock: SharedClock,
         open_files_max: u64,
+        first_start: Option<u64>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -105,6 +141,9 @@ impl Scanner {
             tree,
             clock,
             open_files_max,
+            first_start,
+            is_first_scan: true,
+            complaints: Complaints::default(),
             metrics,
             places: Vec::new(),
             scans: 0,
@@ -114,6 +153,36 @@ impl Scanner {
 
     pub(super) fn start_at(&self, receiver: usize) -> StartAt {
         self.sources[receiver].start_at
+    }
+
+    /// Every directory was looked at, as far as that was due.
+    pub(super) fn end_scan(&mut self, now: Instant) {
+        self.is_first_scan = false;
+        if let Some(failures) = self.complaints.take_unsaid(now) {
+            tracing::warn!(failures, "log files or directories still cannot be opened");
+        }
+    }
+
+    /// The log files, and the directories that patterns are rooted in.
+    pub(super) fn tree_and_roots(&mut self) -> (&mut dyn LogTree, Vec<&Path>) {
+        (&mut *self.tree, self.roots.iter().map(|root| &*root.path).collect())
+    }
+
+    /// Whether a file was there before the agent's first start, however late it could be opened.
+    fn is_old(&self, opened: &Opened) -> bool {
+        // A birth carries the time of the kernel's last tick.
+        const TICK_NANOS: u64 = 10_000_000;
+        let Some(started) = self.first_start else { return false };
+        let born = opened.file.born_unix_nanos();
+        born.map_or(self.is_first_scan, |born| born + TICK_NANOS < started)
+    }
+
+    /// Counts a failure, and says it unless it lasts.
+    fn complain(&mut self, path: &Path, what: &'static str, error: &io::Error) {
+        self.metrics.file_errors.increment();
+        if self.complaints.is_news(path.to_owned(), self.clock.now()) {
+            tracing::warn!(?path, %error, "{what}");
+        }
     }
 
     /// The directories that patterns are rooted in, as far as they have not been looked into.
@@ -140,11 +209,6 @@ impl Scanner {
             }
         }
         changed
-    }
-
-    /// Whether a root doesn't exist yet.
-    pub(super) fn has_missing_root(&self) -> bool {
-        !self.unknown_roots().is_empty()
     }
 
     /// The directories that the next scan has to look at: all that have no watch, or may have changed
@@ -269,12 +333,11 @@ impl Scanner {
     /// is known of it stays, and it is looked at again.
     fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
         if is_absent(error) {
-            let groups = known.groups.into_keys().map(|key| (key, Vec::new())).collect();
+            let groups = known.groups.into_keys().map(gone).collect();
             let directories = self.beneath(&directory.path);
             return Found { groups, directories, is_gone: true };
         }
-        self.metrics.file_errors.increment();
-        tracing::warn!(path = ?directory.path, %error, "cannot read a log directory");
+        self.complain(&directory.path, "cannot read a log directory", error);
         known.changed_at = None;
         self.known.insert(Arc::clone(&directory.path), known);
         Found::default()
@@ -301,13 +364,14 @@ fn roots(sources: &[Source]) -> Vec<Directory> {
     roots.into_iter().map(root).collect()
 }
 
-/// Whether an error says that there is no such directory.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+/// A group that its directory does not show any more.
+fn gone(key: Arc<GroupKey>) -> FoundGroup {
+    FoundGroup { key, files: Vec::new(), is_complete: true }
 }
 
-fn find<'a>(files: &'a Files, name: &OsStr) -> Option<&'a Inode> {
-    files.iter().find(|(other, _)| other == name).map(|(_, inode)| inode)
+/// Whether an error says that there is no such directory.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// One look into one directory.
@@ -327,10 +391,14 @@ impl Look<'_> {
     fn at_entry(&mut self, entry: &Entry) {
         let (kind, name) = (entry.kind, &entry.name);
         let places: Vec<Place> = self.known.places.iter().copied().collect();
+        if kind == EntryKind::Directory {
+            // One that leads to files was not meant to be one.
+            if places.iter().filter(|place| self.at_directory(entry, **place)).count() > 0 {
+                return;
+            }
+        }
         for place in places {
-            if kind == EntryKind::Directory {
-                self.at_directory(entry, place);
-            } else if kind == EntryKind::File {
+            if kind == EntryKind::File {
                 if let Some(key) = self.group_of(name, place) {
                     let files = self.groups.entry(Arc::new(key)).or_default();
                     if files.iter().all(|(other, ..)| *other != *name) {
@@ -346,13 +414,14 @@ impl Look<'_> {
         }
     }
 
-    fn at_directory(&mut self, entry: &Entry, (receiver, pattern, level): Place) {
+    /// Notes a directory that leads to files; `false` when it doesn't.
+    fn at_directory(&mut self, entry: &Entry, (receiver, pattern, level): Place) -> bool {
         let name = &entry.name;
         let levels = &self.scanner.sources[receiver].patterns[pattern].levels;
         let below = match &levels[level] {
             Level::AnyDepth => level,
             Level::Name(glob) if level + 1 < levels.len() && glob.is_match(name) => level + 1,
-            Level::Name(_) => return,
+            Level::Name(_) => return false,
         };
         let mut places = BTreeSet::from([(receiver, pattern, below)]);
         if let Level::AnyDepth = levels[below] {
@@ -368,6 +437,7 @@ impl Look<'_> {
         if !is_known {
             self.directories.entry(path.into()).or_default().extend(places);
         }
+        true
     }
 
     /// The group that a name belongs to, if the pattern ends here and includes its live name.
@@ -398,26 +468,41 @@ impl Look<'_> {
         found.directories = directories.into_iter().map(shared).collect();
         let mut before = std::mem::take(&mut self.known.groups);
         for (key, entries) in std::mem::take(&mut self.groups) {
-            let (key, known) = before.remove_entry(&key).unwrap_or((key, Files::new()));
-            let was_known = !known.is_empty();
-            let known = if self.is_replaced { Files::new() } else { known };
-            let mut now = Files::with_capacity(entries.len());
+            let (key, known) = before.remove_entry(&key).unwrap_or((key, KnownGroup::default()));
+            let was_known = !known.files.is_empty();
+            let was_complete = known.is_complete;
+            let known = if self.is_replaced { KnownGroup::default() } else { known };
+            let mut changed = known.files.len() != entries.len();
+            let mut now = KnownGroup { files: Vec::new(), is_complete: true };
             let mut files = Vec::with_capacity(entries.len());
-            let mut changed = known.len() != entries.len();
-            for (name, inode, place) in entries {
-                changed |= find(&known, &name).is_none_or(|seen| seen.inode != inode);
-                let Some(file) = self.resolve(&key, &known, name, inode, place) else { continue };
-                now.push((file.name.clone(), file.inode));
-                files.push(file);
+            for (name, number, place) in entries {
+                let (shown, is_open) = match self.resolve(&key, &known, &name, number, place) {
+                    Resolved::Known(file) | Resolved::Opened(file) => (file, true),
+                    Resolved::Shown(file) => (file, false),
+                    Resolved::Refused => continue,
+                    Resolved::Missing => {
+                        now.is_complete = false;
+                        continue;
+                    }
+                };
+                now.is_complete &= is_open;
+                let file = KnownFile { name, inode: shown.inode, is_open };
+                changed |= known
+                    .find(&file.name)
+                    .is_none_or(|seen| (seen.inode, seen.is_open) != (file.inode, file.is_open));
+                now.files.push(file);
+                files.push(shown);
+            }
+            changed |= now.is_complete && !was_complete;
+            let is_complete = now.is_complete;
+            if !now.files.is_empty() {
+                self.known.groups.insert(Arc::clone(&key), now);
             }
             if changed && (!files.is_empty() || was_known) {
-                found.groups.push((Arc::clone(&key), files));
-            }
-            if !now.is_empty() {
-                self.known.groups.insert(key, now);
+                found.groups.push(FoundGroup { key, files, is_complete });
             }
         }
-        found.groups.extend(before.into_keys().map(|key| (key, Vec::new())));
+        found.groups.extend(before.into_keys().map(gone));
         found
     }
 
@@ -426,51 +511,70 @@ impl Look<'_> {
     fn resolve(
         &mut self,
         key: &GroupKey,
-        known: &Files,
-        name: OsString,
+        known: &KnownGroup,
+        name: &OsStr,
         number: u64,
         place: Place,
-    ) -> Option<FoundFile> {
-        let device = self.state.identity.inode.device;
-        let same = |seen: &&Inode| seen.inode == number && seen.device == device;
+    ) -> Resolved {
+        let inode = Inode { device: self.state.identity.inode.device, inode: number };
+        let same = |seen: &&KnownFile| seen.inode == inode && seen.is_open;
         let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
-        let as_live = || find(known, &key.live).filter(|_| is_rotated);
-        if let Some(inode) = find(known, &name).filter(same).or_else(|| as_live().filter(same)) {
-            return Some(FoundFile { name, inode: *inode, opened: None });
+        let as_live = || known.find(&key.live).filter(|_| is_rotated);
+        let charge = Charge::default();
+        let shown = FoundFile { name: name.to_owned(), inode, opened: None, is_old: false, charge };
+        if known.find(name).filter(same).or_else(|| as_live().filter(same)).is_some() {
+            return Resolved::Known(shown);
         }
-        let opened = self.open(&name, place)?;
-        Some(FoundFile { name, inode: opened.inode, opened: Some(opened) })
+        self.open(shown, place)
     }
 
-    fn open(&mut self, name: &OsStr, place: Place) -> Option<Opened> {
+    fn open(&mut self, shown: FoundFile, place: Place) -> Resolved {
         if self.scanner.metrics.open_files.get() >= self.scanner.open_files_max {
             self.must_look_again = true;
             self.scanner.metrics.file_errors.increment();
-            return None;
+            return Resolved::Shown(shown);
         }
-        let opened = self.scanner.open(self.directory, name, place);
+        let opened = self.scanner.open(self.directory, &shown.name, place);
         crate::failpoint::hit("file_opened");
+        let path = self.directory.join(&shown.name);
         match opened {
-            Ok(Some(opened)) => Some(opened),
+            Ok(Some(opened)) => {
+                self.scanner.complaints.is_well(&path);
+                let (inode, is_old) = (opened.inode, self.scanner.is_old(&opened));
+                Resolved::Opened(FoundFile { inode, opened: Some(opened), is_old, ..shown })
+            }
             Ok(None) => {
-                if self.known.refused.insert(name.to_owned()) {
+                if self.known.refused.insert(shown.name) {
                     self.scanner.metrics.refused_files.increment();
                 }
-                None
+                Resolved::Refused
             }
             // It was deleted, moved or compressed since the directory was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.must_look_again = true;
-                None
+                Resolved::Missing
             }
             Err(error) => {
                 self.must_look_again = true;
-                self.scanner.metrics.file_errors.increment();
-                tracing::warn!(path = ?self.directory.join(name), %error, "cannot open a log file");
-                None
+                self.scanner.complain(&path, "cannot open a log file", &error);
+                Resolved::Shown(shown)
             }
         }
     }
+}
+
+/// What became of a file that its directory shows.
+enum Resolved {
+    /// It was known before.
+    Known(FoundFile),
+    /// It is open.
+    Opened(FoundFile),
+    /// It can't be opened now.
+    Shown(FoundFile),
+    /// It is no log file.
+    Refused,
+    /// It was there, and has another name now, or none.
+    Missing,
 }
 
 #[cfg(test)]
@@ -478,7 +582,7 @@ mod tests {
     use super::super::pattern::Pattern;
     use super::*;
     use crate::world::real::{NodeLogs, SystemClock};
-    use std::{fs::File, path::PathBuf};
+    use std::fs::File;
 
     /// Scenario: row 32. Directories that have not changed for long, most of them with a watch, one
     /// without; then events are lost.
@@ -495,12 +599,14 @@ mod tests {
             File::open(&directory).unwrap().set_modified(long_ago).unwrap();
         }
         File::open(root.path()).unwrap().set_modified(long_ago).unwrap();
-        let pattern = Pattern::new(root.path().join("*/*.log").to_str().unwrap()).unwrap();
+        let pattern =
+            Pattern::all(root.path().join("*/*.log").to_str().unwrap()).unwrap().remove(0);
         let source =
             Source { patterns: vec![pattern], exclude: Vec::new(), start_at: StartAt::Beginning };
         let metrics = Arc::new(Metrics::default());
         let tree = Box::new(NodeLogs);
-        let mut scanner = Scanner::new(vec![source], tree, SystemClock::shared(), 1_000, metrics);
+        let mut scanner =
+            Scanner::new(vec![source], tree, SystemClock::shared(), 1_000, None, metrics);
         let unwatched = root.path().join("pod-7");
         let is_watched = |path: &Path| path != unwatched;
         let mut pending = scanner.unknown_roots();

@@ -123,3 +123,35 @@ impl DirectoryWatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, time::Duration};
+
+    /// Scenario: more events than the channel holds while nobody takes them; then the watches are
+    /// dropped, as at a shutdown.
+    /// Guarantees: their thread ends, and that events were lost is known.
+    #[test]
+    fn a_full_channel_holds_no_shutdown_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let (sender, events) = crossbeam_channel::bounded(2);
+        let mut watch = DirectoryWatch::new(sender, Arc::default());
+        watch.renew(&directory.path().into());
+        for name in 0..100 {
+            fs::write(directory.path().join(name.to_string()), "").unwrap();
+        }
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while !watch.has_lost_events() {
+            assert!(std::time::Instant::now() < deadline, "no event was lost");
+            std::thread::yield_now();
+        }
+        assert!(events.is_full());
+        let (ended, end) = crossbeam_channel::bounded(1);
+        std::thread::spawn(move || {
+            drop(watch);
+            ended.send(()).unwrap();
+        });
+        assert!(end.recv_timeout(Duration::from_secs(60)).is_ok(), "the thread does not end");
+    }
+}

@@ -18,6 +18,7 @@ use super::{
     ExportError,
     bisect::Part,
     chance,
+    connect::proxy_forwards,
     delivery::Sink,
     endpoint::Endpoint,
     grpc, http as otlp_http,
@@ -25,10 +26,11 @@ use super::{
     message::{Message, MessageBody},
     outcome::{Cause, Outcome, Quote},
     pool::{Lease, Pool},
+    proxy,
     token::{Current, Token},
 };
 use crate::{
-    config::{ExporterConfig, Protocol},
+    config::{ExporterConfig, Protocol, Secret},
     metrics::Metrics,
 };
 
@@ -44,6 +46,7 @@ pub(super) struct Answer {
 /// Sends to one sink.
 pub(super) struct Client {
     pool: Arc<Pool>,
+    endpoint: Endpoint,
     protocol: Protocol,
     uses_tls: bool,
     uri: Uri,
@@ -72,6 +75,10 @@ impl Client {
                 let scheme = if endpoint.tls { "https" } else { "http" };
                 format!("{scheme}://{}{}", endpoint.authority, endpoint.path)
             }
+            // A proxy that passes requests on is told where to.
+            Protocol::Http if proxy_forwards(config, endpoint) => {
+                format!("http://{}{}", endpoint.authority, endpoint.path)
+            }
             Protocol::Http => endpoint.path.clone(),
         };
         let uri = uri.parse().map_err(|_| refuse("it is no part of a URI"))?;
@@ -79,7 +86,13 @@ impl Client {
         // In the Collector zero is no limit.
         let timeout = if config.timeout.is_zero() { Duration::MAX } else { config.timeout };
         let (protocol, uses_tls) = (config.protocol, endpoint.tls);
-        Ok(Self { pool, protocol, uses_tls, uri, headers, token, timeout, metrics })
+        let endpoint = endpoint.clone();
+        Ok(Self { pool, endpoint, protocol, uses_tls, uri, headers, token, timeout, metrics })
+    }
+
+    /// Where requests go.
+    pub(super) const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     fn request(&self, part: &Part, token: Option<&Current>) -> Request<MessageBody> {
@@ -134,6 +147,10 @@ impl Client {
     /// behind an address has not got the new authorities yet.
     fn broken(&self, lease: &Lease, error: &hyper::Error) -> (Cause, Quote) {
         let said = Quote::of_error(error);
+        if let Some(unexpected) = lease.unexpected(self.protocol) {
+            let said = format!("{}: {unexpected} ({said})", lease.address());
+            return (Cause::Misdirected, Quote::new(said.as_bytes()));
+        }
         if !self.uses_tls || lease.has_served() {
             return (Cause::Broken, said);
         }
@@ -273,21 +290,49 @@ fn request_headers(config: &ExporterConfig, endpoint: &Endpoint) -> Result<Heade
         })?;
         headers.insert(header::HOST, host);
     }
+    if let Some(proxy) = config.proxy.as_ref().filter(|_| proxy_forwards(config, endpoint))
+        && let Some(credentials) = proxy::credentials(proxy)?
+    {
+        headers.insert(header::PROXY_AUTHORIZATION, credentials);
+    }
     for (name, value) in &config.headers {
-        let refuse = |reason| ExportError::Header { name: name.clone(), reason };
-        let parsed: HeaderName = name.parse().map_err(|_| refuse("it is not a header's name"))?;
-        if is_ours(&parsed) {
-            return Err(refuse("it is set by the exporter itself"));
-        }
-        if config.protocol == Protocol::Grpc && parsed.as_str().ends_with("-bin") {
-            return Err(refuse("binary metadata is not supported"));
-        }
-        let mut value = HeaderValue::try_from(value.expose())
-            .map_err(|_| refuse("its value can't stand in a header"))?;
-        value.set_sensitive(true);
+        let header = configured_header(config.protocol, name, value);
+        let (parsed, value) = header.map_err(|fault| {
+            let (HeaderFault::Name(reason) | HeaderFault::Value(reason)) = fault;
+            ExportError::Header { name: name.clone(), reason }
+        })?;
         headers.insert(parsed, value);
     }
     Ok(headers)
+}
+
+/// Why a header of the configuration can't be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HeaderFault {
+    /// Its name.
+    Name(&'static str),
+    /// Its value, perhaps a secret.
+    Value(&'static str),
+}
+
+/// A header of the configuration as it is sent; its value is marked as sensitive.
+pub(crate) fn configured_header(
+    protocol: Protocol,
+    name: &str,
+    value: &Secret,
+) -> Result<(HeaderName, HeaderValue), HeaderFault> {
+    let parsed: HeaderName =
+        name.parse().map_err(|_| HeaderFault::Name("can't be the name of a header"))?;
+    if is_ours(&parsed) {
+        return Err(HeaderFault::Name("is set by the exporter itself"));
+    }
+    if protocol == Protocol::Grpc && parsed.as_str().ends_with("-bin") {
+        return Err(HeaderFault::Name("is binary metadata, which is not supported"));
+    }
+    let mut value = HeaderValue::try_from(value.expose())
+        .map_err(|_| HeaderFault::Value("a header can't hold this value"))?;
+    value.set_sensitive(true);
+    Ok((parsed, value))
 }
 
 /// Headers that describe the message or the connection, which a configuration can't know.

@@ -13,8 +13,16 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{ExportError, endpoint::Endpoint, limits::Timing, message::MessageBody, tls::Trust};
-use crate::config::{Protocol, TlsConfig};
+use super::{
+    ExportError,
+    endpoint::Endpoint,
+    first_bytes::{FirstBytes, Noted},
+    limits::Timing,
+    message::MessageBody,
+    proxy::{self, Proxy, ProxyError},
+    tls::Trust,
+};
+use crate::config::{ExporterConfig, Protocol, ProxyConfig};
 
 /// Answers which addresses a name has now. The system's resolver does it in production; tests
 /// bring their own.
@@ -42,9 +50,9 @@ impl Resolver for SystemResolver {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    #[error("{host:?} has no address")]
+    #[error("{host} has no address")]
     NoAddress { host: String },
-    #[error("can't resolve {host:?}")]
+    #[error("can't resolve {host}")]
     Resolve { host: String, source: io::Error },
     #[error("{address}: no connection within the time limit")]
     TimedOut { address: SocketAddr },
@@ -54,6 +62,10 @@ pub(super) enum ConnectError {
     Tls { address: SocketAddr, source: io::Error },
     #[error("{address}: HTTP")]
     Http { address: SocketAddr, source: hyper::Error },
+    #[error("{address}: {said}")]
+    Foreign { address: SocketAddr, said: &'static str },
+    #[error("the proxy {proxy}")]
+    Proxy { proxy: String, source: ProxyError },
     #[error("{address}: closed as soon as it was open")]
     Closed { address: SocketAddr },
 }
@@ -103,10 +115,46 @@ impl Sender {
     }
 }
 
-/// Opens connections to addresses of one endpoint.
+/// Whose addresses are connected to: the sink's, or those of the proxy before it.
+#[derive(Clone, Debug)]
+pub(super) struct Dialled {
+    host: String,
+    port: u16,
+    /// For messages.
+    pub(super) name: String,
+}
+
+impl Dialled {
+    pub(super) fn new(endpoint: &Endpoint, proxy: Option<&ProxyConfig>) -> Self {
+        match proxy {
+            Some(proxy) => Self {
+                host: proxy.host.clone(),
+                port: proxy.port,
+                name: format!("the proxy {:?}", proxy.host),
+            },
+            None => Self {
+                host: endpoint.host.clone(),
+                port: endpoint.port,
+                name: format!("{:?}", endpoint.host),
+            },
+        }
+    }
+}
+
+/// A new connection.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) sender: Sender,
+    /// What the peer began with.
+    pub(super) first: Arc<FirstBytes>,
+}
+
+/// Opens connections to addresses of one endpoint, or of the proxy before it.
 #[derive(Debug)]
 pub(super) struct Connector {
     protocol: Protocol,
+    /// What lies between, and the target that it is told; without a target it forwards what is plain.
+    proxy: Option<(Proxy, Option<String>)>,
     /// Whom to trust, and the name to find in the certificate; `None` is plain text.
     tls: Option<(Trust, ServerName<'static>)>,
     timing: Timing,
@@ -116,11 +164,20 @@ impl Connector {
     /// # Errors
     /// When the authorities can't be read or the host can't stand in a certificate.
     pub(super) fn new(
-        protocol: Protocol,
+        config: &ExporterConfig,
         endpoint: &Endpoint,
-        tls: &TlsConfig,
         timing: Timing,
     ) -> Result<Self, ExportError> {
+        let ExporterConfig { protocol, tls, proxy, .. } = config;
+        let protocol = *protocol;
+        let proxy = match proxy {
+            Some(proxy) => {
+                let forwards = proxy_forwards(config, endpoint);
+                let target = (!forwards).then(|| proxy::target(&endpoint.host, endpoint.port));
+                Some((Proxy::new(proxy, tls)?, target))
+            }
+            None => None,
+        };
         let tls = if endpoint.tls {
             let name = tls.server_name_override.clone().unwrap_or_else(|| endpoint.host.clone());
             let name = ServerName::try_from(name).map_err(|_| {
@@ -131,7 +188,7 @@ impl Connector {
         } else {
             None
         };
-        Ok(Self { protocol, tls, timing })
+        Ok(Self { protocol, proxy, tls, timing })
     }
 
     /// Whether all consumers share one connection to an address (HTTP/2), or each needs its own.
@@ -143,34 +200,52 @@ impl Connector {
     ///
     /// # Errors
     /// When TCP, TLS or HTTP/2 can't be established in time.
-    pub(super) async fn open(&self, address: SocketAddr) -> Result<Sender, ConnectError> {
+    pub(super) async fn open(&self, address: SocketAddr) -> Result<Opened, ConnectError> {
         tokio::time::timeout(self.timing.connect_timeout, self.open_without_limit(address))
             .await
             .unwrap_or(Err(ConnectError::TimedOut { address }))
     }
 
-    async fn open_without_limit(&self, address: SocketAddr) -> Result<Sender, ConnectError> {
+    async fn open_without_limit(&self, address: SocketAddr) -> Result<Opened, ConnectError> {
         let tcp_failed = |source| ConnectError::Tcp { address, source };
         let tcp = TcpStream::connect(address).await.map_err(tcp_failed)?;
         // Requests are written whole: waiting for more would only delay their ends.
         tcp.set_nodelay(true).map_err(tcp_failed)?;
+        let Some((proxy, target)) = &self.proxy else { return self.secure(tcp, address).await };
+        let proxy_failed =
+            |source| ConnectError::Proxy { proxy: proxy.authority().to_owned(), source };
+        let stream = proxy.greet(tcp).await.map_err(proxy_failed)?;
+        let stream = match target {
+            Some(target) => proxy.tunnel(stream, target).await.map_err(proxy_failed)?,
+            None => stream,
+        };
+        self.secure(stream, address).await
+    }
+
+    /// TLS, where it is spoken, and HTTP.
+    async fn secure<Io>(&self, io: Io, address: SocketAddr) -> Result<Opened, ConnectError>
+    where
+        Io: proxy::Stream + 'static,
+    {
         let http_failed = |source| ConnectError::Http { address, source };
-        match &self.tls {
-            None => self.handshake(tcp).await.map_err(http_failed),
-            Some((trust, name)) => {
-                let tls = TlsConnector::from(trust.client_config().await);
-                let stream = tls
-                    .connect(name.clone(), tcp)
-                    .await
-                    .map_err(|source| ConnectError::Tls { address, source })?;
-                self.handshake(stream).await.map_err(http_failed)
-            }
-        }
+        let (io, first) = Noted::new(io);
+        let Some((trust, name)) = &self.tls else {
+            let sender = self.handshake(io).await.map_err(http_failed)?;
+            return Ok(Opened { sender, first });
+        };
+        let tls = TlsConnector::from(trust.client_config().await);
+        let stream = tls.connect(name.clone(), io).await.map_err(|source| {
+            let foreign = |said| ConnectError::Foreign { address, said };
+            first.lacks_tls().map_or(ConnectError::Tls { address, source }, foreign)
+        })?;
+        let (stream, first) = Noted::new(stream);
+        let sender = self.handshake(stream).await.map_err(http_failed)?;
+        Ok(Opened { sender, first })
     }
 
     async fn handshake<Io>(&self, io: Io) -> hyper::Result<Sender>
     where
-        Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+        Io: proxy::Stream + 'static,
     {
         let io = TokioIo::new(io);
         match self.protocol {
@@ -195,6 +270,12 @@ impl Connector {
     }
 }
 
+/// Whether requests are sent to the proxy itself, which passes them on: over plain HTTP. All else
+/// goes through a tunnel, plain gRPC too, as grpc-go has it.
+pub(super) fn proxy_forwards(config: &ExporterConfig, endpoint: &Endpoint) -> bool {
+    config.proxy.is_some() && config.protocol == Protocol::Http && !endpoint.tls
+}
+
 /// Runs a connection until it ends. Requests on it hear of its failure themselves.
 fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
     tokio::spawn(async move {
@@ -210,11 +291,11 @@ fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
 /// When the name can't be resolved in time or has no address.
 pub(super) async fn resolve(
     resolver: &Arc<dyn Resolver>,
-    endpoint: &Endpoint,
+    dialled: &Dialled,
     timing: &Timing,
 ) -> Result<Vec<SocketAddr>, ConnectError> {
-    let host = || endpoint.host.clone();
-    let resolving = resolver.resolve(&endpoint.host, endpoint.port);
+    let host = || dialled.name.clone();
+    let resolving = resolver.resolve(&dialled.host, dialled.port);
     let mut addresses = match tokio::time::timeout(timing.resolve_timeout, resolving).await {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(source)) => return Err(ConnectError::Resolve { host: host(), source }),

@@ -1,29 +1,39 @@
 //! Brings one request to its end: attempts, waits, halves, and accounts for every record. It knows
 //! the sink, the clock and chance only through [`Sink`], so that a simulated hour takes no time.
 //!
-//! A request ends only by an acknowledgement, by the sink's word that its bytes are wrong, by being
-//! one record that is too large, or by the end of a retry budget that the configuration set.
-//! Everything else is kept and tried again, for as long as it takes.
+//! A request ends only by an acknowledgement, by being one record that the sink refuses while it
+//! accepts others, or by the end of a retry budget that the configuration set. Everything else is
+//! kept and tried again, for as long as it takes. What is refused is halved, see `refusal`.
 //!
-//! A request that fails alone: where the sink breaks on it time after time (internal errors, broken
-//! connections, time-outs) while it accepts others, it is halved like one that is too large, until
-//! the record that does it is alone; that one is dropped as rejected. Without others to compare
-//! with (one consumer, or a sink that is down) it is kept.
+//! A request that times out is halved whatever others do, and fewer and smaller ones are sent by
+//! all, see `pace`.
+//!
+//! A request that fails alone: where the sink fails on it time after time, with whatever status,
+//! while it accepts others, it is halved like one that is too large, and so is a large one where
+//! nothing is accepted. A single record that breaks the sink (internal errors, broken connections,
+//! time-outs) while it accepts others is dropped as rejected; one for which it is busy, or refuses
+//! the credentials, waits aside.
 
 use std::{
     future::Future,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use tokio::sync::Semaphore;
+
 use super::{
     bisect::{Bisector, Part},
-    limits::{RETRY_AFTER_MAX, SUSPECT_FAILURES_MAX},
-    outcome::{Cause, Failure, Outcome, Quote},
+    evidence::Evidence,
+    limits::{RETRY_AFTER_MAX, SUSPECT_BYTES_MIN, SUSPECT_FAILURES_MAX, SUSPECT_PART_FAILURES_MAX},
+    outcome::{Cause, Failure, InPart, Oddity, Outcome, Quote},
+    pace::{Allowed, Pace, Turn},
+    refusal::{Course, Refusal, Why},
     retry::{Backoff, Throttle},
+    slot::Slot,
     warnings::{Topic, Warnings},
 };
 use crate::{
@@ -48,44 +58,59 @@ pub(super) trait Sink: Send + Sync + 'static {
 
 /// Delivers requests to one sink; shared by all consumers.
 pub(super) struct Delivery<S> {
-    sink: S,
+    pub(super) sink: S,
     /// The exporter's name, for logs.
-    id: String,
-    retry: RetryConfig,
+    pub(super) id: String,
+    pub(super) retry: RetryConfig,
     throttle: Throttle,
-    bisector: Bisector,
-    warnings: Arc<Warnings>,
-    metrics: Arc<Metrics>,
-    /// Requests that the sink accepted; tells a sink that is down from one that can't stand a
-    /// certain request.
-    accepted: AtomicU64,
+    pace: Pace,
+    pub(super) bisector: Bisector,
+    pub(super) warnings: Arc<Warnings>,
+    pub(super) metrics: Arc<Metrics>,
+    /// What the sink accepted; tells a sink that is down, or the wrong one, from one that can't
+    /// stand a certain request.
+    pub(super) evidence: Evidence,
+    /// Requests that are brought to their end at the same time, but for those aside.
+    pub(super) consumers: usize,
+    /// One permit: requests that wait aside are tried one at a time.
+    pub(super) aside: Semaphore,
+    /// When one of them was tried last without evidence.
+    pub(super) probed: Mutex<Option<Instant>>,
     /// The last attempt of anybody failed.
     is_failing: AtomicBool,
 }
 
 /// How a part of a request ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum End {
     Accepted {
         rejected_records: u64,
     },
-    TooLarge,
-    /// Failed alone, see the file's documentation.
-    Suspect,
-    Rejected,
+    /// Taken, but for so many, with an error.
+    RejectedInPart(InPart),
+    /// The sink does not want it as it is.
+    Refused(Refusal),
+    /// Took too long, or would take too long.
+    TooSlow,
     GivenUp,
 }
 
 /// Where the records of a request went.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
     acknowledged: u64,
-    dead_lettered: u64,
+    pub(super) dead_lettered: u64,
     dropped: Vec<(DropReason, u64)>,
 }
 
 impl Tally {
-    fn drop_records(&mut self, reason: DropReason, records: u64) {
+    /// All of a part's records but those were taken.
+    fn take_all_but(&mut self, dropped: u64, reason: DropReason, part: &Part) {
+        self.acknowledged += part.records - dropped;
+        self.drop_records(reason, dropped);
+    }
+
+    pub(super) fn drop_records(&mut self, reason: DropReason, records: u64) {
         if records == 0 {
             return;
         }
@@ -99,6 +124,8 @@ impl Tally {
 /// Failures of a part in a row that may be its own fault.
 struct Suspicion {
     failures: u32,
+    /// Those of them that named size.
+    names_size: u32,
     /// Requests that the sink had accepted at the first of them.
     accepted_before: u64,
 }
@@ -108,6 +135,7 @@ impl<S: Sink> Delivery<S> {
         sink: S,
         id: &str,
         retry: RetryConfig,
+        consumers: usize,
         bisector: Bisector,
         warnings: Arc<Warnings>,
         metrics: Arc<Metrics>,
@@ -117,67 +145,108 @@ impl<S: Sink> Delivery<S> {
             id: id.to_owned(),
             retry,
             throttle: Throttle::default(),
+            pace: Pace::new(consumers),
             bisector,
             warnings,
             metrics,
-            accepted: AtomicU64::new(0),
+            evidence: Evidence::default(),
+            consumers,
+            aside: Semaphore::new(1),
+            probed: Mutex::new(None),
             is_failing: AtomicBool::new(false),
         }
     }
 
     /// Brings a request to its end. Halves are sent in order, each ended before the next.
-    pub(super) async fn deliver(&self, request: Request) -> Settled {
-        let begun = self.sink.now();
+    pub(super) async fn deliver(&self, request: Request, slot: &mut Slot) -> Settled {
+        let tally = self.send_all_of(&request, slot).await;
+        settle(request, tally)
+    }
+
+    /// Brings all of a request to its end, and says where its records went.
+    pub(super) async fn send_all_of(&self, request: &Request, slot: &mut Slot) -> Tally {
+        let mut course = Course::new(&self.retry);
         let mut tally = Tally::default();
         // What is still to be sent, in reverse order.
-        let mut parts = vec![Part::whole(&request)];
+        let mut parts = vec![Part::whole(request)];
+        self.send_parts(&mut parts, &mut course, &mut tally).await;
+        while course.is_held() {
+            let turn = self.wait_aside(&mut parts, &mut course, &mut tally, slot).await;
+            self.send_parts(&mut parts, &mut course, &mut tally).await;
+            drop(turn);
+        }
+        tally
+    }
+
+    async fn send_parts(&self, parts: &mut Vec<Part>, course: &mut Course, tally: &mut Tally) {
         while let Some(part) = parts.pop() {
-            let end = self.send_to_the_end(&part, begun).await;
-            let halves = match end {
-                End::TooLarge | End::Suspect => self.bisector.halve(&part).await,
-                _ => None,
-            };
-            if let Some((first, second)) = halves {
-                parts.extend([second, first]);
-                continue;
+            let end = self.send_to_the_end(&part, course).await;
+            if !matches!(end, End::TooSlow) {
+                course.backoff = self.backoff();
             }
             match end {
                 End::Accepted { rejected_records } => {
                     let rejected = rejected_records.min(part.records);
-                    tally.acknowledged += part.records - rejected;
-                    tally.drop_records(DropReason::PartialSuccess, rejected);
+                    tally.take_all_but(rejected, DropReason::PartialSuccess, &part);
                 }
-                End::TooLarge => {
-                    self.warn_of_dead_letter(&part);
-                    tally.dead_lettered += part.records;
+                End::RejectedInPart(in_part) => {
+                    let rejected = in_part.of(part.records);
+                    tally.take_all_but(rejected, DropReason::RejectedInPart, &part);
                 }
-                End::Suspect | End::Rejected => {
-                    tally.drop_records(DropReason::Rejected, part.records);
+                End::Refused(refusal) => {
+                    self.take_refusal(part, refusal, parts, course, tally).await;
                 }
+                // Where it can't be halved, that is our own fault.
+                End::TooSlow => match self.bisector.halve(&part).await {
+                    Some((first, second)) => parts.extend([second, first]),
+                    None => parts.push(part),
+                },
                 End::GivenUp => tally.drop_records(DropReason::RetryElapsed, part.records),
             }
         }
-        settle(request, tally)
     }
 
-    async fn send_to_the_end(&self, part: &Part, begun: Instant) -> End {
-        let mut backoff = Backoff::new(&self.retry);
+    /// Waits between attempts, from the first on.
+    pub(super) fn backoff(&self) -> Backoff {
+        Backoff::new(&self.retry)
+    }
+
+    async fn send_to_the_end(&self, part: &Part, course: &mut Course) -> End {
         let mut suspicion = self.no_suspicion();
         loop {
-            self.wait_while_throttled().await;
-            let failure = match self.sink.attempt(part).await {
-                Outcome::Failed(failure) => failure,
-                outcome => return self.end_of(outcome, part),
+            let turn = self.turn().await;
+            if part.records > 1 && turn.is_too_much(part.body_bytes) {
+                return End::TooSlow;
+            }
+            let begun = *course.begun.get_or_insert_with(|| self.sink.now());
+            let is_proved = course.is_proved(&self.evidence);
+            let refused = |why| End::Refused(Refusal { why, is_proved });
+            let (failure, names_size) = match self.attempt(part, turn).await {
+                Outcome::Failed(failure) => (failure, false),
+                Outcome::TooLargeForNow(failure) => (failure, true),
+                outcome => return self.end_of(outcome, part, is_proved),
             };
+            if names_size && part.records > 1 {
+                self.warn_of_size(part, &failure.said);
+                return refused(Why::TooLarge(failure.said));
+            }
             self.is_failing.store(true, Ordering::Relaxed);
-            let wait = self.wait_after(&failure, &mut backoff);
+            let wait = self.wait_after(&failure, &mut course.backoff);
             if self.is_used_up(begun, wait) {
                 self.warn_of_giving_up(part, &failure);
                 return End::GivenUp;
             }
-            if self.is_to_blame(&mut suspicion, failure.cause) {
+            suspicion.names_size += u32::from(names_size);
+            if suspicion.names_size >= SUSPECT_PART_FAILURES_MAX {
+                return refused(Why::TooLarge(failure.said));
+            }
+            if course.is_aside && failure.cause != Cause::Unreachable {
+                return refused(Why::Failed(failure.said));
+            }
+            if let Some(is_sure) = self.is_to_blame(&mut suspicion, part, course, failure.cause) {
                 self.warn_of_suspect(part, &failure);
-                return End::Suspect;
+                course.is_on_trial = true;
+                return refused(Why::Suspect { is_sure, said: failure.said });
             }
             self.warn_of_retry(part, &failure, wait);
             self.metrics.send_retries.increment();
@@ -189,10 +258,44 @@ impl<S: Sink> Delivery<S> {
             } else {
                 self.sink.sleep(wait).await;
             }
+            if failure.cause == Cause::TimedOut && part.records > 1 {
+                return End::TooSlow;
+            }
         }
     }
 
-    fn end_of(&self, outcome: Outcome, part: &Part) -> End {
+    /// Waits until the sink wants requests again, and its share of what may be in flight is free.
+    async fn turn(&self) -> Turn<'_> {
+        loop {
+            self.wait_while_throttled().await;
+            let turn = self.pace.turn().await;
+            // The sink may have asked for a wait meanwhile.
+            if self.throttle.remaining(self.sink.now(), 0.0).is_none() {
+                return turn;
+            }
+        }
+    }
+
+    /// Sends once, and learns from how long that took.
+    async fn attempt(&self, part: &Part, turn: Turn<'_>) -> Outcome {
+        turn.begin(part.body_bytes);
+        let (moment, begun) = (self.evidence.begin(), self.sink.now());
+        let outcome = self.sink.attempt(part).await;
+        let took = self.sink.now().saturating_duration_since(begun);
+        if let Outcome::Accepted { rejected_records, .. } = &outcome
+            && *rejected_records < part.records
+        {
+            self.evidence.accepted(moment);
+        }
+        match &outcome {
+            Outcome::Accepted { .. } => turn.acknowledged(part.body_bytes, took),
+            Outcome::Failed(failure) if failure.cause == Cause::TimedOut => turn.timed_out(took),
+            _ => {}
+        }
+        outcome
+    }
+
+    fn end_of(&self, outcome: Outcome, part: &Part, is_proved: bool) -> End {
         if self.is_failing.swap(false, Ordering::Relaxed) {
             self.warnings.about(Topic::Recovery, |suppressed| {
                 tracing::info!(exporter = self.id, suppressed, "the sink answers again");
@@ -200,21 +303,29 @@ impl<S: Sink> Delivery<S> {
         }
         match outcome {
             Outcome::Accepted { rejected_records, said } => {
-                self.accepted.fetch_add(1, Ordering::Relaxed);
                 if rejected_records > 0 || said != Quote::default() {
                     self.warn_of_partial_success(rejected_records, &said);
                 }
                 End::Accepted { rejected_records }
             }
+            Outcome::Unconfirmed(oddity, said) => {
+                self.warn_of_oddity(oddity, &said);
+                End::Accepted { rejected_records: 0 }
+            }
             Outcome::TooLarge(said) => {
                 self.warn_of_size(part, &said);
-                End::TooLarge
+                End::Refused(Refusal { why: Why::TooLarge(said), is_proved })
             }
             Outcome::Rejected(said) => {
-                self.warn_of_rejection(part, &said);
-                End::Rejected
+                End::Refused(Refusal { why: Why::Rejected(said), is_proved })
             }
-            Outcome::Failed(_) => unreachable!("failures are tried again"),
+            Outcome::RejectedInPart(in_part, said) => {
+                self.warn_of_rejection_in_part(in_part, part, &said);
+                End::RejectedInPart(in_part)
+            }
+            Outcome::TooLargeForNow(_) | Outcome::Failed(_) => {
+                unreachable!("failures are tried again")
+            }
         }
     }
 
@@ -233,27 +344,47 @@ impl<S: Sink> Delivery<S> {
     }
 
     /// As in the Collector: whether the next attempt would come too late.
-    fn is_used_up(&self, begun: Instant, wait: Duration) -> bool {
+    pub(super) fn is_used_up(&self, begun: Instant, wait: Duration) -> bool {
         let elapsed = self.sink.now().saturating_duration_since(begun);
         !self.retry.enabled
             || self.retry.max_elapsed.is_some_and(|max| elapsed.saturating_add(wait) > max)
     }
 
     fn no_suspicion(&self) -> Suspicion {
-        Suspicion { failures: 0, accepted_before: self.accepted.load(Ordering::Relaxed) }
+        let accepted_before = self.evidence.accepted_requests();
+        Suspicion { failures: 0, names_size: 0, accepted_before }
     }
 
-    fn is_to_blame(&self, suspicion: &mut Suspicion, cause: Cause) -> bool {
-        if !cause.may_be_the_request() {
+    /// Whether a part is why the sink fails, and if so, whether its last record may be given up.
+    fn is_to_blame(
+        &self,
+        suspicion: &mut Suspicion,
+        part: &Part,
+        course: &Course,
+        cause: Cause,
+    ) -> Option<bool> {
+        if cause == Cause::Unreachable {
             *suspicion = self.no_suspicion();
-            return false;
+            return None;
         }
         suspicion.failures += 1;
-        let accepted = self.accepted.load(Ordering::Relaxed) - suspicion.accepted_before;
-        suspicion.failures >= SUSPECT_FAILURES_MAX && accepted >= SUSPECT_FAILURES_MAX.into()
+        let is_halved = course.is_on_trial && part.records > 1;
+        let failures_max = if is_halved { SUSPECT_PART_FAILURES_MAX } else { SUSPECT_FAILURES_MAX };
+        if suspicion.failures < failures_max {
+            return None;
+        }
+        let accepted = self.evidence.accepted_requests() - suspicion.accepted_before;
+        if accepted >= failures_max.into() {
+            return Some(cause.may_be_the_request());
+        }
+        // Nothing to compare with: all that are large may fail.
+        (part.records > 1 && part.uncompressed_bytes > SUSPECT_BYTES_MIN).then_some(false)
     }
 
     fn warn_of_retry(&self, part: &Part, failure: &Failure, wait: Duration) {
+        if failure.cause == Cause::TimedOut {
+            return self.warn_of_timeout(part, failure, wait);
+        }
         self.warnings.about(Topic::Retry(failure.cause), |suppressed| {
             tracing::warn!(
                 exporter = self.id,
@@ -263,6 +394,24 @@ impl<S: Sink> Delivery<S> {
                 wait_ms = wait.as_millis(),
                 suppressed,
                 "sending failed and is tried again"
+            );
+        });
+    }
+
+    fn warn_of_timeout(&self, part: &Part, failure: &Failure, wait: Duration) {
+        self.warnings.about(Topic::Retry(Cause::TimedOut), |suppressed| {
+            let Allowed { requests, request_bytes } = self.pace.allowed();
+            tracing::warn!(
+                exporter = self.id,
+                records = part.records,
+                body_bytes = part.body_bytes,
+                cause = Cause::TimedOut.as_str(),
+                said = %failure.said,
+                wait_ms = wait.as_millis(),
+                in_flight_max = requests,
+                request_bytes_max = request_bytes,
+                suppressed,
+                "no answer in time: fewer and smaller requests are sent until answers come faster"
             );
         });
     }
@@ -294,14 +443,28 @@ impl<S: Sink> Delivery<S> {
         });
     }
 
-    fn warn_of_rejection(&self, part: &Part, said: &Quote) {
-        self.warnings.about(Topic::Rejected, |suppressed| {
+    fn warn_of_oddity(&self, oddity: Oddity, said: &Quote) {
+        self.warnings.about(Topic::Oddity(oddity), |_| {
+            tracing::warn!(
+                exporter = self.id,
+                answer = oddity.as_str(),
+                %said,
+                "what the sink answers is no acceptance of OTLP; it counts as one. Said once"
+            );
+        });
+    }
+
+    fn warn_of_rejection_in_part(&self, in_part: InPart, part: &Part, said: &Quote) {
+        let is_exact = matches!(in_part, InPart::Exactly(_));
+        self.warnings.about(Topic::PartialSuccess, |suppressed| {
             tracing::error!(
                 exporter = self.id,
                 records = part.records,
+                rejected_records_max = in_part.of(part.records),
+                is_exact,
                 %said,
                 suppressed,
-                "records dropped: the sink rejected them for good"
+                "the sink refused a part of a request and kept the others; it is not sent again"
             );
         });
     }
@@ -331,21 +494,10 @@ impl<S: Sink> Delivery<S> {
             );
         });
     }
-
-    fn warn_of_dead_letter(&self, part: &Part) {
-        self.warnings.about(Topic::DeadLettered, |suppressed| {
-            tracing::error!(
-                exporter = self.id,
-                records = part.records,
-                uncompressed_bytes = part.uncompressed_bytes,
-                suppressed,
-                "too large for the sink even alone: given up as a dead letter"
-            );
-        });
-    }
 }
 
-fn settle(request: Request, tally: Tally) -> Settled {
+/// The end of a request whose records went there.
+pub(super) fn settle(request: Request, tally: Tally) -> Settled {
     let Tally { acknowledged, dead_lettered, dropped } = tally;
     let dropped_records: u64 = dropped.iter().map(|(_, records)| records).sum();
     debug_assert_eq!(acknowledged + dead_lettered + dropped_records, request.records);
@@ -362,9 +514,13 @@ mod tests {
     use super::*;
     use crate::{
         config::Compression,
-        export::bisect::tests::{bodies_of_part, request_of},
+        export::{
+            bisect::tests::{bodies_of_part, request_of},
+            limits::GIVEN_UP_IN_A_ROW_MAX,
+            slot::Slots,
+        },
     };
-    use std::sync::Mutex;
+    use std::sync::{Mutex, atomic::AtomicU64};
 
     type Answers = dyn Fn(&[String], Duration) -> Outcome + Send + Sync;
 
@@ -425,7 +581,11 @@ mod tests {
             attempts: Arc::default(),
         };
         let (warnings, metrics) = (Arc::default(), Arc::default());
-        Delivery::new(sink, "otlp/test", retry, Bisector::new(1), warnings, metrics)
+        Delivery::new(sink, "otlp/test", retry, 10, Bisector::new(1), warnings, metrics)
+    }
+
+    async fn deliver(delivery: &Delivery<Simulation>, request: Request) -> Settled {
+        delivery.deliver(request, &mut Slots::new(1).take().await).await
     }
 
     fn bodies(names: &[&str]) -> Vec<String> {
@@ -459,7 +619,7 @@ mod tests {
                 },
             );
             let request = request_of(&bodies(&["a", "b"]), Compression::Zstd);
-            assert_eq!(counts(delivery.deliver(request).await), (2, 0, vec![]));
+            assert_eq!(counts(deliver(&delivery, request).await), (2, 0, vec![]));
             let passed = *delivery.sink.passed.lock().unwrap();
             assert!(passed >= hour && passed < hour + Duration::from_secs(45));
             let retries = delivery.metrics.send_retries.get();
@@ -480,7 +640,7 @@ mod tests {
                 },
             );
         let request = request_of(&bodies(&["a", "b"]), Compression::None);
-        assert_eq!(counts(delivery.deliver(request).await), (2, 0, vec![]));
+        assert_eq!(counts(deliver(&delivery, request).await), (2, 0, vec![]));
         let attempts = delivery.sink.attempts.lock().unwrap();
         assert!(attempts.iter().all(|sent| sent.len() == 2));
     }
@@ -494,12 +654,12 @@ mod tests {
         let limited = delivery(budget, |_, _| failed(Cause::Busy));
         let request = || request_of(&bodies(&["a", "b"]), Compression::None);
         let dropped = (0, 0, vec![(DropReason::RetryElapsed, 2)]);
-        assert_eq!(counts(limited.deliver(request()).await), dropped);
+        assert_eq!(counts(deliver(&limited, request()).await), dropped);
         let passed = *limited.sink.passed.lock().unwrap();
         assert!(passed > minute / 2 && passed <= minute, "{passed:?}");
 
         let off = delivery(RetryConfig { enabled: false, ..RETRY }, |_, _| failed(Cause::Busy));
-        assert_eq!(counts(off.deliver(request()).await), dropped);
+        assert_eq!(counts(deliver(&off, request()).await), dropped);
         assert_eq!(off.sink.attempts.lock().unwrap().len(), 1);
     }
 
@@ -516,13 +676,13 @@ mod tests {
             Outcome::Failed(Failure { cause, retry_after: Some(asked), said })
         });
         let request = request_of(&bodies(&["a"]), Compression::None);
-        assert_eq!(counts(delivery.deliver(request).await), (1, 0, vec![]));
+        assert_eq!(counts(deliver(&delivery, request).await), (1, 0, vec![]));
         let passed = *delivery.sink.passed.lock().unwrap();
         assert_eq!(passed, Duration::from_secs(100) + RETRY_AFTER_MAX);
 
         delivery.throttle.extend(delivery.sink.now(), Duration::from_secs(10));
         let request = request_of(&bodies(&["b"]), Compression::None);
-        assert_eq!(counts(delivery.deliver(request).await), (1, 0, vec![]));
+        assert_eq!(counts(deliver(&delivery, request).await), (1, 0, vec![]));
         let waited = *delivery.sink.passed.lock().unwrap() - passed;
         assert_eq!(waited, Duration::from_millis(10_500));
     }
@@ -540,7 +700,7 @@ mod tests {
                 accepted()
             });
             let all = bodies(&["a", "b", "c", "large", "d", "e", "f"]);
-            let settled = delivery.deliver(request_of(&all, compression)).await;
+            let settled = deliver(&delivery, request_of(&all, compression)).await;
             assert_eq!(settled.request.records, 7);
             assert_eq!(counts(settled), (6, 1, vec![]));
             let attempts = delivery.sink.attempts.lock().unwrap();
@@ -563,20 +723,251 @@ mod tests {
             });
             let request = request_of(&bodies(&["a", "b"]), Compression::None);
             let dropped = vec![(DropReason::PartialSuccess, expected)];
-            assert_eq!(counts(delivery.deliver(request).await), (2 - expected, 0, dropped));
+            assert_eq!(counts(deliver(&delivery, request).await), (2 - expected, 0, dropped));
             assert_eq!(delivery.sink.attempts.lock().unwrap().len(), 1);
         }
     }
 
-    /// Scenario: the sink says that the bytes are wrong.
-    /// Guarantees: the request is dropped at once, for that reason.
+    fn too_large() -> Outcome {
+        Outcome::TooLarge(Quote::new(b"413"))
+    }
+
+    fn rejected() -> Outcome {
+        Outcome::Rejected(Quote::new(b"400"))
+    }
+
+    fn attempts(delivery: &Delivery<Simulation>) -> usize {
+        delivery.sink.attempts.lock().unwrap().len()
+    }
+
+    /// Scenario: D2: the sink refuses two of a hundred records, in each way.
+    /// Guarantees: only those are given up, each other record is accepted once, and it costs no more
+    /// attempts than bisection does.
     #[tokio::test]
-    async fn rejected_for_good() {
-        let delivery = delivery(RETRY, |_, _| Outcome::Rejected(Quote::new(b"bad")));
-        let request = request_of(&bodies(&["a", "b"]), Compression::None);
-        let dropped = vec![(DropReason::Rejected, 2)];
-        assert_eq!(counts(delivery.deliver(request).await), (0, 0, dropped));
-        assert_eq!(delivery.sink.attempts.lock().unwrap().len(), 1);
+    async fn only_the_refused_records_are_given_up() {
+        for (refusal, is_large) in [(rejected as fn() -> Outcome, false), (too_large, true)] {
+            let delivery = delivery(RETRY, move |sent, _| {
+                let is_bad = sent.iter().any(|body| body == "17" || body == "60");
+                if is_bad { refusal() } else { accepted() }
+            });
+            let all: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+            let settled = deliver(&delivery, request_of(&all, Compression::Zstd)).await;
+            let expected =
+                if is_large { (98, 2, vec![]) } else { (98, 0, vec![(DropReason::Rejected, 2)]) };
+            assert_eq!(counts(settled), expected);
+            assert!(attempts(&delivery) <= 2 * (2 * 8), "{}", attempts(&delivery));
+        }
+    }
+
+    /// Scenario: D11, D18: for an hour the sink refuses everything, from the start or after it has
+    /// accepted much; then it accepts. Twenty requests, of one record and of a hundred.
+    /// Guarantees: everything is accepted in the end; meanwhile it gets few attempts a minute, and
+    /// of a sink that never accepted anything not one record is given up.
+    #[tokio::test]
+    async fn a_sink_that_refuses_everything_is_waited_for() {
+        let hour = Duration::from_secs(3600);
+        for refusal in [rejected as fn() -> Outcome, too_large] {
+            for begins_well in [false, true] {
+                if begins_well && matches!(refusal(), Outcome::Rejected(_)) {
+                    continue;
+                }
+                let delivery = delivery(RETRY, move |sent, passed| {
+                    let is_good = passed >= hour || sent.iter().all(|body| body == "good");
+                    if is_good { accepted() } else { refusal() }
+                });
+                if begins_well {
+                    deliver(&delivery, request_of(&bodies(&["good"]), Compression::None)).await;
+                }
+                let slots = Slots::new(10);
+                let one = |number: usize| {
+                    let (slots, delivery) = (&slots, &delivery);
+                    let records = if number.is_multiple_of(2) { 1 } else { 100 };
+                    let all: Vec<String> = (0..records).map(|record| format!("{record}")).collect();
+                    async move {
+                        let mut slot = slots.take().await;
+                        let request = request_of(&all, Compression::None);
+                        counts(delivery.deliver(request, &mut slot).await)
+                    }
+                };
+                let all = futures_of((0..20).map(one).collect()).await;
+                let total: u64 = all.iter().map(|(acknowledged, ..)| acknowledged).sum();
+                assert_eq!(total, 10 * 101, "{all:?}");
+                let attempts = attempts(&delivery);
+                assert!(attempts < 20 * 70 + 1_000 * 3 + 500, "{attempts}");
+            }
+        }
+    }
+
+    /// Polls all in turn until each has ended: as many consumers as there are requests.
+    async fn futures_of<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+        let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+        let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+        std::future::poll_fn(|context| {
+            for (future, output) in futures.iter_mut().zip(&mut outputs) {
+                if output.is_none()
+                    && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
+                {
+                    *output = Some(value);
+                }
+            }
+            if outputs.iter().all(Option::is_some) {
+                return std::task::Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+        .await;
+        outputs.into_iter().flatten().collect()
+    }
+
+    /// Scenario: D11: a single record that is too large, alone in its request, at a sink that has
+    /// accepted others before, with one consumer; then another request.
+    /// Guarantees: the record gives its place to the other request, and is a dead letter once that
+    /// is accepted, not before.
+    #[tokio::test]
+    async fn a_lone_record_waits_aside_for_evidence() {
+        let delivery = delivery(RETRY, |sent, _| {
+            if sent.iter().any(|body| body == "large") { too_large() } else { accepted() }
+        });
+        let slots = Slots::new(1);
+        let deliver_one = |name: &'static str| {
+            let (slots, delivery) = (&slots, &delivery);
+            async move {
+                let mut slot = slots.take().await;
+                let settled =
+                    delivery.deliver(request_of(&bodies(&[name]), Compression::None), &mut slot);
+                (counts(settled.await), *delivery.sink.passed.lock().unwrap())
+            }
+        };
+        let ends = futures_of(vec![deliver_one("large"), deliver_one("x")]).await;
+        assert_eq!(ends[0].0, (0, 1, vec![]));
+        assert_eq!(ends[1].0, (1, 0, vec![]));
+        assert!(ends[0].1 >= ends[1].1);
+    }
+
+    /// Scenario: the sink accepts something, and then rejects every record for good.
+    /// Guarantees: no more than the limit are given up before it accepts something again.
+    #[tokio::test]
+    async fn what_is_rejected_in_a_row_has_an_end() {
+        let hour = Duration::from_secs(3600);
+        let delivery = delivery(RETRY, move |sent, passed| {
+            let is_good = passed >= hour || sent.iter().all(|body| body == "good");
+            if is_good { accepted() } else { rejected() }
+        });
+        deliver(&delivery, request_of(&bodies(&["good"]), Compression::None)).await;
+        let all: Vec<String> = (0..1500).map(|number| number.to_string()).collect();
+        let (acknowledged, _, dropped) =
+            counts(deliver(&delivery, request_of(&all, Compression::None)).await);
+        let limit = GIVEN_UP_IN_A_ROW_MAX;
+        assert!(dropped[0].1 <= limit, "{dropped:?}");
+        assert_eq!(acknowledged + dropped[0].1, 1500);
+        assert!(attempts(&delivery) < 2 * 1500 + 1000, "{}", attempts(&delivery));
+    }
+
+    /// Scenario: D17: a sink that says 503 with words about size to more than two records.
+    /// Guarantees: halved at once, without a wait; a single record is not given up for that before
+    /// others were accepted, and then it is a dead letter.
+    #[tokio::test]
+    async fn too_large_for_now_is_halved_without_waiting() {
+        let delivery = delivery(RETRY, |sent, _| {
+            if sent.len() <= 2 && sent.iter().all(|body| body != "large") {
+                return accepted();
+            }
+            let (cause, said) = (Cause::Busy, Quote::new(b"larger than max"));
+            Outcome::TooLargeForNow(Failure { cause, retry_after: None, said })
+        });
+        let all = bodies(&["a", "b", "c", "d", "e"]);
+        let settled = deliver(&delivery, request_of(&all, Compression::Zstd)).await;
+        assert_eq!(counts(settled), (5, 0, vec![]));
+        assert_eq!(*delivery.sink.passed.lock().unwrap(), Duration::ZERO);
+        let all = bodies(&["a", "large", "b"]);
+        let settled = deliver(&delivery, request_of(&all, Compression::Zstd)).await;
+        assert_eq!(counts(settled), (2, 1, vec![]));
+        assert!(*delivery.sink.passed.lock().unwrap() > Duration::ZERO);
+    }
+
+    /// Scenario: D20: the sink refuses a part of a request with an error, and keeps the others.
+    /// Guarantees: nothing is sent again; what is lost is counted, at most all.
+    #[tokio::test]
+    async fn rejected_in_part_is_never_sent_again() {
+        for (in_part, lost) in
+            [(InPart::Exactly(1), 1), (InPart::AllBut(1), 2), (InPart::Exactly(9), 3)]
+        {
+            let delivery =
+                delivery(RETRY, move |_, _| Outcome::RejectedInPart(in_part, Quote::new(b"old")));
+            let request = request_of(&bodies(&["a", "b", "c"]), Compression::None);
+            let dropped = vec![(DropReason::RejectedInPart, lost)];
+            assert_eq!(counts(deliver(&delivery, request).await), (3 - lost, 0, dropped));
+            assert_eq!(attempts(&delivery), 1);
+        }
+    }
+
+    /// Scenario: D24: an answer that no OTLP server gives, to some requests; then refusals.
+    /// Guarantees: those requests count as taken, but prove nothing: what is refused is kept.
+    #[tokio::test]
+    async fn an_odd_answer_takes_a_request_but_proves_nothing() {
+        let delivery = delivery(RETRY, |sent, _| {
+            if sent[0] == "odd" {
+                return Outcome::Unconfirmed(Oddity::Status, Quote::new(b"260"));
+            }
+            rejected()
+        });
+        let request = request_of(&bodies(&["odd"]), Compression::None);
+        assert_eq!(counts(deliver(&delivery, request).await), (1, 0, vec![]));
+        let limited = Delivery {
+            retry: RetryConfig { max_elapsed: Some(Duration::from_secs(3600)), ..RETRY },
+            ..delivery
+        };
+        let request = request_of(&bodies(&["a"]), Compression::None);
+        let dropped = vec![(DropReason::RetryElapsed, 1)];
+        assert_eq!(counts(deliver(&limited, request).await), (0, 0, dropped));
+        assert!(attempts(&limited) > 100);
+    }
+
+    /// Scenario: one record for which the sink is busy, or refuses the credentials, again and again,
+    /// while it accepts others; the queue has one consumer more.
+    /// Guarantees: its neighbours are delivered, and it is still kept an hour later.
+    #[tokio::test]
+    async fn whatever_the_status_says_what_fails_alone_is_halved() {
+        for cause in [Cause::Busy, Cause::Denied, Cause::Misdirected] {
+            let hour = Duration::from_secs(3600);
+            let delivery = delivery(RETRY, move |sent, passed| {
+                let is_refused = sent.iter().any(|body| body == "refused");
+                if is_refused && passed < hour { failed(cause) } else { accepted() }
+            });
+            let refused = async {
+                let all = bodies(&["a", "b", "c", "refused", "d"]);
+                deliver(&delivery, request_of(&all, Compression::Zstd)).await
+            };
+            let others = async {
+                loop {
+                    deliver(&delivery, request_of(&bodies(&["x"]), Compression::None)).await;
+                    delivery.sink.sleep(Duration::from_secs(1)).await;
+                }
+            };
+            let settled = tokio::select! {
+                biased;
+                settled = refused => settled,
+                () = others => unreachable!(),
+            };
+            assert_eq!(counts(settled), (5, 0, vec![]));
+            let sent = delivery.sink.attempts.lock().unwrap();
+            let last = sent.iter().rposition(|sent| sent.iter().any(|body| body == "d")).unwrap();
+            assert!(sent[last..].iter().filter(|sent| sent[0] == "refused").count() > 3);
+        }
+    }
+
+    /// Scenario: a large request at which the sink fails, without a word about size, and no others.
+    /// Guarantees: it is tried smaller, so that a limit that nobody names wedges nothing.
+    #[tokio::test]
+    async fn a_large_request_that_fails_is_tried_smaller() {
+        let delivery = delivery(RETRY, |sent, _| {
+            let bytes: usize = sent.iter().map(String::len).sum();
+            if bytes > 200_000 { failed(Cause::Busy) } else { accepted() }
+        });
+        let all = vec!["x".repeat(100_000); 8];
+        let settled = deliver(&delivery, request_of(&all, Compression::Zstd)).await;
+        assert_eq!(counts(settled), (8, 0, vec![]));
     }
 
     /// Scenario: one record makes the sink fail, again and again, while it accepts other requests.
@@ -589,11 +980,11 @@ mod tests {
         });
         let poisoned = async {
             let all = bodies(&["a", "b", "c", "poison", "d"]);
-            delivery.deliver(request_of(&all, Compression::Zstd)).await
+            deliver(&delivery, request_of(&all, Compression::Zstd)).await
         };
         let others = async {
             loop {
-                delivery.deliver(request_of(&bodies(&["x"]), Compression::Zstd)).await;
+                deliver(&delivery, request_of(&bodies(&["x"]), Compression::Zstd)).await;
             }
         };
         let settled = tokio::select! {

@@ -4,8 +4,9 @@
 //! | status | meaning here |
 //! |---|---|
 //! | OK | accepted, less the partial success's rejections |
-//! | any, with words about the message's size (OUT_OF_RANGE, RESOURCE_EXHAUSTED; tonic, Go, Java...) | too large: halved |
-//! | INVALID_ARGUMENT | rejected: these bytes are wrong |
+//! | any but denied, with words about the message's size (OUT_OF_RANGE, RESOURCE_EXHAUSTED; tonic, Go, Java...) | too large: halved; "for now" where it is a status of the row but one below |
+//! | INVALID_ARGUMENT, UNKNOWN, INTERNAL that name single records (Loki behind a gateway) | rejected in part: the sink has the others |
+//! | INVALID_ARGUMENT | rejected: something of it is wrong; about the way it was sent: misdirected |
 //! | CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS | busy: tried again |
 //! | RESOURCE_EXHAUSTED | busy; OTLP wants it dropped where `RetryInfo` is missing, we keep it |
 //! | UNAUTHENTICATED, PERMISSION_DENIED | denied: kept until the credentials work again |
@@ -19,9 +20,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use prost::Message;
 
 use super::{
+    body,
     client::Answer,
-    outcome::{Cause, Failure, Outcome, Quote, is_about_size},
+    outcome::{Cause, Failure, Outcome, Quote},
     reply,
+    words::{is_about_size, is_about_transport, rejected_in_part},
 };
 use crate::config::Compression;
 
@@ -136,16 +139,18 @@ pub(super) fn outcome(answer: &Answer) -> Outcome {
 fn refused(code: Code, number: Option<u32>, said: &[u8], retry_after: Option<Duration>) -> Outcome {
     let number = number.map_or_else(|| "?".to_owned(), |number| number.to_string());
     let said_all = Quote::new(&[b"grpc-status ", number.as_bytes(), b": ", said].concat());
-    let fail = |cause| Outcome::Failed(Failure { cause, retry_after, said: said_all.clone() });
+    let failure = |cause| Failure { cause, retry_after, said: said_all.clone() };
+    let fail = |cause| Outcome::Failed(failure(cause));
     match code {
-        Code::ResourceExhausted | Code::OutOfRange | Code::InvalidArgument | Code::Other
-            if is_about_size(said) =>
-        {
-            Outcome::TooLarge(said_all)
+        Code::Denied => fail(Cause::Denied),
+        Code::InvalidArgument if is_about_transport(said) => fail(Cause::Misdirected),
+        Code::InvalidArgument | Code::Other if let Some(rejected) = rejected_in_part(said) => {
+            Outcome::RejectedInPart(rejected, said_all)
         }
+        Code::Retryable if is_about_size(said) => Outcome::TooLargeForNow(failure(Cause::Busy)),
+        _ if is_about_size(said) => Outcome::TooLarge(said_all),
         Code::InvalidArgument => Outcome::Rejected(said_all),
         Code::ResourceExhausted | Code::OutOfRange | Code::Retryable => fail(Cause::Busy),
-        Code::Denied => fail(Cause::Denied),
         Code::Misdirected => fail(Cause::Misdirected),
         Code::Ok | Code::Other => fail(Cause::Fault),
     }
@@ -153,8 +158,10 @@ fn refused(code: Code, number: Option<u32>, said: &[u8], retry_after: Option<Dur
 
 /// An answer without `grpc-status`: by something that isn't a gRPC server, or broken off.
 fn without_status(answer: &Answer) -> Outcome {
-    let said = format!("HTTP {} without grpc-status", answer.status.as_u16());
-    let said = Quote::new(said.as_bytes());
+    let words = body::words(answer).text;
+    let status = answer.status.as_u16();
+    let said = format!("HTTP {status} without grpc-status: {}", String::from_utf8_lossy(&words));
+    let said = Quote::new(said.trim_end_matches(": ").as_bytes());
     if answer.status == StatusCode::PAYLOAD_TOO_LARGE {
         return Outcome::TooLarge(said);
     }
@@ -164,8 +171,10 @@ fn without_status(answer: &Answer) -> Outcome {
         Code::Retryable => Cause::Busy,
         _ => Cause::Fault,
     };
+    let is_large = cause != Cause::Denied && is_about_size(&words);
     let retry_after = super::retry::retry_after(&answer.headers, std::time::SystemTime::now());
-    Outcome::Failed(Failure { cause, retry_after, said })
+    let failure = Failure { cause, retry_after, said };
+    if is_large { Outcome::TooLargeForNow(failure) } else { Outcome::Failed(failure) }
 }
 
 /// Reads the response's message. One that is compressed, which we did not ask for, or cut, tells
@@ -178,7 +187,7 @@ fn accepted(body: &[u8]) -> Outcome {
         }
         _ => &[],
     };
-    let partial = reply::partial_success(message);
+    let partial = reply::partial_success(message).unwrap_or_default();
     Outcome::Accepted {
         rejected_records: u64::try_from(partial.rejected_log_records).unwrap_or_default(),
         said: Quote::new(&partial.error_message),

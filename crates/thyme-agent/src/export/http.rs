@@ -3,23 +3,28 @@
 //!
 //! | status | meaning here |
 //! |---|---|
-//! | 2xx | accepted, less the partial success's rejections |
-//! | 413; 400 with words about size (Go) | too large: halved |
-//! | 400, 422 | rejected: these bytes are wrong; but 400 about TLS or Content-Encoding is misdirected |
-//! | 429, 502, 503, 504 (OTLP's retryable ones); 408, 425 | busy: tried again |
+//! | 200, 201, 202, 204 with an OTLP body or none | accepted, less the partial success's rejections |
+//! | 2xx with a page in HTML | misdirected: kept |
+//! | other 2xx, other bodies | taken, but proves nothing: said |
+//! | 413; any but the next row with words about size | too large: halved |
 //! | 401, 403, 407 | denied: kept until the credentials work again |
+//! | 400, 422 in HTML, or with words about TLS, headers, path or coding | misdirected: kept |
+//! | 400, 422, 500 that name single records (Loki) | rejected in part: the sink has the others |
+//! | 400, 422 | rejected: something of it is wrong |
+//! | 429, 502, 503, 504 (OTLP's retryable ones); 408, 425 | busy: tried again; too large "for now" with words about size |
 //! | 500, 507, 508 and other 5xx | the sink's fault: kept (see `delivery`) |
 //! | 501, 505, 511, 3xx (not followed), other 4xx | misdirected: kept until somebody mends the configuration |
 
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue, header};
-use prost::Message;
 
 use super::{
+    body::{self, Response},
     client::Answer,
-    outcome::{Cause, Failure, Outcome, Quote, is_about_size, is_about_transport},
-    reply, retry,
+    outcome::{Cause, Failure, Oddity, Outcome, Quote},
+    retry,
+    words::{is_about_size, is_about_transport, rejected_in_part},
 };
 use crate::config::Compression;
 
@@ -45,66 +50,52 @@ pub(super) fn outcome(answer: &Answer) -> Outcome {
         return accepted(answer);
     }
     let status = answer.status.as_u16();
-    let said = words(answer);
-    let quote = Quote::new(&[format!("HTTP {status}: ").as_bytes(), &said].concat());
+    let said = body::words(answer);
+    let quote = Quote::new(&[format!("HTTP {status}: ").as_bytes(), &said.text].concat());
     let cause = match status {
-        413 => return Outcome::TooLarge(quote),
-        400 if is_about_size(&said) => return Outcome::TooLarge(quote),
-        400 if is_about_transport(&said) => Cause::Misdirected,
-        400 | 422 => return Outcome::Rejected(quote),
-        408 | 425 | 429 | 502 | 503 | 504 => Cause::Busy,
         401 | 403 | 407 => Cause::Denied,
+        413 => return Outcome::TooLarge(quote),
+        408 | 425 | 429 | 502 | 503 | 504 => {
+            let retry_after = retry::retry_after(&answer.headers, SystemTime::now());
+            let is_large = is_about_size(&said.text);
+            let failure = Failure { cause: Cause::Busy, retry_after, said: quote };
+            return if is_large {
+                Outcome::TooLargeForNow(failure)
+            } else {
+                Outcome::Failed(failure)
+            };
+        }
+        400 | 422 if is_about_transport(&said.text) => Cause::Misdirected,
+        400 | 422 | 500 if let Some(rejected) = rejected_in_part(&said.text) => {
+            return Outcome::RejectedInPart(rejected, quote);
+        }
+        _ if is_about_size(&said.text) => return Outcome::TooLarge(quote),
+        400 | 422 if said.is_page => Cause::Misdirected,
+        400 | 422 => return Outcome::Rejected(quote),
         501 | 505 | 511 => Cause::Misdirected,
         500..=599 => Cause::Fault,
         _ => Cause::Misdirected,
     };
-    let retry_after = match cause {
-        Cause::Busy => retry::retry_after(&answer.headers, SystemTime::now()),
-        _ => None,
-    };
-    Outcome::Failed(Failure { cause, retry_after, said: quote })
+    Outcome::failed(cause, quote)
 }
 
 fn accepted(answer: &Answer) -> Outcome {
-    let partial = match content_type(answer) {
-        Some(Content::Json) => reply::partial_success_json(&answer.body),
-        Some(Content::Protobuf) | None => reply::partial_success(&answer.body),
-        Some(Content::Other) => reply::PartialSuccess::default(),
-    };
-    Outcome::Accepted {
-        rejected_records: u64::try_from(partial.rejected_log_records).unwrap_or_default(),
-        said: Quote::new(&partial.error_message),
-    }
-}
-
-/// What the sink says about a failure: the message of the `google.rpc.Status` that OTLP asks for,
-/// else the body as it is, which proxies write for people; of a redirection, where to.
-fn words(answer: &Answer) -> Vec<u8> {
-    if let Some(location) = answer.headers.get(header::LOCATION) {
-        return [b"redirects are not followed, to ", location.as_bytes()].concat();
-    }
-    match content_type(answer) {
-        Some(Content::Protobuf) => {
-            reply::Status::decode(&answer.body[..]).map(|status| status.message).unwrap_or_default()
+    let status = answer.status.as_u16();
+    let quote = |said: &[u8]| Quote::new(&[format!("HTTP {status}: ").as_bytes(), said].concat());
+    match body::response(answer) {
+        Response::Page(text) => Outcome::failed(Cause::Misdirected, quote(&text)),
+        Response::Otlp(partial) if matches!(status, 200 | 201 | 202 | 204) => Outcome::Accepted {
+            rejected_records: u64::try_from(partial.rejected_log_records).unwrap_or_default(),
+            said: Quote::new(&partial.error_message),
+        },
+        Response::Otlp(partial) => {
+            Outcome::Unconfirmed(Oddity::Status, quote(&partial.error_message))
         }
-        _ => answer.body.to_vec(),
+        Response::Other(text) if matches!(status, 200 | 201 | 202 | 204) => {
+            Outcome::Unconfirmed(Oddity::Body, quote(&text))
+        }
+        Response::Other(text) => Outcome::Unconfirmed(Oddity::Status, quote(&text)),
     }
-}
-
-enum Content {
-    Protobuf,
-    Json,
-    Other,
-}
-
-fn content_type(answer: &Answer) -> Option<Content> {
-    let value = answer.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let media_type = value.split(';').next().unwrap_or_default().trim();
-    Some(match media_type.to_ascii_lowercase().as_str() {
-        "application/x-protobuf" | "application/protobuf" => Content::Protobuf,
-        "application/json" => Content::Json,
-        _ => Content::Other,
-    })
 }
 
 #[cfg(test)]
@@ -124,8 +115,22 @@ mod tests {
         Answer { status, headers, body: Bytes::copy_from_slice(body), trailers: None }
     }
 
+    fn name(outcome: &Outcome) -> &'static str {
+        match outcome {
+            Outcome::TooLarge(_) => "large",
+            Outcome::TooLargeForNow(_) => "large for now",
+            Outcome::Rejected(_) => "rejected",
+            Outcome::RejectedInPart(..) => "in part",
+            Outcome::Failed(Failure { cause: Cause::Busy, .. }) => "busy",
+            Outcome::Failed(Failure { cause: Cause::Denied, .. }) => "denied",
+            Outcome::Failed(Failure { cause: Cause::Misdirected, .. }) => "misdirected",
+            Outcome::Failed(Failure { cause: Cause::Fault, .. }) => "fault",
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Scenario: every status from 300 on, without a word.
-    /// Guarantees: only 400 and 422 give a request up, 413 is about its size, the rest is kept.
+    /// Guarantees: only 400 and 422 are about the records, 413 is about their size, the rest is kept.
     #[test]
     fn every_status() {
         for status in 300..600 {
@@ -137,66 +142,191 @@ mod tests {
                 501 | 505 | 511 | 300..=499 => "misdirected",
                 _ => "fault",
             };
-            let found = match outcome(&answer(status, "", b"")) {
-                Outcome::TooLarge(_) => "large",
-                Outcome::Rejected(_) => "rejected",
-                Outcome::Failed(Failure { cause: Cause::Busy, .. }) => "busy",
-                Outcome::Failed(Failure { cause: Cause::Denied, .. }) => "denied",
-                Outcome::Failed(Failure { cause: Cause::Misdirected, .. }) => "misdirected",
-                Outcome::Failed(Failure { cause: Cause::Fault, .. }) => "fault",
-                other => panic!("{status}: {other:?}"),
-            };
-            assert_eq!(found, expected, "{status}");
+            assert_eq!(name(&outcome(&answer(status, "", b""))), expected, "{status}");
         }
     }
 
-    /// Scenario: 400 that is not about the records: plain HTTP at a TLS port (Go, nginx), an
-    /// unknown compression (the Collector), a body that is too large (Go).
-    /// Guarantees: a wrong configuration loses nothing; the large one is halved.
+    /// Scenario: D2, D17 to D19 and D21: refusals that are not about the records: a wrong address, a
+    /// proxy's pages, sizes in everybody's words.
+    /// Guarantees: a wrong configuration loses nothing; what is large is halved, whatever its status.
     #[test]
-    fn bad_requests_that_are_not_about_the_records() {
-        for said in [
-            "Client sent an HTTP request to an HTTPS server.\n",
-            "<center>The plain HTTP request was sent to HTTPS port</center>",
-            "unsupported Content-Encoding: zstd",
+    fn refusals_that_are_not_about_the_records() {
+        let page = "<html><head><title>400 No required SSL certificate was sent</title></head>";
+        let anything = "\u{feff}\n <!DOCTYPE html><title>400 Bad Request</title>";
+        for (status, content_type, said, expected) in [
+            (
+                400,
+                "text/plain; charset=utf-8",
+                "Client sent an HTTP request to an HTTPS server.\n",
+                "misdirected",
+            ),
+            (
+                400,
+                "text/html",
+                "<center>The plain HTTP request was sent to HTTPS port</center>",
+                "misdirected",
+            ),
+            (400, "text/html", page, "misdirected"),
+            (400, "text/plain", anything, "misdirected"),
+            (422, "application/x-protobuf", anything, "misdirected"),
+            (
+                400,
+                "text/html",
+                "<h1>400 Bad Request</h1>Request Header Or Cookie Too Large",
+                "misdirected",
+            ),
+            (400, "text/plain", "unsupported Content-Encoding: zstd", "misdirected"),
+            (400, "text/plain", "unsupported path requested: \"/v1/logs\"", "misdirected"),
+            (
+                400,
+                "text/plain",
+                "cannot parse common params from request: accountID",
+                "misdirected",
+            ),
+            (400, "text/plain", "http: request body too large", "large"),
+            (
+                400,
+                "text/plain",
+                "too big data size exceeding -opentelemetry.maxRequestSize=9 bytes",
+                "large",
+            ),
+            (400, "", "unexpected EOF", "large"),
+            (413, "text/html", "<h1>413 Request Entity Too Large</h1>", "large"),
+            (417, "application/json", r#"{"message":"Request size limit exceeded"}"#, "large"),
+            (500, "text/plain", "responded with HTTP Status Code 413", "large"),
+            (503, "", "received message larger than max (4464749 vs. 4194304)", "large for now"),
+            (429, "", "received message larger than max (4464749 vs. 4194304)", "large for now"),
+            (429, "", "Ingestion rate limit exceeded (limit: 4 bytes/sec) of size", "busy"),
+            (401, "", "request body too large", "denied"),
+            (400, "", "entry too far behind", "in part"),
+            (500, "", "Message=entry too far behind, total ignored: 1 out of 2", "in part"),
+            (400, "", "proto: wrong wireType", "rejected"),
         ] {
-            let outcome = outcome(&answer(400, "text/plain; charset=utf-8", said.as_bytes()));
-            let Outcome::Failed(failure) = outcome else { panic!("{said} must be kept") };
-            assert_eq!(failure.cause, Cause::Misdirected);
+            let outcome = outcome(&answer(status, content_type, said.as_bytes()));
+            assert_eq!(name(&outcome), expected, "{status} {said}");
         }
-        let large = answer(400, "text/plain", b"http: request body too large");
-        assert!(matches!(outcome(&large), Outcome::TooLarge(_)));
     }
 
-    /// Scenario: a refusal with a `google.rpc.Status`, with text, with HTML under a wrong type.
-    /// Guarantees: the sink's words are quoted where there are some; nothing else happens.
+    /// Scenario: D23: a refusal with a `google.rpc.Status` under every type that servers give it, in
+    /// JSON, as text, as a page, as a redirection; compressed in each coding, and in an unknown one.
+    /// Guarantees: the sink's words are quoted where there are some, up to 600 characters.
     #[test]
     fn words_of_a_refusal() {
-        let said = |answer| match outcome(&answer) {
+        let said = |answer: &Answer| match outcome(answer) {
             Outcome::Rejected(said) => said.to_string(),
+            Outcome::Failed(failure) => failure.said.to_string(),
             other => panic!("{other:?}"),
         };
         let status = status_with_retry_info(1, 0);
-        assert_eq!(said(answer(400, "application/x-protobuf", &status)), "HTTP 400: slow down");
-        assert_eq!(said(answer(400, "text/plain", b"too old\n")), "HTTP 400: too old");
-        assert_eq!(said(answer(400, "application/x-protobuf", b"<html>")), "HTTP 400:");
+        for content_type in ["application/x-protobuf", "application/octet-stream", ""] {
+            assert_eq!(said(&answer(400, content_type, &status)), "HTTP 400: slow down");
+        }
+        for (content_type, body, expected) in [
+            ("text/plain", "too old\n", "too old"),
+            ("application/json", r#"{"code":3,"message":"too old"}"#, "too old"),
+            ("", r#"{"error":{"message":"too old"}}"#, "too old"),
+            (
+                "text/html",
+                "<head><style>a{}</style></head><h1>No</h1>\n <!-- x -->cookies",
+                "No cookies",
+            ),
+            ("application/x-protobuf", "plain text", "plain text"),
+        ] {
+            let answer = answer(400, content_type, body.as_bytes());
+            assert_eq!(said(&answer), format!("HTTP 400: {expected}"), "{body}");
+        }
+        let long = said(&answer(400, "text/plain", "advice ".repeat(200).as_bytes()));
+        assert_eq!(long.chars().count(), 600);
+        let mut redirection = answer(302, "text/html", b"<a>");
+        redirection.headers.insert(header::LOCATION, HeaderValue::from_static("/login"));
+        assert_eq!(said(&redirection), "HTTP 302: redirects are not followed, to /login");
     }
 
-    /// Scenario: 200 with partial success in protobuf, in JSON, and with a page in HTML.
-    /// Guarantees: rejections are counted in both of OTLP's encodings; a page is no rejection.
+    /// Scenario: D2: bodies that come compressed, unasked: gzip, both meanings of deflate, zstd, br;
+    /// a bomb; one that is cut; a coding that nobody knows.
+    /// Guarantees: they are read as far as they go, within a bound; the last is said.
     #[test]
-    fn accepted_with_partial_success() {
-        let rejected_by = |answer| match outcome(&answer) {
-            Outcome::Accepted { rejected_records, .. } => rejected_records,
-            other => panic!("{other:?}"),
+    fn compressed_answers() {
+        use flate2::{Compression, write};
+        use std::io::Write;
+
+        /// The text as Python's brotli writes it.
+        const BROTLI: &[u8] = b"\x8b\x0c\x80unsupported path requested\x03";
+
+        let text = b"unsupported path requested";
+        let mut gzip = write::GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(text).unwrap();
+        let mut zlib = write::ZlibEncoder::new(Vec::new(), Compression::fast());
+        zlib.write_all(text).unwrap();
+        let mut raw = write::DeflateEncoder::new(Vec::new(), Compression::fast());
+        raw.write_all(text).unwrap();
+        let gzip = gzip.finish().unwrap();
+        let zstd = zstd::bulk::compress(text, 1).unwrap();
+        let brotli = BROTLI.to_vec();
+        let with = |coding: &'static str, body: &[u8]| {
+            let mut answer = answer(400, "text/plain", body);
+            answer.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+            outcome(&answer)
         };
+        let zlib = zlib.finish().unwrap();
+        let raw = raw.finish().unwrap();
+        for (coding, body) in [
+            ("gzip", &gzip),
+            ("GZip", &gzip),
+            ("deflate", &zlib),
+            ("deflate", &raw),
+            ("zstd", &zstd),
+            ("br", &brotli),
+        ] {
+            let Outcome::Failed(failure) = with(coding, body) else { panic!("{coding}") };
+            assert_eq!(
+                failure.said.to_string(),
+                "HTTP 400: unsupported path requested",
+                "{coding}"
+            );
+        }
+        let mut bomb = write::GzEncoder::new(Vec::new(), Compression::fast());
+        bomb.write_all(&vec![b'x'; 10 << 20]).unwrap();
+        assert_eq!(name(&with("gzip", &bomb.finish().unwrap())), "rejected");
+        let Outcome::Rejected(said) = with("compress", b"abc") else { panic!("must be said") };
+        assert_eq!(said.to_string(), "HTTP 400: (3 bytes of compress)");
+    }
+
+    /// Scenario: D24: every kind of success: OTLP's with partial success in protobuf and in JSON;
+    /// Loki's 260; a body of something else; pages.
+    /// Guarantees: rejections are counted in both of OTLP's encodings; what no OTLP server says is
+    /// taken, by name; a page takes nothing.
+    #[test]
+    fn successes() {
         let protobuf = [0x0a, 2, 0x08, 3];
-        assert_eq!(rejected_by(answer(200, "application/x-protobuf", &protobuf)), 3);
-        assert_eq!(rejected_by(answer(200, "", &protobuf)), 3);
         let json = br#"{"partialSuccess":{"rejectedLogRecords":"3"}}"#;
-        assert_eq!(rejected_by(answer(200, "application/json", json)), 3);
-        assert_eq!(rejected_by(answer(202, "text/html", &protobuf)), 0);
-        assert_eq!(rejected_by(answer(204, "", b"")), 0);
+        for (status, content_type, body, expected) in [
+            (200, "application/x-protobuf", &protobuf[..], "accepted 3"),
+            (200, "", &protobuf, "accepted 3"),
+            (200, "application/json", json, "accepted 3"),
+            (200, "application/json", b"{}\n", "accepted 0"),
+            (200, "", b"", "accepted 0"),
+            (202, "text/plain", b"\n", "accepted 0"),
+            (204, "", b"", "accepted 0"),
+            (206, "", b"", "odd status"),
+            (260, "application/octet-stream", b"\x12\x02no", "odd status"),
+            (200, "text/plain", b"ok", "odd body"),
+            (200, "application/json", br#"{"status":"success"}"#, "odd body"),
+            (200, "application/x-protobuf", b"\xff", "odd body"),
+            (200, "text/html", b"", "accepted 0"),
+            (200, "text/html", b"log in", "misdirected"),
+            (202, "application/x-protobuf", b"<html>", "misdirected"),
+        ] {
+            let found = match outcome(&answer(status, content_type, body)) {
+                Outcome::Accepted { rejected_records, .. } => {
+                    format!("accepted {rejected_records}")
+                }
+                Outcome::Unconfirmed(Oddity::Status, _) => "odd status".to_owned(),
+                Outcome::Unconfirmed(Oddity::Body, _) => "odd body".to_owned(),
+                other => name(&other).to_owned(),
+            };
+            assert_eq!(found, expected, "{status} {content_type} {body:?}");
+        }
     }
 
     /// Scenario: failure mode 26: 429 and 503 with Retry-After.

@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(super) const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 
 /// Characters of a sink's own words that are logged.
-pub(super) const QUOTE_CHARS_MAX: usize = 256;
+pub(super) const QUOTE_CHARS_MAX: usize = 600;
 
 /// Longest wait that a sink may ask for.
 pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
@@ -26,6 +26,26 @@ pub(super) const REFUSALS_IN_A_ROW_MAX: u32 = 3;
 /// Failures of one request in a row that may be its own fault, before it is halved; others must
 /// have been accepted as often since the first of them.
 pub(super) const SUSPECT_FAILURES_MAX: u32 = 8;
+
+/// The same for a part of a request that was found so, which is on trial already.
+pub(super) const SUSPECT_PART_FAILURES_MAX: u32 = 2;
+
+/// Bytes above which a request is tried smaller after [`SUSPECT_FAILURES_MAX`] failures even where
+/// no others are accepted: a sink may fail on all that are large.
+pub(super) const SUSPECT_BYTES_MIN: usize = 256 * 1024;
+
+/// Attempts of one request that may be refused at once, and halved, while its sink has accepted
+/// nothing since the first of them.
+pub(super) const PROBES_MAX: u32 = 64;
+
+/// Records given up on a sink's word before it must have accepted something again.
+pub(super) const GIVEN_UP_IN_A_ROW_MAX: u64 = 1_000;
+
+/// Requests that wait for a sink to accept something, beside those that consumers are busy with.
+pub(super) const ASIDE_REQUESTS_MAX: usize = 64;
+
+/// Pause between two lines about what somebody has to mend.
+pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Pause between two lines about the same kind of failure.
 pub(super) const WARNING_INTERVAL: Duration = Duration::from_secs(10);

@@ -15,12 +15,57 @@ pub(super) enum Outcome {
         /// Its words about that, or an empty quote.
         said: Quote,
     },
+    /// Nobody refused the request, but the answer is none that an OTLP server gives. It counts as
+    /// taken, and proves nothing about the sink.
+    Unconfirmed(Oddity, Quote),
     /// The request has too many bytes for the sink.
     TooLarge(Quote),
-    /// The sink says that these bytes are wrong, and always will be.
+    /// The same under a status that says "not now": halved, but a single record is tried again.
+    TooLargeForNow(Failure),
+    /// The sink says that something of it is wrong, and always will be.
     Rejected(Quote),
+    /// The sink took what it did not reject, and said so with an error. Never sent again.
+    RejectedInPart(InPart, Quote),
     /// It did not work this time.
     Failed(Failure),
+}
+
+/// Answers that take a request, but that no OTLP server gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Oddity {
+    /// A 2xx that OTLP does not have.
+    Status,
+    /// A body that is no `ExportLogsServiceResponse`.
+    Body,
+}
+
+impl Oddity {
+    /// For logs.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "a status that is a success elsewhere, but none of OTLP's",
+            Self::Body => "a body that is no answer of an OTLP server",
+        }
+    }
+}
+
+/// How many records a sink rejected that kept the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InPart {
+    /// So many.
+    Exactly(u64),
+    /// At most all but so many.
+    AllBut(u64),
+}
+
+impl InPart {
+    /// Records of a request that are, or may be, rejected: at most all of them.
+    pub(super) fn of(self, records: u64) -> u64 {
+        match self {
+            Self::Exactly(rejected) => rejected.min(records),
+            Self::AllBut(kept) => records.saturating_sub(kept),
+        }
+    }
 }
 
 /// Why it did not work this time.
@@ -100,12 +145,15 @@ impl Quote {
         Self(quote)
     }
 
-    /// Quotes an error with its sources, which hyper and rustls keep apart.
-    pub(super) fn of_error(error: &dyn std::error::Error) -> Self {
-        let mut text = error.to_string();
+    /// Quotes an error with its sources, which hyper and rustls keep apart; each cause once.
+    pub(super) fn of_error(error: &(dyn std::error::Error + 'static)) -> Self {
+        let words = |error: &(dyn std::error::Error + 'static)| {
+            super::verify::in_words(error).unwrap_or_else(|| error.to_string())
+        };
+        let mut text = words(error);
         let mut source = error.source();
         while let Some(inner) = source {
-            let inner_text = inner.to_string();
+            let inner_text = words(inner);
             if !text.contains(&inner_text) {
                 text = format!("{text}: {inner_text}");
             }
@@ -121,39 +169,6 @@ impl fmt::Display for Quote {
     }
 }
 
-/// Whether a refusal is about the size of the message: the words of grpc-go, grpc-java, grpc-js,
-/// grpc-dotnet, gRPC core, tonic, Go's HTTP server and nop-collector. They are whole phrases, since
-/// a limit on rates that is taken for one on sizes would end in dead letters.
-pub(super) fn is_about_size(said: &[u8]) -> bool {
-    const WORDS: [&str; 11] = [
-        "larger than max",
-        "body is larger than",
-        "request is larger than",
-        "length too large",
-        "message too large",
-        "body too large",
-        "exceeds maximum size",
-        "exceeds the maximum configured",
-        "decompresses to a size larger",
-        "size limit, of",
-        "length limit exceeded",
-    ];
-    contains_any(said, &WORDS)
-}
-
-/// Whether a "bad request" is about how it was sent rather than what: plain HTTP at a TLS port
-/// (nginx, Go), or a compression that the sink does not know (the Collector, confighttp).
-pub(super) fn is_about_transport(said: &[u8]) -> bool {
-    const WORDS: [&str; 4] =
-        ["https server", "https port", "content-encoding", "unsupported compression"];
-    contains_any(said, &WORDS)
-}
-
-fn contains_any(said: &[u8], words: &[&str]) -> bool {
-    let said = String::from_utf8_lossy(&said[..said.len().min(4096)]).to_ascii_lowercase();
-    words.iter().any(|word| said.contains(word))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,27 +180,5 @@ mod tests {
         assert_eq!(Quote::new(b" a\n\x1b[31mb\xff ").to_string(), "a\\n\\u{1b}[31mb\u{fffd}");
         let long = Quote::new(&vec![b'x'; 1 << 20]).to_string();
         assert_eq!(long.chars().count(), QUOTE_CHARS_MAX);
-    }
-
-    /// Scenario: what servers of several languages say about a message that is too large.
-    /// Guarantees: all are recognised; other refusals with the same codes are not.
-    #[test]
-    fn words_about_size() {
-        for said in [
-            "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes",
-            "Error decompressing: size limit, of 4194304 bytes, exceeded while decompressing",
-            "grpc: received message after decompression larger than max 4194304",
-            "grpc: received message larger than max (9 vs. 4)",
-            "gRPC message exceeds maximum size 4194304: 5000000",
-            "Received message exceeds the maximum configured message size.",
-            "Received message that decompresses to a size larger than 4194304",
-            "http: request body too large",
-            "the request is larger than 65536 bytes when decompressed",
-        ] {
-            assert!(is_about_size(said.as_bytes()), "{said}");
-        }
-        for said in ["", "ingestion rate limit exceeded", "offset out of range", "quota"] {
-            assert!(!is_about_size(said.as_bytes()), "{said}");
-        }
     }
 }

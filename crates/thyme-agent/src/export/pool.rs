@@ -15,16 +15,17 @@ use tokio::sync::Notify;
 use super::{
     balance::Balance,
     chance,
-    connect::{ConnectError, Connector, Resolver, Sender, resolve},
-    endpoint::Endpoint,
+    connect::{ConnectError, Connector, Dialled, Opened, Resolver, Sender, resolve},
+    first_bytes::FirstBytes,
     limits::{ADDRESSES_PER_CONNECTION_MAX, Timing},
     outcome::Quote,
     warnings::{Topic, Warnings},
 };
+use crate::config::Protocol;
 
 /// All connections to one sink.
 pub(super) struct Pool {
-    endpoint: Endpoint,
+    dialled: Dialled,
     connector: Connector,
     resolver: Arc<dyn Resolver>,
     timing: Timing,
@@ -59,6 +60,8 @@ struct Connection {
     renew_at: Instant,
     /// An answer has come over it; shared with its leases.
     has_served: Arc<AtomicBool>,
+    /// What the peer began with.
+    first: Arc<FirstBytes>,
 }
 
 /// The right to send one request over a connection.
@@ -70,9 +73,15 @@ pub(super) struct Lease {
     id: u64,
     renew_at: Instant,
     has_served: Arc<AtomicBool>,
+    first: Arc<FirstBytes>,
 }
 
 impl Lease {
+    /// Words about a peer that speaks something else than `protocol`.
+    pub(super) fn unexpected(&self, protocol: Protocol) -> Option<&'static str> {
+        self.first.unexpected(protocol)
+    }
+
     /// Where it leads.
     pub(super) fn address(&self) -> SocketAddr {
         self.slot.address
@@ -108,9 +117,9 @@ impl Slot {
 
     /// Puts an idle HTTP/1.1 connection back, unless it is old; an HTTP/2 one never left.
     fn put_back(&self, lease: Lease, now: Instant) {
-        let Lease { sender, id, renew_at, has_served, .. } = lease;
+        let Lease { sender, id, renew_at, has_served, first, .. } = lease;
         if matches!(sender, Sender::Http1(_)) && now < renew_at {
-            lock(&self.connections).push(Connection { id, sender, renew_at, has_served });
+            lock(&self.connections).push(Connection { id, sender, renew_at, has_served, first });
         }
     }
 
@@ -126,19 +135,20 @@ impl Connection {
     }
 
     fn lease(&self, sender: Sender, slot: &Arc<Slot>) -> Lease {
-        let has_served = Arc::clone(&self.has_served);
-        Lease { sender, slot: Arc::clone(slot), id: self.id, renew_at: self.renew_at, has_served }
+        let (has_served, first) = (Arc::clone(&self.has_served), Arc::clone(&self.first));
+        let (slot, renew_at) = (Arc::clone(slot), self.renew_at);
+        Lease { sender, slot, id: self.id, renew_at, has_served, first }
     }
 
     fn into_lease(self, slot: &Arc<Slot>) -> Lease {
-        let Self { id, sender, renew_at, has_served } = self;
-        Lease { sender, slot: Arc::clone(slot), id, renew_at, has_served }
+        let Self { id, sender, renew_at, has_served, first } = self;
+        Lease { sender, slot: Arc::clone(slot), id, renew_at, has_served, first }
     }
 }
 
 impl Pool {
     pub(super) fn new(
-        endpoint: Endpoint,
+        dialled: Dialled,
         connector: Connector,
         resolver: Arc<dyn Resolver>,
         timing: Timing,
@@ -146,7 +156,7 @@ impl Pool {
     ) -> Self {
         let balance = Balance::new(&timing, chance::bits() as usize);
         Self {
-            endpoint,
+            dialled,
             connector,
             resolver,
             timing,
@@ -243,7 +253,7 @@ impl Pool {
             self.eject(&slot);
             tried.push(slot.address);
         }
-        let host = || self.endpoint.host.clone();
+        let host = || self.dialled.name.clone();
         Err(last_error.unwrap_or_else(|| ConnectError::NoAddress { host: host() }))
     }
 
@@ -335,13 +345,14 @@ impl Pool {
     }
 
     async fn open(&self, slot: &Slot) -> Result<Connection, ConnectError> {
-        let sender = self.connector.open(slot.address).await?;
+        let Opened { sender, first } = self.connector.open(slot.address).await?;
         let age_max = self.timing.connection_age_max.mul_f64(0.9 + 0.2 * chance::share());
         Ok(Connection {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             sender,
             renew_at: Instant::now() + age_max,
             has_served: Arc::new(AtomicBool::new(false)),
+            first,
         })
     }
 
@@ -369,7 +380,7 @@ impl Pool {
         if !self.is_resolution_due() {
             return Ok(());
         }
-        let resolved = resolve(&self.resolver, &self.endpoint, &self.timing).await;
+        let resolved = resolve(&self.resolver, &self.dialled, &self.timing).await;
         let wait = match &resolved {
             Ok(_) => self.timing.resolve_interval,
             Err(_) => self.timing.resolve_interval_min,

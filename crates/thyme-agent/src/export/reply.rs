@@ -52,29 +52,34 @@ struct ProtoDuration {
     nanos: i32,
 }
 
-/// The partial success in an encoded `ExportLogsServiceResponse`; nothing where there is none, or
+/// The partial success in an encoded `ExportLogsServiceResponse`, empty where there is none; `None`
 /// where the bytes are something else.
-pub(crate) fn partial_success(response: &[u8]) -> PartialSuccess {
+pub(crate) fn partial_success(response: &[u8]) -> Option<PartialSuccess> {
     if response.is_empty() {
-        return PartialSuccess::default();
+        return Some(PartialSuccess::default());
     }
-    let decoded = ExportLogsServiceResponse::decode(response).unwrap_or_default();
-    decoded.partial_success.unwrap_or_default()
+    // Many bytes are protobuf of some kind. Of this kind are those that have its only field.
+    ExportLogsServiceResponse::decode(response).ok()?.partial_success
 }
 
 /// The partial success in a response that a sink wrote as JSON, by OTLP's JSON mapping (64-bit
 /// numbers are strings; readers take numbers too).
-pub(crate) fn partial_success_json(response: &[u8]) -> PartialSuccess {
-    let json: serde_json::Value = serde_json::from_slice(response).unwrap_or_default();
-    let partial = &json["partialSuccess"];
-    let rejected = &partial["rejectedLogRecords"];
-    PartialSuccess {
-        rejected_log_records: rejected
-            .as_i64()
-            .or_else(|| rejected.as_str()?.parse().ok())
-            .unwrap_or_default(),
-        error_message: partial["errorMessage"].as_str().unwrap_or_default().into(),
-    }
+pub(crate) fn partial_success_json(response: &[u8]) -> Option<PartialSuccess> {
+    let json: serde_json::Value = serde_json::from_slice(response).ok()?;
+    let object = json.as_object()?;
+    let Some(partial) = object.get("partialSuccess").or_else(|| object.get("partial_success"))
+    else {
+        return object.is_empty().then(PartialSuccess::default);
+    };
+    let field = |camel: &str, snake: &str| partial.get(camel).or_else(|| partial.get(snake));
+    let rejected = field("rejectedLogRecords", "rejected_log_records");
+    let rejected =
+        rejected.and_then(|value| value.as_i64().or_else(|| value.as_str()?.parse().ok()));
+    let said = field("errorMessage", "error_message").and_then(|value| value.as_str());
+    Some(PartialSuccess {
+        rejected_log_records: rejected.unwrap_or_default(),
+        error_message: said.unwrap_or_default().into(),
+    })
 }
 
 impl Status {
@@ -238,7 +243,7 @@ pub(super) mod tests {
     }
 
     /// Scenario: responses of the generated type, and in JSON with both kinds of numbers.
-    /// Guarantees: count and words are those that were sent.
+    /// Guarantees: count and words are those that were sent; what is no response is none.
     #[test]
     fn partial_success_as_the_oracle_writes_it() {
         let partial_of = |rejected_log_records, error_message: &str| PartialSuccess {
@@ -251,13 +256,19 @@ pub(super) mod tests {
                 error_message: "too old".into(),
             }),
         };
-        assert_eq!(partial_success(&response.encode_to_vec()), partial_of(7, "too old"));
-        assert_eq!(partial_success(b""), partial_of(0, ""));
+        let read = |bytes: &[u8]| partial_success(bytes).unwrap();
+        let read_json = |bytes: &[u8]| partial_success_json(bytes).unwrap();
+        assert_eq!(read(&response.encode_to_vec()), partial_of(7, "too old"));
+        assert_eq!(read(b""), partial_of(0, ""));
+        assert_eq!(read(b"\x0a\x00"), partial_of(0, ""));
         let json = br#"{"partialSuccess":{"rejectedLogRecords":"7","errorMessage":"too old"}}"#;
-        assert_eq!(partial_success_json(json), partial_of(7, "too old"));
+        assert_eq!(read_json(json), partial_of(7, "too old"));
         let json = br#"{"partialSuccess":{"rejectedLogRecords":7}}"#;
-        assert_eq!(partial_success_json(json), partial_of(7, ""));
-        assert_eq!(partial_success_json(b"{}"), partial_of(0, ""));
+        assert_eq!(read_json(json), partial_of(7, ""));
+        assert_eq!(read_json(b"{}"), partial_of(0, ""));
+        for other in [&b"[]"[..], b"ok", br#"{"status":"success"}"#, b"hi"] {
+            assert_eq!((partial_success(other), partial_success_json(other)), (None, None));
+        }
     }
 
     /// Scenario: a status with a `RetryInfo` among its details; one with a negative delay; none.

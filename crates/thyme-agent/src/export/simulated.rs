@@ -16,6 +16,7 @@ use super::{
     bisect::{Bisector, Part, decompress},
     delivery::{Delivery, Sink},
     outcome::{Cause, Failure, Outcome, Quote},
+    slot::Slots,
 };
 use crate::{
     config::{Compression, ExporterConfig},
@@ -75,30 +76,34 @@ pub(crate) fn exporter<N: Network>(
 ) -> (mpsc::Sender<Request>, Vec<Consumer>) {
     let (bisector, warnings) = (Bisector::new(config.compression_level), Arc::default());
     let sink = SimulatedSink(Arc::clone(network));
-    let retry = config.retry.clone();
-    let delivery = Arc::new(Delivery::new(sink, &config.id, retry, bisector, warnings, metrics));
-    let consumers = config.queue.num_consumers;
+    let (retry, consumers) = (config.retry.clone(), config.queue.num_consumers);
+    let delivery = Delivery::new(sink, &config.id, retry, consumers, bisector, warnings, metrics);
+    let delivery = Arc::new(delivery);
     let (sender, receiver) = mpsc::channel(config.queue.queue_size + consumers);
     let receiver = Arc::new(Mutex::new(receiver));
+    let slots = Slots::new(consumers);
     let consumer = |_| -> Consumer {
-        Box::pin(consume(Arc::clone(&receiver), Arc::clone(&delivery), Arc::clone(network)))
+        let (receiver, delivery) = (Arc::clone(&receiver), Arc::clone(&delivery));
+        Box::pin(consume(slots.clone(), receiver, delivery, Arc::clone(network)))
     };
-    (sender, (0..consumers).map(consumer).collect())
+    (sender, (0..slots.tasks()).map(consumer).collect())
 }
 
 /// `export::consume`, with the truth looking on.
 async fn consume<N: Network>(
+    slots: Slots,
     requests: Arc<Mutex<mpsc::Receiver<Request>>>,
     delivery: Arc<Delivery<SimulatedSink<N>>>,
     network: Arc<N>,
 ) {
     loop {
+        let mut slot = slots.take().await;
         let request = requests.lock().await.recv().await;
         let Some(request) = request else { return };
         let message = message_of(&Part::whole(&request));
         network.taken(&message);
         let reply = request.reply.clone();
-        let settled = delivery.deliver(request).await;
+        let settled = delivery.deliver(request, &mut slot).await;
         network.settled(&message);
         reply.send(Settlement::Ended(settled)).ok();
     }

@@ -13,17 +13,17 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{ExportError, outcome::Quote};
+use super::{ExportError, outcome::Quote, verify};
 use crate::config::{Protocol, TlsConfig, TlsIdentity, TlsVersion};
 
 /// Makes rustls configurations from the current content of the files.
 #[derive(Debug)]
-pub(super) struct Trust(Arc<ByContent<ClientConfig>>);
+pub(crate) struct Trust(Arc<ByContent<ClientConfig>>);
 
 /// The order of the sources.
-const AUTHORITIES: usize = 0;
-const CERTIFICATE: usize = 1;
-const KEY: usize = 2;
+pub(super) const AUTHORITIES: usize = 0;
+pub(super) const CERTIFICATE: usize = 1;
+pub(super) const KEY: usize = 2;
 
 impl Trust {
     /// Reads authorities and certificates for the first time.
@@ -31,18 +31,12 @@ impl Trust {
     /// # Errors
     /// When there are none, or a file is of no use: better said at the start than at each
     /// connection.
-    pub(super) fn load(tls: &TlsConfig, protocol: Protocol) -> Result<Self, ExportError> {
+    pub(crate) fn load(tls: &TlsConfig, protocol: Protocol) -> Result<Self, ExportError> {
         let provider = Arc::new(ring::default_provider());
         let verifier = match (&tls.authorities, tls.insecure_skip_verify) {
-            (_, true) => {
-                tracing::warn!(
-                    "tls.insecure_skip_verify: whoever answers at the endpoint is taken for the \
-                     sink, and gets logs and credentials"
-                );
-                Verifier::TakeAny
-            }
+            (_, true) => Verifier::TakeAny,
             (Some(_), false) => Verifier::Authorities,
-            (None, false) => Verifier::System(system_roots()?),
+            (None, false) => Verifier::System(system_authorities()?),
         };
         let (certificate, key) = match tls.identity.clone() {
             Some(TlsIdentity { certificate, key }) => (Some(certificate), Some(key)),
@@ -55,7 +49,7 @@ impl Trust {
     }
 
     /// The configuration for the next connection.
-    pub(super) async fn client_config(&self) -> Arc<ClientConfig> {
+    pub(crate) async fn client_config(&self) -> Arc<ClientConfig> {
         if self.0.has_files() {
             let files = Arc::clone(&self.0);
             // Only a panic or the end of the runtime fails it; what is there will do then.
@@ -85,7 +79,7 @@ enum Verifier {
     /// By the authorities of the configuration.
     Authorities,
     /// By the system's, as they were at the start.
-    System(RootCertStore),
+    System(Arc<[CertificateDer<'static>]>),
     /// Not at all.
     TakeAny,
 }
@@ -99,6 +93,13 @@ struct Make {
 }
 
 impl Make {
+    fn by_authorities(
+        &self,
+        authorities: Arc<[CertificateDer<'static>]>,
+    ) -> Result<Arc<verify::Verifier>, String> {
+        verify::Verifier::new(authorities, Arc::clone(&self.provider)).map(Arc::new)
+    }
+
     fn client_config(&self, contents: &Contents) -> Result<ClientConfig, Fault> {
         let fault = |source| move |cause: String| Fault { source, cause };
         let content = |source: usize| contents[source].as_deref();
@@ -113,11 +114,17 @@ impl Make {
             Verifier::TakeAny => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(TakeAny(Arc::clone(&self.provider)))),
-            Verifier::System(roots) => builder.with_root_certificates(roots.clone()),
+            Verifier::System(authorities) => builder.dangerous().with_custom_certificate_verifier(
+                self.by_authorities(Arc::clone(authorities)).map_err(fault(AUTHORITIES))?,
+            ),
             Verifier::Authorities => {
                 let pem = content(AUTHORITIES).unwrap_or_default();
-                let roots = credentials::roots(pem).map_err(fault(AUTHORITIES))?;
-                builder.with_root_certificates(roots)
+                // What is no authority is said before it is needed.
+                credentials::roots(pem).map_err(fault(AUTHORITIES))?;
+                let authorities = credentials::certificates(pem).map_err(fault(AUTHORITIES))?;
+                builder.dangerous().with_custom_certificate_verifier(
+                    self.by_authorities(authorities.into()).map_err(fault(AUTHORITIES))?,
+                )
             }
         };
         let mut config = match (content(CERTIFICATE), content(KEY)) {
@@ -126,7 +133,9 @@ impl Make {
                 let key = credentials::key(key).map_err(fault(KEY))?;
                 let with_key = builder.with_client_auth_cert(chain, key);
                 // Among others where the key is not the certificate's: an exchange half-way.
-                with_key.map_err(|error| fault(KEY)(error.to_string()))?
+                with_key.map_err(|error| {
+                    fault(KEY)(verify::in_words(&error).unwrap_or_else(|| error.to_string()))
+                })?
             }
             _ => builder.with_no_client_auth(),
         };
@@ -138,16 +147,15 @@ impl Make {
     }
 }
 
-fn system_roots() -> Result<RootCertStore, ExportError> {
+fn system_authorities() -> Result<Arc<[CertificateDer<'static>]>, ExportError> {
     let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
     // Systems carry a few authorities that webpki does not take; the others are what is needed.
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
+    let (usable, _) = RootCertStore::empty().add_parsable_certificates(found.certs.iter().cloned());
+    if usable == 0 {
         let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
         return Err(ExportError::SystemAuthorities { errors: errors.join("; ") });
     }
-    Ok(roots)
+    Ok(found.certs.into())
 }
 
 /// `insecure_skip_verify`: any certificate will do. That the peer has its private key is verified
@@ -290,6 +298,6 @@ mod tests {
         let authorities = Some(Source::Inline(authority().into()));
         let tls = TlsConfig { authorities, identity: Some(identity), ..TlsConfig::default() };
         let error = Trust::load(&tls, Protocol::Grpc).unwrap_err().to_string();
-        assert!(error.contains("the configuration") && error.contains("KeyMismatch"), "{error}");
+        assert!(error.contains("the configuration: the key is not the certificate's"), "{error}");
     }
 }

@@ -1,12 +1,15 @@
-//! Keeps the log readable while the sink is in trouble: about each topic at most one line in
-//! [`WARNING_INTERVAL`]. It decides when, not what, is said.
+//! Keeps the log readable while the sink is in trouble: about each topic at most one line in its
+//! interval. It decides when, not what, is said.
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use super::{limits::WARNING_INTERVAL, outcome::Cause};
+use super::{
+    limits::{REMINDER_INTERVAL, WARNING_INTERVAL},
+    outcome::{Cause, Oddity},
+};
 
 /// What a warning is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +34,14 @@ pub(super) enum Topic {
     Resolve,
     /// An old connection can't be replaced.
     Renewal,
+    /// The sink refuses everything.
+    Refusing,
+    /// An answer that no OTLP server gives.
+    Oddity(Oddity),
 }
 
 impl Topic {
-    const COUNT: usize = 16;
+    const COUNT: usize = 19;
 
     const fn index(self) -> usize {
         match self {
@@ -48,12 +55,23 @@ impl Topic {
             Self::Resolve => 13,
             Self::Recovery => 14,
             Self::Renewal => 15,
+            Self::Refusing => 16,
+            Self::Oddity(oddity) => 17 + oddity as usize,
+        }
+    }
+
+    const fn interval(self) -> Duration {
+        match self {
+            Self::Refusing => REMINDER_INTERVAL,
+            // What nobody can do anything about is said once.
+            Self::Oddity(_) => Duration::MAX,
+            _ => WARNING_INTERVAL,
         }
     }
 }
 
 const _: () = assert!(Cause::Fault as usize == 6, "the topics of retries come first");
-const _: () = assert!(Topic::Renewal.index() + 1 == Topic::COUNT);
+const _: () = assert!(Topic::Oddity(Oddity::Body).index() + 1 == Topic::COUNT);
 
 /// When something was last said about each topic.
 #[derive(Debug, Default)]
@@ -78,7 +96,7 @@ impl Warnings {
 
     fn suppressed_until(&self, topic: Topic, now: Instant) -> Option<u64> {
         let mut said = self.topics[topic.index()].lock().unwrap_or_else(PoisonError::into_inner);
-        if said.last.is_some_and(|last| now.saturating_duration_since(last) < WARNING_INTERVAL) {
+        if said.last.is_some_and(|last| now.saturating_duration_since(last) < topic.interval()) {
             said.suppressed += 1;
             return None;
         }

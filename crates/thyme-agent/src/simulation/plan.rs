@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use super::chance::Chance;
 use crate::config::{
     BatchConfig, Compression, Config, ContainerFormat, ExporterConfig, FilelogConfig, LineFormat,
-    Protocol, QueueConfig, RetryConfig, StartAt, TelemetryConfig, ThymeConfig, TlsConfig,
+    Origin, Protocol, QueueConfig, RetryConfig, StartAt, TelemetryConfig, ThymeConfig, TlsConfig,
 };
 
 /// Where the kubelet keeps logs.
@@ -232,6 +232,7 @@ fn draw_config(chance: &mut Chance, files_max: usize) -> Config {
         health_check: None,
         thyme,
         telemetry: TelemetryConfig::default(),
+        origin: Origin::default(),
     }
 }
 
@@ -253,6 +254,7 @@ fn draw_exporter(chance: &mut Chance) -> ExporterConfig {
         timeout: Duration::from_secs(5),
         auth: None,
         tls: TlsConfig { insecure: true, ..TlsConfig::default() },
+        proxy: None,
         retry,
         queue: QueueConfig {
             num_consumers: chance.pick(&[1, 2, 10]),

@@ -155,7 +155,9 @@ impl World {
     /// What becomes of an attempt, and how long that takes.
     fn decide(&mut self, records: &Records, message_bytes: usize) -> (Answer, Duration) {
         let soon = self.chance.milliseconds(1, 30);
-        if self.plan.sink_bytes_max.is_some_and(|max| message_bytes > max) {
+        // Once all is calm somebody has raised the limit: while everything that is under way is too
+        // large, nothing can be given up, and nothing else is read.
+        if self.faults && self.plan.sink_bytes_max.is_some_and(|max| message_bytes > max) {
             if records.len() == 1 {
                 self.refuse(records);
             }

@@ -276,13 +276,16 @@ impl World {
         if self.faults && self.chance.one_in(odds) {
             self.read_errors += 1;
             self.note(|| format!("log files: error {code}"));
-            // A file that can't be compared with its checkpoint is read from the start.
-            self.truth.forget_checkpoints();
             // What can't be opened or compared now is read after what can.
             self.truth.forget_order();
             return Err(io::Error::from_raw_os_error(code));
         }
         Ok(())
+    }
+
+    /// An error of an open file: one that can't be compared with its checkpoint is read from the start.
+    fn read_fault(&mut self) -> io::Result<()> {
+        self.tree_fault(INPUT_OUTPUT).inspect_err(|_| self.truth.forget_checkpoints())
     }
 
     /// Somebody else may act between any two calls of the agent.
@@ -374,7 +377,7 @@ impl LogFile for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut world = self.shared.lock();
         world.somebody_acts();
-        world.tree_fault(INPUT_OUTPUT)?;
+        world.read_fault()?;
         let node = &mut world.tree.nodes[self.id];
         // What is read to recognise a file is not taken.
         if buffer.len() > HEAD_BYTES_MAX {
@@ -390,7 +393,7 @@ impl LogFile for SimulatedFile {
 
     fn length(&self) -> io::Result<u64> {
         let mut world = self.shared.lock();
-        world.tree_fault(INPUT_OUTPUT)?;
+        world.read_fault()?;
         Ok(world.tree.nodes[self.id].bytes.len() as u64)
     }
 }

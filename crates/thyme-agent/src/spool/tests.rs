@@ -179,6 +179,7 @@ impl Rig {
                 Settlement::Kept(request) => {
                     kept.push(request.token.number);
                     // As a worker does.
+                    let _together = self.metrics.together();
                     self.metrics.queued_spool.add(10, 100);
                 }
                 Settlement::Secured(number) => secured.push(number),

@@ -2,7 +2,7 @@
 //!
 //! Tables only. A field of [`Metrics`] that has no row here fails a test.
 
-use crate::metrics::{Amount, Count, Metrics};
+use crate::metrics::{Count, Metrics, Terms};
 
 /// An instrument as others see it.
 #[derive(Clone, Copy)]
@@ -122,16 +122,20 @@ pub(super) const PLAIN: &[Plain] = &[
         "1 while the spool takes nothing for want of room"),
     plain!(checkpoints_written, Counter, Agent, "thyme_checkpoint_writes", "{write}",
         "Writes of checkpoints, each of what has changed since the last"),
+    plain!(checkpoints_forgotten, Counter, Agent, "thyme_checkpoint_forgotten", "{file}",
+        "Positions of files that could not be found, forgotten because there were too many"),
     plain!(checkpoint_errors, Counter, Agent, "thyme_checkpoint_errors", "{error}",
         "Failures to write checkpoints"),
     plain!(checkpoint_bytes, Counter, Agent, "thyme_checkpoint_bytes", "By",
         "Bytes written for checkpoints"),
+    plain!(log_events_dropped, Counter, Agent, "thyme_log_events_dropped", "{event}",
+        "Events of the agent's own log dropped because stderr was not read"),
 ];
 
 /// A value that several fields make up.
 pub(super) struct Derived {
     pub(super) instrument: Instrument,
-    pub(super) value: fn(&Metrics) -> i64,
+    pub(super) value: fn(&Terms) -> i64,
 }
 
 macro_rules! derived {
@@ -161,7 +165,7 @@ pub(super) const DERIVED: &[Derived] = &[
         "Number of items passed to the processor"),
     derived!(requested_records, Processor, "otelcol_processor_outgoing_items", "{item}",
         "Number of items emitted from the processor"),
-    derived!(|metrics| metrics.acknowledged.get().0, Exporter,
+    derived!(|terms| terms.acknowledged.0, Exporter,
         "otelcol_exporter_sent_log_records", "{record}",
         "Number of log records successfully sent to destination"),
     derived!(failed_records, Exporter, "otelcol_exporter_send_failed_log_records", "{record}",
@@ -170,21 +174,21 @@ pub(super) const DERIVED: &[Derived] = &[
         "Always 0: when the queue is full, reading stops"),
 ];
 
-fn read_records(metrics: &Metrics) -> i64 {
-    metrics.read.get().0
+fn read_records(terms: &Terms) -> i64 {
+    terms.read.0
 }
 
-fn batched_records(metrics: &Metrics) -> i64 {
-    read_records(metrics) - metrics.queued_partial.get().0
+fn batched_records(terms: &Terms) -> i64 {
+    read_records(terms) - terms.queued_partial.0
 }
 
-fn requested_records(metrics: &Metrics) -> i64 {
-    batched_records(metrics) - metrics.queued_batch.get().0
+fn requested_records(terms: &Terms) -> i64 {
+    batched_records(terms) - terms.queued_batch.0
 }
 
-fn failed_records(metrics: &Metrics) -> i64 {
-    let dropped: i64 = metrics.dropped.iter().map(|amount| amount.get().0).sum();
-    dropped + metrics.dead_lettered.get().0
+fn failed_records(terms: &Terms) -> i64 {
+    let dropped: i64 = terms.dropped.iter().map(|(records, _)| records).sum();
+    dropped + terms.dead_lettered.0
 }
 
 /// One term of the conservation equation, in records and in source bytes.
@@ -197,7 +201,7 @@ pub(super) struct Term {
     /// Value of the attribute `stage`, where several terms have the same instruments.
     pub(super) stage: Option<&'static str>,
     pub(super) description: &'static str,
-    pub(super) amount: fn(&Metrics) -> &Amount,
+    pub(super) amount: fn(&Terms) -> (i64, i64),
 }
 
 macro_rules! term {
@@ -208,7 +212,7 @@ macro_rules! term {
             kind: Kind::$kind,
             stage: $stage,
             description: $description,
-            amount: |metrics| &metrics.$field,
+            amount: |terms| terms.$field,
         }
     };
 }

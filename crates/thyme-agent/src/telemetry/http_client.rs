@@ -5,7 +5,10 @@
 use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, header::HOST};
+use http::{
+    HeaderValue, Request, Response, Uri,
+    header::{HOST, PROXY_AUTHORIZATION},
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -19,7 +22,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::TelemetryError;
-use crate::config::OtlpReaderConfig;
+use crate::{
+    config::{OtlpReaderConfig, ProxyConfig, TlsConfig},
+    export::proxy::{self, Proxy, Stream},
+};
 
 /// Longest answer that is read: it says only how many data points were refused.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -31,6 +37,8 @@ pub(super) struct Client {
     timeout: Duration,
     /// What HTTPS needs; `None` for plain HTTP.
     tls: Option<TlsConnector>,
+    /// What lies between.
+    proxy: Option<Arc<(Proxy, ProxyConfig)>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -50,15 +58,38 @@ impl Client {
             endpoint: config.endpoint.clone(),
             source,
         })?;
-        Ok(Self { runtime: runtime.clone(), timeout: config.timeout, tls })
+        let proxy = match &config.proxy {
+            Some(proxy) => {
+                let made = Proxy::new(proxy, &TlsConfig::default());
+                Some(Arc::new((made.map_err(TelemetryError::Proxy)?, proxy.clone())))
+            }
+            None => None,
+        };
+        Ok(Self { runtime: runtime.clone(), timeout: config.timeout, tls, proxy })
     }
 
-    async fn send(self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    async fn send(self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let host = request.uri().host().ok_or("the endpoint has no host")?.to_owned();
         let default_port = if self.tls.is_some() { 443 } else { 80 };
         let port = request.uri().port_u16().unwrap_or(default_port);
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let stream = TcpStream::connect((bare.as_str(), port)).await?;
+        let stream: Box<dyn Stream> = match self.proxy.as_deref() {
+            None => Box::new(TcpStream::connect((bare.as_str(), port)).await?),
+            Some((proxy, config)) => {
+                let tcp = TcpStream::connect((config.host.as_str(), config.port)).await?;
+                let stream = proxy.greet(tcp).await?;
+                if self.tls.is_none() {
+                    if let Some(credentials) = proxy::credentials(config)? {
+                        request.headers_mut().insert(PROXY_AUTHORIZATION, credentials);
+                    }
+                    let host = authority(&request)?;
+                    request.headers_mut().insert(HOST, host);
+                    return exchange(stream, request.map(Full::new)).await;
+                }
+                proxy.tunnel(stream, &proxy::target(&bare, port)).await?
+            }
+        };
+        let request = in_origin_form(request)?;
         match self.tls {
             None => exchange(stream, request).await,
             Some(tls) => {
@@ -103,11 +134,11 @@ fn trusting_the_system() -> io::Result<TlsConnector> {
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Bytes>,
+    request: Request<Full<Bytes>>,
 ) -> Result<Response<Bytes>, HttpError> {
     let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let response = sender.send_request(in_origin_form(request)?).await?;
+    let response = sender.send_request(request).await?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
     driver.abort();
@@ -117,10 +148,14 @@ async fn exchange(
 /// The request as a server wants it: the path alone, the authority as a header.
 fn in_origin_form(request: Request<Bytes>) -> Result<Request<Full<Bytes>>, HttpError> {
     let mut request = request.map(Full::new);
-    let authority = request.uri().authority().ok_or("the endpoint has no host")?;
-    let host = HeaderValue::from_str(authority.as_str())?;
+    let host = authority(&request)?;
     request.headers_mut().insert(HOST, host);
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse::<Uri>()?;
     Ok(request)
+}
+
+fn authority<T>(request: &Request<T>) -> Result<HeaderValue, HttpError> {
+    let authority = request.uri().authority().ok_or("the endpoint has no host")?;
+    Ok(HeaderValue::from_str(authority.as_str())?)
 }

@@ -1,9 +1,10 @@
 //! Puts the catalog's instruments over the counters: they look when a reader asks.
+//!
+//! A collection calls the instruments one after the other, in the order of their registration, on
+//! the thread of its reader. The first of them looks at all terms of the conservation equation at
+//! one moment, and the others show what it saw: so the equation holds in every collection.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::{cell::Cell, sync::Arc};
 
 use opentelemetry::{
     KeyValue,
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    metrics::{Amount, DropReason, LossReason, Metrics},
+    metrics::{DropReason, LossReason, Metrics, Terms},
 };
 
 /// Bounds of the Collector's `batch` processor.
@@ -28,14 +29,15 @@ const BATCH_SIZE_BOUNDS: [f64; 22] = [
 /// Registers every instrument of the catalog.
 pub(super) fn register(meter: &Meter, config: &Config, metrics: Arc<Metrics>) {
     let labels = Labels::new(config);
+    register_process(meter, Process::starting_now(), Arc::clone(&metrics));
     for row in PLAIN {
         let (metrics, count) = (Arc::clone(&metrics), row.count);
         let series = Series::new(labels.of(row.instrument.about), move || count(&metrics).get());
         observe(meter, row.instrument, vec![series]);
     }
     for row in DERIVED {
-        let (metrics, value) = (Arc::clone(&metrics), row.value);
-        let value = never_falling(move || at_least_zero(value(&metrics)));
+        let value = row.value;
+        let value = move || at_least_zero(value(&SEEN.get()));
         let series = Series::new(labels.of(row.instrument.about), value);
         observe(meter, row.instrument, vec![series]);
     }
@@ -49,7 +51,11 @@ pub(super) fn register(meter: &Meter, config: &Config, metrics: Arc<Metrics>) {
         description: "Fixed capacity of the sending queue",
     };
     observe(meter, instrument, vec![Series::new(labels.of(About::Queue), move || capacity)]);
-    register_process(meter, Process::starting_now());
+}
+
+thread_local! {
+    /// What the collection that runs on this thread saw of the terms, when it began.
+    static SEEN: Cell<Terms> = const { Cell::new(Terms::NOTHING) };
 }
 
 /// The histogram of the batches that are sent.
@@ -145,14 +151,14 @@ fn register_conservation(meter: &Meter, metrics: &Arc<Metrics>) {
         let mut pair = Pair::default();
         for term in terms {
             let stage = term.stage.map(|stage| KeyValue::new("stage", stage));
-            pair.add(metrics, stage, term.amount);
+            pair.add(stage, term.amount);
         }
         pair.observe(meter, terms[0].names, terms[0].kind, terms[0].description);
     }
     let mut pair = Pair::default();
     for reason in DropReason::ALL {
         let attribute = KeyValue::new("reason", reason.as_str());
-        pair.add(metrics, Some(attribute), move |metrics| metrics.dropped(reason));
+        pair.add(Some(attribute), move |terms| terms.dropped[reason as usize]);
     }
     pair.observe(meter, DROPPED, Kind::Counter, "Dropped, by reason");
     let lost = meter.u64_observable_counter(LOST);
@@ -178,16 +184,13 @@ struct Pair {
 impl Pair {
     fn add(
         &mut self,
-        metrics: &Arc<Metrics>,
         attribute: Option<KeyValue>,
-        amount: impl Fn(&Metrics) -> &Amount + Copy + Send + Sync + 'static,
+        amount: impl Fn(&Terms) -> (i64, i64) + Copy + Send + Sync + 'static,
     ) {
         let attributes: Vec<_> = attribute.into_iter().collect();
-        let shared = Arc::clone(metrics);
-        let records = move || at_least_zero(amount(&shared).get().0);
+        let records = move || at_least_zero(amount(&SEEN.get()).0);
         self.records.push(Series::new(attributes.clone(), records));
-        let shared = Arc::clone(metrics);
-        let bytes = move || at_least_zero(amount(&shared).get().1);
+        let bytes = move || at_least_zero(amount(&SEEN.get()).1);
         self.bytes.push(Series::new(attributes, bytes));
     }
 
@@ -206,12 +209,16 @@ impl Pair {
     }
 }
 
-fn register_process(meter: &Meter, process: Process) {
+/// The process, and what must be registered before all others: see [`SEEN`].
+fn register_process(meter: &Meter, process: Process, metrics: Arc<Metrics>) {
     let seconds = |name: &'static str, description: &'static str| {
         meter.f64_observable_counter(name).with_unit("s").with_description(description)
     };
     seconds("otelcol_process_uptime", "Uptime of the process")
-        .with_callback(move |observer| observer.observe(process.uptime_seconds(), &[]))
+        .with_callback(move |observer| {
+            SEEN.set(metrics.terms());
+            observer.observe(process.uptime_seconds(), &[]);
+        })
         .build();
     seconds("otelcol_process_cpu_seconds", "Total CPU user and system time in seconds")
         .with_callback(move |observer| {
@@ -232,17 +239,7 @@ fn register_process(meter: &Meter, process: Process) {
         .build();
 }
 
-/// A gauge's two ends are counted at different moments: it may look negative for one of them.
+/// No term is negative at any moment: a mistake that would make it so must not show as 2^64.
 fn at_least_zero(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
-}
-
-/// A counter made of several atomics, which are not read at one moment, may seem to fall a little;
-/// readers would take that for a restart.
-fn never_falling(value: impl Fn() -> u64 + Send + Sync) -> impl Fn() -> u64 + Send + Sync {
-    let highest = AtomicU64::new(0);
-    move || {
-        let now = value();
-        highest.fetch_max(now, Ordering::Relaxed).max(now)
-    }
 }

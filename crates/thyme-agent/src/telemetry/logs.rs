@@ -1,7 +1,13 @@
 //! The agent's own log: on stderr, as lines for people or as JSON. An event is one line, whatever
 //! names of files or words of a sink are in it: nobody else than the agent begins a line.
+//!
+//! Whoever logs never waits for whoever reads: a thread writes, and what it has no room for is
+//! dropped and counted.
 
-use std::io::{self, Stderr, Write, stderr};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use tracing_subscriber::{
     Layer,
@@ -11,8 +17,14 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::TelemetryError;
-use crate::config::{LogEncoding, LogLevel, TelemetryConfig};
+use super::{
+    TelemetryError,
+    log_writer::{Event, LogWriter},
+};
+use crate::{
+    config::{LogEncoding, LogLevel, TelemetryConfig},
+    metrics::Metrics,
+};
 
 /// Libraries whose words below a warning are about their own work, not the agent's.
 const QUIET: [&str; 9] = [
@@ -27,24 +39,36 @@ const QUIET: [&str; 9] = [
     "tower",
 ];
 
-/// Starts the log, once in a process.
+/// Starts the log, once in a process. Panics are events of it, too: on their own way to stderr they
+/// would wait for its reader. What is returned writes the last of it at the end.
 ///
 /// # Errors
-/// There is a log already.
-pub fn start_log(config: &TelemetryConfig) -> Result<(), TelemetryError> {
-    let layer = fmt::layer().with_writer(|| OneLine(stderr()));
+/// There is a log already, or no thread for it.
+pub fn start_log(
+    config: &TelemetryConfig,
+    metrics: Arc<Metrics>,
+) -> Result<LogWriter, TelemetryError> {
+    let writer = LogWriter::start(metrics).map_err(TelemetryError::LogThread)?;
+    let events = writer.events();
+    let layer = fmt::layer().with_writer(move || OneLine(Event::new(events.clone())));
     let layer = match config.log_encoding {
         LogEncoding::Console => layer.with_ansi(false).boxed(),
         LogEncoding::Json => layer.json().flatten_event(true).boxed(),
     };
     let filter = filter(config.log_level);
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
-    Ok(())
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        let backtrace = std::backtrace::Backtrace::capture();
+        tracing::error!(thread, %panic, %backtrace, "a thread panicked");
+    }));
+    Ok(writer)
 }
 
 /// Writes each event as one line: control characters and those that change the direction of text
 /// are escaped, but for the newline at its end. The form of the escapes is JSON's.
-struct OneLine<W = Stderr>(W);
+struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {
     /// Takes an event as a whole, as the formatter hands it over.

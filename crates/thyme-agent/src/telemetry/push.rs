@@ -21,16 +21,31 @@ pub(super) fn reader(
     config: &OtlpReaderConfig,
     runtime: &Handle,
 ) -> Result<PeriodicReader<MetricExporter>, TelemetryError> {
+    let exporter = exporter(config, runtime)?;
+    Ok(PeriodicReader::builder(exporter).with_interval(config.interval).build())
+}
+
+/// What the reader sends with.
+pub(super) fn exporter(
+    config: &OtlpReaderConfig,
+    runtime: &Handle,
+) -> Result<MetricExporter, TelemetryError> {
     let exporter = match config.protocol {
         Protocol::Grpc => grpc(config, runtime),
         Protocol::Http => http(config, Arc::new(Client::new(config, runtime)?)),
     };
-    let exporter = exporter
-        .map_err(|source| TelemetryError::Otlp { endpoint: config.endpoint.clone(), source })?;
-    Ok(PeriodicReader::builder(exporter).with_interval(config.interval).build())
+    exporter.map_err(|source| TelemetryError::Otlp { endpoint: config.endpoint.clone(), source })
 }
 
 fn grpc(config: &OtlpReaderConfig, runtime: &Handle) -> Result<MetricExporter, ExporterBuildError> {
+    if let Some(proxy) = &config.proxy {
+        // As the library has it.
+        tracing::warn!(
+            endpoint = config.endpoint,
+            proxy = proxy.authority(),
+            "the agent's own metrics are pushed over gRPC past the proxy: with http/protobuf they would go through it"
+        );
+    }
     // The channel spawns its tasks where it is made.
     let _entered = runtime.enter();
     let mut metadata = HeaderMap::new();

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::Charge;
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     config::FilelogConfig,
@@ -57,6 +58,8 @@ pub(super) struct TailedFile {
     pub(super) uid: Option<FileUid>,
     /// What they carried before it was truncated, until `uid` is there again.
     pub(super) former_uid: Option<FileUid>,
+    /// What of it counts as the worker's load.
+    pub(super) charge: Charge,
 }
 
 impl TailedFile {
@@ -117,6 +120,8 @@ pub(super) struct Group {
     pub(super) lines: LineState,
     /// Its files, oldest first, the live one last.
     pub(super) files: Vec<u32>,
+    /// Checkpoints whose files were not found, while some could not be opened.
+    pub(super) resume: Vec<(FileKey, FileCheckpoint)>,
     pub(super) next_poll: Instant,
     pub(super) poll_interval: Duration,
     /// Longest `poll_interval`.
@@ -166,6 +171,7 @@ impl Group {
                 body_bytes_max: receiver.max_log_size_bytes,
             },
             files: Vec::new(),
+            resume: Vec::new(),
             next_poll: now,
             poll_interval: POLL_INTERVAL_MIN,
             poll_interval_max: receiver.poll_interval.max(POLL_INTERVAL_MIN),

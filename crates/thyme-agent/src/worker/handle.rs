@@ -65,8 +65,8 @@ pub struct WorkerState {
     waits_since_unix_ms: AtomicU64,
     /// Why it can't go on.
     failure: Mutex<Option<&'static str>>,
-    /// Bytes of files that it was given, and that it has read.
-    assigned_bytes: AtomicU64,
+    /// Bytes of files that it was given and has not read; what was written since does not count.
+    unread_bytes: AtomicU64,
     /// Bytes that it has read.
     pub read_bytes: AtomicU64,
     /// Groups that it was given.
@@ -82,7 +82,7 @@ impl WorkerState {
             heartbeat: Heartbeat::new(now),
             waits_since_unix_ms: AtomicU64::new(0),
             failure: Mutex::new(None),
-            assigned_bytes: AtomicU64::new(0),
+            unread_bytes: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
             groups: AtomicU64::new(0),
             unsettled_requests: AtomicU64::new(0),
@@ -139,18 +139,42 @@ pub struct WorkerHandle {
 impl WorkerHandle {
     /// Bytes that it has yet to read, and groups that it has.
     pub fn load(&self) -> (u64, u64) {
-        let assigned = self.state.assigned_bytes.load(Ordering::Relaxed);
-        let read = self.state.read_bytes.load(Ordering::Relaxed);
-        (assigned.saturating_sub(read), self.state.groups.load(Ordering::Relaxed))
-    }
-
-    /// Notes that it was given files of so many bytes.
-    pub fn assigned(&self, bytes: u64) {
-        self.state.assigned_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let unread = self.state.unread_bytes.load(Ordering::Relaxed);
+        (unread, self.state.groups.load(Ordering::Relaxed))
     }
 
     /// Notes that it was given a group.
     pub fn adopted(&self) {
         self.state.groups.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What of a file is unread, as part of its worker's load: until it is read, or the file is let go.
+#[derive(Debug, Default)]
+pub struct Charge {
+    of: Option<Arc<WorkerState>>,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Adds to a worker's load.
+    pub fn new(worker: &Arc<WorkerState>, bytes: u64) -> Self {
+        worker.unread_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { of: Some(Arc::clone(worker)), bytes }
+    }
+
+    /// So many bytes were read.
+    pub fn read(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        if let Some(worker) = self.of.as_ref().filter(|_| bytes > 0) {
+            worker.unread_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.read(self.bytes);
     }
 }

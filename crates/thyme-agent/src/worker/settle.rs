@@ -27,8 +27,10 @@ impl Worker {
         let request = &settled.request;
         let (records, bytes) = (request.records as i64, request.source_bytes as i64);
         self.metrics.queue_requests.add_gauge(-1);
+        let together = self.metrics.together();
         self.metrics.queued_request.add(-records, -bytes);
         self.metrics.book_end(&settled);
+        drop(together);
         let request = settled.request;
         self.forget_copy(request.token.number);
         self.release(request);
@@ -38,8 +40,10 @@ impl Worker {
     /// The spool has the request on disk: that counts as settled, and the spool books its end.
     fn give_to_spool(&mut self, request: Request) {
         let (records, bytes) = (request.records as i64, request.source_bytes as i64);
+        let together = self.metrics.together();
         self.metrics.queued_request.add(-records, -bytes);
         self.metrics.queued_spool.add(records, bytes);
+        drop(together);
         self.release(request);
     }
 

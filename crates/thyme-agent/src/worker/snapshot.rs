@@ -4,7 +4,7 @@
 use std::{ffi::OsStr, io, path::Path, sync::Arc, time::Instant};
 
 use super::{
-    Worker,
+    Charge, Worker,
     group::{Group, TailedFile, Turn, reading_order},
 };
 use crate::{
@@ -29,6 +29,9 @@ impl Worker {
         let now = self.clock.now();
         let number = self.group_number(&snapshot, now);
         let mut resume = snapshot.resume;
+        if let Some(group) = self.groups.get_mut(&number) {
+            resume.append(&mut group.resume);
+        }
         for file in self.group_files(number) {
             if let Some(file) = self.files.get_mut(&file) {
                 file.is_present = false;
@@ -40,8 +43,14 @@ impl Worker {
         for file in found {
             self.take_file(number, file, snapshot.start_at, &mut resume, now);
         }
+        self.put_in_order(number);
         crate::failpoint::hit("snapshot_taken");
-        self.withdraw(resume);
+        if snapshot.is_complete {
+            self.withdraw(resume);
+        } else if let Some(group) = self.groups.get_mut(&number) {
+            // One of them may be of a file that can't be opened now.
+            group.resume = resume;
+        }
         let is_gone = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_present);
         let gone: Vec<u32> = self.group_files(number).into_iter().filter(is_gone).collect();
         self.attention.ending.extend(gone);
@@ -104,6 +113,7 @@ impl Worker {
         if self.recognise(number, &found, &plain, compressed) {
             return;
         }
+        let start_at = if found.is_old { start_at } else { StartAt::Beginning };
         let Some(opened) = found.opened else { return };
         if compressed && self.recognise_archive(number, &opened, &plain) {
             return;
@@ -124,12 +134,13 @@ impl Worker {
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
-        let mut file = TailedFile { head, ..file };
+        let mut file = TailedFile { head, charge: found.charge, ..file };
         if compressed {
             file.source = file.source.map(into_archive);
         }
         if file.is_finished() {
             file.source = None;
+            file.charge = Charge::default();
         }
         self.metrics.open_files.add_gauge(i64::from(file.source.is_some()));
         self.insert_file(number, file, now);
@@ -232,18 +243,26 @@ impl Worker {
             self.attention.ending.insert(id);
         }
         self.files.insert(id, Box::new(file));
-        let files = &self.files;
-        group.files.sort_by_cached_key(|id| files.get(id).map(|file| reading_order(&file.name)));
         group.last_growth = now;
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.publish([checkpoint]);
         }
     }
 
+    /// Puts a group's files in the order in which they are read, once all of them have their names: one
+    /// that was live may be known by its archive alone, after a newer one was found.
+    fn put_in_order(&mut self, number: u32) {
+        let files = &self.files;
+        if let Some(group) = self.groups.get_mut(&number) {
+            let order = |id: &u32| files.get(id).map(|file| reading_order(&file.name));
+            group.files.sort_by_cached_key(order);
+        }
+    }
+
     /// Checkpoints whose files are gone: what they had not acknowledged can't be read any more.
     fn withdraw(&mut self, resume: Resume) {
         for (key, checkpoint) in resume {
-            if !checkpoint.finished {
+            if checkpoint.is_unread() {
                 self.metrics.lost_files.increment();
                 tracing::warn!(
                     directory = ?checkpoint.directory, name = ?checkpoint.name,
@@ -310,6 +329,7 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         finished_at: None,
         uid: None,
         former_uid: None,
+        charge: Charge::default(),
     }
 }
 

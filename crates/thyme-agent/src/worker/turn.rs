@@ -378,6 +378,9 @@ impl Worker {
         }
         advance(file, &bytes[..consumed]);
         self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
+        if matches!(file.source, Some(Source::Archive(_))) {
+            self.metrics.archive_bytes.add(consumed as u64);
+        }
         (consumed, stop)
     }
 
@@ -443,6 +446,9 @@ impl Worker {
         file.continuation = Some(line);
         advance(file, &bytes[..consumed]);
         self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
+        if matches!(file.source, Some(Source::Archive(_))) {
+            self.metrics.archive_bytes.add(consumed as u64);
+        }
         Ok(consumed)
     }
 
@@ -502,6 +508,7 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
         file.head = head;
     }
     file.offset += consumed.len() as u64;
+    file.charge.read(consumed.len() as u64);
     file.end_since = None;
 }
 
@@ -594,9 +601,11 @@ impl<'a> Booking<'a> {
         if queued.1 > 0 && batch.opened_at.is_none() {
             batch.opened_at = Some(now);
         }
+        let together = metrics.together();
         metrics.read.add(counts.records as i64, consumed as i64);
         metrics.queued_partial.add(partial.0, partial.1);
         metrics.queued_batch.add(queued.0, queued.1);
+        drop(together);
         metrics.malformed_lines.add(counts.malformed);
         metrics.invalid_utf8_bodies.add(counts.invalid_utf8);
         metrics.split_records.add(counts.split);

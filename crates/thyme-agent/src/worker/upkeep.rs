@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Instant};
 use thyme_core::cri::Stream;
 
 use super::{
-    Worker,
+    Charge, Worker,
     group::{TailedFile, Turn},
     turn::Booking,
 };
@@ -201,7 +201,8 @@ impl Worker {
         if has_files {
             self.attention.empty.remove(&number);
         }
-        if is_in_batch || has_open_line || has_files {
+        let awaits_files = self.groups.get(&number).is_some_and(|group| !group.resume.is_empty());
+        if is_in_batch || has_open_line || has_files || awaits_files {
             return;
         }
         self.attention.empty.remove(&number);
@@ -265,6 +266,7 @@ impl Worker {
         file.offset = 0;
         file.acknowledged = Acknowledged::default();
         file.head = Head::default();
+        file.charge = Charge::default();
         file.continuation = None;
         file.end_since = None;
         file.rest_bytes = 0;

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use credentials::regular_file;
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::{
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::{
     discover::open::{open_beneath, open_root},
+    limits::STATE_FILE_BYTES_MAX,
     tail::identity::Inode,
 };
 
@@ -135,7 +137,7 @@ impl StateDisk for NodeDisk {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.at(name))
+        regular_file::read(&self.at(name), STATE_FILE_BYTES_MAX)
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StateFile>> {

@@ -8,12 +8,15 @@ use std::{
     process::Output,
 };
 
-use rustix::process::Signal;
+use rustix::{
+    fs::{OFlags, fcntl_setfl},
+    process::Signal,
+};
 use tempfile::TempDir;
 
 use crate::{
-    node::wait_until,
-    program::{Program, address, fetch, program},
+    node::{Node, cri, wait_until},
+    program::{Program, Setup, address, fetch, program},
 };
 
 fn output(arguments: &[&str]) -> Output {
@@ -169,19 +172,60 @@ fn a_deadline_ends_the_drain() {
     assert_eq!(agent.exit_code(), Some(0));
 }
 
-/// Scenario: the address of the health check is taken.
-/// Guarantees: the agent doesn't start, and says which address and why.
+/// Scenario: the address of the health check is taken, and there are lines to read and a sink that
+/// takes them.
+/// Guarantees: the agent ends with 1 and says file, line, key, address and why, and the sink got
+/// nothing: a restart after the other would send it all again.
 #[test]
-fn a_taken_address_stops_the_start() {
-    let directory = TempDir::new().unwrap();
+fn a_taken_address_stops_the_start_before_anything_is_sent() {
+    let node = Node::new();
+    fs::write(node.container("pod").join("0.log"), cri("one")).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = taken.local_addr().unwrap().to_string();
-    let path = configuration(directory.path());
-    let text = fs::read_to_string(&path).unwrap().replace("127.0.0.1:0", &endpoint);
-    fs::write(&path, text).unwrap();
+    let path = Setup::default().write(&node);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("endpoint: 127.0.0.1:0", &format!("endpoint: {endpoint}"), 1))
+        .unwrap();
     let mut agent = Program::start(&path);
-    agent.line(&format!("can't listen on {endpoint} for the health check"));
+    agent.line(&format!(
+        "agent.yaml:2: extensions::health_check::endpoint: can't listen on {endpoint} for the \
+         health check: "
+    ));
     assert_eq!(agent.exit_code(), Some(1));
+    assert_eq!(node.take_records(), []);
+    assert!(!node.path("state").exists());
+}
+
+/// Scenario: failure mode 61: stderr is a pipe that is full and that nobody reads, while the agent
+/// is started, reads new files and is told to stop.
+/// Guarantees: lines arrive and it ends with 0: its own log waits for nobody.
+#[test]
+fn a_stderr_that_nobody_reads_stops_neither_reading_nor_the_end() {
+    let node = Node::new();
+    let (_reader, writer) = rustix::pipe::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
+    while rustix::io::write(&writer, b"x").is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    let path = Setup::default().write(&node);
+    let verbose = fs::read_to_string(&path)
+        .unwrap()
+        .replace("telemetry: {", "telemetry: {logs: {level: debug}, ");
+    fs::write(&path, verbose).unwrap();
+    let mut child = program().arg("--config").arg(&path).stderr(writer).spawn().unwrap();
+    for pod in ["a", "b", "c"] {
+        fs::write(node.container(pod).join("0.log"), cri(pod)).unwrap();
+        // What can't be followed is said, by the thread that finds files.
+        std::os::unix::fs::symlink("/nowhere", node.container(pod).join("1.log")).unwrap();
+        node.wait_records(1);
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    let mut status = None;
+    wait_until("the agent ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0));
 }
 
 /// Scenario: an init container prepares a state directory twice, then one that is a file.

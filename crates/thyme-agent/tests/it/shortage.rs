@@ -79,7 +79,7 @@ fn a_full_disk_stops_checkpoints_only() {
 }
 
 /// The program as the DaemonSet's user, who may not read all files; any other user may not either.
-fn without_privileges(node: &Node) -> Command {
+pub(crate) fn without_privileges(node: &Node) -> Command {
     if !rustix::process::geteuid().is_root() {
         return program();
     }
@@ -87,7 +87,7 @@ fn without_privileges(node: &Node) -> Command {
     let copy = node.path("thyme-agent");
     fs::copy(program().get_program(), &copy).unwrap();
     fs::set_permissions(node.path(""), Permissions::from_mode(0o755)).unwrap();
-    fs::create_dir(node.path("state")).unwrap();
+    fs::create_dir_all(node.path("state")).unwrap();
     std::os::unix::fs::chown(node.path("state"), Some(65_534), Some(0)).unwrap();
     let mut command = Command::new(copy);
     command.uid(65_534).gid(0);

@@ -86,6 +86,30 @@ fn documented_commands_exist() {
     assert_none(&findings);
 }
 
+/// Scenario: `make` without a target.
+/// Guarantees: it lists every target of the Makefile with what it does, those with digits in their
+/// names too.
+#[test]
+fn make_lists_every_target() {
+    let root = workspace::root();
+    let makefile = workspace::read(&root.join("Makefile"));
+    let listed = std::process::Command::new("make")
+        .args(["--no-print-directory", "help"])
+        .current_dir(&root)
+        .output()
+        .expect("make runs");
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    let targets = make_targets(&makefile);
+    assert!(targets.contains("k3d-load"), "the Makefile has a target with a digit");
+    for target in targets {
+        let is_listed = listed.lines().any(|line| {
+            let mut words = line.split_whitespace();
+            words.next() == Some("make") && words.next() == Some(target) && words.next().is_some()
+        });
+        assert!(is_listed, "`make` does not list `{target}`:\n{listed}");
+    }
+}
+
 /// Scenario: every link to a file in the documents.
 /// Guarantees: the file is there.
 #[test]

@@ -53,8 +53,7 @@ fn authenticators_must_be_usable() {
     assert_eq!((auth.header.as_str(), auth.scheme.as_str()), ("authorization", "Bearer"));
     assert_eq!(auth.token, Source::Inline("t".into()));
     let error = exporter("auth: {authenticator: bearertokenauth}").unwrap_err();
-    let expected =
-        "`authenticator: bearertokenauth` is no `bearertokenauth` in service::extensions";
+    let expected = "auth::authenticator: `bearertokenauth` is not defined in `extensions`";
     assert!(error.contains(expected), "{error}");
     for (extension, endpoint, keys, expected) in [
         ("{}", "collector:4317", "", "expected one of `token` and `filename`"),

@@ -1,0 +1,156 @@
+//! What stands in the body of an answer, whoever wrote it: decoded, and told apart by its bytes
+//! where its type is missing or wrong. What it means is not decided here.
+
+use std::io::Read;
+
+use flate2::read::{DeflateDecoder, GzDecoder, ZlibDecoder};
+use http::{HeaderMap, header};
+use prost::Message;
+
+use super::{
+    client::Answer,
+    limits::RESPONSE_BYTES_MAX,
+    reply::{self, PartialSuccess},
+};
+
+/// The body of a refusal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Words {
+    /// For people, on its way to a quote.
+    pub(super) text: Vec<u8>,
+    /// Whether this is a page for browsers, which no OTLP server writes.
+    pub(super) is_page: bool,
+}
+
+/// The body of a success.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Response {
+    /// An `ExportLogsServiceResponse`, perhaps an empty one.
+    Otlp(PartialSuccess),
+    /// A page for browsers.
+    Page(Vec<u8>),
+    /// Something else.
+    Other(Vec<u8>),
+}
+
+/// What a refusal says: the message of the `google.rpc.Status` that OTLP asks for, whatever type it
+/// comes under (Loki says application/octet-stream), or that of an error in JSON; else the body as
+/// it is, which proxies write for people; of a redirection, where to.
+pub(super) fn words(answer: &Answer) -> Words {
+    if let Some(location) = answer.headers.get(header::LOCATION) {
+        let text = [b"redirects are not followed, to ", location.as_bytes()].concat();
+        return Words { text, is_page: false };
+    }
+    let body = match decoded(answer) {
+        Ok(body) => body,
+        Err(text) => return Words { text, is_page: false },
+    };
+    if is_page(&answer.headers, &body) {
+        return Words { text: page_text(&body), is_page: true };
+    }
+    let text = match media_type(&answer.headers).as_str() {
+        "application/json" => json_message(&body).unwrap_or(body),
+        "text/plain" => body,
+        _ => status_message(&body).or_else(|| json_message(&body)).unwrap_or(body),
+    };
+    Words { text, is_page: false }
+}
+
+/// What a success says.
+pub(super) fn response(answer: &Answer) -> Response {
+    let Ok(body) = decoded(answer) else { return Response::Other(b"in an unknown coding".into()) };
+    if body.trim_ascii().is_empty() {
+        return Response::Otlp(PartialSuccess::default());
+    }
+    if is_page(&answer.headers, &body) {
+        return Response::Page(page_text(&body));
+    }
+    let partial = match body.first() {
+        Some(b'{') => reply::partial_success_json(&body),
+        _ => reply::partial_success(&body),
+    };
+    partial.map_or(Response::Other(body), Response::Otlp)
+}
+
+/// The body without its `Content-Encoding`, which nobody asked for, cut at
+/// [`RESPONSE_BYTES_MAX`]; or that it can't be read. One that is cut on its way is read as far as it
+/// goes.
+fn decoded(answer: &Answer) -> Result<Vec<u8>, Vec<u8>> {
+    let body = &answer.body[..];
+    let coding = answer.headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes());
+    let coding = coding.unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    let is_zlib = matches!(body, [head, ..] if head & 0x0f == 8);
+    let decoded = match &coding[..] {
+        b"" | b"identity" => return Ok(body.to_vec()),
+        b"gzip" | b"x-gzip" => read(GzDecoder::new(body)),
+        b"deflate" if is_zlib => read(ZlibDecoder::new(body)),
+        b"deflate" => read(DeflateDecoder::new(body)),
+        b"zstd" => zstd::stream::read::Decoder::new(body).map(read).unwrap_or_default(),
+        b"br" => read(brotli_decompressor::Decompressor::new(body, 4096)),
+        _ => Vec::new(),
+    };
+    if decoded.is_empty() && !body.is_empty() {
+        let coding = String::from_utf8_lossy(&coding).into_owned();
+        return Err(format!("({} bytes of {coding:.20})", body.len()).into_bytes());
+    }
+    Ok(decoded)
+}
+
+fn read(reader: impl Read) -> Vec<u8> {
+    let mut decoded = Vec::new();
+    // What came before an error is worth reading.
+    reader.take(RESPONSE_BYTES_MAX as u64).read_to_end(&mut decoded).ok();
+    decoded
+}
+
+fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = value.unwrap_or_default().split(';').next().unwrap_or_default();
+    media_type.trim().to_ascii_lowercase()
+}
+
+/// HTML by its type or, whatever its type is, by its first byte. (No protobuf of OTLP begins so: it
+/// would be a group, which no message has.)
+fn is_page(headers: &HeaderMap, body: &[u8]) -> bool {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let media_type = media_type(headers);
+    media_type == "text/html"
+        || media_type == "application/xhtml+xml"
+        || body.trim_ascii_start().first() == Some(&b'<')
+}
+
+/// A page without its tags, styles and scripts.
+fn page_text(page: &[u8]) -> Vec<u8> {
+    let page = String::from_utf8_lossy(page);
+    let (mut words, mut rest) = (Vec::new(), &*page);
+    while let Some((text, tag)) = rest.split_once('<') {
+        words.extend(text.split_whitespace());
+        let is_silent = ["style", "script", "!--"].iter().find(|name| tag.starts_with(**name));
+        let end = match is_silent {
+            Some(&"!--") => "-->",
+            Some(&"style") => "</style>",
+            Some(_) => "</script>",
+            None => ">",
+        };
+        rest = tag.split_once(end).map_or("", |(_, rest)| rest);
+    }
+    words.extend(rest.split_whitespace());
+    words.join(" ").into_bytes()
+}
+
+/// The message of a `google.rpc.Status`. Any bytes may look like protobuf: what is taken for one has
+/// a message that is text.
+fn status_message(body: &[u8]) -> Option<Vec<u8>> {
+    let message = reply::Status::decode(body).ok()?.message;
+    let is_text = !message.is_empty() && std::str::from_utf8(&message).is_ok();
+    is_text.then_some(message)
+}
+
+/// The message of a `google.rpc.Status` in JSON, or what others call theirs.
+fn json_message(body: &[u8]) -> Option<Vec<u8>> {
+    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let text = |key: &str| json.get(key)?.as_str().filter(|text| !text.is_empty());
+    let message = ["message", "error", "detail", "reason"].iter().find_map(|key| text(key));
+    let nested = || json.get("error")?.get("message")?.as_str();
+    message.or_else(nested).map(|text| text.as_bytes().to_vec())
+}

@@ -1,0 +1,195 @@
+//! How much is under way at once, learned from time-outs: over a thin link, or to a sink that is
+//! slower the more it gets, what is sent at once has to fit into the time limit, or it is sent for
+//! ever and never acknowledged. It decides who may send and how large; it neither sends nor waits.
+//!
+//! As TCP does it: a time-out halves the window (requests in flight, down to one) and the size up to
+//! which requests leave in one piece; requests that are acknowledged let both grow. They grow fast
+//! only while the next step is foreseen to take less than half of what was too long, taking time to
+//! be in proportion to both; beyond that they creep, since a sink may take as long for little as for
+//! much. Before the first time-out nothing is limited.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Size below which requests leave in one piece, whatever happened. What times out is halved all
+/// the same.
+const REQUEST_BYTES_MIN: usize = 1024;
+
+/// Share of the time that was too long up to which growth is foreseen to be harmless.
+const GOOD_SHARE: f64 = 0.5;
+
+/// Acknowledgements that take one step beyond that.
+const CREEP: f64 = 64.0;
+
+/// The window and the size, shared by all consumers.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// One permit for each request that may be in flight.
+    turns: Semaphore,
+    /// Largest window.
+    consumers: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Requests that may be in flight; the fraction is what has been gained towards the next.
+    window: f64,
+    in_flight: usize,
+    /// Permits to be taken away as soon as they come back.
+    owed: usize,
+    /// Size up to which requests leave in one piece.
+    request_bytes_max: usize,
+    /// The largest that was sent of late.
+    sent_bytes: usize,
+    /// How long the last attempt that timed out took; `None` before the first.
+    too_long: Option<Duration>,
+    /// Counts reductions: what began before the last one does not cause another.
+    reductions: u64,
+}
+
+/// The right to have one request in flight, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    pace: &'a Pace,
+    /// Until it is dropped.
+    permit: Option<SemaphorePermit<'a>>,
+    /// Reductions before it.
+    reductions: u64,
+}
+
+/// What is allowed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Allowed {
+    pub(super) requests: usize,
+    /// `None` is any size.
+    pub(super) request_bytes: Option<usize>,
+}
+
+impl Pace {
+    pub(super) fn new(consumers: usize) -> Self {
+        let consumers = consumers.clamp(1, Semaphore::MAX_PERMITS);
+        let state = State {
+            window: consumers as f64,
+            in_flight: 0,
+            owed: 0,
+            request_bytes_max: usize::MAX,
+            sent_bytes: 0,
+            too_long: None,
+            reductions: 0,
+        };
+        Self { turns: Semaphore::new(consumers), consumers, state: Mutex::new(state) }
+    }
+
+    /// Waits until one more request may be in flight; first come, first served.
+    pub(super) async fn turn(&self) -> Turn<'_> {
+        // It is never closed.
+        let permit = self.turns.acquire().await.ok();
+        let mut state = self.lock();
+        state.in_flight += 1;
+        Turn { pace: self, permit, reductions: state.reductions }
+    }
+
+    /// What is allowed now.
+    pub(super) fn allowed(&self) -> Allowed {
+        let state = self.lock();
+        let request_bytes = Some(state.request_bytes_max).filter(|max| *max < usize::MAX);
+        Allowed { requests: state.window as usize, request_bytes }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn<'_> {
+    /// Whether a request has to be halved before it leaves.
+    pub(super) fn is_too_much(&self, bytes: usize) -> bool {
+        bytes > self.pace.lock().request_bytes_max
+    }
+
+    /// A request of this size leaves.
+    pub(super) fn begin(&self, bytes: usize) {
+        let mut state = self.pace.lock();
+        state.sent_bytes = bytes.max(state.sent_bytes - state.sent_bytes / 16);
+    }
+
+    /// No answer came within this time: less from now on.
+    pub(super) fn timed_out(&self, took: Duration) {
+        let mut state = self.pace.lock();
+        state.too_long = Some(took);
+        if state.reductions != self.reductions {
+            return;
+        }
+        state.reductions += 1;
+        let had = state.window as usize;
+        // What was allowed but not used was not too much.
+        state.window = (state.window.min(state.in_flight as f64) / 2.0).max(1.0);
+        state.owed += had - state.window as usize;
+        let bytes = state.request_bytes_max.min(state.sent_bytes) / 2;
+        state.request_bytes_max = bytes.max(REQUEST_BYTES_MIN);
+        // Those that nobody has.
+        while state.owed > 0
+            && let Ok(free) = self.pace.turns.try_acquire()
+        {
+            free.forget();
+            state.owed -= 1;
+        }
+    }
+
+    /// A request of this size was acknowledged within this time: perhaps more from now on.
+    pub(super) fn acknowledged(&self, bytes: usize, took: Duration) {
+        let mut state = self.pace.lock();
+        let Some(too_long) = state.too_long else { return };
+        let share = took.as_secs_f64() / too_long.as_secs_f64().max(1e-3);
+        // What was not used up was not tried.
+        if bytes > state.request_bytes_max / 2 {
+            state.grow_requests(share);
+        }
+        let had = state.window as usize;
+        if state.in_flight >= had {
+            state.grow_window(share, self.pace.consumers);
+        }
+        let gained = state.window as usize - had;
+        let forgiven = gained.min(state.owed);
+        state.owed -= forgiven;
+        self.pace.turns.add_permits(gained - forgiven);
+    }
+}
+
+impl State {
+    fn grow_window(&mut self, share: f64, consumers: usize) {
+        let flights = self.window.floor();
+        let is_good = share * (flights + 1.0) / flights <= GOOD_SHARE;
+        let step = if is_good { 1.0 } else { 1.0 / CREEP };
+        self.window = (self.window + step / self.window).min(consumers as f64);
+    }
+
+    fn grow_requests(&mut self, share: f64) {
+        let bytes = self.request_bytes_max;
+        let step = if share <= GOOD_SHARE / 4.0 {
+            bytes
+        } else if share <= GOOD_SHARE {
+            bytes / 8
+        } else {
+            bytes / CREEP as usize
+        };
+        self.request_bytes_max = bytes.saturating_add(step);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pace.lock();
+        state.in_flight -= 1;
+        let Some(permit) = self.permit.take() else { return };
+        if state.owed > 0 {
+            state.owed -= 1;
+            permit.forget();
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! What the words of a refusal are about: the size of the message, how it was sent, or single
+//! records of it. Statuses are not looked at here.
+//!
+//! Words decide how a request is tried again, not whether it is lost: see `delivery`. So a phrase
+//! that is taken for one about size costs a few more attempts.
+
+use super::outcome::InPart;
+
+/// Bytes of an answer in which words are looked for.
+const WORDS_BYTES_MAX: usize = 16 * 1024;
+
+/// What servers say about a message that is too large, where [`names_size`] would not know it, or
+/// where its words about something else would get in the way.
+const SIZE_PHRASES: [&str; 15] = [
+    "received message larger than max", // gRPC core, grpc-go, grpc-js; Loki's distributor
+    "received message after decompression larger than max", // grpc-go
+    "decoded message length too large", // tonic
+    "grpc message exceeds maximum size", // grpc-java
+    "received message exceeds the maximum configured message size", // grpc-dotnet
+    "decompresses to a size larger",    // grpc-js
+    "decompressed message size too large than max", // Loki
+    "too big data size exceeding",      // VictoriaLogs, and below
+    "too big decompressed data size exceeding",
+    "decompressed source size",
+    "length limit exceeded",                       // axum
+    "responded with http status code 413",         // the Collector's otlphttp in a gateway
+    "request entity too large",                    // body-parser, nginx
+    "unexpected eof",                              // Go, where a limit cuts a compressed body
+    "data value transmitted exceeds the capacity", // Werkzeug
+];
+
+/// What is measured.
+const MEASURED: [&str; 12] = [
+    "message", "body", "request", "payload", "entity", "content", "data", "batch", "upload",
+    "record", "bytes", "size",
+];
+
+/// That it is too much.
+const TOO_MUCH: [&str; 10] = [
+    "too large",
+    "too big",
+    "too long",
+    "larger than",
+    "bigger than",
+    "over the limit",
+    "exceeds",
+    "exceeded",
+    "exceeding",
+    "reached size limit",
+];
+
+/// What a message may have too much of beside bytes: a limit on these is not one on its size.
+const NOT_SIZE: [&str; 19] = [
+    "rate",
+    "per second",
+    "/sec",
+    "/s)",
+    "quota",
+    "throttl",
+    "too many",
+    "concurren",
+    "header",
+    "cookie",
+    "uri",
+    "url",
+    "deadline",
+    "timeout",
+    "timed out",
+    "timestamp",
+    "memory",
+    "queue",
+    "connection",
+];
+
+/// Whether a refusal is about the size of the message.
+pub(super) fn is_about_size(said: &[u8]) -> bool {
+    let said = lower(said);
+    SIZE_PHRASES.iter().any(|phrase| said.contains(phrase)) || names_size(&said)
+}
+
+/// Something measured, next to a word that it is too much, and nothing else that may be limited. An
+/// excess that is no comparison needs a unit: deadlines are exceeded too.
+fn names_size(said: &str) -> bool {
+    let has = |word: &&str| said.contains(*word);
+    let Some(too_much) = TOO_MUCH.iter().find(|word| said.contains(**word)) else { return false };
+    let needs_unit = too_much.starts_with("exceed") || too_much.starts_with("over");
+    let has_unit = ["size", "length", "bytes", "payload", "large"].iter().any(has);
+    MEASURED.iter().any(has) && (!needs_unit || has_unit) && !NOT_SIZE.iter().any(has)
+}
+
+/// Whether a "bad request" is about how it was sent rather than what: plain HTTP at a TLS port
+/// (nginx, Go), a certificate that is missing (nginx), headers, a compression that the sink does not
+/// know (the Collector's confighttp), or an address that is none (VictoriaLogs, Loki).
+pub(super) fn is_about_transport(said: &[u8]) -> bool {
+    const PHRASES: [&str; 16] = [
+        "https server",
+        "https port",
+        "ssl certificate",
+        "client certificate",
+        "header or cookie too large",
+        "header fields too large",
+        "invalid host",
+        "missing host",
+        "content-encoding",
+        "content-type",
+        "unsupported compression",
+        "unsupported path",
+        "unsupported protocol",
+        "cannot parse common params",
+        "no org id",
+        "unknown service",
+    ];
+    let said = lower(said);
+    PHRASES.iter().any(|phrase| said.contains(phrase))
+}
+
+/// Whether an answer says which records it refused, and how many. So says Loki, which has kept the
+/// others by then; a gateway before it hands its words on.
+///
+/// Its distributor names each refused entry, equal ones as "N errors like". Its ingesters count, for
+/// one of the streams: what they say of that stream is certain, of others there is no word. A stream
+/// that is refused as a whole is named once, however many entries it has.
+pub(super) fn rejected_in_part(said: &[u8]) -> Option<InPart> {
+    const ENTRIES: [&str; 5] = [
+        "has timestamp too old",
+        "has timestamp too new",
+        "max entry size",
+        "structured metadata too large",
+        "too many structured metadata labels",
+    ];
+    const UNCOUNTED: [&str; 7] = [
+        "entry too far behind",
+        "entry out of order",
+        "label name too long",
+        "label value too long",
+        "duplicate label name",
+        "label names; limit",
+        "total ignored:",
+    ];
+    let is_cut = said.len() > WORDS_BYTES_MAX;
+    let said = lower(said);
+    let has = |phrase: &&str| said.contains(*phrase);
+    if UNCOUNTED.iter().any(has) || is_cut && ENTRIES.iter().any(has) {
+        return Some(InPart::AllBut(kept_of_streams(&said)));
+    }
+    if !ENTRIES.iter().any(has) {
+        return None;
+    }
+    let groups = said.split(" errors like:").collect::<Vec<_>>();
+    let named = groups[..groups.len() - 1].iter().filter_map(|before| last_number(before));
+    Some(InPart::Exactly(named.sum::<u64>().max(1)))
+}
+
+/// Entries that were kept, from all of "total ignored: 10 out of 20".
+fn kept_of_streams(said: &str) -> u64 {
+    let kept = |counts: &str| {
+        let mut numbers = counts.split(" out of ");
+        let ignored = last_number(numbers.next()?)?;
+        let all = first_number(numbers.next()?)?;
+        all.checked_sub(ignored)
+    };
+    said.split("total ignored:").skip(1).filter_map(kept).fold(0, u64::saturating_add)
+}
+
+fn first_number(text: &str) -> Option<u64> {
+    let text = text.trim_start();
+    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    text[..end].parse().ok()
+}
+
+fn last_number(text: &str) -> Option<u64> {
+    let text = text.trim_end();
+    let start = text.rfind(|character: char| !character.is_ascii_digit());
+    text[start.map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8))..]
+        .parse()
+        .ok()
+}
+
+fn lower(said: &[u8]) -> String {
+    String::from_utf8_lossy(&said[..said.len().min(WORDS_BYTES_MAX)]).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: what servers and proxies say about a message that is too large.
+    /// Guarantees: all are recognised, whatever the status beside them.
+    #[test]
+    fn words_about_size() {
+        for said in [
+            // tonic, grpc-go, gRPC core, grpc-java, grpc-js, grpc-dotnet
+            "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes",
+            "Error decompressing: size limit, of 4194304 bytes, exceeded while decompressing",
+            "grpc: received message after decompression larger than max 4194304",
+            "grpc: received message larger than max (9 vs. 4)",
+            "SERVER: Received message larger than max (4464749 vs. 4194304)",
+            "gRPC message exceeds maximum size 4194304: 5000000",
+            "Compressed gRPC message exceeds maximum size 4194304: 5000000 bytes read",
+            "Received message exceeds the maximum configured message size.",
+            "Received message that decompresses to a size larger than 4194304",
+            // Go, nop-collector, the Collector before another sink
+            "http: request body too large",
+            "the request is larger than 65536 bytes when decompressed",
+            "error exporting items, request to http://loki:3100/otlp/v1/logs responded with HTTP \
+             Status Code 413, Message=too much, Details=[]",
+            // Loki: its distributor, its limits, a body that it cut
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max \
+             (4464749 vs. 4194304)",
+            "request body too large: 52428801 bytes, limit: 52428800 bytes",
+            "decompressed message size too large than max",
+            "unexpected EOF",
+            // VictoriaLogs
+            "cannot read OpenTelemetry protocol data: too big data size exceeding \
+             -opentelemetry.maxRequestSize=65536 bytes",
+            "cannot decompress: decompressed source size: 70000 exceeds limit: 65536",
+            // Vendors and frameworks
+            "Request payload size exceeds the limit: 4194304 bytes.",
+            "HTTP content length exceeded 10485760 bytes.",
+            "Request body too large. The max request body size is 30000000 bytes.",
+            "Payload is too big",
+            "request entity too large",
+            "Payload reached size limit.",
+            "JSON payload (5 bytes) is larger than allowed (limit: 4 bytes).",
+            "Maximum request body size 1048576 exceeded, actual body size 2097152",
+            "The data value transmitted exceeds the capacity limit.",
+            "body size exceeds the given limit",
+            "Request size limit exceeded",
+            "kafka server: Message was too large, server rejected it to avoid allocation error",
+        ] {
+            assert!(is_about_size(said.as_bytes()), "{said}");
+        }
+    }
+
+    /// Scenario: refusals that are about rates, time, room or headers.
+    /// Guarantees: none is taken for one about size.
+    #[test]
+    fn words_about_other_limits() {
+        for said in [
+            "",
+            "offset out of range",
+            "quota",
+            "ingestion rate limit exceeded",
+            "Ingestion rate limit exceeded for user fake (limit: 4194304 bytes/sec) while attempting \
+             to ingest '40000' lines totaling '5000000' bytes, reduce log volume or contact your \
+             Loki administrator to see if the limit can be increased",
+            "Per stream rate limit exceeded (limit: 3MB/sec) while attempting to ingest for stream",
+            "Maximum active stream limit exceeded when trying to create stream {}, reduce the number \
+             of active streams (reduce labels or reduce label values)",
+            "data refused due to high memory usage",
+            "sending queue is full",
+            "context deadline exceeded while reading the request body of size 4",
+            "400 Request Header Or Cookie Too Large nginx",
+            "Request Header Fields Too Large",
+            "414 Request-URI Too Large",
+            "too many outstanding requests",
+            "upstream connect error or disconnect/reset before headers",
+        ] {
+            assert!(!is_about_size(said.as_bytes()), "{said}");
+        }
+    }
+
+    /// Scenario: D18: "bad requests" of a wrong address or a wrong header, of VictoriaLogs, Loki,
+    /// nginx, Go and the Collector; and those about records.
+    /// Guarantees: the first are about the configuration.
+    #[test]
+    fn words_about_the_way_it_was_sent() {
+        for said in [
+            "Client sent an HTTP request to an HTTPS server.",
+            "400 The plain HTTP request was sent to HTTPS port",
+            "400 No required SSL certificate was sent",
+            "400 Request Header Or Cookie Too Large",
+            "unsupported Content-Encoding: zstd",
+            "remoteAddr: \"10.0.0.1:4\"; unsupported path requested: \"/v1/logs\"",
+            "cannot parse common params from request: cannot parse accountID: abc",
+            "no org id",
+        ] {
+            assert!(is_about_transport(said.as_bytes()), "{said}");
+        }
+        for said in ["entry too far behind", "invalid UTF-8", "proto: wrong wireType = 3"] {
+            assert!(!is_about_transport(said.as_bytes()), "{said}");
+        }
+    }
+
+    /// Scenario: D20: what Loki says of requests of which it keeps a part, also through a gateway.
+    /// Guarantees: a count that is certain is exact; of streams that are not named, and of streams
+    /// refused as a whole, everything may be lost; other refusals are none of these.
+    #[test]
+    fn counts_of_a_rejected_part() {
+        let long = "max entry size '262144' bytes exceeded for stream '{job=\"a\"}' while adding an \
+                    entry with length '300000' bytes";
+        let old = "entry for stream '{job=\"a\"}' has timestamp too old: 2026-01-01T00:00:00Z, \
+                   oldest acceptable timestamp is: 2026-11-23T00:00:00Z";
+        let behind = "entry with timestamp 2026-11-01 00:00:00 +0000 UTC ignored, reason: 'entry too \
+                      far behind, entry timestamp is: a, oldest acceptable timestamp is: b',\n";
+        let total = "user 'fake', total ignored: 10 out of 20 for stream: {job=\"a\"}";
+        let cases = [
+            (long.to_owned(), InPart::Exactly(1)),
+            (format!("7 errors like: {old}"), InPart::Exactly(7)),
+            (format!("1 errors like: {long}; 12 errors like: {old}"), InPart::Exactly(13)),
+            (format!("{behind}{total}"), InPart::AllBut(10)),
+            (format!("{behind}{total}{behind}{total}"), InPart::AllBut(20)),
+            (format!("{behind}total ignored: 5 out of 5"), InPart::AllBut(0)),
+            ("entry out of order".to_owned(), InPart::AllBut(0)),
+            (format!("stream 'a' has label value too long: 'b'; {long}"), InPart::AllBut(0)),
+            (
+                format!(
+                    "request to http://loki responded with HTTP Status Code 400, Message={old}"
+                ),
+                InPart::Exactly(1),
+            ),
+            (format!("{long}; ").repeat(1000), InPart::AllBut(0)),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(rejected_in_part(said.as_bytes()), Some(expected), "{said:.300}");
+        }
+        for said in ["", "invalid UTF-8", "unsupported path", "ingestion blocked for user fake"] {
+            assert_eq!(rejected_in_part(said.as_bytes()), None, "{said}");
+        }
+        let counts = [InPart::Exactly(1), InPart::Exactly(99), InPart::AllBut(10)];
+        assert_eq!(counts.map(|in_part| in_part.of(20)), [1, 20, 10]);
+    }
+}
