@@ -48,6 +48,11 @@ churn-test: binaries ## PODS=1000 pods that live for 50 ms come and go within DU
 chaos-test: binaries ## Replace pods' directories, stall and kill the agent, take the sink away, for DURATION=60s; nothing may be lost, nor said to be
 	@exec $(RIG) chaos
 
+.PHONY: thin-link-test
+thin-link-test: binaries ## Drain a backlog over 400 KB/s that becomes 4 MB/s, over gRPC and HTTP; takes minutes
+	@THYME_AGENT=$$PWD/target/release/thyme-agent exec $(CARGO) test --quiet -p thyme-agent --test it \
+		thin_link::a_backlog_drains_over_a_thin_link -- --ignored --exact
+
 .PHONY: test
 test: ## Build and test everything that needs neither root nor network
 	$(CARGO) test --workspace

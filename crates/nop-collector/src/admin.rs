@@ -4,9 +4,9 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::body::{self, Budget};
+use crate::body;
 use crate::intake::Intake;
-use crate::limits::{BODY_TIMEOUT, MANIFEST_BYTES_MAX};
+use crate::limits::MANIFEST_BYTES_MAX;
 use crate::manifest;
 use crate::metrics::prometheus_text;
 use crate::refusal::Refusal;
@@ -44,13 +44,16 @@ pub(crate) async fn serve(intake: &Intake, request: Request<Incoming>) -> Respon
 }
 
 async fn take_manifest(intake: &Intake, mut incoming: Incoming) -> Response<Reply> {
-    // Its own budget: a full one must not keep the proof out.
-    let budget = Budget::new(BODY_TIMEOUT);
-    let body = match body::collect(&mut incoming, MANIFEST_BYTES_MAX, &budget).await {
-        Ok(body) => body.chunks.concat(),
-        Err(refusal) => return text(refusal.http_status(), &refusal.to_string()),
+    // A budget of its own: a full one must not keep the proof out.
+    let body = match body::collect(&mut incoming, MANIFEST_BYTES_MAX, &intake.manifests).await {
+        Ok(body) => body,
+        Err(refusal) => {
+            body::discard(&mut incoming).await;
+            return text(refusal.http_status(), &refusal.to_string());
+        }
     };
-    let lines = match manifest::parse(&body) {
+    let content = body.chunks.first().map_or(&[][..], |whole| whole);
+    let lines = match manifest::parse(content) {
         Ok(lines) => lines,
         Err(error) => return text(StatusCode::BAD_REQUEST, &error.to_string()),
     };
@@ -67,7 +70,7 @@ fn wrong_method(allowed: &'static str) -> Response<Reply> {
     response
 }
 
-fn text(status: StatusCode, line: &str) -> Response<Reply> {
+pub(crate) fn text(status: StatusCode, line: &str) -> Response<Reply> {
     reply(status, "text/plain; charset=utf-8", format!("{line}\n").into_bytes())
 }
 

@@ -9,19 +9,20 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::limits::{BODY_TIMEOUT, BUFFERED_BYTES_MAX, DISCARDED_BYTES_MAX};
+use crate::limits::{BODY_TIMEOUT, DISCARDED_BYTES_MAX};
 use crate::refusal::Refusal;
 
-/// Bytes of bodies in memory, of all requests together, and the time that each may take.
+/// Memory that bodies hold, of all requests together, and the time that each may take.
 #[derive(Debug)]
 pub(crate) struct Budget {
     used_bytes: AtomicUsize,
+    bytes_max: usize,
     timeout: Duration,
 }
 
 impl Budget {
-    pub(crate) const fn new(timeout: Duration) -> Self {
-        Self { used_bytes: AtomicUsize::new(0), timeout }
+    pub(crate) const fn new(bytes_max: usize, timeout: Duration) -> Self {
+        Self { used_bytes: AtomicUsize::new(0), bytes_max, timeout }
     }
 }
 
@@ -37,7 +38,12 @@ impl Share<'_> {
         // Taken first: what doesn't fit is given back with the rest of the share.
         self.bytes += bytes;
         let used = self.budget.used_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if used + bytes > BUFFERED_BYTES_MAX { Err(Refusal::Overloaded) } else { Ok(()) }
+        if used + bytes > self.budget.bytes_max { Err(Refusal::Overloaded) } else { Ok(()) }
+    }
+
+    fn shrink(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.budget.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -47,17 +53,47 @@ impl Drop for Share<'_> {
     }
 }
 
-/// A whole body, in the pieces that it came in.
+/// A whole body.
 #[derive(Debug)]
 pub(crate) struct Body<'b> {
     pub(crate) chunks: Vec<Bytes>,
-    share: Share<'b>,
+    bytes: usize,
+    _share: Share<'b>,
 }
 
 impl Body<'_> {
     /// Its length, bytes.
     pub(crate) const fn bytes(&self) -> usize {
-        self.share.bytes
+        self.bytes
+    }
+}
+
+/// A body that is being received, in one piece. Pieces as they come would each hold what they were cut
+/// from: a body of single bytes would take forty times its length.
+struct Receiving<'b> {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+    share: Share<'b>,
+}
+
+impl Receiving<'_> {
+    /// Room is taken from the budget before it is taken from the memory.
+    fn append(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        let bytes_max = self.bytes_max;
+        let wanted = self.bytes.len() + piece.len();
+        if wanted > bytes_max {
+            return Err(Refusal::TooLarge { bytes_max });
+        }
+        let before = self.bytes.capacity();
+        if wanted > before {
+            let room = wanted.max((2 * before).min(bytes_max));
+            // While it moves, both are there.
+            self.share.grow(room)?;
+            self.bytes.reserve_exact(room - self.bytes.len());
+            self.share.shrink(before);
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
     }
 }
 
@@ -71,21 +107,16 @@ pub(crate) async fn collect<'b>(
     if incoming.size_hint().lower() > bytes_max as u64 {
         return Err(Refusal::TooLarge { bytes_max });
     }
-    let mut body = Body { chunks: Vec::new(), share: Share { budget, bytes: 0 } };
+    let share = Share { budget, bytes: 0 };
+    let mut body = Receiving { bytes: Vec::new(), bytes_max, share };
     let receive = async {
         while let Some(frame) = incoming.frame().await {
             let interrupted =
                 |cause: hyper::Error| Refusal::Interrupted { cause: cause.to_string() };
-            let Ok(chunk) = frame.map_err(interrupted)?.into_data() else { continue };
-            body.share.grow(chunk.len())?;
-            if body.share.bytes > bytes_max {
-                return Err(Refusal::TooLarge { bytes_max });
-            }
-            if !chunk.is_empty() {
-                body.chunks.push(chunk);
-            }
+            let Ok(piece) = frame.map_err(interrupted)?.into_data() else { continue };
+            body.append(&piece)?;
         }
-        Ok(())
+        Ok::<(), Refusal>(())
     };
     match tokio::time::timeout(budget.timeout, receive).await {
         Ok(received) => received?,
@@ -94,7 +125,9 @@ pub(crate) async fn collect<'b>(
             return Err(Refusal::Interrupted { cause });
         }
     }
-    Ok(body)
+    let Receiving { bytes, share, .. } = body;
+    let length = bytes.len();
+    Ok(Body { chunks: vec![Bytes::from(bytes)], bytes: length, _share: share })
 }
 
 /// Reads what is left of a refused request's body and throws it away. Over HTTP/1 the answer would
@@ -125,17 +158,43 @@ mod tests {
     /// Guarantees: what was refused or ended is free again, to the byte.
     #[test]
     fn all_bodies_share_one_budget() {
-        let budget = Budget::new(BODY_TIMEOUT);
+        const MAX: usize = 1_000;
+        let budget = Budget::new(MAX, BODY_TIMEOUT);
         let share = || Share { budget: &budget, bytes: 0 };
         let (mut first, mut second, mut third) = (share(), share(), share());
-        first.grow(BUFFERED_BYTES_MAX / 2).unwrap();
-        second.grow(BUFFERED_BYTES_MAX / 2).unwrap();
+        first.grow(MAX / 2).unwrap();
+        second.grow(MAX / 2).unwrap();
         assert!(matches!(third.grow(1), Err(Refusal::Overloaded)));
         drop(third);
         assert!(matches!(share().grow(1), Err(Refusal::Overloaded)));
         drop(second);
-        share().grow(BUFFERED_BYTES_MAX / 2).unwrap();
+        share().grow(MAX / 2).unwrap();
         drop(first);
         assert_eq!(budget.used_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    /// Scenario: bodies that come byte by byte, in pieces of any length and at once, up to their limit and
+    /// one byte beyond it.
+    /// Guarantees: what is charged is the room that the body has, at most twice its length; a body of
+    /// the limit is taken, one more byte is refused, and nothing stays charged.
+    #[test]
+    fn memory_is_charged_as_it_is_held() {
+        const LENGTH: usize = 10_000;
+        for piece in [1, 7, 1_000, LENGTH] {
+            let budget = Budget::new(4 * LENGTH, BODY_TIMEOUT);
+            let share = Share { budget: &budget, bytes: 0 };
+            let mut body = Receiving { bytes: Vec::new(), bytes_max: LENGTH, share };
+            let content: Vec<u8> = (0..LENGTH).map(|byte| byte as u8).collect();
+            for bytes in content.chunks(piece) {
+                body.append(bytes).unwrap();
+                let charged = budget.used_bytes.load(Ordering::Relaxed);
+                assert_eq!(charged, body.bytes.capacity());
+                assert!(charged <= 2 * body.bytes.len() && charged <= LENGTH);
+            }
+            assert!(body.bytes == content);
+            assert!(matches!(body.append(b"x"), Err(Refusal::TooLarge { bytes_max: LENGTH })));
+            drop(body);
+            assert_eq!(budget.used_bytes.load(Ordering::Relaxed), 0);
+        }
     }
 }

@@ -5,7 +5,9 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::header::HOST;
+use http::uri::Authority;
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,8 +22,9 @@ use crate::limits::{
     STREAMS_PER_CONNECTION_MAX,
 };
 use crate::listen::{Phase, Role};
+use crate::refusal::Refusal;
 use crate::reply::Reply;
-use crate::{admin, grpc, http as otlp_http};
+use crate::{admin, body, grpc, http as otlp_http};
 
 /// What requests do to the connection that they came on.
 #[derive(Debug)]
@@ -144,13 +147,32 @@ async fn answer(
     role: Role,
     intake: &Intake,
     connection: &Connection,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Reply> {
+    if !names_its_host(&request) {
+        if role != Role::Admin {
+            intake.refuse(&Refusal::Host);
+        }
+        body::discard(request.body_mut()).await;
+        return admin::text(Refusal::Host.http_status(), &Refusal::Host.to_string());
+    }
     match role {
         Role::Grpc => grpc::serve(intake, connection, request).await,
         Role::Http => otlp_http::serve(intake, connection, request).await,
         Role::Admin => admin::serve(intake, request).await,
     }
+}
+
+/// What RFC 9112 (3.2) has a server refuse with 400: an HTTP/1.1 request without a Host header, with
+/// several, or with one that is none. What else makes one message look like two, hyper refuses (a folded
+/// header, two lengths) or takes as its chunks say and closes the connection (a length beside them).
+fn names_its_host(request: &Request<Incoming>) -> bool {
+    if request.version() != Version::HTTP_11 {
+        return true;
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    host.is_empty() || Authority::try_from(host.as_bytes()).is_ok()
 }
 
 /// gRPC is HTTP/2 only; the other ports take what the client speaks.

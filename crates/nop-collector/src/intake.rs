@@ -13,6 +13,7 @@ use crate::body::{Body, Budget};
 use crate::decompress::{Decompressor, Encoding};
 use crate::faults::{Fault, Faults};
 use crate::json;
+use crate::limits::{BUFFERED_BYTES_MAX, MANIFESTS_BYTES_MAX};
 use crate::observe::Observations;
 use crate::refusal::Refusal;
 use crate::verify::{Receipt, Verifier};
@@ -89,6 +90,8 @@ pub(crate) enum Treatment {
 #[derive(Debug)]
 pub(crate) struct Intake {
     pub(crate) budget: Budget,
+    /// Of posted manifests.
+    pub(crate) manifests: Budget,
     pub(crate) faults: Faults,
     pub(crate) decompressed_bytes_max: usize,
     keep_requests: bool,
@@ -114,7 +117,8 @@ impl Intake {
         keep_requests: bool,
     ) -> Self {
         Self {
-            budget: Budget::new(body_timeout),
+            budget: Budget::new(BUFFERED_BYTES_MAX, body_timeout),
+            manifests: Budget::new(MANIFESTS_BYTES_MAX, body_timeout),
             faults: Faults::default(),
             decompressed_bytes_max,
             keep_requests,

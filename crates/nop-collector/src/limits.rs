@@ -10,9 +10,12 @@ pub const DECOMPRESSED_BYTES_MAX_DEFAULT: usize = 64 << 20;
 /// A larger one would let a few bytes reserve gigabytes.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// Bodies of all requests that are being received or read, bytes as they came. More are refused
-/// as a temporary condition.
+/// Memory that the bodies of all requests hold which are being received or read, bytes: at most twice
+/// their length. More are refused as a temporary condition.
 pub const BUFFERED_BYTES_MAX: usize = 512 << 20;
+
+/// The same of posted manifests, which have a budget of their own: requests must not keep the proof out.
+pub const MANIFESTS_BYTES_MAX: usize = 4 * MANIFEST_BYTES_MAX;
 
 /// What is left of a refused HTTP/1 request's body is read and thrown away up to here, bytes, so
 /// that its client gets to read the answer.

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use thyme_core::causes::in_one_line;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
     });
     done.unwrap_or_else(|error| {
         // Nothing is left to be done if standard error is closed, too.
-        let _closed = writeln!(std::io::stderr(), "nop-collector: {error:#}");
+        let _closed = writeln!(std::io::stderr(), "nop-collector: {}", in_one_line(error.as_ref()));
         ExitCode::from(2)
     })
 }

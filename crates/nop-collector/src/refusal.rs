@@ -33,6 +33,8 @@ pub(crate) enum Refusal {
     UnknownPath { path: String },
     #[error("only POST is served here")]
     Method,
+    #[error("an HTTP/1.1 request says in one Host header whom it is for")]
+    Host,
     #[error("unsupported content type {found:?}; supported: {supported}")]
     ContentType { found: String, supported: &'static str },
     #[error("unsupported compression {found:?}; supported: gzip, zstd, identity")]
@@ -59,6 +61,7 @@ impl Refusal {
         match self {
             Self::UnknownPath { .. } => "unknown_path",
             Self::Method => "method",
+            Self::Host => "host",
             Self::ContentType { .. } => "content_type",
             Self::ContentEncoding { .. } => "content_encoding",
             Self::Interrupted { .. } => "interrupted",
@@ -84,7 +87,8 @@ impl Refusal {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Interrupted { .. }
+            Self::Host
+            | Self::Interrupted { .. }
             | Self::Framing { .. }
             | Self::Decompress(DecompressError::Invalid { .. })
             | Self::Malformed(_)
@@ -103,9 +107,11 @@ impl Refusal {
             Self::Framing { .. } | Self::Decompress(DecompressError::Invalid { .. }) => {
                 grpc_code::INTERNAL
             }
-            Self::Method | Self::ContentType { .. } | Self::Malformed(_) | Self::Json(_) => {
-                grpc_code::INVALID_ARGUMENT
-            }
+            Self::Host
+            | Self::Method
+            | Self::ContentType { .. }
+            | Self::Malformed(_)
+            | Self::Json(_) => grpc_code::INVALID_ARGUMENT,
         }
     }
 }

@@ -21,6 +21,7 @@ use std::{
     io::{Write, stderr, stdout},
     process::ExitCode,
 };
+use thyme_core::causes::in_one_line;
 
 const FAILED: u8 = 1;
 const NO_VERDICT: u8 = 2;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::from(FAILED),
         Err(error) => {
             // A closed standard error leaves the exit status to tell.
-            let _result = writeln!(stderr().lock(), "rig: {error:#}");
+            let _result = writeln!(stderr().lock(), "rig: {}", in_one_line(error.as_ref()));
             match error.downcast_ref() {
                 Some(Error::Interrupted(stop)) => ExitCode::from(stop.exit_code()),
                 _ => ExitCode::from(NO_VERDICT),

@@ -345,11 +345,15 @@ service:
         let health: Health = Arc::new(|| Ok(()));
         let ports = Ports::bind(&config).unwrap();
         let admin = Admin::start(ports, telemetry.pages(), &health, runtime.handle()).unwrap();
-        for head in ["Content-Length: 1000", "Connection: keep-alive", "Transfer-Encoding: chunked"]
-        {
+        let heads =
+            ["Content-Length: 1000", "Connection: keep-alive", "Transfer-Encoding: chunked"];
+        let streams = heads.map(|head| {
             let mut stream = TcpStream::connect(admin.prometheus[0]).unwrap();
             stream.set_read_timeout(Some(ADMIN_CONNECTION_TIME_MAX * 4)).unwrap();
             write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n").unwrap();
+            (head, stream)
+        });
+        for (head, mut stream) in streams {
             let mut answer = String::new();
             let ended = stream.read_to_string(&mut answer);
             let is_over = ended.err().is_none_or(|error| error.kind() != io::ErrorKind::WouldBlock);

@@ -4,6 +4,7 @@
 
 pub mod open;
 pub mod pattern;
+mod renamed;
 mod scan;
 mod unseen;
 mod watch;
@@ -21,6 +22,7 @@ use globset::GlobMatcher;
 
 use self::{
     pattern::{LogName, Pattern, PatternError},
+    renamed::Memory,
     scan::{Directory, FoundGroup, Scanner},
     unseen::{Checkpoints, Unseen},
     watch::{DirectoryEvent, DirectoryWatch},
@@ -59,6 +61,8 @@ pub struct FoundFile {
     /// Open, where this name is new for this inode; its length then. `None` also where it could not be
     /// opened: then it is only shown to exist.
     pub opened: Option<Opened>,
+    /// Whether it is a file that its group knows under another name, as far as discovery can tell.
+    pub is_renamed: bool,
     /// Whether it was there before the first start: `start_at` holds for it.
     pub is_old: bool,
     /// What of it is unread, as its worker's load has it.
@@ -175,7 +179,8 @@ impl Discovery {
         let (sender, events) = bounded(DIRECTORY_EVENTS_MAX);
         let first_start = start.is_first_start.then(|| start.clock.unix_nanos());
         let now = start.clock.now();
-        let discovery = Self {
+        let memory = Memory::new(&start.resume);
+        let mut discovery = Self {
             scanner: Scanner::new(
                 start.sources,
                 start.tree,
@@ -205,6 +210,7 @@ impl Discovery {
             scans_since_search: WATCHED_SCANS,
             metrics: start.metrics,
         };
+        discovery.scanner.remember(discovery.receiver_names.clone(), memory);
         (discovery, stopper)
     }
 

@@ -25,6 +25,7 @@ mod refusal;
 mod evidence;
 mod pace;
 mod retry;
+mod supervise;
 mod bisect;
 mod client;
 mod message;
@@ -35,8 +36,10 @@ mod words;
 pub(crate) mod reply;
 mod outcome;
 mod pool;
+mod signs;
 mod balance;
 mod connect;
+mod keepalive;
 pub(crate) mod proxy;
 pub(crate) mod tls;
 mod verify;
@@ -270,7 +273,7 @@ async fn consume<S: Sink>(
         let request = requests.lock().await.recv().await;
         let Some(request) = request else { return };
         let reply = request.reply.clone();
-        let settled = delivery.deliver(request, &mut slot).await;
+        let settled = supervise::deliver(&delivery, request, &mut slot).await;
         crate::failpoint::hit("request_ended");
         // A worker that is gone has nothing to account for any more.
         reply.send(Settlement::Ended(settled)).ok();

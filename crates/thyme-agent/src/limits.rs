@@ -135,8 +135,9 @@ pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// opens more takes nothing from those.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 
-/// Longest life of a connection to one of the agent's own ports, which carries one request.
-pub const ADMIN_CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
+/// Longest life of a connection to one of the agent's own ports, which carries one request: more than
+/// the ten seconds that Prometheus waits, also on a machine that is busy.
+pub const ADMIN_CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Bytes of a request's head to one of the agent's own ports.
 pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;

@@ -23,6 +23,7 @@ use thyme_agent::{
     preflight,
     telemetry::{Telemetry, say_last_words, start_log},
 };
+use thyme_core::causes::in_one_line;
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -89,7 +90,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say_last_words(&format!("{error:#}"));
+            say_last_words(&in_one_line(error.as_ref()));
             ExitCode::FAILURE
         }
     }

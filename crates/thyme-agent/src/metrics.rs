@@ -285,8 +285,12 @@ pub struct Metrics {
     pub in_flight_requests: Count,
     /// Gauge: requests that wait or are being sent.
     pub queue_requests: Count,
-    /// Unix time in milliseconds of the last finished attempt, good or bad.
+    /// Unix time in milliseconds of the last finished attempt, good or bad; for others to see.
     pub last_attempt_unix_ms: Count,
+    /// The same moment by a clock that nobody sets, see `worker::monotonic_ms`; no instrument.
+    pub last_attempt_ms: Count,
+    /// Gauge: requests whose sending has panicked, and that are tried again.
+    pub panicked_requests: Count,
     /// Gauge: bytes of the spool's segments on disk.
     pub spool_bytes: Count,
     /// Gauge: requests in the spool.

@@ -31,7 +31,7 @@ use crate::{
     spool::{self, Spool, SpoolLink, SpoolMessage, SpoolStart},
     worker::{
         Heartbeat, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
-        WorkerState, unix_ms,
+        WorkerState, monotonic_ms,
     },
     world::{
         StateDisk,
@@ -183,18 +183,18 @@ impl Pipeline {
             if age > HEARTBEAT_AGE_MAX {
                 return Err(format!("discovery has stood still for {} s", age.as_secs()));
             }
-            let last_attempt_unix_ms = metrics.last_attempt_unix_ms.get();
+            let panicked = metrics.panicked_requests.get();
+            if panicked > 0 {
+                return Err(format!("the exporter fails on {panicked} requests by its own fault"));
+            }
             for (number, state) in states.iter().enumerate() {
                 if let Some(failure) = state.failure() {
                     return Err(format!("worker {number}: {failure}"));
                 }
-                if let Some(since) = state.waits_since_unix_ms() {
-                    let since = since.max(last_attempt_unix_ms);
-                    let silence = Duration::from_millis(unix_ms().saturating_sub(since));
-                    if silence > EXPORT_SILENCE_MAX {
-                        let seconds = silence.as_secs();
-                        return Err(format!("no attempt to send has ended for {seconds} s"));
-                    }
+                let silence = export_silence(state, &metrics, monotonic_ms());
+                if silence > EXPORT_SILENCE_MAX {
+                    let seconds = silence.as_secs();
+                    return Err(format!("no attempt to send has ended for {seconds} s"));
                 }
                 let age = state.beat_age();
                 if age > HEARTBEAT_AGE_MAX {
@@ -239,6 +239,13 @@ impl Pipeline {
         }
         report
     }
+}
+
+/// How long a worker has waited for settlements while no attempt to send has ended, good or bad.
+fn export_silence(state: &WorkerState, metrics: &Metrics, now_ms: u64) -> Duration {
+    let Some(since) = state.waits_since_ms() else { return Duration::ZERO };
+    let since = since.max(metrics.last_attempt_ms.get());
+    Duration::from_millis(now_ms.saturating_sub(since))
 }
 
 /// Notes the end of a thread, however it comes about.
@@ -416,4 +423,33 @@ fn join<T>(thread: JoinHandle<T>, name: &str) -> Option<T> {
         tracing::error!(thread = name, "a thread panicked");
     }
     result.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: row 62 (D9): the wall clock is an hour behind, or ahead, of the last attempt to send;
+    /// a worker waits.
+    /// Guarantees: only time that has passed counts as silence, not what a clock was set by.
+    #[test]
+    fn a_step_of_the_wall_clock_is_no_silence() {
+        const MINUTE_MS: u64 = 60_000;
+        let (state, metrics) = (WorkerState::new(Instant::now()), Metrics::default());
+        assert_eq!(
+            export_silence(&state, &metrics, monotonic_ms() + 20 * MINUTE_MS),
+            Duration::ZERO
+        );
+        state.set_waiting(true);
+        for unix_ms in [0, u64::MAX] {
+            metrics.last_attempt_unix_ms.set(unix_ms);
+            let now = monotonic_ms();
+            assert!(export_silence(&state, &metrics, now) < EXPORT_SILENCE_MAX);
+            assert!(export_silence(&state, &metrics, now + 20 * MINUTE_MS) > EXPORT_SILENCE_MAX);
+            metrics.last_attempt_ms.set(now + 19 * MINUTE_MS);
+            let silence = export_silence(&state, &metrics, now + 20 * MINUTE_MS);
+            assert_eq!(silence, Duration::from_secs(60));
+            metrics.last_attempt_ms.set(0);
+        }
+    }
 }

@@ -26,7 +26,7 @@ use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 use tokio::sync::mpsc::error::TrySendError;
 
 pub use self::handle::{
-    Charge, Heartbeat, KeySource, WorkerHandle, WorkerMessage, WorkerState, unix_ms,
+    Charge, Heartbeat, KeySource, WorkerHandle, WorkerMessage, WorkerState, monotonic_ms,
 };
 use self::{
     group::{Group, TailedFile, Turn},

@@ -167,6 +167,16 @@ pub fn nothing_is_unfinished(source: &Source) -> Vec<Finding> {
     findings
 }
 
+/// anyhow's form for causes repeats those that an error names itself.
+pub fn causes_are_printed_once(source: &Source) -> Vec<Finding> {
+    let form = concat!(":", "#}");
+    let finding = |(at, _): (usize, &str)| {
+        let message = "print an error with `thyme_core::causes::in_one_line`: each cause once";
+        Finding::new(&source.path, source.line_of(at), message.to_owned())
+    };
+    source.text.match_indices(form).map(finding).collect()
+}
+
 /// Files that hold tests only, because the `mod` line that names them is under `#[cfg(test)]`.
 pub fn test_files(sources: &[Source]) -> BTreeSet<String> {
     let mut files = BTreeSet::new();

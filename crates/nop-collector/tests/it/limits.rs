@@ -195,3 +195,90 @@ async fn nothing_said_is_localhost() {
         assert_eq!(answer.status, 404, "{path}");
     }
 }
+
+/// Scenario: a body in chunks of one byte; more manifests at once than their budget holds, each but for its
+/// last byte.
+/// Guarantees: the body is taken; of the manifests only so many are received as the budget allows, the
+/// others are refused as a temporary condition.
+#[tokio::test]
+async fn bodies_hold_no_more_than_their_budget() {
+    use nop_collector::limits::{MANIFEST_BYTES_MAX, MANIFESTS_BYTES_MAX};
+    let running = collector(PortLimits::default()).await;
+    let body = message(0, 0..300);
+    let mut text = b"POST /v1/logs HTTP/1.1\r\nhost: x\r\n\
+        content-type: application/x-protobuf\r\ntransfer-encoding: chunked\r\n\r\n"
+        .to_vec();
+    for byte in body {
+        text.extend_from_slice(&[b'1', b'\r', b'\n', byte, b'\r', b'\n']);
+    }
+    text.extend_from_slice(b"0\r\n\r\n");
+    let mut stream = TcpStream::connect(running.http_addr()).await.unwrap();
+    stream.write_all(&text).await.unwrap();
+    assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+
+    let bytes = MANIFEST_BYTES_MAX - (1 << 20);
+    let head = format!("POST /manifest HTTP/1.1\r\nhost: x\r\ncontent-length: {bytes}\r\n\r\n");
+    let piece = vec![b' '; 1 << 20];
+    let mut open = Vec::new();
+    for _ in 0..2 * MANIFESTS_BYTES_MAX / bytes {
+        let mut stream = TcpStream::connect(running.admin_addr()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for part in 0..bytes >> 20 {
+            let length = if (part + 1) << 20 == bytes { piece.len() - 1 } else { piece.len() };
+            stream.write_all(&piece[..length]).await.unwrap();
+        }
+        open.push(stream);
+    }
+    let mut refused = 0;
+    for stream in &mut open {
+        // A space is no manifest, and so is none at all.
+        stream.write_all(b" ").await.unwrap();
+        let answer = tokio::time::timeout(PATIENCE, read_answer(stream)).await.unwrap();
+        refused += usize::from(answer.starts_with("HTTP/1.1 503"));
+    }
+    assert!(refused >= open.len() - MANIFESTS_BYTES_MAX / bytes, "{refused} of {}", open.len());
+    assert!(refused < open.len());
+}
+
+/// Scenario: HTTP/1 requests that are ambiguous: without Host, with two, with one that is none, with two
+/// lengths, with a folded header, with a length beside chunks and another request behind them; and such
+/// that are not.
+/// Guarantees: each of the former is answered with 400, but for the last: its chunks count, and the
+/// connection is closed before anybody could take what follows for a request.
+#[tokio::test]
+async fn ambiguous_requests_are_refused() {
+    let running = collector(PortLimits::default()).await;
+    let chunks = "transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n";
+    let smuggled = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    for (head, status) in [
+        ("GET /healthz HTTP/1.1\r\nhost: x:1\r\n\r\n", 200),
+        ("GET /healthz HTTP/1.1\r\nhost:\r\n\r\n", 200),
+        ("GET /healthz HTTP/1.0\r\n\r\n", 200),
+        ("GET /healthz HTTP/1.1\r\n\r\n", 400),
+        ("GET http://x/healthz HTTP/1.1\r\n\r\n", 400),
+        ("GET /healthz HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n", 400),
+        ("GET /healthz HTTP/1.1\r\nhost: x y\r\n\r\n", 400),
+        ("GET /healthz HTTP/1.1\r\nhost: x\r\na: b\r\n c\r\n\r\n", 400),
+        (
+            "POST /reset HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+            400,
+        ),
+        ("POST /reset HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n", 400),
+        (&*format!("POST /reset HTTP/1.1\r\nhost: x\r\n{chunks}{smuggled}"), 200),
+    ] {
+        let mut stream = TcpStream::connect(running.admin_addr()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = read_answer(&mut stream).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}"))
+                || answer.starts_with(&format!("HTTP/1.0 {status}")),
+            "{head}: {answer}"
+        );
+        if head.contains("chunked") {
+            let mut rest = Vec::new();
+            tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap().ok();
+            let rest = String::from_utf8_lossy(&rest);
+            assert!(!rest.contains("HTTP/1.1"), "{rest}");
+        }
+    }
+}

@@ -133,7 +133,7 @@ async fn both_ports_speak_tls() {
     ] {
         let stream = connect(running.http_addr(), config.clone(), alpn).await.unwrap();
         assert_eq!(alpn_of(&stream).as_deref(), alpn.first().map(|one| one.as_bytes()));
-        let headers = [("content-type", "application/x-protobuf")];
+        let headers = [("content-type", "application/x-protobuf"), ("host", "localhost")];
         let request = post("https://localhost/v1/logs", &headers, message(0, lines));
         let answer = sender::send_over(stream, version, request).await.unwrap();
         assert_eq!(answer.status, 200);

@@ -14,6 +14,7 @@ use std::{
 use super::{
     FoundFile, GroupKey, Source,
     pattern::{Level, LogName},
+    renamed::{Entries, LookedAt, Memory},
 };
 use crate::{
     complaints::Complaints,
@@ -31,7 +32,7 @@ use crate::{
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// Where in which pattern a directory stands: receiver, pattern, level of its entries.
-type Place = (usize, usize, usize);
+pub(super) type Place = (usize, usize, usize);
 
 /// Where a directory stands; the many that stand in the same places share it.
 type Places = Arc<BTreeSet<Place>>;
@@ -65,23 +66,29 @@ pub(super) struct FoundGroup {
 
 /// A file of a group at the last look.
 #[derive(Debug)]
-struct KnownFile {
-    name: OsString,
-    inode: Inode,
+pub(super) struct KnownFile {
+    pub(super) name: OsString,
+    pub(super) inode: Inode,
+    /// When its inode came to be, where that is known.
+    pub(super) born: Option<u64>,
     /// Whether it was opened; otherwise it is tried again.
-    is_open: bool,
+    pub(super) is_open: bool,
 }
 
 /// A group at the last look.
 #[derive(Debug, Default)]
-struct KnownGroup {
+pub(super) struct KnownGroup {
     /// Few, in no order.
-    files: Vec<KnownFile>,
+    pub(super) files: Vec<KnownFile>,
     is_complete: bool,
 }
 
 impl KnownGroup {
-    fn find(&self, name: &OsStr) -> Option<&KnownFile> {
+    fn born_of(&self, inode: Inode) -> Option<u64> {
+        self.files.iter().find(|file| file.inode == inode)?.born
+    }
+
+    pub(super) fn find(&self, name: &OsStr) -> Option<&KnownFile> {
         self.files.iter().find(|file| file.name == name)
     }
 }
@@ -117,6 +124,10 @@ pub(super) struct Scanner {
     is_first_scan: bool,
     complaints: Complaints<PathBuf>,
     metrics: Arc<Metrics>,
+    /// What the state knows of files that were not found yet.
+    pub(super) memory: Memory,
+    /// Canonical names of the receivers.
+    receiver_names: Vec<Arc<str>>,
     /// All sets of places that directories stand in: about as many as patterns have levels.
     places: Vec<Places>,
     /// Number of the last scan, below [`WATCHED_SCANS`].
@@ -145,10 +156,21 @@ impl Scanner {
             is_first_scan: true,
             complaints: Complaints::default(),
             metrics,
+            memory: Memory::default(),
+            receiver_names: Vec::new(),
             places: Vec::new(),
             scans: 0,
             looks: 0,
         }
+    }
+
+    /// Takes over what the state knows.
+    pub(super) fn remember(&mut self, receiver_names: Vec<Arc<str>>, memory: Memory) {
+        (self.receiver_names, self.memory) = (receiver_names, memory);
+    }
+
+    pub(super) fn receiver_name(&self, receiver: usize) -> Option<&Arc<str>> {
+        self.receiver_names.get(receiver)
     }
 
     pub(super) fn start_at(&self, receiver: usize) -> StartAt {
@@ -299,6 +321,7 @@ impl Scanner {
             scanner: self,
             known: &mut known,
             groups: HashMap::default(),
+            looked_at: HashMap::default(),
             directories: BTreeMap::new(),
             must_look_again: false,
         };
@@ -375,14 +398,16 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
 }
 
 /// One look into one directory.
-struct Look<'a> {
+pub(super) struct Look<'a> {
     directory: &'a Arc<Path>,
-    state: DirectoryState,
+    pub(super) state: DirectoryState,
     /// Whether another directory was known here.
     is_replaced: bool,
-    scanner: &'a mut Scanner,
+    pub(super) scanner: &'a mut Scanner,
     known: &'a mut Known,
-    groups: HashMap<Arc<GroupKey>, Vec<(OsString, u64, Place)>>,
+    groups: Entries,
+    /// Files that were opened to find out whose they are.
+    pub(super) looked_at: HashMap<(Arc<GroupKey>, OsString), LookedAt>,
     directories: BTreeMap<Arc<Path>, BTreeSet<Place>>,
     must_look_again: bool,
 }
@@ -467,7 +492,10 @@ impl Look<'_> {
         let shared = |(path, places)| Directory { path, places: self.scanner.shared(places) };
         found.directories = directories.into_iter().map(shared).collect();
         let mut before = std::mem::take(&mut self.known.groups);
-        for (key, entries) in std::mem::take(&mut self.groups) {
+        let entries = std::mem::take(&mut self.groups);
+        let nothing = HashMap::default();
+        let seen = if self.is_replaced { &nothing } else { &before };
+        for (key, entries) in self.follow_renames(entries, seen) {
             let (key, known) = before.remove_entry(&key).unwrap_or((key, KnownGroup::default()));
             let was_known = !known.files.is_empty();
             let was_complete = known.is_complete;
@@ -486,7 +514,11 @@ impl Look<'_> {
                     }
                 };
                 now.is_complete &= is_open;
-                let file = KnownFile { name, inode: shown.inode, is_open };
+                let born = match &shown.opened {
+                    Some(opened) => opened.file.born_unix_nanos(),
+                    None => known.born_of(shown.inode),
+                };
+                let file = KnownFile { name, inode: shown.inode, born, is_open };
                 changed |= known
                     .find(&file.name)
                     .is_none_or(|seen| (seen.inode, seen.is_open) != (file.inode, file.is_open));
@@ -503,6 +535,10 @@ impl Look<'_> {
             }
         }
         found.groups.extend(before.into_keys().map(gone));
+        if !self.must_look_again {
+            let Scanner { memory, receiver_names, .. } = &mut *self.scanner;
+            memory.forget(receiver_names, self.directory);
+        }
         found
     }
 
@@ -521,11 +557,41 @@ impl Look<'_> {
         let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
         let as_live = || known.find(&key.live).filter(|_| is_rotated);
         let charge = Charge::default();
-        let shown = FoundFile { name: name.to_owned(), inode, opened: None, is_old: false, charge };
+        let shown = FoundFile {
+            name: name.to_owned(),
+            inode,
+            opened: None,
+            is_renamed: false,
+            is_old: false,
+            charge,
+        };
+        if let Some(LookedAt { opened, is_renamed }) = self.take_looked_at(key, name) {
+            return self.opened(FoundFile { is_renamed, ..shown }, opened);
+        }
         if known.find(name).filter(same).or_else(|| as_live().filter(same)).is_some() {
             return Resolved::Known(shown);
         }
         self.open(shown, place)
+    }
+
+    fn opened(&self, shown: FoundFile, opened: Opened) -> Resolved {
+        let (inode, is_old) = (opened.inode, self.scanner.is_old(&opened));
+        Resolved::Opened(FoundFile { inode, opened: Some(opened), is_old, ..shown })
+    }
+
+    fn take_looked_at(&mut self, key: &GroupKey, name: &OsStr) -> Option<LookedAt> {
+        if self.looked_at.is_empty() {
+            return None;
+        }
+        self.looked_at.remove(&(Arc::new(key.clone()), name.to_owned()))
+    }
+
+    /// Opens a file to find out which one it is. A failure shows again when it is to be read.
+    pub(super) fn open_at(&mut self, name: &OsStr, place: Place) -> Option<Opened> {
+        if self.scanner.metrics.open_files.get() >= self.scanner.open_files_max {
+            return None;
+        }
+        self.scanner.open(self.directory, name, place).ok().flatten()
     }
 
     fn open(&mut self, shown: FoundFile, place: Place) -> Resolved {
@@ -540,8 +606,7 @@ impl Look<'_> {
         match opened {
             Ok(Some(opened)) => {
                 self.scanner.complaints.is_well(&path);
-                let (inode, is_old) = (opened.inode, self.scanner.is_old(&opened));
-                Resolved::Opened(FoundFile { inode, opened: Some(opened), is_old, ..shown })
+                self.opened(shown, opened)
             }
             Ok(None) => {
                 if self.known.refused.insert(shown.name) {

@@ -3,6 +3,7 @@
 //! here, but for connections that were dead before the request was on them.
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -23,7 +24,7 @@ use super::{
     endpoint::Endpoint,
     grpc, http as otlp_http,
     limits::{CONNECTIONS_PER_ATTEMPT_MAX, RESPONSE_BYTES_MAX},
-    message::{Message, MessageBody},
+    message::{Departure, Message, MessageBody},
     outcome::{Cause, Outcome, Quote},
     pool::{Lease, Pool},
     proxy,
@@ -32,6 +33,7 @@ use super::{
 use crate::{
     config::{ExporterConfig, Protocol, Secret},
     metrics::Metrics,
+    worker::monotonic_ms,
 };
 
 /// What a sink answered, read to its end or to [`RESPONSE_BYTES_MAX`].
@@ -54,7 +56,7 @@ pub(super) struct Client {
     headers: HeaderMap,
     /// What every request has beside them, and what may change.
     token: Option<Token>,
-    /// Time limit from the first byte sent to the last one read.
+    /// Time limit from the first byte of a message that leaves to the last one read.
     timeout: Duration,
     metrics: Arc<Metrics>,
 }
@@ -95,15 +97,23 @@ impl Client {
         &self.endpoint
     }
 
-    fn request(&self, part: &Part, token: Option<&Current>) -> Request<MessageBody> {
+    fn request(
+        &self,
+        part: &Part,
+        token: Option<&Current>,
+        departure: &Arc<Departure>,
+    ) -> Request<MessageBody> {
+        let departure = Arc::clone(departure);
         let chunks = part.body.iter().cloned();
         let (message, encoding) = match self.protocol {
             Protocol::Grpc => {
                 let prefix = grpc::prefix(part.compression, part.body_bytes);
-                let message = Message::new(std::iter::once(prefix).chain(chunks));
+                let message = Message::new(std::iter::once(prefix).chain(chunks), departure);
                 (message, grpc::encoding(part.compression))
             }
-            Protocol::Http => (Message::new(chunks), otlp_http::encoding(part.compression)),
+            Protocol::Http => {
+                (Message::new(chunks, departure), otlp_http::encoding(part.compression))
+            }
         };
         let mut request = Request::new(MessageBody(Some(message)));
         *request.method_mut() = Method::POST;
@@ -129,16 +139,38 @@ impl Client {
         let _in_flight = InFlight::new(&self.metrics);
         self.metrics.sent_bytes.add(part.body_bytes as u64);
         crate::failpoint::hit("request_before_send");
-        let request = self.request(part, token);
-        let exchange = async { read_answer(lease.sender.send(request).await?).await };
-        match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(self.broken(lease, &error)),
-            Err(_) => {
+        let departure = Arc::new(Departure::new(Arc::clone(lease.signs())));
+        let request = self.request(part, token, &departure);
+        let result = {
+            let exchange = async { read_answer(lease.sender.send(request).await?).await };
+            self.within_limit(exchange, &departure).await
+        };
+        match result {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) => Err(self.broken(lease, &error)),
+            None => {
                 let said = format!("{}: no answer in {:?}", lease.address(), self.timeout);
                 Err((Cause::TimedOut, Quote::new(said.as_bytes())))
             }
         }
+    }
+
+    /// The result of an exchange, or nothing when it took too long.
+    async fn within_limit<T>(
+        &self,
+        exchange: impl Future<Output = T>,
+        departure: &Departure,
+    ) -> Option<T> {
+        let mut exchange = pin!(exchange);
+        let mut left = self.timeout;
+        while !left.is_zero() {
+            if let Ok(result) = tokio::time::timeout(left, exchange.as_mut()).await {
+                return Some(result);
+            }
+            // Its message may have waited for others on the same connection.
+            left = departure.time_left(self.timeout);
+        }
+        None
     }
 
     /// What a connection that broke says. With TLS 1.3 a sink looks at the client's certificate when
@@ -168,7 +200,15 @@ impl Client {
 
     /// Settles with the pool what a failed exchange says about its connection and address; whether
     /// the request may go out again at once.
-    fn blame(&self, lease: &Lease, cause: Cause) -> bool {
+    fn blame(&self, lease: &Lease, cause: Cause, begun: Instant) -> bool {
+        if cause == Cause::TimedOut {
+            // While others are answered, the connection is alive.
+            if !lease.signs().has_served_since(begun) {
+                self.pool.failed(lease);
+            }
+            // It may be too large for any connection: that is for `delivery` to see.
+            return false;
+        }
         if cause == Cause::Broken && lease.has_served() {
             // Sinks and proxies close connections at any time; a new one will do.
             self.pool.discard(lease);
@@ -204,6 +244,7 @@ impl Client {
                 Ok(lease) => lease,
                 Err(error) => return Outcome::failed(Cause::Unreachable, Quote::of_error(&error)),
             };
+            let begun = Instant::now();
             let (cause, said) = match self.exchange(&mut lease, part, token).await {
                 Ok((answer, is_whole)) => {
                     let outcome = self.outcome(&answer);
@@ -216,7 +257,7 @@ impl Client {
                 }
                 Err(failure) => failure,
             };
-            let may_go_on = self.blame(&lease, cause);
+            let may_go_on = self.blame(&lease, cause, begun);
             if !may_go_on || connections >= CONNECTIONS_PER_ATTEMPT_MAX {
                 return Outcome::failed(cause, said);
             }
@@ -232,6 +273,7 @@ impl Sink for Client {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let millis = since_epoch.unwrap_or_default().as_millis();
         self.metrics.last_attempt_unix_ms.set(u64::try_from(millis).unwrap_or(u64::MAX));
+        self.metrics.last_attempt_ms.set(monotonic_ms());
         outcome
     }
 

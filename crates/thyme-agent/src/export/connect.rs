@@ -10,6 +10,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -17,7 +18,11 @@ use super::{
     ExportError,
     endpoint::Endpoint,
     first_bytes::{FirstBytes, Noted},
-    limits::Timing,
+    keepalive::Keepalive,
+    limits::{
+        TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_PROBES_MAX, Timing,
+        UNSENT_BYTES_MAX,
+    },
     message::MessageBody,
     proxy::{self, Proxy, ProxyError},
     tls::Trust,
@@ -157,6 +162,7 @@ pub(super) struct Connector {
     proxy: Option<(Proxy, Option<String>)>,
     /// Whom to trust, and the name to find in the certificate; `None` is plain text.
     tls: Option<(Trust, ServerName<'static>)>,
+    keepalive: Arc<Keepalive>,
     timing: Timing,
 }
 
@@ -188,7 +194,8 @@ impl Connector {
         } else {
             None
         };
-        Ok(Self { protocol, proxy, tls, timing })
+        let keepalive = Arc::new(Keepalive::new(timing.keepalive_interval));
+        Ok(Self { protocol, proxy, tls, keepalive, timing })
     }
 
     /// Whether all consumers share one connection to an address (HTTP/2), or each needs its own.
@@ -209,8 +216,7 @@ impl Connector {
     async fn open_without_limit(&self, address: SocketAddr) -> Result<Opened, ConnectError> {
         let tcp_failed = |source| ConnectError::Tcp { address, source };
         let tcp = TcpStream::connect(address).await.map_err(tcp_failed)?;
-        // Requests are written whole: waiting for more would only delay their ends.
-        tcp.set_nodelay(true).map_err(tcp_failed)?;
+        set_options(&tcp).map_err(tcp_failed)?;
         let Some((proxy, target)) = &self.proxy else { return self.secure(tcp, address).await };
         let proxy_failed =
             |source| ConnectError::Proxy { proxy: proxy.authority().to_owned(), source };
@@ -251,23 +257,41 @@ impl Connector {
         match self.protocol {
             Protocol::Http => {
                 let (sender, connection) = http1::handshake(io).await?;
-                drive(connection);
+                drive(connection, |_| {});
                 Ok(Sender::Http1(sender))
             }
             Protocol::Grpc => {
+                let (keepalive, interval) = (&self.keepalive, self.keepalive.interval());
                 let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                     .timer(TokioTimer::new())
                     // Idle connections are not pinged: servers take that for an attack (gRPC A8).
                     .keep_alive_while_idle(false)
-                    .keep_alive_interval(self.timing.keepalive_interval)
+                    .keep_alive_interval(interval)
                     .keep_alive_timeout(self.timing.keepalive_timeout)
                     .handshake(io)
                     .await?;
-                drive(connection);
+                let keepalive = Arc::clone(keepalive);
+                drive(connection, move |error| keepalive.ended(interval, error));
                 Ok(Sender::Http2(sender))
             }
         }
     }
+}
+
+/// Sets what holds for every connection.
+fn set_options(tcp: &TcpStream) -> io::Result<()> {
+    // Requests are written whole: waiting for more would only delay their ends.
+    tcp.set_nodelay(true)?;
+    let socket = SockRef::from(tcp);
+    // What waits in the kernel can't be taken back, when its request has timed out or others are
+    // more urgent: over a thin link that may be many seconds' worth.
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    // A peer that is gone is noticed while an answer is waited for, without HTTP/2's pings.
+    let keepalive = TcpKeepalive::new()
+        .with_time(TCP_KEEPALIVE_IDLE)
+        .with_interval(TCP_KEEPALIVE_INTERVAL)
+        .with_retries(TCP_KEEPALIVE_PROBES_MAX);
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Whether requests are sent to the proxy itself, which passes them on: over plain HTTP. All else
@@ -277,9 +301,13 @@ pub(super) fn proxy_forwards(config: &ExporterConfig, endpoint: &Endpoint) -> bo
 }
 
 /// Runs a connection until it ends. Requests on it hear of its failure themselves.
-fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+fn drive(
+    connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
+    failed: impl FnOnce(&hyper::Error) + Send + 'static,
+) {
     tokio::spawn(async move {
         if let Err(error) = connection.await {
+            failed(&error);
             tracing::debug!(%error, "a connection to the sink ended");
         }
     });

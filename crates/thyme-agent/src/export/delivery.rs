@@ -158,6 +158,7 @@ impl<S: Sink> Delivery<S> {
     }
 
     /// Brings a request to its end. Halves are sent in order, each ended before the next.
+    #[cfg(test)]
     pub(super) async fn deliver(&self, request: Request, slot: &mut Slot) -> Settled {
         let tally = self.send_all_of(&request, slot).await;
         settle(request, tally)
@@ -379,6 +380,21 @@ impl<S: Sink> Delivery<S> {
         }
         // Nothing to compare with: all that are large may fail.
         (part.records > 1 && part.uncompressed_bytes > SUSPECT_BYTES_MIN).then_some(false)
+    }
+
+    /// Books that sending has panicked, says so, and waits before it is tried again.
+    pub(super) async fn panicked(&self, request: &Request, what: &str, backoff: &mut Backoff) {
+        let wait = backoff.next(self.sink.chance());
+        tracing::error!(
+            exporter = self.id,
+            records = request.records,
+            what,
+            wait_ms = wait.as_millis(),
+            "a fault of the agent while it sent a request, which is tried again"
+        );
+        self.metrics.panicked_requests.add_gauge(1);
+        self.sink.sleep(wait).await;
+        self.metrics.panicked_requests.add_gauge(-1);
     }
 
     fn warn_of_retry(&self, part: &Part, failure: &Failure, wait: Duration) {

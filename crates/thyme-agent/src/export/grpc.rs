@@ -7,7 +7,8 @@
 //! | any but denied, with words about the message's size (OUT_OF_RANGE, RESOURCE_EXHAUSTED; tonic, Go, Java...) | too large: halved; "for now" where it is a status of the row but one below |
 //! | INVALID_ARGUMENT, UNKNOWN, INTERNAL that name single records (Loki behind a gateway) | rejected in part: the sink has the others |
 //! | INVALID_ARGUMENT | rejected: something of it is wrong; about the way it was sent: misdirected |
-//! | CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS | busy: tried again |
+//! | DEADLINE_EXCEEDED | too late: tried again, halved, and fewer at once |
+//! | CANCELLED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS | busy: tried again |
 //! | RESOURCE_EXHAUSTED | busy; OTLP wants it dropped where `RetryInfo` is missing, we keep it |
 //! | UNAUTHENTICATED, PERMISSION_DENIED | denied: kept until the credentials work again |
 //! | UNIMPLEMENTED, NOT_FOUND | misdirected: kept until somebody mends the configuration |
@@ -40,6 +41,7 @@ enum Code {
     OutOfRange,
     Denied,
     Misdirected,
+    TimedOut,
     Retryable,
     Other,
 }
@@ -53,7 +55,8 @@ impl Code {
             11 => Self::OutOfRange,
             7 | 16 => Self::Denied,
             5 | 12 => Self::Misdirected,
-            1 | 4 | 10 | 14 | 15 => Self::Retryable,
+            4 => Self::TimedOut,
+            1 | 10 | 14 | 15 => Self::Retryable,
             _ => Self::Other,
         }
     }
@@ -64,7 +67,8 @@ impl Code {
         match status.as_u16() {
             401 | 403 | 407 => Self::Denied,
             404 | 405 | 415 => Self::Misdirected,
-            429 | 502 | 503 | 504 => Self::Retryable,
+            408 | 504 => Self::TimedOut,
+            429 | 502 | 503 => Self::Retryable,
             _ => Self::Other,
         }
     }
@@ -147,10 +151,15 @@ fn refused(code: Code, number: Option<u32>, said: &[u8], retry_after: Option<Dur
         Code::InvalidArgument | Code::Other if let Some(rejected) = rejected_in_part(said) => {
             Outcome::RejectedInPart(rejected, said_all)
         }
-        Code::Retryable if is_about_size(said) => Outcome::TooLargeForNow(failure(Cause::Busy)),
+        Code::TimedOut if !is_about_size(said) => fail(Cause::TimedOut),
+        Code::Retryable | Code::TimedOut if is_about_size(said) => {
+            Outcome::TooLargeForNow(failure(Cause::Busy))
+        }
         _ if is_about_size(said) => Outcome::TooLarge(said_all),
         Code::InvalidArgument => Outcome::Rejected(said_all),
-        Code::ResourceExhausted | Code::OutOfRange | Code::Retryable => fail(Cause::Busy),
+        Code::ResourceExhausted | Code::OutOfRange | Code::Retryable | Code::TimedOut => {
+            fail(Cause::Busy)
+        }
         Code::Misdirected => fail(Cause::Misdirected),
         Code::Ok | Code::Other => fail(Cause::Fault),
     }
@@ -168,6 +177,7 @@ fn without_status(answer: &Answer) -> Outcome {
     let cause = match Code::from_http(answer.status) {
         Code::Denied => Cause::Denied,
         Code::Misdirected => Cause::Misdirected,
+        Code::TimedOut => Cause::TimedOut,
         Code::Retryable => Cause::Busy,
         _ => Cause::Fault,
     };
@@ -228,7 +238,8 @@ mod tests {
         for code in 1..=17 {
             let outcome = outcome(&trailers_only(code, "no"));
             let expected = match code {
-                1 | 4 | 8 | 10 | 11 | 14 | 15 => Some(Cause::Busy),
+                4 => Some(Cause::TimedOut),
+                1 | 8 | 10 | 11 | 14 | 15 => Some(Cause::Busy),
                 7 | 16 => Some(Cause::Denied),
                 5 | 12 => Some(Cause::Misdirected),
                 2 | 6 | 9 | 13 | 17 => Some(Cause::Fault),

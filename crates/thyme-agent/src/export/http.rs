@@ -11,7 +11,8 @@
 //! | 400, 422 in HTML, or with words about TLS, headers, path or coding | misdirected: kept |
 //! | 400, 422, 500 that name single records (Loki) | rejected in part: the sink has the others |
 //! | 400, 422 | rejected: something of it is wrong |
-//! | 429, 502, 503, 504 (OTLP's retryable ones); 408, 425 | busy: tried again; too large "for now" with words about size |
+//! | 408, 504 | too late: tried again, halved, and fewer at once |
+//! | 429, 502, 503 (OTLP's retryable ones); 425 | busy: tried again; too large "for now" with words about size |
 //! | 500, 507, 508 and other 5xx | the sink's fault: kept (see `delivery`) |
 //! | 501, 505, 511, 3xx (not followed), other 4xx | misdirected: kept until somebody mends the configuration |
 
@@ -58,7 +59,9 @@ pub(super) fn outcome(answer: &Answer) -> Outcome {
         408 | 425 | 429 | 502 | 503 | 504 => {
             let retry_after = retry::retry_after(&answer.headers, SystemTime::now());
             let is_large = is_about_size(&said.text);
-            let failure = Failure { cause: Cause::Busy, retry_after, said: quote };
+            let is_late = matches!(status, 408 | 504) && !is_large;
+            let cause = if is_late { Cause::TimedOut } else { Cause::Busy };
+            let failure = Failure { cause, retry_after, said: quote };
             return if is_large {
                 Outcome::TooLargeForNow(failure)
             } else {
@@ -125,6 +128,7 @@ mod tests {
             Outcome::Failed(Failure { cause: Cause::Denied, .. }) => "denied",
             Outcome::Failed(Failure { cause: Cause::Misdirected, .. }) => "misdirected",
             Outcome::Failed(Failure { cause: Cause::Fault, .. }) => "fault",
+            Outcome::Failed(Failure { cause: Cause::TimedOut, .. }) => "late",
             other => panic!("{other:?}"),
         }
     }
@@ -137,7 +141,8 @@ mod tests {
             let expected = match status {
                 413 => "large",
                 400 | 422 => "rejected",
-                408 | 425 | 429 | 502..=504 => "busy",
+                408 | 504 => "late",
+                425 | 429 | 502 | 503 => "busy",
                 401 | 403 | 407 => "denied",
                 501 | 505 | 511 | 300..=499 => "misdirected",
                 _ => "fault",

@@ -27,6 +27,22 @@ pub(super) const REFUSALS_IN_A_ROW_MAX: u32 = 3;
 /// have been accepted as often since the first of them.
 pub(super) const SUSPECT_FAILURES_MAX: u32 = 8;
 
+/// Complaints of a sink about HTTP/2 pings, each of which doubles their interval, before there are
+/// none any more.
+pub(super) const PING_BACKOFFS_MAX: u32 = 2;
+
+/// Bytes of a connection that wait in the kernel without having been sent once.
+pub(super) const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
+/// Silence on a connection before TCP asks whether the peer is there.
+pub(super) const TCP_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// Time between two such questions.
+pub(super) const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Questions without an answer before the connection counts as dead.
+pub(super) const TCP_KEEPALIVE_PROBES_MAX: u32 = 4;
+
 /// The same for a part of a request that was found so, which is on trial already.
 pub(super) const SUSPECT_PART_FAILURES_MAX: u32 = 2;
 
@@ -71,7 +87,8 @@ pub struct Timing {
     pub ejection_min: Duration,
     /// Longest time that an address is left out before it is probed.
     pub ejection_max: Duration,
-    /// Silence on an HTTP/2 connection with requests in flight, before a ping.
+    /// Silence on an HTTP/2 connection with requests in flight, before a ping. grpc-go allows one
+    /// in 5 min, unless it is configured otherwise.
     pub keepalive_interval: Duration,
     /// Longest wait for the ping's answer, before the connection counts as dead.
     pub keepalive_timeout: Duration,
@@ -88,7 +105,7 @@ impl Default for Timing {
             token_read_interval: Duration::from_secs(10),
             ejection_min: Duration::from_secs(1),
             ejection_max: Duration::from_secs(60),
-            keepalive_interval: Duration::from_secs(20),
+            keepalive_interval: Duration::from_secs(360),
             keepalive_timeout: Duration::from_secs(10),
         }
     }

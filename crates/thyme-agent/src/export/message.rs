@@ -6,11 +6,40 @@ use std::{
     convert::Infallible,
     io::IoSlice,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
+
+use super::signs::Signs;
+
+/// When a message began to leave, and over which connection.
+#[derive(Debug)]
+pub(super) struct Departure {
+    begun: OnceLock<Instant>,
+    signs: Arc<Signs>,
+}
+
+impl Departure {
+    pub(super) fn new(signs: Arc<Signs>) -> Self {
+        Self { begun: OnceLock::new(), signs }
+    }
+
+    /// What is left of the time limit of an attempt. It counts from the message's first byte; until
+    /// then from the last that the connection carried for others, who may have gone first.
+    pub(super) fn time_left(&self, limit: Duration) -> Duration {
+        let age = self.begun.get().map_or_else(|| self.signs.stillness(), Instant::elapsed);
+        limit.saturating_sub(age)
+    }
+
+    fn moved(&self) {
+        self.begun.get_or_init(Instant::now);
+        self.signs.moved();
+    }
+}
 
 /// A whole message, vectored: HTTP/2 cuts its frames without regard to the chunks' borders, and
 /// HTTP/1.1 writes all of them with few system calls.
@@ -20,13 +49,14 @@ pub(super) struct Message {
     chunks: VecDeque<Bytes>,
     /// Sum of their lengths.
     remaining: usize,
+    departure: Arc<Departure>,
 }
 
 impl Message {
-    pub(super) fn new(chunks: impl Iterator<Item = Bytes>) -> Self {
+    pub(super) fn new(chunks: impl Iterator<Item = Bytes>, departure: Arc<Departure>) -> Self {
         let chunks: VecDeque<Bytes> = chunks.filter(|chunk| !chunk.is_empty()).collect();
         let remaining = chunks.iter().map(Bytes::len).sum();
-        Self { chunks, remaining }
+        Self { chunks, remaining, departure }
     }
 }
 
@@ -50,6 +80,9 @@ impl Buf for Message {
     fn advance(&mut self, mut count: usize) {
         assert!(count <= self.remaining, "advanced beyond the end of a message");
         self.remaining -= count;
+        if count > 0 {
+            self.departure.moved();
+        }
         if self.remaining == 0 {
             crate::failpoint::hit("request_sent");
         }
@@ -103,7 +136,8 @@ mod tests {
             step in 1_usize..12,
         ) {
             let joined = chunks.concat();
-            let mut message = Message::new(chunks.into_iter().map(Bytes::from));
+            let departure = Arc::new(Departure::new(Arc::default()));
+            let mut message = Message::new(chunks.into_iter().map(Bytes::from), departure);
             prop_assert_eq!(message.remaining(), joined.len());
             let mut slices = [IoSlice::new(&[]); 16];
             let filled = message.chunks_vectored(&mut slices);
@@ -116,5 +150,27 @@ mod tests {
             }
             prop_assert_eq!(read, joined);
         }
+    }
+
+    /// Scenario: a message waits behind others on its connection, then its first byte leaves.
+    /// Guarantees: its time limit counts from that byte; until then, and only while nothing else
+    /// leaves either, from the last sign that the connection moves.
+    #[test]
+    fn the_limit_counts_from_the_first_byte() {
+        const LIMIT: Duration = Duration::from_millis(100);
+        let signs = Arc::new(Signs::default());
+        let waiting = Arc::new(Departure::new(Arc::clone(&signs)));
+        let mut first = Message::new(
+            [Bytes::from_static(b"ab")].into_iter(),
+            Arc::new(Departure::new(Arc::clone(&signs))),
+        );
+        std::thread::sleep(LIMIT);
+        assert_eq!(waiting.time_left(LIMIT), Duration::ZERO);
+        first.advance(1);
+        assert!(waiting.time_left(LIMIT * 100) > LIMIT * 98);
+        std::thread::sleep(LIMIT);
+        signs.moved();
+        assert!(waiting.time_left(LIMIT * 100) > LIMIT * 98);
+        assert_eq!(first.departure.time_left(LIMIT), Duration::ZERO);
     }
 }

@@ -23,7 +23,7 @@ const REQUEST_BYTES_MIN: usize = 1024;
 const GOOD_SHARE: f64 = 0.5;
 
 /// Acknowledgements that take one step beyond that.
-const CREEP: f64 = 64.0;
+const CREEP: f64 = 32.0;
 
 /// The window and the size, shared by all consumers.
 #[derive(Debug)]
@@ -193,3 +193,6 @@ impl Drop for Turn<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ use super::{
     first_bytes::FirstBytes,
     limits::{ADDRESSES_PER_CONNECTION_MAX, Timing},
     outcome::Quote,
+    signs::Signs,
     warnings::{Topic, Warnings},
 };
 use crate::config::Protocol;
@@ -58,8 +59,8 @@ struct Connection {
     sender: Sender,
     /// From then on it should be replaced.
     renew_at: Instant,
-    /// An answer has come over it; shared with its leases.
-    has_served: Arc<AtomicBool>,
+    /// Shared with its leases.
+    signs: Arc<Signs>,
     /// What the peer began with.
     first: Arc<FirstBytes>,
 }
@@ -72,7 +73,7 @@ pub(super) struct Lease {
     slot: Arc<Slot>,
     id: u64,
     renew_at: Instant,
-    has_served: Arc<AtomicBool>,
+    signs: Arc<Signs>,
     first: Arc<FirstBytes>,
 }
 
@@ -90,7 +91,12 @@ impl Lease {
     /// Whether an answer came over this connection before. If it breaks now, it was old, which
     /// says nothing about its address.
     pub(super) fn has_served(&self) -> bool {
-        self.has_served.load(Ordering::Relaxed)
+        self.signs.has_served()
+    }
+
+    /// The connection's signs of life.
+    pub(super) fn signs(&self) -> &Arc<Signs> {
+        &self.signs
     }
 }
 
@@ -117,9 +123,9 @@ impl Slot {
 
     /// Puts an idle HTTP/1.1 connection back, unless it is old; an HTTP/2 one never left.
     fn put_back(&self, lease: Lease, now: Instant) {
-        let Lease { sender, id, renew_at, has_served, first, .. } = lease;
+        let Lease { sender, id, renew_at, signs, first, .. } = lease;
         if matches!(sender, Sender::Http1(_)) && now < renew_at {
-            lock(&self.connections).push(Connection { id, sender, renew_at, has_served, first });
+            lock(&self.connections).push(Connection { id, sender, renew_at, signs, first });
         }
     }
 
@@ -135,14 +141,14 @@ impl Connection {
     }
 
     fn lease(&self, sender: Sender, slot: &Arc<Slot>) -> Lease {
-        let (has_served, first) = (Arc::clone(&self.has_served), Arc::clone(&self.first));
+        let (signs, first) = (Arc::clone(&self.signs), Arc::clone(&self.first));
         let (slot, renew_at) = (Arc::clone(slot), self.renew_at);
-        Lease { sender, slot, id: self.id, renew_at, has_served, first }
+        Lease { sender, slot, id: self.id, renew_at, signs, first }
     }
 
     fn into_lease(self, slot: &Arc<Slot>) -> Lease {
-        let Self { id, sender, renew_at, has_served, first } = self;
-        Lease { sender, slot: Arc::clone(slot), id, renew_at, has_served, first }
+        let Self { id, sender, renew_at, signs, first } = self;
+        Lease { sender, slot: Arc::clone(slot), id, renew_at, signs, first }
     }
 }
 
@@ -199,7 +205,7 @@ impl Pool {
     /// requests.
     pub(super) fn answered(&self, lease: Lease, took_it: bool) {
         let (slot, now) = (Arc::clone(&lease.slot), Instant::now());
-        lease.has_served.store(true, Ordering::Relaxed);
+        lease.signs.answered();
         slot.put_back(lease, now);
         let mut balance = lock(&self.balance);
         if took_it {
@@ -351,7 +357,7 @@ impl Pool {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             sender,
             renew_at: Instant::now() + age_max,
-            has_served: Arc::new(AtomicBool::new(false)),
+            signs: Arc::default(),
             first,
         })
     }

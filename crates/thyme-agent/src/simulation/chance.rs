@@ -11,6 +11,11 @@ impl Chance {
         Self(seed.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(0x2545_f491_4f6c_dd1d))
     }
 
+    /// A chance of its own for something that was added: the numbers of `self` stay what they were.
+    pub(super) fn beside(&self) -> Self {
+        Self(self.0 ^ 0x6a09_e667_f3bc_c908)
+    }
+
     pub(super) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;

@@ -33,6 +33,22 @@ pub(super) enum Mood {
     Slow,
 }
 
+/// A sink that is slower the more it gets, also when everything else is calm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slowness {
+    per_record: Duration,
+    per_kilobyte: Duration,
+}
+
+impl Slowness {
+    /// How long a request takes beside others.
+    pub(super) fn of(&self, records: usize, bytes: usize, requests: usize) -> Duration {
+        let records = self.per_record * records as u32;
+        let bytes = self.per_kilobyte * (bytes as u32) / 1000;
+        (records + bytes) * requests as u32
+    }
+}
+
 /// What may happen in a run. Odds are "once in so many times"; 0 is never.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -55,6 +71,8 @@ pub(super) struct Plan {
     /// Faults of log files, of the disk, and races between the agent and everybody else.
     pub(super) tree_fault_odds: u64,
     pub(super) race_odds: u64,
+    /// Whether the file system says when a file came to be.
+    pub(super) knows_births: bool,
     pub(super) disk_fault_odds: u64,
     pub(super) disk_bytes_max: Option<u64>,
     /// Ends of the agent's lives.
@@ -73,6 +91,7 @@ pub(super) struct Plan {
     pub(super) sink_bytes_max: Option<usize>,
     pub(super) reject_odds: u64,
     pub(super) partial_success_odds: u64,
+    pub(super) slowness: Option<Slowness>,
     pub(super) config: Arc<Config>,
 }
 
@@ -82,7 +101,7 @@ impl Plan {
         let queue = &self.config.exporter.queue;
         format!(
             "spool: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, truncations: {}, \
-             ends: {}, consumers: {}, queue: {}, moods: {:?}",
+             ends: {}, consumers: {}, queue: {}, slow: {}, moods: {:?}",
             queue.storage.is_some(),
             self.tree_fault_odds > 0,
             self.disk_fault_odds > 0,
@@ -91,6 +110,7 @@ impl Plan {
             self.kill_odds + self.power_odds + self.stop_odds > 0,
             queue.num_consumers,
             queue.queue_size,
+            self.slowness.is_some(),
             self.moods
         )
     }
@@ -127,11 +147,17 @@ impl Plan {
             sink_bytes_max: None,
             reject_odds: 0,
             partial_success_odds: 0,
+            slowness: None,
             ..plan
         }
     }
 
     pub(super) fn draw(chance: &mut Chance) -> Self {
+        let mut beside = chance.beside();
+        let slowness = beside.one_in(5).then(|| Slowness {
+            per_record: beside.milliseconds(1, 40),
+            per_kilobyte: beside.milliseconds(0, 20),
+        });
         // Each fault is left out in about every other run.
         let mut odds = |usual: u64| if chance.one_in(2) { usual } else { 0 };
         let (rotate_weight, pod_weight, restart_weight) = (odds(8), odds(1), odds(1));
@@ -157,6 +183,7 @@ impl Plan {
         let mut moods = vec![Mood::Good; chance.between(1, 4) as usize];
         moods.extend(all.into_iter().filter(|_| chance.one_in(3)));
         let spool_change_odds = if chance.one_in(4) { 3 } else { 0 };
+        let knows_births = !chance.one_in(4);
         let files_max = chance.between(2, 5) as usize;
         let config = Arc::new(draw_config(chance, files_max));
         let sink_bytes_max = chance.one_in(5).then(|| chance.between(300, 4_000) as usize);
@@ -175,6 +202,7 @@ impl Plan {
             unterminated_odds,
             tree_fault_odds,
             race_odds,
+            knows_births,
             disk_fault_odds,
             disk_bytes_max,
             kill_odds,
@@ -187,6 +215,7 @@ impl Plan {
             sink_bytes_max,
             reject_odds,
             partial_success_odds,
+            slowness,
             config,
         }
     }

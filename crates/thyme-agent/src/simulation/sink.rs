@@ -180,9 +180,28 @@ impl World {
         if is_bad && let Some(answer) = self.bad_answer(mood, first, records) {
             return answer;
         }
+        if let Some(answer) = self.slow_answer(records, message_bytes) {
+            return answer;
+        }
         self.take(records, false);
         let slow = if mood == Mood::Slow { self.chance.milliseconds(100, 20_000) } else { soon };
         (Answer::Accepted { rejected_records: 0 }, slow)
+    }
+
+    /// What a sink does that is slower the more it gets; what takes too long it may take all the same.
+    fn slow_answer(&mut self, records: &Records, bytes: usize) -> Option<(Answer, Duration)> {
+        let now = self.now;
+        let others = self.sink.answers.values().filter(|(at, _)| *at > now).count();
+        let wait = self.plan.slowness?.of(records.len(), bytes, others + 1);
+        let timeout = self.plan.config.exporter.timeout;
+        if wait < timeout {
+            self.take(records, false);
+            return Some((Answer::Accepted { rejected_records: 0 }, wait));
+        }
+        if self.chance.one_in(2) {
+            self.take(records, true);
+        }
+        Some((Answer::TimedOut, timeout))
     }
 
     fn bad_answer(

@@ -36,6 +36,7 @@ pub(super) type ContentId = usize;
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) inode: u64,
+    born_at: u64,
     pub(super) bytes: Vec<u8>,
     /// What it holds, plain or compressed; an unfinished archive holds nothing yet.
     pub(super) content: Option<ContentId>,
@@ -132,6 +133,7 @@ impl World {
         let inode = self.new_inode();
         self.tree.nodes.push(Node {
             inode,
+            born_at: self.now,
             bytes: Vec::new(),
             content: None,
             names: 0,
@@ -395,6 +397,11 @@ impl LogFile for SimulatedFile {
         let mut world = self.shared.lock();
         world.read_fault()?;
         Ok(world.tree.nodes[self.id].bytes.len() as u64)
+    }
+
+    fn born_unix_nanos(&self) -> Option<u64> {
+        let world = self.shared.lock();
+        world.plan.knows_births.then(|| unix_nanos(world.tree.nodes[self.id].born_at))
     }
 }
 

@@ -104,6 +104,8 @@ pub(super) const PLAIN: &[Plain] = &[
         "Current size of the sending queue, requests in flight included"),
     plain!(last_attempt_unix_ms, Gauge, Exporter, "thyme_exporter_last_attempt_unix_ms", "ms",
         "Unix time of the last finished attempt, good or bad"),
+    plain!(panicked_requests, Gauge, Exporter, "thyme_exporter_panicked_requests", "{request}",
+        "Requests whose sending has hit a fault of the agent, and that are tried again"),
     plain!(spool_bytes, Gauge, Queue, "thyme_spool_bytes", "By",
         "Bytes of the spool on disk"),
     plain!(spool_requests, Gauge, Queue, "thyme_spool_requests", "{request}",

@@ -122,8 +122,9 @@ fn no_field_is_forgotten() {
         .collect();
     fields.sort_unstable();
     let known = PLAIN.iter().map(|row| row.field).chain(TERMS.iter().map(|term| term.field));
-    let mut known: Vec<_> =
-        known.chain(["dropped", "lost_bytes", "batch_send_size", "moves"]).collect();
+    let mut known: Vec<_> = known
+        .chain(["dropped", "lost_bytes", "batch_send_size", "last_attempt_ms", "moves"])
+        .collect();
     known.sort_unstable();
     assert!(fields.contains(&"malformed_lines"), "{debug}");
     assert_eq!(known, fields);

@@ -194,9 +194,10 @@ impl Group {
     }
 }
 
-/// Order of reading: rotated files by their time, the live file last.
-pub(super) fn reading_order(name: &OsStr) -> (bool, OsString) {
+/// Order of reading: rotated files by the time in their name, if they have one that says so, the live
+/// file last.
+pub(super) fn reading_order(name: &OsStr, live: &OsStr) -> (bool, OsString) {
     let rotated_at =
         LogName::parse(name).and_then(|parsed| parsed.rotated_at.map(ToOwned::to_owned));
-    (rotated_at.is_none(), rotated_at.unwrap_or_default())
+    (name == live, rotated_at.unwrap_or_default())
 }

@@ -4,7 +4,10 @@ use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::Sender;
 
@@ -61,8 +64,9 @@ impl Heartbeat {
 #[derive(Debug)]
 pub struct WorkerState {
     heartbeat: Heartbeat,
-    /// Unix time in milliseconds since which it has waited for settlements; 0 while it doesn't.
-    waits_since_unix_ms: AtomicU64,
+    /// The moment, see [`monotonic_ms`], since which it has waited for settlements; 0 while it
+    /// doesn't.
+    waits_since_ms: AtomicU64,
     /// Why it can't go on.
     failure: Mutex<Option<&'static str>>,
     /// Bytes of files that it was given and has not read; what was written since does not count.
@@ -80,7 +84,7 @@ impl WorkerState {
     pub fn new(now: Instant) -> Self {
         Self {
             heartbeat: Heartbeat::new(now),
-            waits_since_unix_ms: AtomicU64::new(0),
+            waits_since_ms: AtomicU64::new(0),
             failure: Mutex::new(None),
             unread_bytes: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
@@ -101,13 +105,13 @@ impl WorkerState {
 
     /// Says whether it waits for settlements from now on.
     pub fn set_waiting(&self, waits: bool) {
-        self.waits_since_unix_ms.store(if waits { unix_ms() } else { 0 }, Ordering::Relaxed);
+        self.waits_since_ms.store(if waits { monotonic_ms() } else { 0 }, Ordering::Relaxed);
     }
 
     /// Since when it has waited for settlements, without a moment in which there were none to
-    /// wait for.
-    pub fn waits_since_unix_ms(&self) -> Option<u64> {
-        Some(self.waits_since_unix_ms.load(Ordering::Relaxed)).filter(|since| *since > 0)
+    /// wait for; see [`monotonic_ms`].
+    pub fn waits_since_ms(&self) -> Option<u64> {
+        Some(self.waits_since_ms.load(Ordering::Relaxed)).filter(|since| *since > 0)
     }
 
     /// Says for good that it can't go on.
@@ -121,10 +125,10 @@ impl WorkerState {
     }
 }
 
-/// Milliseconds since the Unix epoch.
-pub fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+/// Milliseconds of a clock that nobody sets, from some moment on; never 0.
+pub fn monotonic_ms() -> u64 {
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(ORIGIN.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 /// A worker as discovery sees it.

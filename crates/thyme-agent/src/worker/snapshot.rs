@@ -125,7 +125,7 @@ impl Worker {
             Head::default()
         });
         let resumed = take_checkpoint(resume, &opened, &plain, compressed);
-        let is_live = name.rotated_at.is_none();
+        let is_live = self.groups.get(&number).is_some_and(|group| *group.key.live == *plain);
         let file = match resumed {
             Some((key, checkpoint)) => {
                 let file = self.resume_file(number, opened, plain, key, &checkpoint);
@@ -156,7 +156,8 @@ impl Worker {
     ) -> bool {
         for file in self.group_files(number) {
             let Some(file) = self.files.get_mut(&file) else { continue };
-            if is_that_file(file, found.inode, plain, compressed)
+            let is_renamed = found.is_renamed && file.inode == found.inode;
+            if (is_renamed || is_that_file(file, found.inode, plain, compressed))
                 && may_be_closed_file(file, found.opened.as_ref(), compressed)
             {
                 file.is_present = true;
@@ -254,7 +255,9 @@ impl Worker {
     fn put_in_order(&mut self, number: u32) {
         let files = &self.files;
         if let Some(group) = self.groups.get_mut(&number) {
-            let order = |id: &u32| files.get(id).map(|file| reading_order(&file.name));
+            let live = Arc::clone(&group.key.live);
+            let order =
+                |id: &u32| files.get(id).map(|file| (reading_order(&file.name, &live), file.key));
             group.files.sort_by_cached_key(order);
         }
     }

@@ -118,8 +118,73 @@ fn a_bad_configuration_is_explained() {
         assert_eq!((text(&refused.stdout).as_str(), refused.status.code()), ("", Some(1)));
     }
     let missing = output(&["--config", "/nonexistent.yaml"]);
-    assert!(text(&missing.stderr).starts_with("/nonexistent.yaml: "));
+    assert_eq!(
+        text(&missing.stderr),
+        "/nonexistent.yaml: No such file or directory (os error 2)\n"
+    );
     assert_eq!(missing.status.code(), Some(1));
+}
+
+/// Scenario: authorities that are none, a certificate and a token whose files are not there, checked
+/// and run.
+/// Guarantees: `validate` refuses what the start refuses, in the same words, with line and key.
+#[test]
+fn validate_refuses_what_the_start_would_refuse() {
+    let directory = TempDir::new().unwrap();
+    let path = configuration(directory.path());
+    let good = fs::read_to_string(&path).unwrap();
+    let cases = [
+        ("tls: {ca_pem: hello}", "agent.yaml:9: exporters::otlp::tls::ca_pem: "),
+        ("tls: {ca_file: /nonexistent}", "agent.yaml:9: exporters::otlp::tls::ca_file: "),
+        (
+            "tls: {insecure_skip_verify: true, cert_file: /nonexistent, key_pem: k}",
+            "agent.yaml:9: exporters::otlp::tls::cert_file: ",
+        ),
+        ("tls: {ca_file: /dev/zero}", "expected a regular file"),
+        ("headers: {Content-Type: x}", "agent.yaml:9: exporters::otlp::headers::Content-Type: "),
+        (
+            "auth: {authenticator: bearertokenauth}",
+            "agent.yaml:11: extensions::bearertokenauth::filename: ",
+        ),
+    ];
+    for (key, expected) in cases {
+        let text = good
+            .replace("http://127.0.0.1:1", "https://127.0.0.1:1")
+            .replace("compression: none", &format!("compression: none\n    {key}"))
+            .replace("extensions:\n", "extensions:\n  bearertokenauth: {filename: /nonexistent}\n")
+            .replace("[health_check,", "[bearertokenauth, health_check,");
+        fs::write(&path, text).unwrap();
+        let config = path.to_str().unwrap();
+        let checked = output(&["validate", "--config", config]);
+        let started = output(&["--config", config]);
+        assert!(text_of(&checked).contains(expected), "{key}: {}", text_of(&checked));
+        assert_eq!(text_of(&checked), text_of(&started));
+        assert_eq!((checked.status.code(), started.status.code()), (Some(1), Some(1)));
+    }
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stderr)
+}
+
+/// Scenario: the configuration is a FIFO that nobody writes to, a device that never ends, or a
+/// directory.
+/// Guarantees: refused at once, with its path and what it is.
+#[test]
+fn a_configuration_is_a_regular_file() {
+    let directory = TempDir::new().unwrap();
+    let fifo = directory.path().join("agent.yaml");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    for (path, what) in
+        [(fifo.to_str().unwrap(), "a FIFO"), ("/dev/zero", "a device"), ("/", "a directory")]
+    {
+        for arguments in [&["validate", "--config", path][..], &["--config", path]] {
+            let refused = output(arguments);
+            let expected = format!("{path}: it is {what}, expected a regular file\n");
+            assert_eq!(text(&refused.stderr), expected);
+            assert_eq!(refused.status.code(), Some(1));
+        }
+    }
 }
 
 /// Scenario: an agent without files, SIGHUP, then SIGTERM.

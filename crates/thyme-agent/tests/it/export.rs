@@ -127,7 +127,7 @@ impl Exporter {
     }
 
     /// Sends a request whose records have these bodies.
-    async fn send(&self, bodies: &[String]) {
+    pub(crate) async fn send(&self, bodies: &[String]) {
         let message = message_of(bodies);
         let body = match self.compression {
             Compression::None => message.clone(),

@@ -17,9 +17,10 @@ use crate::node::Node;
 /// The longest that a test waits for the program; a machine with two cores runs many tests at once.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The program without arguments.
+/// The program without arguments: the one of this build, or the one that `THYME_AGENT` names.
 pub(crate) fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_thyme-agent"))
+    let built = env!("CARGO_BIN_EXE_thyme-agent");
+    Command::new(std::env::var_os("THYME_AGENT").unwrap_or_else(|| built.into()))
 }
 
 /// Says that a test proves nothing here, past the capture of a test's output.

@@ -71,6 +71,13 @@ fn nothing_is_unfinished() {
     check(rules::nothing_is_unfinished);
 }
 
+/// Scenario: every Rust file of the workspace.
+/// Guarantees: no error is printed in the form that repeats causes.
+#[test]
+fn causes_are_printed_once() {
+    check(rules::causes_are_printed_once);
+}
+
 /// Scenario: every `make` command in the documents.
 /// Guarantees: the Makefile has its target.
 #[test]

@@ -1,0 +1,121 @@
+//! Keeps a request when the code that sends it panics: a consumer that ended with it would take the
+//! request's records and its share of the budget along, and nobody would know.
+
+use std::{
+    any::Any,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+};
+
+use super::{
+    delivery::{Delivery, Sink, settle},
+    slot::Slot,
+};
+use crate::queue::{Request, Settled};
+
+/// Brings a request to its end, from the beginning again after each panic. Meanwhile health says so.
+pub(super) async fn deliver<S: Sink>(
+    delivery: &Delivery<S>,
+    request: Request,
+    slot: &mut Slot,
+) -> Settled {
+    let mut backoff = delivery.backoff();
+    loop {
+        match catch(delivery.send_all_of(&request, slot)).await {
+            Ok(tally) => return settle(request, tally),
+            Err(what) => delivery.panicked(&request, &what, &mut backoff).await,
+        }
+    }
+}
+
+/// What a future comes to, or what it said when it panicked. What it shares with others has to stay
+/// of use half-way: locks are taken whether poisoned or not, and counts are given back by guards.
+async fn catch<T>(future: impl Future<Output = T>) -> Result<T, String> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(words(panic.as_ref()))),
+    })
+    .await
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicU32, Ordering},
+        },
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::{
+        config::{Compression, RetryConfig},
+        export::{
+            bisect::{Bisector, Part, tests::request_of},
+            outcome::{Outcome, Quote},
+            slot::Slots,
+        },
+        metrics::Metrics,
+    };
+
+    /// A sink whose first attempts panic, and what health saw while they were waited for.
+    #[derive(Default)]
+    struct Faulty {
+        attempts: AtomicU32,
+        panicked: Mutex<Vec<u64>>,
+        metrics: Arc<Metrics>,
+    }
+
+    impl Sink for Arc<Faulty> {
+        async fn attempt(&self, _: &Part) -> Outcome {
+            let attempts = self.attempts.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            assert!(attempts >= 2, "attempt {attempts}");
+            Outcome::Accepted { rejected_records: 0, said: Quote::default() }
+        }
+
+        async fn sleep(&self, _: Duration) {
+            self.panicked.lock().unwrap().push(self.metrics.panicked_requests.get());
+        }
+
+        async fn reachable_again(&self) {}
+
+        fn now(&self) -> Instant {
+            Instant::now()
+        }
+
+        fn chance(&self) -> f64 {
+            0.5
+        }
+    }
+
+    /// Scenario: row 55: the code that sends panics twice, with one request in flight at most.
+    /// Guarantees: the consumer goes on with its request, which is settled once and in full; the
+    /// next one gets its turn; health hears of each panic and of its end.
+    #[tokio::test]
+    async fn a_panic_of_a_consumer_keeps_its_request() {
+        let sink = Arc::new(Faulty::default());
+        let (metrics, warnings) = (Arc::clone(&sink.metrics), Arc::default());
+        let (retry, bisector) = (RetryConfig::default(), Bisector::new(1));
+        let to = Arc::clone(&sink);
+        let mut slot = Slots::new(1).take().await;
+        let delivery = Delivery::new(to, "otlp", retry, 1, bisector, warnings, metrics);
+        for bodies in [["a", "b"], ["c", "d"]] {
+            let request = request_of(&bodies.map(str::to_owned), Compression::Zstd);
+            let settled = deliver(&delivery, request, &mut slot).await;
+            assert_eq!((settled.acknowledged_records, settled.request.records), (2, 2));
+        }
+        assert_eq!(sink.attempts.load(Ordering::Relaxed), 4);
+        assert_eq!(*sink.panicked.lock().unwrap(), [1, 1]);
+        assert_eq!(sink.metrics.panicked_requests.get(), 0);
+    }
+}

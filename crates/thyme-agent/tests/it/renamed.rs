@@ -1,0 +1,108 @@
+//! Files that are renamed to a name that the receiver includes too, as logrotate and loggers do.
+
+use std::{fs, path::Path};
+
+use crate::node::{Node, append, wait_until};
+
+/// A receiver of lines as they are, in a directory of its own.
+fn yaml(node: &Node, include: &str) -> String {
+    let yaml = node.yaml("compression: none", "workers: 2");
+    let include = node.path(include).display().to_string();
+    let pods = node.path("pods").display().to_string();
+    yaml.replace(&format!("{pods}/*/*/*.log"), &include)
+        .replace("    operators: [{type: container}]\n", "")
+}
+
+fn texts(node: &Node, count: usize) -> Vec<String> {
+    let records = node.wait_records(count);
+    let mut texts: Vec<String> = records.iter().map(|record| record.text().to_owned()).collect();
+    texts.sort();
+    texts
+}
+
+fn lines(range: std::ops::Range<u32>) -> String {
+    range.map(|number| format!("line {number:04}\n")).collect()
+}
+
+fn expected(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|number| format!("line {number:04}")).collect()
+}
+
+/// Scenario: row 41. A logger renames its file to a dated name that the pattern matches and begins a new
+/// one: while the agent runs, then while it is stopped, with lines that it has not read in both files.
+/// Guarantees: each line comes once, with the name of the live file; nothing counts as lost.
+#[test]
+fn a_file_with_a_new_name_that_matches_is_the_same_file() {
+    let node = Node::new();
+    let directory = node.path("logs");
+    fs::create_dir(&directory).unwrap();
+    let live = directory.join("app.log");
+    let yaml = yaml(&node, "logs/*.log");
+    append(&live, lines(0..3));
+    let agent = node.start_yaml(&yaml);
+    assert_eq!(texts(&node, 3), expected(0..3));
+    fs::rename(&live, directory.join("app-2026-01-02.log")).unwrap();
+    append(&live, lines(3..4));
+    assert_eq!(texts(&node, 1), expected(3..4));
+    // Its writer has not closed it yet.
+    append(&directory.join("app-2026-01-02.log"), lines(4..5));
+    assert_eq!(texts(&node, 1), expected(4..5));
+    agent.stop();
+    append(&live, lines(5..7));
+    fs::rename(&live, directory.join("app-2026-01-03.log")).unwrap();
+    append(&live, lines(7..9));
+    let agent = node.start_yaml(&yaml);
+    let records = node.wait_records(4);
+    let mut bodies: Vec<String> = records.iter().map(|record| record.text().to_owned()).collect();
+    bodies.sort();
+    assert_eq!(bodies, expected(5..9));
+    for record in records {
+        assert_eq!(record.attributes["log.file.name"], "app.log");
+    }
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
+    assert!(node.take_records().is_empty());
+}
+
+/// `app.log.2` is removed, `app.log.1` and `app.log` take the next number.
+fn rotate(directory: &Path) {
+    let name = |number: u32| match number {
+        0 => directory.join("app.log"),
+        number => directory.join(format!("app.log.{number}")),
+    };
+    let _first = fs::remove_file(name(3));
+    for number in (0..3).rev() {
+        if name(number).exists() {
+            fs::rename(name(number), name(number + 1)).unwrap();
+        }
+    }
+}
+
+/// Scenario: row 41. logrotate numbers its files, and the pattern matches all of them; the number of a
+/// file that is removed is often that of the new one. The agent runs, or is stopped, at rotations.
+/// Guarantees: each line comes once.
+#[test]
+fn numbered_files_that_match_are_read_once() {
+    const LINES: u32 = 50;
+    let node = Node::new();
+    let directory = node.path("logs");
+    fs::create_dir(&directory).unwrap();
+    let yaml = yaml(&node, "logs/app.log*");
+    let mut agent = node.start_yaml(&yaml);
+    for round in 0..12 {
+        let range = round * LINES..(round + 1) * LINES;
+        append(&directory.join("app.log"), lines(range.clone()));
+        if round % 4 == 3 {
+            agent.stop();
+            rotate(&directory);
+            agent = node.start_yaml(&yaml);
+        }
+        assert_eq!(texts(&node, LINES as usize), expected(range), "round {round}");
+        wait_until("it is settled", || agent.metrics.queued_request.get() == (0, 0));
+        if round % 4 != 3 {
+            rotate(&directory);
+        }
+    }
+    agent.stop();
+    assert!(node.take_records().is_empty());
+}
