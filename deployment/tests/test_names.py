@@ -139,7 +139,7 @@ class Expressions(unittest.TestCase):
         where = 'service_name="thyme",k8s_node_name="n",k8s_pod_name="p",instance="p"'
         extra = {
             "_bucket": [',le="10"', ',le="+Inf"'],
-            "thyme_conservation_dropped": [',reason="rejected"', ',reason="retry_elapsed"'],
+            "thyme_conservation_dropped": [',reason="rejected"', ',reason="rejected_in_part"', ',reason="retry_elapsed"'],
             "thyme_conservation_queued": [',stage="batch"', ',stage="request"'],
             "nop_collector_refused_requests": [',reason="too_large"'],
             "nop_collector_latency": [',quantile="0.99"'],

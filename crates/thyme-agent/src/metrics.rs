@@ -357,13 +357,14 @@ impl Metrics {
         };
         let mut rest = bytes as i64;
         if settled.dead_lettered_records > 0 {
-            let part = share(settled.dead_lettered_records);
+            let is_all = settled.dead_lettered_records == records;
+            let part = if is_all { rest } else { share(settled.dead_lettered_records) };
             rest -= part;
             self.dead_lettered.add(settled.dead_lettered_records as i64, part);
         }
-        for &(reason, part_records) in &settled.dropped {
-            let is_all_that_is_left = settled.acknowledged_records == 0
-                && part_records + settled.dead_lettered_records == records;
+        for (number, &(reason, part_records)) in (1..).zip(&settled.dropped) {
+            let is_all_that_is_left =
+                settled.acknowledged_records == 0 && number == settled.dropped.len();
             let part = if is_all_that_is_left { rest } else { share(part_records) };
             rest -= part;
             self.dropped(reason).add(part_records as i64, part);
@@ -387,6 +388,53 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::{config::Compression, queue::Request};
+
+    /// Scenario: D20: a request of ten records ends in every way at once, and in each way alone.
+    /// Guarantees: each record is booked where it belongs, and nowhere else; the shares of the bytes
+    /// add up, and none goes where no record does.
+    #[test]
+    fn every_end_is_booked_where_it_belongs() {
+        use DropReason::{PartialSuccess, Rejected, RejectedInPart, RetryElapsed};
+        let all = vec![(RetryElapsed, 1), (PartialSuccess, 2), (Rejected, 1), (RejectedInPart, 2)];
+        for (acknowledged, dead_lettered, dropped) in [
+            (3, 1, all),
+            (10, 0, vec![]),
+            (0, 0, vec![(PartialSuccess, 10)]),
+            (0, 10, vec![]),
+            (0, 1, vec![(Rejected, 4), (PartialSuccess, 5)]),
+        ] {
+            let metrics = Arc::new(Metrics::default());
+            let _together = metrics.together();
+            let request = Request {
+                body: Vec::new(),
+                body_bytes: 0,
+                uncompressed_bytes: 0,
+                records: 10,
+                source_bytes: 1_003,
+                compression: Compression::None,
+                reply: crossbeam_channel::unbounded().0,
+                token: crate::queue::Token::default(),
+            };
+            let settled = Settled {
+                request,
+                acknowledged_records: acknowledged,
+                dead_lettered_records: dead_lettered,
+                dropped: dropped.clone(),
+            };
+            metrics.book_end(&settled);
+            let of = |reason| dropped.iter().filter(move |(known, _)| *known == reason);
+            let expected = DropReason::ALL.map(|reason| of(reason).map(|(_, count)| *count).sum());
+            let places = [&metrics.acknowledged, &metrics.dead_lettered];
+            let places = places.into_iter().chain(&metrics.dropped);
+            let booked: Vec<_> = places.map(Amount::get).collect();
+            let expected: Vec<u64> =
+                [acknowledged, dead_lettered].into_iter().chain(expected).collect();
+            assert_eq!(booked.iter().map(|(count, _)| *count as u64).collect::<Vec<_>>(), expected);
+            assert!(booked.iter().all(|(count, bytes)| (*count > 0) == (*bytes > 0)), "{booked:?}");
+            assert_eq!(booked.iter().map(|(_, bytes)| bytes).sum::<i64>(), 1_003);
+        }
+    }
 
     /// Scenario: the scrapes that were off by up to 13,867 records: two threads move records between
     /// terms without a pause, while a third looks at all terms 20,000 times.

@@ -11,6 +11,7 @@ mod chance;
 mod disk;
 mod kubelet;
 mod plan;
+mod refusals;
 mod run;
 mod sink;
 mod steady;
@@ -131,8 +132,8 @@ impl Total {
     }
 }
 
-/// Scenario: rows 1, 2, 4, 5, 7 to 9, 11 to 18, 20, 22, 24, 25 and 29: random writes, rotations, compressions,
-/// deletions and truncations; the agent is killed, loses its power, or is told to stop; the sink
+/// Scenario: rows 1, 2, 4, 5, 7 to 9, 11 to 18, 20, 22, 24, 25, 29 and 56 to 59: random writes, rotations,
+/// compressions, deletions and truncations; the agent is killed, loses its power, or is told to stop; the sink
 /// answers in every way there is. Then all is calm.
 /// Guarantees: after each step what was read is somewhere; at the end every line that must arrive
 /// has arrived with its own bytes, in order, and no line came twice without a reason. The seed of a

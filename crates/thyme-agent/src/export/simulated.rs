@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::{
     bisect::{Bisector, Part, decompress},
     delivery::{Delivery, Sink},
-    outcome::{Cause, Failure, Outcome, Quote},
+    outcome::{Cause, Failure, InPart, Outcome, Quote},
     slot::Slots,
 };
 use crate::{
@@ -31,8 +31,12 @@ pub(crate) enum Answer {
     Accepted { rejected_records: u64 },
     /// Too many bytes.
     TooLarge,
+    /// The same with "not now".
+    TooLargeForNow,
     /// Wrong, and always will be.
     Rejected,
+    /// Taken, but for so many records, with an error.
+    RejectedInPart { rejected_records: u64 },
     /// No connection.
     Unreachable,
     /// The connection broke before the answer.
@@ -161,7 +165,13 @@ fn outcome(answer: Answer) -> Outcome {
             Outcome::Accepted { rejected_records, said: Quote::default() }
         }
         Answer::TooLarge => Outcome::TooLarge(said),
+        Answer::TooLargeForNow => {
+            Outcome::TooLargeForNow(Failure { cause: Cause::Busy, retry_after: None, said })
+        }
         Answer::Rejected => Outcome::Rejected(said),
+        Answer::RejectedInPart { rejected_records } => {
+            Outcome::RejectedInPart(InPart::Exactly(rejected_records), said)
+        }
         Answer::Unreachable => failed(Cause::Unreachable),
         Answer::Broken => failed(Cause::Broken),
         Answer::TimedOut => failed(Cause::TimedOut),

@@ -7,7 +7,10 @@ use std::{
 
 use crossbeam_channel::{Sender, unbounded};
 
-use super::{disk::SimulatedDisk, sink::SimulatedNetwork, tree::SimulatedTree, world::Shared};
+use super::{
+    disk::SimulatedDisk, refusals::Refusals, sink::SimulatedNetwork, tree::SimulatedTree,
+    world::Shared,
+};
 use crate::{
     checkpoint::{self, Change, Publisher, Saved, State, Table},
     config::{Config, canonical_name},
@@ -41,6 +44,7 @@ impl Agent {
     /// Starts with what the disk has; fails when it can't be read.
     pub(super) fn start(shared: &Shared) -> Result<Self, String> {
         shared.lock().generation += 1;
+        shared.lock().sink.refusals = Refusals::default();
         let config = Arc::clone(&shared.lock().plan.config);
         let clock: SharedClock = Arc::new(shared.clone());
         let metrics = Arc::new(Metrics::default());

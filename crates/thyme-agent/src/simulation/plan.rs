@@ -31,6 +31,10 @@ pub(super) enum Mood {
     TimedOut,
     /// Takes its time.
     Slow,
+    /// Says of everything that it is wrong, as a wrong address does.
+    Refusing,
+    /// Says of everything that it is too large.
+    Narrow,
 }
 
 /// A sink that is slower the more it gets, also when everything else is calm.
@@ -48,6 +52,18 @@ impl Slowness {
         (records + bytes) * requests as u32
     }
 }
+
+const BAD_MOODS: [Mood; 9] = [
+    Mood::Busy,
+    Mood::Unreachable,
+    Mood::Denied,
+    Mood::Faulty,
+    Mood::Broken,
+    Mood::TimedOut,
+    Mood::Slow,
+    Mood::Refusing,
+    Mood::Narrow,
+];
 
 /// What may happen in a run. Odds are "once in so many times"; 0 is never.
 #[derive(Clone, Debug)]
@@ -89,7 +105,10 @@ pub(super) struct Plan {
     pub(super) exception_odds: u64,
     /// The sink takes no larger message.
     pub(super) sink_bytes_max: Option<usize>,
+    /// How often a request is refused that is not wrong.
     pub(super) reject_odds: u64,
+    /// One line in so many is never taken.
+    pub(super) poison_odds: u64,
     pub(super) partial_success_odds: u64,
     pub(super) slowness: Option<Slowness>,
     pub(super) config: Arc<Config>,
@@ -146,6 +165,7 @@ impl Plan {
             exception_odds: 0,
             sink_bytes_max: None,
             reject_odds: 0,
+            poison_odds: 0,
             partial_success_odds: 0,
             slowness: None,
             ..plan
@@ -165,23 +185,15 @@ impl Plan {
         let (unterminated_odds, tree_fault_odds, race_odds) = (odds(40), odds(60), odds(20));
         let (disk_fault_odds, kill_odds, power_odds) = (odds(40), odds(80), odds(160));
         let (stop_odds, reject_odds, partial_success_odds) = (odds(120), odds(60), odds(40));
+        let poison_odds = odds(40);
         let truncate_weight = u64::from(chance.one_in(16));
         let disk_bytes_max = match chance.below(10) {
             0 => Some(chance.between(500, 20_000)),
             1 => Some(chance.between(17 << 20, 40 << 20)),
             _ => None,
         };
-        let all = [
-            Mood::Busy,
-            Mood::Unreachable,
-            Mood::Denied,
-            Mood::Faulty,
-            Mood::Broken,
-            Mood::TimedOut,
-            Mood::Slow,
-        ];
         let mut moods = vec![Mood::Good; chance.between(1, 4) as usize];
-        moods.extend(all.into_iter().filter(|_| chance.one_in(3)));
+        moods.extend(BAD_MOODS.into_iter().filter(|_| chance.one_in(3)));
         let spool_change_odds = if chance.one_in(4) { 3 } else { 0 };
         let knows_births = !chance.one_in(4);
         let files_max = chance.between(2, 5) as usize;
@@ -214,6 +226,7 @@ impl Plan {
             exception_odds: 5,
             sink_bytes_max,
             reject_odds,
+            poison_odds,
             partial_success_odds,
             slowness,
             config,

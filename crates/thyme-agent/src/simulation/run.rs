@@ -314,6 +314,9 @@ impl Run {
 
     fn is_quiet(&self) -> bool {
         let is_idle = self.agent.as_ref().is_some_and(Agent::is_idle);
+        if is_idle && let Some(agent) = &self.agent {
+            self.shared.lock().check_books(&agent.metrics);
+        }
         is_idle && self.shared.lock().truth.missing().next().is_none()
     }
 

@@ -15,6 +15,7 @@ use prost::Message as _;
 
 use super::{
     plan::Mood,
+    refusals::{Proof, Refusals},
     truth::Piece,
     world::{Shared, World},
 };
@@ -33,10 +34,12 @@ pub(super) struct SinkState {
     mood: Option<Mood>,
     mood_until: u64,
     /// Attempts whose answer is on its way: when it is there, and what it is.
-    answers: BTreeMap<u64, (u64, Answer)>,
-    attempts: u64,
+    answers: BTreeMap<u64, (u64, Answer, i64)>,
+    /// Attempts so far, each with its number.
+    pub(super) attempts: u64,
     times_reachable: u64,
     faults_in_a_row: HashMap<Piece, u32>,
+    pub(super) refusals: Refusals,
 }
 
 /// The records of a message, each as the pieces that it consists of.
@@ -146,33 +149,24 @@ impl World {
         }
     }
 
-    fn refuse(&mut self, records: &[Vec<Piece>]) {
-        for piece in records.iter().flatten() {
-            self.truth.lines[piece.line].is_refused = true;
-        }
-    }
-
     /// What becomes of an attempt, and how long that takes.
     fn decide(&mut self, records: &Records, message_bytes: usize) -> (Answer, Duration) {
         let soon = self.chance.milliseconds(1, 30);
-        // Once all is calm somebody has raised the limit: while everything that is under way is too
-        // large, nothing can be given up, and nothing else is read.
-        if self.faults && self.plan.sink_bytes_max.is_some_and(|max| message_bytes > max) {
-            if records.len() == 1 {
-                self.refuse(records);
-            }
-            return (Answer::TooLarge, soon);
-        }
         let mood = self.mood();
-        if self.faults && self.chance.one_in(self.plan.reject_odds) {
-            self.refuse(records);
-            return (Answer::Rejected, soon);
+        if let Some(answer) = self.refusal(mood, records, message_bytes) {
+            return (answer, soon);
         }
         if self.faults && self.chance.one_in(self.plan.partial_success_odds) && mood == Mood::Good {
             let kept = self.chance.place(records.len() + 1);
             self.take(&records[..kept].to_vec(), false);
             self.refuse(&records[kept..]);
             let rejected_records = (records.len() - kept) as u64;
+            if rejected_records > 0 && self.chance.one_in(2) {
+                return (Answer::RejectedInPart { rejected_records }, soon);
+            }
+            if kept > 0 {
+                self.note_acceptance();
+            }
             return (Answer::Accepted { rejected_records }, soon);
         }
         let first = records.iter().flatten().next().copied();
@@ -184,18 +178,41 @@ impl World {
             return answer;
         }
         self.take(records, false);
+        self.note_acceptance();
         let slow = if mood == Mood::Slow { self.chance.milliseconds(100, 20_000) } else { soon };
         (Answer::Accepted { rejected_records: 0 }, slow)
+    }
+
+    /// The sink's word that it does not want a request as it is. Once all is calm somebody has
+    /// mended what was wrong: while everything that is under way is refused, nothing is given up,
+    /// and nothing else is read.
+    fn refusal(&mut self, mood: Mood, records: &Records, message_bytes: usize) -> Option<Answer> {
+        if !self.faults {
+            return None;
+        }
+        let is_too_large = self.plan.sink_bytes_max.is_some_and(|max| message_bytes > max);
+        if is_too_large || mood == Mood::Narrow {
+            self.note_refusal(records, Proof::Since);
+            let is_for_now = self.chance.one_in(2);
+            return Some(if is_for_now { Answer::TooLargeForNow } else { Answer::TooLarge });
+        }
+        let rejects = mood == Mood::Refusing || self.is_poisonous(records);
+        if rejects || self.chance.one_in(self.plan.reject_odds) {
+            self.note_refusal(records, Proof::Ever);
+            return Some(Answer::Rejected);
+        }
+        None
     }
 
     /// What a sink does that is slower the more it gets; what takes too long it may take all the same.
     fn slow_answer(&mut self, records: &Records, bytes: usize) -> Option<(Answer, Duration)> {
         let now = self.now;
-        let others = self.sink.answers.values().filter(|(at, _)| *at > now).count();
+        let others = self.sink.answers.values().filter(|(at, ..)| *at > now).count();
         let wait = self.plan.slowness?.of(records.len(), bytes, others + 1);
         let timeout = self.plan.config.exporter.timeout;
         if wait < timeout {
             self.take(records, false);
+            self.note_acceptance();
             return Some((Answer::Accepted { rejected_records: 0 }, wait));
         }
         if self.chance.one_in(2) {
@@ -224,7 +241,7 @@ impl World {
             }
         }
         let answer = match mood {
-            Mood::Good | Mood::Slow => return None,
+            Mood::Good | Mood::Slow | Mood::Refusing | Mood::Narrow => return None,
             Mood::Busy => {
                 let retry_after =
                     self.chance.one_in(2).then(|| self.chance.milliseconds(1, 60_000));
@@ -276,22 +293,23 @@ impl Network for SimulatedNetwork {
     fn begin(&self, message: &[u8]) -> u64 {
         let mut world = self.0.lock();
         let records = world.read_message(message, true);
+        world.sink.attempts += 1;
         let (answer, wait) = world.decide(&records, message.len());
         let at = world.now + wait.as_nanos() as u64;
         world.note(|| {
             format!("attempt with lines {:?}: {answer:?} after {wait:?}", lines_of(&records))
         });
-        world.sink.attempts += 1;
         let attempt = world.sink.attempts;
-        world.sink.answers.insert(attempt, (at, answer));
+        world.sink.answers.insert(attempt, (at, answer, records.len() as i64));
         attempt
     }
 
     fn answer(&self, attempt: u64) -> Option<Answer> {
         let mut world = self.0.lock();
-        let (at, answer) = *world.sink.answers.get(&attempt)?;
+        let (at, answer, records) = *world.sink.answers.get(&attempt)?;
         (at <= world.now).then(|| {
             world.sink.answers.remove(&attempt);
+            world.heard(attempt, &answer, records);
             answer
         })
     }

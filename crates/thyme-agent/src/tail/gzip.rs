@@ -250,6 +250,25 @@ mod tests {
         }
     }
 
+    /// Scenario: behind good data comes a block of a kind that does not exist, and more; all of it is
+    /// decompressed in one step, or in many.
+    /// Guarantees: the good data is given, and what is behind the damage is counted.
+    #[test]
+    fn data_before_damage_is_given() {
+        let content = noise(10_000);
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&content).unwrap();
+        encoder.flush().unwrap();
+        let mut archive = encoder.get_ref().clone();
+        archive.extend_from_slice(&[0xff; 500]);
+        for step in [100, 20_000] {
+            let (found, end) = gunzip(&file(&archive), step);
+            assert!(found == content, "{} bytes", found.len());
+            let GzipEnd::Damaged { rest_bytes, .. } = end else { panic!("{end:?}") };
+            assert!((490..=500).contains(&rest_bytes), "{rest_bytes}");
+        }
+    }
+
     /// Scenario: zeros, text, zeros and text, and half of a magic behind one and two members.
     /// Guarantees: the content is whole. Zeros are padding, all else is told with its length.
     #[test]

@@ -2,7 +2,7 @@
 //! read for the first time has thousands of archives. One that has a decoder keeps it to its end:
 //! to take it away means to decompress again from the start.
 
-use super::Worker;
+use super::{Worker, group::TailedFile};
 use crate::{limits::DECODERS_MAX, tail::source::Source};
 
 impl Worker {
@@ -42,6 +42,12 @@ impl Worker {
         let other = self.decoding.swap_remove(place);
         self.release_decoder(other);
         true
+    }
+
+    /// Whether no more archives have a decoder than may.
+    pub(super) fn has_decoders_within_limit(&self) -> bool {
+        let is_decoding = |file: &TailedFile| matches!(&file.source, Some(Source::Archive(archive)) if archive.is_decoding());
+        self.files.values().filter(|file| is_decoding(file)).count() <= DECODERS_MAX
     }
 
     /// Gives a file's decoder up, if it has one.

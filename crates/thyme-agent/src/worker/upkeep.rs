@@ -38,6 +38,7 @@ impl Worker {
         self.close_lingering(now);
         self.look_after_deleted(now);
         self.check_idle(now);
+        debug_assert!(self.has_decoders_within_limit());
         let empty: Vec<u32> = self.attention.empty.iter().copied().collect();
         for number in empty {
             self.forget_group(number);

@@ -156,6 +156,34 @@ fn a_line_that_is_being_written_is_one_record() {
     assert_eq!((metrics.malformed_lines.get(), metrics.split_records.get()), (0, 0));
 }
 
+/// Scenario: rows 11 and 51. A fragment; after most of the time that its end is waited for, the first half of
+/// that is written, and the rest when the time is over, after a pause that is short for a line.
+/// Guarantees: they are one record without a mark.
+#[test]
+fn a_chain_waits_for_a_fragment_that_is_being_written() {
+    let node = Node::new();
+    let path = node.container("a").join("0.log");
+    append(&path, cri_partial("stdout", "begun "));
+    let agent = node.start();
+    wait_until("the fragment is read", || agent.metrics.queued_partial.get().0 == 1);
+    let read_at = Instant::now();
+    let wait = thyme_agent::limits::PARTIAL_LINE_WAIT;
+    std::thread::sleep(wait - Duration::from_millis(350));
+    let end = cri("ended");
+    append(&path, &end[..40]);
+    let is_in_time = read_at.elapsed() < wait - Duration::from_millis(100);
+    std::thread::sleep(Duration::from_millis(800));
+    append(&path, &end[40..]);
+    if !is_in_time || read_at.elapsed() > wait + Duration::from_millis(600) {
+        // The machine paused for too long: nothing is shown.
+        return;
+    }
+    let records = node.wait_records(1);
+    assert_eq!(bodies(&records), ["begun ended"]);
+    assert!(!records[0].attributes.keys().any(|key| key.starts_with("thyme.")));
+    agent.stop();
+}
+
 /// Scenario: row 63. A hole of 64 MiB before a line, as a crash or a writer that goes on at its old offset
 /// leaves it, another one within a line, and NULs at the end.
 /// Guarantees: a hole is no record. The line behind it is read, and what stood before it; all is

@@ -162,7 +162,7 @@ impl Exporter {
         }
     }
 
-    async fn next_settled(&self) -> Settled {
+    pub(crate) async fn next_settled(&self) -> Settled {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.settled.try_recv() {
@@ -194,7 +194,7 @@ fn message_of(bodies: &[String]) -> Vec<u8> {
     ExportLogsServiceRequest { resource_logs }.encode_to_vec()
 }
 
-fn bodies_of(request: ExportLogsServiceRequest) -> Vec<String> {
+pub(crate) fn bodies_of(request: ExportLogsServiceRequest) -> Vec<String> {
     let scopes = request.resource_logs.into_iter().flat_map(|resource| resource.scope_logs);
     let records = scopes.flat_map(|scope| scope.log_records);
     let values = records.map(|record| record.body.unwrap().value.unwrap());

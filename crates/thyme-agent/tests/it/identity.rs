@@ -104,7 +104,11 @@ fn identities_of_plain_text_are_kept_in_the_checkpoint() {
     let mut first = node.wait_records(1);
     let state = node.path("state");
     wait_until("the identity is kept", || {
-        fs::read_to_string(state.join("checkpoints")).is_ok_and(|text| text.contains("\"uid\""))
+        // It is in the snapshot, or in the journal of what has changed since.
+        let files = fs::read_dir(&state).into_iter().flatten().filter_map(Result::ok);
+        files
+            .filter_map(|file| fs::read_to_string(file.path()).ok())
+            .any(|text| text.contains("\"uid\""))
     });
     let early = node.path("early");
     copy_directory(&state, &early);

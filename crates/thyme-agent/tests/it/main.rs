@@ -24,6 +24,7 @@ mod renamed;
 mod misdirected;
 mod proxy;
 mod replaced;
+mod refusals;
 mod pings;
 mod rotation;
 mod secrecy;
