@@ -14,6 +14,7 @@ mod decompress;
 mod sink_answer;
 
 mod checkpoint;
+mod journal;
 mod spool;
 
 mod config;
@@ -36,7 +37,7 @@ pub struct Target {
 }
 
 /// All of them, in the order of the flow of data.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "cri", check: cri::check },
     Target { name: "docker", check: docker::check },
     Target { name: "lines", check: lines::check },
@@ -45,6 +46,7 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "decompress", check: decompress::check },
     Target { name: "sink_answer", check: sink_answer::check },
     Target { name: "checkpoint", check: checkpoint::check },
+    Target { name: "journal", check: journal::check },
     Target { name: "spool", check: spool::check },
     Target { name: "config", check: config::check },
     Target { name: "endpoint", check: endpoint::check },

@@ -7,7 +7,7 @@ use prost::Message;
 use thyme_core::cri::{CriParser, Stream};
 
 use crate::{
-    checkpoint::{FileCheckpoint, FormatError, format},
+    checkpoint::{FileCheckpoint, FormatError, format, store},
     config::{self, Config, ConfigError},
     export::{
         endpoint::Endpoint,
@@ -52,6 +52,18 @@ const SINK: &str = "otlp_grpc/fuzz";
 pub fn decode_checkpoints(bytes: &[u8]) -> Result<Vec<FileCheckpoint>, FormatError> {
     let files = format::decode(bytes)?;
     Ok(files.into_values().map(|file| file.of_sink(SINK)).collect())
+}
+
+/// What a journal makes of the files of a snapshot, and how many of its last bytes are not whole.
+pub fn replay_journal(files: &[FileCheckpoint], journal: &[u8]) -> (Vec<FileCheckpoint>, usize) {
+    let mut known = (0..).zip(files.iter().cloned()).collect();
+    let torn_bytes = store::replay(journal, &mut known);
+    (known.into_values().map(|file| file.of_sink(SINK)).collect(), torn_bytes)
+}
+
+/// A batch of records of a journal, with its frame.
+pub fn journal_batch(records: &[u8]) -> Vec<u8> {
+    store::batch(records)
 }
 
 /// Writes a checkpoint file.

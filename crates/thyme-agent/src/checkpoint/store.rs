@@ -105,8 +105,13 @@ fn open_journal(bytes: &[u8]) -> Option<(JournalHeader, &[u8])> {
     Some((serde_json::from_slice(header).ok()?, rest))
 }
 
+/// Records as they are appended.
+pub(crate) fn batch(records: &[u8]) -> Vec<u8> {
+    frame::seal(JOURNAL_MAGIC, records)
+}
+
 /// Applies batches as far as they are whole; returns how many bytes are not.
-pub(super) fn replay(mut batches: &[u8], files: &mut Files) -> usize {
+pub(crate) fn replay(mut batches: &[u8], files: &mut Files) -> usize {
     while let Ok((records, rest)) = frame::next(JOURNAL_MAGIC, batches) {
         if format::apply(records, files).is_err() {
             break;
@@ -166,7 +171,7 @@ impl Store {
     /// Appends records; returns the bytes that were written.
     pub(super) fn append(&mut self, records: &[u8]) -> Result<u64, CheckpointError> {
         let Some(journal) = &mut self.journal else { return Ok(0) };
-        let batch = frame::seal(JOURNAL_MAGIC, records);
+        let batch = batch(records);
         if let Err(error) = journal.file.append(&batch) {
             // What follows half of a batch could not be read.
             let failed = failed(&journal.name, "cannot write")(error);

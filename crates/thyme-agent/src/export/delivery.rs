@@ -728,6 +728,23 @@ mod tests {
         }
     }
 
+    /// Scenario: row 53 (D1): nobody else sends, the request is far smaller than any limit on sizes,
+    /// and its sink does not answer in time where it is of more than two records.
+    /// Guarantees: each time-out halves it, so that all of it is there after a few.
+    #[tokio::test]
+    async fn a_time_out_halves_whatever_the_size() {
+        let delivery = delivery(RETRY, |sent, passed| {
+            assert!(passed < Duration::from_secs(600), "the same is sent again and again");
+            if sent.len() > 2 { failed(Cause::TimedOut) } else { accepted() }
+        });
+        let all = bodies(&["a", "b", "c", "d", "e", "f", "g", "h"]);
+        let settled = deliver(&delivery, request_of(&all, Compression::Zstd)).await;
+        assert_eq!(counts(settled), (8, 0, vec![]));
+        let attempts = delivery.sink.attempts.lock().unwrap();
+        let sizes: Vec<usize> = attempts.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [8, 4, 2, 2, 4, 2, 2]);
+    }
+
     /// Scenario: failure mode 25: partial success; once the sink says it rejected more than it got.
     /// Guarantees: rejected records are dropped for that reason and never sent again.
     #[tokio::test]
