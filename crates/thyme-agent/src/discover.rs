@@ -31,11 +31,11 @@ use crate::{
     checkpoint::{FileCheckpoint, FileKey, Publisher},
     config::{FilelogConfig, StartAt},
     limits::{
-        DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, HEARTBEAT_INTERVAL, ROOT_LOOK_INTERVAL,
-        WATCHED_SCANS,
+        COMPLAINT_INTERVAL, DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, HEARTBEAT_INTERVAL,
+        ROOT_LOOK_INTERVAL, WATCHED_SCANS,
     },
     metrics::Metrics,
-    tail::identity::Inode,
+    tail::{descriptors::Descriptors, identity::Inode},
     worker::{Charge, Heartbeat, WorkerHandle, WorkerMessage},
     world::{HashMap, LogTree, Opened, SharedClock},
 };
@@ -79,6 +79,8 @@ pub struct Snapshot {
     /// Whether each of them is open or known, so that a checkpoint of none of them is of a file that
     /// is gone.
     pub is_complete: bool,
+    /// Files that are gone and could never be opened, and how many bytes they had.
+    pub missed: Vec<(Inode, u64)>,
     /// On the first snapshot of a group: what its checkpoints say.
     pub resume: Vec<(FileKey, FileCheckpoint)>,
     /// Where old files begin that no checkpoint knows.
@@ -128,8 +130,8 @@ pub struct DiscoveryStart {
     pub sources: Vec<Source>,
     /// Their canonical names.
     pub receiver_names: Vec<Arc<str>>,
-    /// Files that may be open at once; further ones wait for a later scan.
-    pub open_files_max: u64,
+    /// How many files may be open at once; further ones wait.
+    pub descriptors: Arc<Descriptors>,
     /// What the checkpoints say.
     pub resume: Vec<(FileKey, FileCheckpoint)>,
     /// Whether `start_at` holds for what the first scan finds.
@@ -165,6 +167,9 @@ pub struct Discovery {
     scan_interval: Duration,
     next_scan: Instant,
     next_root_look: Instant,
+    descriptors: Arc<Descriptors>,
+    /// When it was said last that files wait for descriptors.
+    shortage_said: Option<Instant>,
     clock: SharedClock,
     /// Scans since the unseen were looked for.
     scans_since_search: u32,
@@ -185,7 +190,7 @@ impl Discovery {
                 start.sources,
                 start.tree,
                 Arc::clone(&start.clock),
-                start.open_files_max,
+                Arc::clone(&start.descriptors),
                 first_start,
                 Arc::clone(&start.metrics),
             ),
@@ -206,6 +211,8 @@ impl Discovery {
             scan_interval: start.scan_interval,
             next_scan: now,
             next_root_look: now,
+            descriptors: start.descriptors,
+            shortage_said: None,
             // The first scan is followed by a search.
             scans_since_search: WATCHED_SCANS,
             metrics: start.metrics,
@@ -244,12 +251,40 @@ impl Discovery {
             for root in self.scanner.changed_roots() {
                 self.scan_tree(root);
             }
+            self.serve_waiting(now);
             self.next_root_look = self.clock.now() + ROOT_LOOK_INTERVAL;
         }
         if now >= self.next_scan {
             self.scan(now);
         }
         self.next_scan.min(self.next_root_look)
+    }
+
+    /// Looks again at directories with files that wait for a descriptor, as long as there are any, so
+    /// that each has its turn.
+    fn serve_waiting(&mut self, now: Instant) {
+        for _ in 0..self.scanner.waiting() {
+            if !self.descriptors.has_room_for_new() {
+                break;
+            }
+            if let Some(directory) = self.scanner.next_waiting() {
+                self.scan_tree(directory);
+            }
+        }
+        let waiting = self.scanner.waiting();
+        self.descriptors.set_wanted(waiting as u64);
+        if waiting == 0 {
+            return;
+        }
+        if self.shortage_said.is_none_or(|said| now >= said + COMPLAINT_INTERVAL) {
+            self.shortage_said = Some(now);
+            tracing::warn!(
+                directories = waiting,
+                open = self.metrics.open_files.get(),
+                "log files wait for others to be closed: raise the limit of open files, or \
+                 thyme's open_files_max"
+            );
+        }
     }
 
     /// Looks at everything.
@@ -322,7 +357,7 @@ impl Discovery {
     }
 
     fn report(&mut self, found: FoundGroup) {
-        let FoundGroup { key, mut files, is_complete } = found;
+        let FoundGroup { key, mut files, is_complete, missed } = found;
         let receiver = Arc::clone(&self.receiver_names[key.receiver]);
         let resume = self.unseen.take(receiver, &key);
         let start_at = self.scanner.start_at(key.receiver);
@@ -335,7 +370,7 @@ impl Discovery {
             file.charge = Charge::new(&self.workers[worker].state, unread);
         }
         // A worker that has ended takes no more files; the pipeline reports why it ended.
-        let snapshot = Snapshot { key, files, is_complete, resume, start_at };
+        let snapshot = Snapshot { key, files, is_complete, missed, resume, start_at };
         let _ended = self.workers[worker].messages.send(WorkerMessage::Snapshot(snapshot));
     }
 

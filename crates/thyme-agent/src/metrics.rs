@@ -117,12 +117,19 @@ pub enum LossReason {
     ArchiveTrailer,
     /// The agent ended while deleted files were unread and the spool had no room for them.
     Shutdown,
+    /// A file was deleted that could not be opened, for want of descriptors or of permission.
+    NotOpened,
 }
 
 impl LossReason {
     /// All of them, in the order of [`Metrics::lost_bytes`].
-    pub const ALL: [Self; 4] =
-        [Self::DeletedFilesBudget, Self::DamagedArchive, Self::ArchiveTrailer, Self::Shutdown];
+    pub const ALL: [Self; 5] = [
+        Self::DeletedFilesBudget,
+        Self::DamagedArchive,
+        Self::ArchiveTrailer,
+        Self::Shutdown,
+        Self::NotOpened,
+    ];
 
     /// Value of the attribute `reason`.
     pub const fn as_str(self) -> &'static str {
@@ -131,6 +138,7 @@ impl LossReason {
             Self::DamagedArchive => "damaged_archive",
             Self::ArchiveTrailer => "archive_trailer",
             Self::Shutdown => "shutdown",
+            Self::NotOpened => "not_opened",
         }
     }
 }
@@ -263,6 +271,8 @@ pub struct Metrics {
     pub archive_bytes: Count,
     /// Gauge: files open now.
     pub open_files: Count,
+    /// Gauge: files that discovery knows and could not open yet.
+    pub unopened_files: Count,
     /// Events of the operating system about directories.
     pub directory_events: Count,
     /// Events of the operating system about idle files.

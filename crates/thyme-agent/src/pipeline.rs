@@ -29,6 +29,7 @@ use crate::{
     metrics::Metrics,
     queue::Request,
     spool::{self, Spool, SpoolLink, SpoolMessage, SpoolStart},
+    tail::descriptors::Descriptors,
     worker::{
         Heartbeat, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
         WorkerState, monotonic_ms,
@@ -103,12 +104,12 @@ impl Pipeline {
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, PipelineError> {
         let config = Arc::new(config.clone());
-        let sources = sources(&config)?;
+        let (sources, keys) = (sources(&config)?, Arc::new(KeySource::default()));
         let requests = export::spawn(runtime, &config.exporter, Arc::clone(&metrics))?;
-        let keys = Arc::new(KeySource::default());
         let (kept, restored) = start_checkpoints(&config, &sources, &keys, &metrics)?;
         let publisher = kept.writer().map(Writer::publisher);
         let mut spool = start_spool(&config, kept.disk(), &requests, &metrics)?;
+        let descriptors = Descriptors::new(config.thyme.open_files_max, &metrics);
         let mut workers = Vec::new();
         for number in 0..config.thyme.workers {
             let (messages, inbox) = unbounded();
@@ -117,6 +118,8 @@ impl Pipeline {
                 requests: requests.clone(),
                 spool: spool.as_mut().and_then(|spool| spool.links.pop()),
                 checkpoints: publisher.clone(),
+                tree: Box::new(NodeLogs),
+                descriptors: descriptors.clone(),
             };
             let state = Arc::new(WorkerState::new(Instant::now()));
             let worker = Worker::new(
@@ -134,7 +137,7 @@ impl Pipeline {
         let (discovery, stopper) = Discovery::new(DiscoveryStart {
             sources,
             receiver_names: config.receiver_names(),
-            open_files_max: config.thyme.open_files_max as u64,
+            descriptors,
             resume: restored.files,
             is_first_start: restored.is_first_start,
             scan_interval: config.thyme.scan_interval,

@@ -2,6 +2,7 @@
 //! acknowledged.
 
 pub mod acknowledge;
+pub mod descriptors;
 pub mod gzip;
 pub mod identity;
 pub mod idle_watch;

@@ -8,6 +8,7 @@
 mod decoders;
 mod group;
 mod handle;
+mod park;
 mod rescue;
 mod schedule;
 mod settle;
@@ -18,6 +19,7 @@ mod upkeep;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -39,7 +41,7 @@ use crate::{
     batch::{Batch, BatchLimits},
     checkpoint::Publisher,
     config::{Compression, Config},
-    discover::GroupKey,
+    discover::{GroupKey, pattern::Pattern},
     encode::{EncodeError, Encoder},
     limits::{
         HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, SPOOL_LOOK_INTERVAL,
@@ -48,8 +50,11 @@ use crate::{
     metrics::Metrics,
     queue::{Request, Settlement, Token},
     spool::SpoolLink,
-    tail::idle_watch::{IdleWatch, Woken},
-    world::{HashMap, SharedClock},
+    tail::{
+        descriptors::Descriptors,
+        idle_watch::{IdleWatch, Woken},
+    },
+    world::{HashMap, LogTree, SharedClock},
 };
 
 /// What a worker takes from the configuration, its share of the budgets included.
@@ -97,6 +102,10 @@ pub struct Worker {
     requests: tokio::sync::mpsc::Sender<Request>,
     spool: Option<SpoolLink>,
     checkpoints: Option<Publisher>,
+    tree: Box<dyn LogTree>,
+    /// Of each receiver, the directories that its patterns are rooted in.
+    roots: Vec<Vec<PathBuf>>,
+    descriptors: Arc<Descriptors>,
     keys: Arc<KeySource>,
     state: Arc<WorkerState>,
     metrics: Arc<Metrics>,
@@ -158,7 +167,15 @@ fn batch_limits(config: &Config) -> BatchLimits {
     }
 }
 
-/// The ends of a worker's channels that it is given.
+fn roots_of(config: &Config) -> Vec<Vec<PathBuf>> {
+    let roots = |include: &Vec<String>| {
+        let patterns = include.iter().filter_map(|one| Pattern::all(one).ok()).flatten();
+        patterns.map(|pattern| pattern.root).collect()
+    };
+    config.receivers.iter().map(|receiver| roots(&receiver.include)).collect()
+}
+
+/// What a worker is connected to, and given.
 pub struct WorkerChannels {
     /// From discovery and the pipeline.
     pub messages: Receiver<WorkerMessage>,
@@ -168,6 +185,10 @@ pub struct WorkerChannels {
     pub spool: Option<SpoolLink>,
     /// To the checkpoint thread, where positions are kept.
     pub checkpoints: Option<Publisher>,
+    /// Where files that were closed are opened again.
+    pub tree: Box<dyn LogTree>,
+    /// How many files may be open.
+    pub descriptors: Arc<Descriptors>,
 }
 
 /// What a worker does next.
@@ -191,7 +212,7 @@ impl Worker {
         watches: bool,
     ) -> Result<Self, EncodeError> {
         let now = clock.now();
-        let WorkerChannels { messages, requests, spool, checkpoints } = channels;
+        let WorkerChannels { messages, requests, spool, checkpoints, tree, descriptors } = channels;
         let (thyme, exporter) = (&config.config.thyme, &config.config.exporter);
         let limits = batch_limits(&config.config);
         let spare_bytes_max = SPARE_REQUESTS * thyme.request_bytes_max;
@@ -212,6 +233,9 @@ impl Worker {
             requests,
             spool,
             checkpoints,
+            tree,
+            roots: roots_of(&config.config),
+            descriptors,
             keys,
             state,
             groups: HashMap::default(),

@@ -100,6 +100,8 @@ pub trait LogTree: Send {
     /// Opens `relative` beneath `root`. `Ok(None)`: it isn't a regular file, or a symbolic link is
     /// on the way.
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>>;
+    /// How many bytes a file has that can't be opened.
+    fn bytes(&mut self, path: &Path) -> io::Result<u64>;
 }
 
 /// A file of the state directory that is being written.

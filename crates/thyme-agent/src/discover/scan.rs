@@ -2,7 +2,7 @@
 //! and what has changed since the last look.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     ffi::{OsStr, OsString},
     io,
     ops::Bound,
@@ -21,7 +21,10 @@ use crate::{
     config::StartAt,
     limits::WATCHED_SCANS,
     metrics::Metrics,
-    tail::identity::Inode,
+    tail::{
+        descriptors::{Descriptors, is_shortage},
+        identity::Inode,
+    },
     worker::Charge,
     world::{
         DirectoryIdentity, DirectoryState, Entry, EntryKind, HashMap, LogTree, Opened, SharedClock,
@@ -62,6 +65,8 @@ pub(super) struct FoundGroup {
     pub(super) files: Vec<FoundFile>,
     /// Whether each of them is open or known.
     pub(super) is_complete: bool,
+    /// Files that are gone and could never be opened, and how many bytes they had.
+    pub(super) missed: Vec<(Inode, u64)>,
 }
 
 /// A file of a group at the last look.
@@ -73,6 +78,8 @@ pub(super) struct KnownFile {
     pub(super) born: Option<u64>,
     /// Whether it was opened; otherwise it is tried again.
     pub(super) is_open: bool,
+    /// What it had when it could not be opened.
+    pub(super) bytes: u64,
 }
 
 /// A group at the last look.
@@ -91,6 +98,19 @@ impl KnownGroup {
     pub(super) fn find(&self, name: &OsStr) -> Option<&KnownFile> {
         self.files.iter().find(|file| file.name == name)
     }
+
+    /// Files that could not be opened and are not among those that there are now.
+    fn missed(&self, now: &[KnownFile]) -> Vec<(Inode, u64)> {
+        let is_there = |file: &KnownFile| {
+            now.iter().any(|other| other.inode == file.inode || other.name == file.name)
+        };
+        let missed = self.files.iter().filter(|file| !file.is_open && !is_there(file));
+        missed.map(|file| (file.inode, file.bytes)).collect()
+    }
+
+    fn unopened(&self) -> i64 {
+        self.files.iter().filter(|file| !file.is_open).count() as i64
+    }
 }
 
 /// What the last look at a directory saw. There may be tens of thousands: it is kept small.
@@ -106,6 +126,8 @@ struct Known {
     /// Time of change at the last look; `None` when it must be looked at again in any case.
     changed_at: Option<SystemTime>,
     groups: HashMap<Arc<GroupKey>, KnownGroup>,
+    /// Whether it stands in the line of those with files that wait for a descriptor.
+    is_waiting: bool,
     refused: HashSet<OsString>,
 }
 
@@ -118,7 +140,9 @@ pub(super) struct Scanner {
     roots: Vec<Directory>,
     tree: Box<dyn LogTree>,
     clock: SharedClock,
-    open_files_max: u64,
+    descriptors: Arc<Descriptors>,
+    /// Directories with files that wait for a descriptor, the next one first.
+    waiting: VecDeque<Arc<Path>>,
     /// When the agent started for the first time, while that is now.
     first_start: Option<u64>,
     is_first_scan: bool,
@@ -141,7 +165,7 @@ impl Scanner {
         sources: Vec<Source>,
         tree: Box<dyn LogTree>,
         clock: SharedClock,
-        open_files_max: u64,
+        descriptors: Arc<Descriptors>,
         first_start: Option<u64>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -151,7 +175,8 @@ impl Scanner {
             known: BTreeMap::new(),
             tree,
             clock,
-            open_files_max,
+            descriptors,
+            waiting: VecDeque::new(),
             first_start,
             is_first_scan: true,
             complaints: Complaints::default(),
@@ -188,6 +213,20 @@ impl Scanner {
     /// The log files, and the directories that patterns are rooted in.
     pub(super) fn tree_and_roots(&mut self) -> (&mut dyn LogTree, Vec<&Path>) {
         (&mut *self.tree, self.roots.iter().map(|root| &*root.path).collect())
+    }
+
+    /// How many directories have files that wait for a descriptor.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The directory whose files have waited longest; its next look reads it.
+    pub(super) fn next_waiting(&mut self) -> Option<Directory> {
+        let path = self.waiting.pop_front()?;
+        let known = self.known.get_mut(&path)?;
+        known.is_waiting = false;
+        known.changed_at = None;
+        self.known(&path)
     }
 
     /// Whether a file was there before the agent's first start, however late it could be opened.
@@ -356,7 +395,11 @@ impl Scanner {
     /// is known of it stays, and it is looked at again.
     fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
         if is_absent(error) {
-            let groups = known.groups.into_keys().map(gone).collect();
+            let groups: Vec<_> =
+                known.groups.into_iter().map(|(key, group)| gone(key, group)).collect();
+            for group in &groups {
+                self.metrics.unopened_files.add_gauge(-(group.missed.len() as i64));
+            }
             let directories = self.beneath(&directory.path);
             return Found { groups, directories, is_gone: true };
         }
@@ -370,7 +413,7 @@ impl Scanner {
     fn open(&mut self, directory: &Path, name: &OsStr, place: Place) -> io::Result<Option<Opened>> {
         let root = &self.sources[place.0].patterns[place.1].root;
         let relative = directory.strip_prefix(root).unwrap_or(Path::new("")).join(name);
-        self.tree.open(root, &relative)
+        self.descriptors.open_new(&mut *self.tree, root, &relative)
     }
 }
 
@@ -388,8 +431,9 @@ fn roots(sources: &[Source]) -> Vec<Directory> {
 }
 
 /// A group that its directory does not show any more.
-fn gone(key: Arc<GroupKey>) -> FoundGroup {
-    FoundGroup { key, files: Vec::new(), is_complete: true }
+fn gone(key: Arc<GroupKey>, known: KnownGroup) -> FoundGroup {
+    let missed = known.missed(&[]);
+    FoundGroup { key, files: Vec::new(), is_complete: true, missed }
 }
 
 /// Whether an error says that there is no such directory.
@@ -499,12 +543,13 @@ impl Look<'_> {
             let (key, known) = before.remove_entry(&key).unwrap_or((key, KnownGroup::default()));
             let was_known = !known.files.is_empty();
             let was_complete = known.is_complete;
-            let known = if self.is_replaced { KnownGroup::default() } else { known };
+            let former = known;
+            let known = if self.is_replaced { &KnownGroup::default() } else { &former };
             let mut changed = known.files.len() != entries.len();
             let mut now = KnownGroup { files: Vec::new(), is_complete: true };
             let mut files = Vec::with_capacity(entries.len());
             for (name, number, place) in entries {
-                let (shown, is_open) = match self.resolve(&key, &known, &name, number, place) {
+                let (shown, is_open) = match self.resolve(&key, known, &name, number, place) {
                     Resolved::Known(file) | Resolved::Opened(file) => (file, true),
                     Resolved::Shown(file) => (file, false),
                     Resolved::Refused => continue,
@@ -514,11 +559,12 @@ impl Look<'_> {
                     }
                 };
                 now.is_complete &= is_open;
+                let bytes = if is_open { 0 } else { self.bytes_of(&name) };
                 let born = match &shown.opened {
                     Some(opened) => opened.file.born_unix_nanos(),
                     None => known.born_of(shown.inode),
                 };
-                let file = KnownFile { name, inode: shown.inode, born, is_open };
+                let file = KnownFile { name, inode: shown.inode, born, is_open, bytes };
                 changed |= known
                     .find(&file.name)
                     .is_none_or(|seen| (seen.inode, seen.is_open) != (file.inode, file.is_open));
@@ -527,14 +573,20 @@ impl Look<'_> {
             }
             changed |= now.is_complete && !was_complete;
             let is_complete = now.is_complete;
+            let missed = former.missed(&now.files);
+            changed |= !missed.is_empty();
+            self.scanner.metrics.unopened_files.add_gauge(now.unopened() - former.unopened());
             if !now.files.is_empty() {
                 self.known.groups.insert(Arc::clone(&key), now);
             }
             if changed && (!files.is_empty() || was_known) {
-                found.groups.push(FoundGroup { key, files, is_complete });
+                found.groups.push(FoundGroup { key, files, is_complete, missed });
             }
         }
-        found.groups.extend(before.into_keys().map(gone));
+        for (key, known) in before {
+            self.scanner.metrics.unopened_files.add_gauge(-known.unopened());
+            found.groups.push(gone(key, known));
+        }
         if !self.must_look_again {
             let Scanner { memory, receiver_names, .. } = &mut *self.scanner;
             memory.forget(receiver_names, self.directory);
@@ -574,6 +626,11 @@ impl Look<'_> {
         self.open(shown, place)
     }
 
+    fn bytes_of(&mut self, name: &OsStr) -> u64 {
+        // It may be gone by now: then nobody knows.
+        self.scanner.tree.bytes(&self.directory.join(name)).unwrap_or(0)
+    }
+
     fn opened(&self, shown: FoundFile, opened: Opened) -> Resolved {
         let (inode, is_old) = (opened.inode, self.scanner.is_old(&opened));
         Resolved::Opened(FoundFile { inode, opened: Some(opened), is_old, ..shown })
@@ -588,18 +645,10 @@ impl Look<'_> {
 
     /// Opens a file to find out which one it is. A failure shows again when it is to be read.
     pub(super) fn open_at(&mut self, name: &OsStr, place: Place) -> Option<Opened> {
-        if self.scanner.metrics.open_files.get() >= self.scanner.open_files_max {
-            return None;
-        }
         self.scanner.open(self.directory, name, place).ok().flatten()
     }
 
     fn open(&mut self, shown: FoundFile, place: Place) -> Resolved {
-        if self.scanner.metrics.open_files.get() >= self.scanner.open_files_max {
-            self.must_look_again = true;
-            self.scanner.metrics.file_errors.increment();
-            return Resolved::Shown(shown);
-        }
         let opened = self.scanner.open(self.directory, &shown.name, place);
         crate::failpoint::hit("file_opened");
         let path = self.directory.join(&shown.name);
@@ -618,6 +667,13 @@ impl Look<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.must_look_again = true;
                 Resolved::Missing
+            }
+            Err(error) if is_shortage(&error) => {
+                self.scanner.metrics.file_errors.increment();
+                if !std::mem::replace(&mut self.known.is_waiting, true) {
+                    self.scanner.waiting.push_back(Arc::clone(self.directory));
+                }
+                Resolved::Shown(shown)
             }
             Err(error) => {
                 self.must_look_again = true;
@@ -670,8 +726,14 @@ mod tests {
             Source { patterns: vec![pattern], exclude: Vec::new(), start_at: StartAt::Beginning };
         let metrics = Arc::new(Metrics::default());
         let tree = Box::new(NodeLogs);
-        let mut scanner =
-            Scanner::new(vec![source], tree, SystemClock::shared(), 1_000, None, metrics);
+        let mut scanner = Scanner::new(
+            vec![source],
+            tree,
+            SystemClock::shared(),
+            Descriptors::new(1_000, &metrics),
+            None,
+            metrics,
+        );
         let unwatched = root.path().join("pod-7");
         let is_watched = |path: &Path| path != unwatched;
         let mut pending = scanner.unknown_roots();

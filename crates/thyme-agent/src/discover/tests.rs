@@ -47,6 +47,10 @@ impl LogTree for Deniable {
         self.check(&root.join(relative))?;
         NodeLogs.open(root, relative)
     }
+
+    fn bytes(&mut self, path: &Path) -> io::Result<u64> {
+        NodeLogs.bytes(path)
+    }
 }
 
 /// Discovery, and what its workers are told.
@@ -67,6 +71,17 @@ impl Stage {
         root: tempfile::TempDir,
         resume: Checkpoints,
     ) -> Self {
+        Self::with_descriptors(1_000, pattern, workers, is_first_start, root, resume)
+    }
+
+    fn with_descriptors(
+        open_files_max: usize,
+        pattern: &str,
+        workers: usize,
+        is_first_start: bool,
+        root: tempfile::TempDir,
+        resume: Checkpoints,
+    ) -> Self {
         let denied = Denied::default();
         let metrics = Arc::new(Metrics::default());
         let workers: Vec<_> = (0..workers)
@@ -81,7 +96,7 @@ impl Stage {
         let (discovery, stopper) = Discovery::new(DiscoveryStart {
             sources: vec![source],
             receiver_names: vec!["file_log".into()],
-            open_files_max: 1_000,
+            descriptors: Descriptors::new(open_files_max, &metrics),
             resume,
             is_first_start,
             scan_interval: Duration::from_secs(3_600),

@@ -178,6 +178,10 @@ mod tests {
         fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
             NodeLogs.open(root, relative)
         }
+
+        fn bytes(&mut self, path: &Path) -> io::Result<u64> {
+            NodeLogs.bytes(path)
+        }
     }
 
     fn checkpoint(key: FileKey, live: &Path, inode: u64) -> (FileKey, FileCheckpoint) {

@@ -19,6 +19,7 @@ use crate::{
     metrics::Metrics,
     pipeline::adopt,
     spool::{self, Spool, SpoolLink, SpoolMessage, SpoolStart},
+    tail::descriptors::Descriptors,
     worker::{
         self, KeySource, Worker, WorkerChannels, WorkerConfig, WorkerHandle, WorkerMessage,
         WorkerState,
@@ -43,9 +44,7 @@ pub(super) struct Agent {
 impl Agent {
     /// Starts with what the disk has; fails when it can't be read.
     pub(super) fn start(shared: &Shared) -> Result<Self, String> {
-        shared.lock().generation += 1;
-        shared.lock().sink.refusals = Refusals::default();
-        let config = Arc::clone(&shared.lock().plan.config);
+        let config = begin_life(shared);
         let clock: SharedClock = Arc::new(shared.clone());
         let metrics = Arc::new(Metrics::default());
         let network = Arc::new(SimulatedNetwork(shared.clone()));
@@ -69,6 +68,7 @@ impl Agent {
         let (spool, mut links) = open_spool(&config, start)?.unzip();
         let spool_messages = links.as_ref().map(|links: &Vec<SpoolLink>| links[0].messages.clone());
         links = links.filter(|_| config.exporter.queue.storage.is_some());
+        let descriptors = Descriptors::new(config.thyme.open_files_max, &metrics);
         let (mut workers, mut handles) = (Vec::new(), Vec::new());
         for _ in 0..config.thyme.workers {
             let (messages, inbox) = unbounded();
@@ -77,6 +77,8 @@ impl Agent {
                 requests: requests.clone(),
                 spool: links.as_mut().and_then(Vec::pop),
                 checkpoints: Some(publisher.clone()),
+                tree: Box::new(SimulatedTree(shared.clone())),
+                descriptors: Arc::clone(&descriptors),
             };
             let state = Arc::new(WorkerState::new(Clock::now(shared)));
             workers.push(Some(new_worker(shared, channels, &keys, &state, &metrics)));
@@ -85,7 +87,7 @@ impl Agent {
         let discovery = Discovery::new(DiscoveryStart {
             sources,
             receiver_names: config.receiver_names(),
-            open_files_max: config.thyme.open_files_max as u64,
+            descriptors,
             resume,
             is_first_start: restored.is_first_start,
             scan_interval: config.thyme.scan_interval,
@@ -282,6 +284,14 @@ fn new_table(
     let (publisher, _, table) =
         Table::new(state, &sink, resumed, Arc::clone(clock), Arc::clone(metrics));
     (publisher, table)
+}
+
+/// Begins another life; returns what it is configured as.
+fn begin_life(shared: &Shared) -> Arc<Config> {
+    let mut world = shared.lock();
+    world.generation += 1;
+    world.sink.refusals = Refusals::default();
+    Arc::clone(&world.plan.config)
 }
 
 fn new_worker(

@@ -366,6 +366,13 @@ impl LogTree for SimulatedTree {
         let file = Box::new(SimulatedFile { shared: self.0.clone(), id });
         Ok(Some(Opened { file, inode, bytes }))
     }
+
+    fn bytes(&mut self, path: &Path) -> io::Result<u64> {
+        let world = self.0.lock();
+        let id = world.file_at(text(path));
+        let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
+        Ok(world.tree.nodes[id].bytes.len() as u64)
+    }
 }
 
 /// An open file.

@@ -58,6 +58,12 @@ pub(super) struct TailedFile {
     pub(super) uid: Option<FileUid>,
     /// What they carried before it was truncated, until `uid` is there again.
     pub(super) former_uid: Option<FileUid>,
+    /// Whether it was closed although it may go on, because others wait for a descriptor.
+    pub(super) is_parked: bool,
+    /// Whether its directory shows it as `.gz`.
+    pub(super) is_compressed: bool,
+    /// What of it was unread when it could not be opened again.
+    pub(super) missed_bytes: u64,
     /// What of it counts as the worker's load.
     pub(super) charge: Charge,
 }

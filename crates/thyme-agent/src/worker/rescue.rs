@@ -327,7 +327,6 @@ impl Worker {
         file.finished_at = Some(now);
         file.continuation = None;
         self.attention.ending.insert(id);
-        self.metrics.open_files.add_gauge(-1);
         if lost == 0 {
             return;
         }

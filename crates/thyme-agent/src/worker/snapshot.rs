@@ -1,7 +1,13 @@
 //! What discovery found becomes files to read: known ones are recognised, new ones are resumed
 //! from their checkpoint or begun.
 
-use std::{ffi::OsStr, io, path::Path, sync::Arc, time::Instant};
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
 
 use super::{
     Charge, Worker,
@@ -12,6 +18,7 @@ use crate::{
     config::StartAt,
     discover::{FoundFile, Snapshot, pattern::LogName},
     limits::{COMPLAINT_INTERVAL, READ_BYTES},
+    metrics::LossReason,
     tail::{
         acknowledge::Acknowledged,
         identity::{HEAD_BYTES_MAX, Head, Inode},
@@ -40,11 +47,15 @@ impl Worker {
         // Plain files come first, so that a `.gz` beside its plain original is recognised.
         let mut found = snapshot.files;
         found.sort_by_key(|file| LogName::parse(&file.name).is_none_or(|name| name.compressed));
+        let unopened = unopened_archives(&found);
         for file in found {
             self.take_file(number, file, snapshot.start_at, &mut resume, now);
         }
+        self.keep_what_may_be_archived(number, &unopened);
+        self.end_parked(number, now);
         self.put_in_order(number);
         crate::failpoint::hit("snapshot_taken");
+        self.count_missed(&snapshot.missed, &resume);
         if snapshot.is_complete {
             self.withdraw(resume);
         } else if let Some(group) = self.groups.get_mut(&number) {
@@ -110,12 +121,14 @@ impl Worker {
     ) {
         let Some(name) = LogName::parse(&found.name) else { return };
         let (plain, compressed): (Arc<OsStr>, _) = (name.plain.into(), name.compressed);
-        if self.recognise(number, &found, &plain, compressed) {
+        if let Some(id) = self.recognise(number, &found, &plain, compressed) {
+            self.adopt(id, found.opened, compressed);
             return;
         }
         let start_at = if found.is_old { start_at } else { StartAt::Beginning };
         let Some(opened) = found.opened else { return };
-        if compressed && self.recognise_archive(number, &opened, &plain) {
+        if compressed && let Some(id) = self.recognise_archive(number, &opened, &plain) {
+            self.adopt(id, Some(opened), compressed);
             return;
         }
         // Discovery reports a file once: it is followed even if it can't be read now.
@@ -134,7 +147,7 @@ impl Worker {
             None => self.begin_file(number, opened, plain, is_live, start_at),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
-        let mut file = TailedFile { head, charge: found.charge, ..file };
+        let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
         if compressed {
             file.source = file.source.map(into_archive);
         }
@@ -142,7 +155,6 @@ impl Worker {
             file.source = None;
             file.charge = Charge::default();
         }
-        self.metrics.open_files.add_gauge(i64::from(file.source.is_some()));
         self.insert_file(number, file, now);
     }
 
@@ -153,42 +165,55 @@ impl Worker {
         found: &FoundFile,
         plain: &Arc<OsStr>,
         compressed: bool,
-    ) -> bool {
-        for file in self.group_files(number) {
-            let Some(file) = self.files.get_mut(&file) else { continue };
+    ) -> Option<u32> {
+        for id in self.group_files(number) {
+            let Some(file) = self.files.get_mut(&id) else { continue };
             let is_renamed = found.is_renamed && file.inode == found.inode;
             if (is_renamed || is_that_file(file, found.inode, plain, compressed))
                 && may_be_closed_file(file, found.opened.as_ref(), compressed)
             {
                 file.is_present = true;
+                file.is_compressed = compressed;
                 file.name.clone_from(plain);
                 crate::failpoint::hit("file_recognised");
-                return true;
+                return Some(id);
             }
         }
-        false
+        None
     }
 
     /// Whether an archive is what an open file of the group was rotated and compressed to before
     /// its directory was looked at again.
-    fn recognise_archive(&mut self, number: u32, opened: &Opened, plain: &Arc<OsStr>) -> bool {
-        let Some(group) = self.groups.get(&number) else { return false };
+    fn recognise_archive(
+        &mut self,
+        number: u32,
+        opened: &Opened,
+        plain: &Arc<OsStr>,
+    ) -> Option<u32> {
+        let group = self.groups.get(&number)?;
         let live = Arc::clone(&group.key.live);
         for id in self.group_files(number) {
             let Some(file) = self.files.get_mut(&id) else { continue };
-            let Some(Source::Plain(open)) = &file.source else { continue };
             if file.is_present || file.name != live {
                 continue;
             }
-            let head = Head::read(&**open, HEAD_BYTES_MAX).unwrap_or(file.head);
-            let found = Archive::head(&*opened.file, HEAD_BYTES_MAX);
+            let (head, bytes) = match &file.source {
+                Some(Source::Plain(open)) => {
+                    (Head::read(&**open, HEAD_BYTES_MAX).unwrap_or(file.head), HEAD_BYTES_MAX)
+                }
+                // One of which nothing was read is begun anew, at no loss.
+                None if file.head.bytes > 0 => (file.head, file.head.bytes as usize),
+                _ => continue,
+            };
+            let found = Archive::head(&*opened.file, bytes);
             if found.is_ok_and(|found| found == head) {
                 file.is_present = true;
+                file.is_compressed = true;
                 file.name.clone_from(plain);
-                return true;
+                return Some(id);
             }
         }
-        false
+        None
     }
 
     fn resume_file(
@@ -250,6 +275,18 @@ impl Worker {
         }
     }
 
+    /// Counts files that are gone and could not be opened. What is known of one by a checkpoint is
+    /// counted with that.
+    fn count_missed(&self, missed: &[(Inode, u64)], resume: &Resume) {
+        let is_known = |inode: Inode| resume.iter().any(|(_, one)| one.inode == inode.inode);
+        for (inode, bytes) in missed.iter().filter(|(inode, bytes)| *bytes > 0 && !is_known(*inode))
+        {
+            self.metrics.lost_files.increment();
+            self.metrics.lost(LossReason::NotOpened).add(*bytes);
+            tracing::warn!(?inode, bytes, "a log file was deleted before it could be opened");
+        }
+    }
+
     /// Puts a group's files in the order in which they are read, once all of them have their names: one
     /// that was live may be known by its archive alone, after a newer one was found.
     fn put_in_order(&mut self, number: u32) {
@@ -293,6 +330,13 @@ impl Worker {
     }
 }
 
+/// Names, without `.gz`, of archives that could not be opened.
+fn unopened_archives(found: &[FoundFile]) -> Vec<OsString> {
+    let unopened = found.iter().filter(|file| file.opened.is_none());
+    let names = unopened.filter_map(|file| LogName::parse(&file.name));
+    names.filter(|name| name.compressed).map(|name| name.plain.to_owned()).collect()
+}
+
 /// Whether a file of the group is the one that was found under a plain name, or compressed.
 ///
 /// An open file keeps its inode. One that was closed, and then compressed, has lost it, perhaps to
@@ -300,7 +344,8 @@ impl Worker {
 fn is_that_file(file: &TailedFile, inode: Inode, plain: &OsStr, compressed: bool) -> bool {
     let is_same_inode = file.inode == inode;
     let is_same_name = *file.name == *plain;
-    (is_same_name && (is_same_inode || compressed)) || (is_same_inode && file.source.is_some())
+    (is_same_name && (is_same_inode || compressed))
+        || (is_same_inode && (file.source.is_some() || file.is_parked))
 }
 
 /// Whether a file that was opened anew may be the one that was closed, as far as its first bytes say:
@@ -332,11 +377,14 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         finished_at: None,
         uid: None,
         former_uid: None,
+        is_parked: false,
+        is_compressed: false,
+        missed_bytes: 0,
         charge: Charge::default(),
     }
 }
 
-fn into_archive(source: Source) -> Source {
+pub(super) fn into_archive(source: Source) -> Source {
     match source {
         Source::Plain(file) => Source::Archive(Box::new(Archive::new(file))),
         archive @ Source::Archive(_) => archive,

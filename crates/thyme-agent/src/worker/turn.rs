@@ -60,6 +60,9 @@ impl Worker {
             // Those that decompress now are in the ring as well, and end.
             return Ok(Progress::Again);
         }
+        if let Some(progress) = self.reopen_parked(number, id, now) {
+            return Ok(progress);
+        }
         let read = match self.read_file(number, id)? {
             // A truncated file begins anew: what it holds now is read at once.
             Read::End { .. } if self.was_truncated(id) => return Ok(Progress::Again),

@@ -37,6 +37,7 @@ impl Worker {
         self.keep_partials_within_budget()?;
         self.close_lingering(now);
         self.look_after_deleted(now);
+        self.give_up_descriptors(now);
         self.check_idle(now);
         debug_assert!(self.has_decoders_within_limit());
         let empty: Vec<u32> = self.attention.empty.iter().copied().collect();
@@ -135,6 +136,8 @@ impl Worker {
     /// Closes files that were finished a while ago, unless their writer was late.
     fn close_lingering(&mut self, now: Instant) {
         let (mut late, mut groups) = (Vec::new(), Vec::new());
+        let is_wanted = self.descriptors.wanted() > 0;
+        let may_close = |finished_at| is_wanted || now.duration_since(finished_at) >= LINGER_TIME;
         self.attention.ending.retain(|id| {
             let Some(file) = self.files.get_mut(id) else { return false };
             let Some(finished_at) = file.finished_at else {
@@ -145,9 +148,8 @@ impl Worker {
                 if has_grown(file) {
                     file.finished_at = None;
                     late.push(file.group);
-                } else if now.duration_since(finished_at) >= LINGER_TIME {
+                } else if may_close(finished_at) {
                     file.source = None;
-                    self.metrics.open_files.add_gauge(-1);
                     groups.push(file.group);
                 }
                 return true;
@@ -253,8 +255,10 @@ impl Worker {
             }
             group.next_poll = now;
             let live = group.files.last().and_then(|id| self.files.get(id));
-            if live.is_some_and(|file| has_grown(file)) {
-                group.last_growth = now;
+            if live.is_some_and(|file| has_grown(file)) || self.has_parked_grown(number) {
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.last_growth = now;
+                }
                 self.activate(number, now);
             }
         }

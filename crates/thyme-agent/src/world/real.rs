@@ -99,6 +99,10 @@ impl LogTree for NodeLogs {
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
         open_beneath(&open_root(root)?, relative)
     }
+
+    fn bytes(&mut self, path: &Path) -> io::Result<u64> {
+        Ok(fs::symlink_metadata(path)?.len())
+    }
 }
 
 /// A state directory on the node's disk.

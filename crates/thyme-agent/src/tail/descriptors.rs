@@ -1,0 +1,169 @@
+//! How many log files may be open at once. A file counts for as long as anybody holds it: discovery,
+//! a message that no worker has taken yet, a worker. Where there is no room, whoever asked has to wait,
+//! and workers give up descriptors of files that they have read.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::io::Errno;
+
+use crate::{
+    metrics::Metrics,
+    world::{LogFile, LogTree, Opened},
+};
+
+/// The descriptors of log files.
+#[derive(Debug)]
+pub struct Descriptors {
+    max: u64,
+    /// How many somebody waits for.
+    wanted: AtomicU64,
+    /// Has the number of open files.
+    metrics: Arc<Metrics>,
+}
+
+impl Descriptors {
+    /// So many may be open.
+    pub fn new(max: usize, metrics: &Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { max: max as u64, wanted: AtomicU64::new(0), metrics: Arc::clone(metrics) })
+    }
+
+    /// Whether one more may be opened that was never open. Some room is left for files that are to be
+    /// read on: a group may hold a new file, and need an older one before it can read that.
+    pub fn has_room_for_new(&self) -> bool {
+        self.metrics.open_files.get() < self.max - self.max / 8
+    }
+
+    /// Opens a file that was never open, as [`LogTree::open`] does. Without room the error is the
+    /// operating system's: see [`is_shortage`].
+    ///
+    /// # Errors
+    /// Those of [`LogTree::open`], and that there is no room.
+    pub fn open_new(
+        self: &Arc<Self>,
+        tree: &mut dyn LogTree,
+        root: &Path,
+        relative: &Path,
+    ) -> io::Result<Option<Opened>> {
+        let has_room = self.has_room_for_new();
+        self.open_within(has_room, tree, root, relative)
+    }
+
+    /// Opens a file again, likewise.
+    ///
+    /// # Errors
+    /// Those of [`LogTree::open`], and that there is no room.
+    pub fn open(
+        self: &Arc<Self>,
+        tree: &mut dyn LogTree,
+        root: &Path,
+        relative: &Path,
+    ) -> io::Result<Option<Opened>> {
+        let has_room = self.metrics.open_files.get() < self.max;
+        self.open_within(has_room, tree, root, relative)
+    }
+
+    fn open_within(
+        self: &Arc<Self>,
+        has_room: bool,
+        tree: &mut dyn LogTree,
+        root: &Path,
+        relative: &Path,
+    ) -> io::Result<Option<Opened>> {
+        let opened = if has_room { tree.open(root, relative) } else { Err(Errno::MFILE.into()) };
+        let opened = opened.inspect_err(|error| {
+            if is_shortage(error) {
+                self.want(1);
+            }
+        })?;
+        Ok(opened.map(|opened| {
+            self.metrics.open_files.add_gauge(1);
+            let file = Box::new(Counted { file: opened.file, of: Arc::clone(self) });
+            Opened { file, ..opened }
+        }))
+    }
+
+    /// Somebody waits for so many, and says so again as long as that is so.
+    pub fn want(&self, count: u64) {
+        self.wanted.fetch_max(count, Ordering::Relaxed);
+    }
+
+    /// So many are waited for by discovery, and none by others but those that say so again.
+    pub fn set_wanted(&self, count: u64) {
+        self.wanted.store(count, Ordering::Relaxed);
+    }
+
+    /// How many somebody waits for.
+    pub fn wanted(&self) -> u64 {
+        self.wanted.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether an error says that there are too few descriptors.
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// An open file that counts.
+#[derive(Debug)]
+struct Counted {
+    file: Box<dyn LogFile>,
+    of: Arc<Descriptors>,
+}
+
+impl LogFile for Counted {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+
+    fn born_unix_nanos(&self) -> Option<u64> {
+        self.file.born_unix_nanos()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.of.metrics.open_files.add_gauge(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::real::NodeLogs;
+
+    /// Scenario: row 39. Two files may be open, three are asked for; one is given up.
+    /// Guarantees: the third is refused as the operating system would, it is known that one is wanted,
+    /// and there is room as soon as one is closed.
+    #[test]
+    fn open_files_are_counted_wherever_they_are() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            std::fs::write(root.path().join(name), name).unwrap();
+        }
+        let metrics = Arc::new(Metrics::default());
+        let descriptors = Descriptors::new(2, &metrics);
+        let open = |name: &str| descriptors.open(&mut NodeLogs, root.path(), Path::new(name));
+        let (first, second) = (open("a").unwrap(), open("b").unwrap());
+        assert!(is_shortage(&open("c").unwrap_err()));
+        assert_eq!(descriptors.wanted(), 1);
+        drop(first);
+        let third = open("c").unwrap().unwrap();
+        let mut byte = [0];
+        assert_eq!(third.file.read_at(&mut byte, 0).unwrap(), 1);
+        assert_eq!((byte, third.file.length().unwrap()), (*b"c", 1));
+        assert_eq!(metrics.open_files.get(), 2);
+        drop((second, third));
+        assert_eq!(metrics.open_files.get(), 0);
+    }
+}

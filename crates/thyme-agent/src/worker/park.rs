@@ -1,0 +1,199 @@
+//! Files that were read and settled give their descriptors up while others wait for one, those first
+//! that have been quiet longest: they are *parked*. A watch or a look at its length says when one has
+//! grown; then it is opened again, beneath its root, and must be the file that it was.
+
+use std::{ffi::OsString, path::Path, sync::Arc, time::Instant};
+
+use super::{
+    Worker,
+    group::{TailedFile, Turn},
+    snapshot::into_archive,
+    turn::Progress,
+};
+use crate::{
+    limits::{ROOT_LOOK_INTERVAL, UNWATCHED_CHECK_INTERVAL},
+    metrics::LossReason,
+    tail::{descriptors::is_shortage, source::Source},
+    world::Opened,
+};
+
+impl TailedFile {
+    /// Whether all that is known of it has been read and settled, and it may go on.
+    fn may_park(&self) -> bool {
+        let is_at_end = self.end_since.is_some() && self.continuation.is_none();
+        let is_plain = matches!(self.source, Some(Source::Plain(_)));
+        is_plain && is_at_end && self.may_wait()
+    }
+
+    /// Whether it can be opened again, and nothing of it is under way.
+    fn may_wait(&self) -> bool {
+        self.is_present && !self.is_finished() && self.is_settled()
+    }
+}
+
+impl Worker {
+    /// Closes as many files as are waited for, as far as there are any to close.
+    pub(super) fn give_up_descriptors(&mut self, now: Instant) {
+        let mut wanted = self.descriptors.wanted();
+        if wanted == 0 {
+            return;
+        }
+        let groups = self.groups.iter().filter(|(_, group)| group.turn != Turn::Ready);
+        let mut quiet: Vec<_> =
+            groups.map(|(number, group)| (group.last_growth, *number)).collect();
+        quiet.sort_unstable();
+        for (_, number) in quiet {
+            if wanted == 0 {
+                return;
+            }
+            let given_up =
+                self.park_behind(number).unwrap_or_else(|| u64::from(self.park(number, now)));
+            wanted = wanted.saturating_sub(given_up);
+        }
+    }
+
+    /// Where a group waits for a descriptor to read on in its oldest file, it holds none for those behind
+    /// that one; `None` where it doesn't wait.
+    fn park_behind(&mut self, number: u32) -> Option<u64> {
+        let oldest = self.oldest_unfinished(number)?;
+        self.files.get(&oldest).filter(|file| file.is_parked)?;
+        let mut given_up = 0;
+        for id in self.group_files(number) {
+            let Some(file) = self.files.get_mut(&id) else { continue };
+            let Some(source) = file.source.as_ref().filter(|_| file.may_wait()) else { continue };
+            let length = if file.is_compressed { 0 } else { source.file().length().unwrap_or(0) };
+            file.missed_bytes = length.saturating_sub(file.offset);
+            (file.source, file.is_parked) = (None, true);
+            given_up += 1;
+        }
+        Some(given_up)
+    }
+
+    /// Closes a group's last file, if nothing of it is unread, and no line is open. It is the live one, or
+    /// a rotated one whose successor waits for a descriptor.
+    fn park(&mut self, number: u32, now: Instant) -> bool {
+        let Some(group) = self.groups.get_mut(&number) else { return false };
+        let Some(file) = group.files.last().and_then(|id| self.files.get_mut(id)) else {
+            return false;
+        };
+        let has_open_line = group.lines.partials.queued().0 > 0;
+        if has_open_line || !file.may_park() {
+            return false;
+        }
+        if !group.is_watched {
+            group.is_watched = self.idle.arm(&group.path(), number);
+        }
+        // What was written before the watch raises no event.
+        let length = file.source.as_ref().and_then(|source| source.file().length().ok());
+        if length != Some(file.offset) {
+            if group.turn == Turn::Idle {
+                self.activate(number, now);
+            }
+            return false;
+        }
+        file.source = None;
+        file.is_parked = true;
+        group.turn = Turn::Idle;
+        if !group.is_watched {
+            self.attention.unwatched.insert(number);
+        }
+        true
+    }
+
+    /// Whether a parked file has another length than was read of it.
+    pub(super) fn has_parked_grown(&mut self, number: u32) -> bool {
+        let Some(group) = self.groups.get(&number) else { return false };
+        let live = group.files.last().and_then(|id| self.files.get(id));
+        let Some(file) = live.filter(|file| file.is_parked) else { return false };
+        let path = group.key.directory.join(&*file.name);
+        self.tree.bytes(&path).is_ok_and(|bytes| bytes != file.offset)
+    }
+
+    /// Opens a file again that is to be read and was parked; what comes of that where it can't be.
+    pub(super) fn reopen_parked(&mut self, number: u32, id: u32, now: Instant) -> Option<Progress> {
+        let group = self.groups.get_mut(&number)?;
+        let file = self.files.get_mut(&id).filter(|file| file.is_parked)?;
+        let mut name = file.name.to_os_string();
+        if file.is_compressed {
+            name.push(".gz");
+        }
+        let path = group.key.directory.join(name);
+        let root = self.roots[group.key.receiver].iter().find(|root| path.starts_with(root))?;
+        let relative = path.strip_prefix(root).unwrap_or(Path::new(""));
+        let wait = match self.descriptors.open(&mut *self.tree, root, relative) {
+            Ok(Some(opened)) if file.is_compressed => {
+                self.adopt(id, Some(opened), true);
+                return None;
+            }
+            Ok(Some(opened)) if opened.inode == file.inode => {
+                let is_same =
+                    opened.bytes >= file.offset && file.head.matches(&*opened.file).unwrap_or(true);
+                file.source = Some(Source::Plain(opened.file));
+                (file.is_parked, file.missed_bytes) = (false, 0);
+                if is_same {
+                    return None;
+                }
+                self.metrics.truncated_files.increment();
+                self.begin_anew(id);
+                return Some(Progress::Again);
+            }
+            Err(error) if is_shortage(&error) => {
+                let bytes = self.tree.bytes(&path).unwrap_or(0);
+                file.missed_bytes = bytes.saturating_sub(file.offset);
+                ROOT_LOOK_INTERVAL
+            }
+            // It has another name by now, or none: discovery will say which.
+            _ => UNWATCHED_CHECK_INTERVAL,
+        };
+        group.next_poll = now + wait;
+        Some(Progress::At(group.next_poll))
+    }
+
+    /// A parked file was found again, open: perhaps compressed meanwhile.
+    pub(super) fn adopt(&mut self, id: u32, opened: Option<Opened>, compressed: bool) {
+        let Some(file) = self.files.get_mut(&id).filter(|file| file.is_parked) else { return };
+        let Some(opened) = opened else { return };
+        let source = Source::Plain(opened.file);
+        file.source = Some(if compressed { into_archive(source) } else { source });
+        file.end_since = None;
+        (file.is_parked, file.missed_bytes) = (false, 0);
+    }
+
+    /// A file that was live and is shown no more may be an archive by now that can't be opened yet: until
+    /// it can, the file is not forgotten, or the archive would be taken for a new one.
+    pub(super) fn keep_what_may_be_archived(&mut self, number: u32, unopened: &[OsString]) {
+        let Some(group) = self.groups.get(&number) else { return };
+        let live = Arc::clone(&group.key.live);
+        let ids = self.group_files(number);
+        let is_known = |name: &OsString| {
+            ids.iter().filter_map(|id| self.files.get(id)).any(|file| *file.name == **name)
+        };
+        if unopened.iter().all(is_known) {
+            return;
+        }
+        for id in ids {
+            if let Some(file) = self.files.get_mut(&id).filter(|file| file.name == live) {
+                file.is_present = true;
+            }
+        }
+    }
+
+    /// Parked files of a group that its directory does not show any more: nobody can open them again.
+    pub(super) fn end_parked(&mut self, number: u32, now: Instant) {
+        for id in self.group_files(number) {
+            let is_gone = |file: &&mut Box<TailedFile>| file.is_parked && !file.is_present;
+            let Some(file) = self.files.get_mut(&id).filter(is_gone) else { continue };
+            file.is_parked = false;
+            file.finished_at = Some(now);
+            self.attention.ending.insert(id);
+            if file.missed_bytes > 0 {
+                self.metrics.lost_files.increment();
+                self.metrics.lost(LossReason::NotOpened).add(file.missed_bytes);
+                tracing::warn!(
+                    file = ?file.name, bytes = file.missed_bytes,
+                    "a log file was deleted before it could be opened again"
+                );
+            }
+        }
+    }
+}
