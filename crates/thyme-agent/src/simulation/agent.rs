@@ -52,8 +52,8 @@ impl Agent {
         let network = Arc::new(SimulatedNetwork(shared.clone()));
         let (requests, consumers) = exporter(&network, &config.exporter, Arc::clone(&metrics));
         let disk: Arc<dyn StateDisk> = Arc::new(SimulatedDisk(shared.clone()));
-        let opened = checkpoint::open_on(Arc::clone(&disk), None);
-        let (state, restored) = opened.map_err(|error| error.to_string())?;
+        let (state, restored) =
+            checkpoint::open_on(Arc::clone(&disk), None).map_err(|error| error.to_string())?;
         shared.lock().note(|| format!("the agent starts with {restored:?}"));
         let keys = Arc::new(KeySource::default());
         let sources = vec![Source::new(&config.receivers[0]).expect("a pattern")];
@@ -100,7 +100,6 @@ impl Agent {
             watches: false,
             metrics: Arc::clone(&metrics),
         });
-        shared.lock().is_up = true;
         let mut agent = Self {
             shared: shared.clone(),
             discovery: Some(discovery),
@@ -113,8 +112,13 @@ impl Agent {
             drained_at: None,
             metrics,
         };
-        agent.checkpoint_with(|table| table.write(true));
+        agent.begin();
         Ok(agent)
+    }
+
+    fn begin(&mut self) {
+        self.shared.lock().is_up = true;
+        self.checkpoint_with(|table| table.write(true));
     }
 
     /// A scan, when it is due or an event came.
