@@ -292,15 +292,16 @@ fn parse_unusual(
     let range = chunk.range(span.start, span.end);
     let raw =
         Line { body: line, time_unix_nano: 0, utf8: chunk.utf8, start: range.start, skipped: 0 };
+    if matches!(state.format, LineFormat::Raw) {
+        let suffix = state.suffixes.raw().clone();
+        put_line(raw, &suffix, state, batch, counts);
+        return Taken::IntoBatch;
+    }
     if let Some(parsed) = read_line(line, state) {
         return take_fragment(parsed.fragment(line.len()), range, state, batch, counts);
     }
-    let suffix = if matches!(state.format, LineFormat::Raw) {
-        state.suffixes.raw().clone()
-    } else {
-        counts.malformed += 1;
-        state.suffixes.malformed().clone()
-    };
+    counts.malformed += 1;
+    let suffix = state.suffixes.malformed().clone();
     put_line(raw, &suffix, state, batch, counts);
     Taken::IntoBatch
 }

@@ -158,7 +158,7 @@ impl<S: Sink> Delivery<S> {
     }
 
     /// Brings a request to its end. Halves are sent in order, each ended before the next.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) async fn deliver(&self, request: Request, slot: &mut Slot) -> Settled {
         let tally = self.send_all_of(&request, slot).await;
         settle(request, tally)

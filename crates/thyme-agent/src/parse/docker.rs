@@ -33,8 +33,9 @@ pub(crate) fn is_object(line: &[u8]) -> bool {
 /// `None` when the line isn't one.
 pub(crate) fn parse<'a>(line: &'a [u8], times: &mut CriParser) -> Option<DockerLine<'a>> {
     let Fields { log, stream, time } = serde_json::from_slice(line).ok()?;
-    // A control character in a string is an error; reading strings as bytes doesn't look for them.
-    if line.iter().any(|byte| *byte < b' ') {
+    // A control character in a string is an error; reading strings as bytes doesn't look for them. All
+    // of the line is looked at, without an early end, so that it takes many bytes at once.
+    if line.iter().fold(false, |found, byte| found | (*byte < b' ')) {
         let _valid: IgnoredAny = serde_json::from_slice(line).ok()?;
     }
     let stream = Stream::from_name(&stream?)?;

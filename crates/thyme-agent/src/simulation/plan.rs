@@ -97,6 +97,8 @@ pub(super) struct Plan {
     pub(super) stop_odds: u64,
     /// A start whose configuration says otherwise than the one before whether there is a spool.
     pub(super) spool_change_odds: u64,
+    /// A start that finds the log files on another device number.
+    pub(super) remount_odds: u64,
     /// States of the sink that come up.
     pub(super) moods: Vec<Mood>,
     /// Longest state, in milliseconds.
@@ -160,6 +162,7 @@ impl Plan {
             power_odds: 0,
             stop_odds: 0,
             spool_change_odds: 0,
+            remount_odds: 0,
             moods: vec![Mood::Unreachable],
             mood_ms_max: 1_000,
             exception_odds: 0,
@@ -195,6 +198,7 @@ impl Plan {
         let mut moods = vec![Mood::Good; chance.between(1, 4) as usize];
         moods.extend(BAD_MOODS.into_iter().filter(|_| chance.one_in(3)));
         let spool_change_odds = if chance.one_in(4) { 3 } else { 0 };
+        let remount_odds = if chance.one_in(4) { 3 } else { 0 };
         let knows_births = !chance.one_in(4);
         let files_max = chance.between(2, 5) as usize;
         let config = Arc::new(draw_config(chance, files_max));
@@ -221,6 +225,7 @@ impl Plan {
             power_odds,
             stop_odds,
             spool_change_odds,
+            remount_odds,
             moods,
             mood_ms_max: chance.pick(&[300, 3_000, 30_000, 180_000]),
             exception_odds: 5,

@@ -205,6 +205,8 @@ impl Run {
     fn start(&mut self) {
         {
             let mut world = self.shared.lock();
+            let remount_odds = world.plan.remount_odds;
+            world.tree.remounts += u64::from(world.chance.one_in(remount_odds));
             let odds = world.plan.spool_change_odds;
             if world.chance.one_in(odds) {
                 let storage = &mut Arc::make_mut(&mut world.plan.config).exporter.queue.storage;

@@ -87,6 +87,8 @@ pub(super) struct Tree {
     /// Numbers whose files are gone.
     free_inodes: Vec<u64>,
     last_inode: u64,
+    /// How often the disk has got another device number.
+    pub(super) remounts: u64,
 }
 
 fn parent_of(path: &str) -> (&str, &str) {
@@ -317,7 +319,7 @@ impl LogTree for SimulatedTree {
         let changed_at = unix_nanos(directory.changed_at) / 4_000_000 * 4_000_000;
         let changed_at = UNIX_EPOCH + Duration::from_nanos(changed_at);
         let identity = DirectoryIdentity {
-            inode: Inode { device: DEVICE, inode: directory.inode },
+            inode: Inode { device: DEVICE + world.tree.remounts, inode: directory.inode },
             born_unix_nanos: Some(unix_nanos(directory.born_at)),
         };
         Ok(DirectoryState { identity, changed_at: Some(changed_at) })
@@ -362,7 +364,7 @@ impl LogTree for SimulatedTree {
             world.tree.contents[content].opened_in = Some(generation);
         }
         world.note(|| format!("agent opens {} inode {inode}, {bytes} bytes", path.display()));
-        let inode = Inode { device: DEVICE, inode };
+        let inode = Inode { device: DEVICE + world.tree.remounts, inode };
         let file = Box::new(SimulatedFile { shared: self.0.clone(), id });
         Ok(Some(Opened { file, inode, bytes }))
     }
