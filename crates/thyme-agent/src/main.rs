@@ -156,6 +156,7 @@ fn say_how_it_ended(report: DrainReport, has_storage: bool) {
     let DrainReport {
         unsettled_requests: requests,
         unsettled_records: records,
+        open_lines,
         spooled_records: in_spool,
         lost_bytes,
     } = report;
@@ -167,7 +168,11 @@ fn say_how_it_ended(report: DrainReport, has_storage: bool) {
             lost_bytes,
             "stopped; what deleted files still held is lost, the next start goes on with the rest"
         ),
-        (0, _) if in_spool == 0 => tracing::info!("stopped: everything read is settled"),
+        (0, true) if in_spool == 0 => tracing::info!(
+            open_lines,
+            "stopped: everything read is settled, but for lines without an end, which the next start reads"
+        ),
+        (0, false) if in_spool == 0 => tracing::info!("stopped: everything read is settled"),
         (_, true) => tracing::warn!(
             requests,
             records,

@@ -74,8 +74,11 @@ pub struct DrainReport {
     /// Requests that neither the sink had acknowledged nor the spool kept; the checkpoints stand before
     /// them.
     pub unsettled_requests: u64,
-    /// Records in them, and those that were read and are in no request.
+    /// Records in them and in batches that could not leave.
     pub unsettled_records: i64,
+    /// Lines that were begun and had no end: they belong to no request, and stay unread for the next
+    /// start.
+    pub open_lines: i64,
     /// Records that the spool holds for the next start.
     pub spooled_records: i64,
     /// Bytes of files without a name that are gone with the agent.
@@ -242,8 +245,9 @@ impl Pipeline {
         }
         crate::failpoint::hit("spool_ended");
         let metrics = &self.metrics;
-        let queued = [&metrics.queued_partial, &metrics.queued_batch, &metrics.queued_request];
+        let queued = [&metrics.queued_batch, &metrics.queued_request];
         report.unsettled_records = queued.iter().map(|queued| queued.get().0).sum();
+        report.open_lines = metrics.queued_partial.get().0;
         report.spooled_records = metrics.queued_spool.get().0;
         report.lost_bytes = metrics.lost(LossReason::Shutdown).get();
         if let Kept::Positions(_, checkpoints) = self.kept {
