@@ -364,6 +364,7 @@ impl Discovery {
         let worker = self.worker_of(&key);
         if files.is_empty() && is_complete {
             self.assigned.remove(&key);
+            self.workers[worker].released();
         }
         for file in &mut files {
             let unread = unread_bytes(file, &resume, start_at);

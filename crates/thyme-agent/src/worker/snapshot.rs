@@ -171,13 +171,15 @@ impl Worker {
             Some((key, checkpoint)) => {
                 self.resume_file(number, opened, (plain, compressed), key, &checkpoint)
             }
-            None => self.begin_file(number, opened, plain, is_live, start_at),
+            None => self.begin_file(number, opened, (plain, compressed), is_live, start_at),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
         let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
         if compressed {
-            let holds = file.source.as_ref().and_then(|one| late::archived_bytes(one.file()).ok());
-            file.length = holds.map_or(0, u64::from);
+            if !file.is_finished() {
+                let holds = file.source.as_ref().map(|one| late::archived_bytes(one.file()));
+                file.length = holds.and_then(Result::ok).unwrap_or(0).max(file.offset);
+            }
             file.source = file.source.map(into_archive);
         }
         if file.is_finished() {
@@ -287,15 +289,14 @@ impl Worker {
         key: FileKey,
         checkpoint: &FileCheckpoint,
     ) -> TailedFile {
-        let bytes = opened.bytes;
-        let is_whole = if compressed {
-            // One that is damaged was read as far as can be, and would be again.
-            let says = late::archived_bytes(&*opened.file).map(u64::from);
-            !late::holds_more(&*opened.file, checkpoint.offset)
-                || says.is_ok_and(|bytes| bytes == checkpoint.length)
-        } else {
-            bytes == checkpoint.offset
-        };
+        let is_whole = checkpoint.finished
+            && if compressed {
+                // One that was read as an archive was read as far as can be, also if it is damaged.
+                opened.inode.inode == checkpoint.inode
+                    || !late::holds_more(&*opened.file, checkpoint.offset)
+            } else {
+                opened.bytes == checkpoint.offset
+            };
         let is_another = !compressed && is_rewritten(&opened, checkpoint);
         let mut file = new_file(key, number, opened, name);
         crate::failpoint::hit("file_resumed");
@@ -316,7 +317,8 @@ impl Worker {
         file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
         (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);
         // One that holds more had a late writer.
-        if checkpoint.finished && is_whole {
+        if is_whole {
+            file.length = file.offset;
             file.finished_at = Some(self.clock.now());
         }
         file.is_late = checkpoint.finished && !is_whole;
@@ -327,20 +329,23 @@ impl Worker {
         &mut self,
         number: u32,
         opened: Opened,
-        name: Arc<OsStr>,
+        (name, compressed): (Arc<OsStr>, bool),
         is_live: bool,
         start_at: StartAt,
     ) -> TailedFile {
         let offset = match start_at {
             StartAt::Beginning => 0,
+            // What is taken as read is remembered as read: what is written to it later is not.
+            StartAt::End if compressed => late::archived_bytes(&*opened.file).unwrap_or(0),
             StartAt::End if is_live => last_line_end(&*opened.file, opened.bytes).unwrap_or(0),
-            StartAt::End => 0,
+            StartAt::End => opened.bytes,
         };
         let mut file = new_file(self.keys.next(), number, opened, name);
         file.offset = offset;
         file.skipped_from = offset;
         file.acknowledged = Acknowledged::new(offset, &[]);
-        if start_at == StartAt::End && !is_live {
+        if start_at == StartAt::End && (compressed || !is_live) {
+            file.length = offset;
             file.finished_at = Some(self.clock.now());
         }
         file
@@ -360,6 +365,10 @@ impl Worker {
         let checkpoint = (file.key, Some(file.checkpoint(group)));
         if file.is_finished() {
             self.attention.ending.insert(id);
+            // Its writer may be late all the same.
+            if file.is_present && !file.is_compressed {
+                self.attention.closed.insert(id);
+            }
         }
         self.files.insert(id, Box::new(file));
         group.last_growth = now;
