@@ -94,14 +94,23 @@ impl Worker {
     }
 
     fn group_number(&mut self, snapshot: &Snapshot, now: Instant) -> u32 {
+        let opened = snapshot.files.iter().filter_map(|file| file.opened.as_ref());
+        let through = opened.filter_map(|opened| opened.through.as_deref()).next();
         if let Some(number) = self.numbers.get(&snapshot.key) {
+            let waits = self.groups.get_mut(number).filter(|group| group.files.is_empty());
+            if let (Some(group), Some(path)) = (waits, through) {
+                group.take_metadata_of(path);
+            }
             return *number;
         }
         let number = self.new_number();
         let place = snapshot.key.receiver;
         let receiver = (&self.config.receiver_names[place], &self.config.config.receivers[place]);
         let record_uid = self.config.config.thyme.record_uid;
-        let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
+        let mut group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
+        if let Some(path) = through {
+            group.take_metadata_of(path);
+        }
         if group.lacks_metadata {
             self.report_refused_path(&group.path(), now);
         }
@@ -583,8 +592,12 @@ mod tests {
     const OTHER: Inode = Inode { device: 1, inode: 8 };
 
     fn file(name: &str) -> TailedFile {
-        let opened =
-            Opened { file: Box::new(tempfile::tempfile().unwrap()), inode: NUMBER, bytes: 0 };
+        let opened = Opened {
+            file: Box::new(tempfile::tempfile().unwrap()),
+            inode: NUMBER,
+            bytes: 0,
+            through: None,
+        };
         new_file(1, 1, opened, Arc::from(OsStr::new(name)))
     }
 
@@ -639,7 +652,12 @@ mod tests {
         let opened = |content: &[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             std::io::Write::write_all(&mut file, content).unwrap();
-            Opened { file: Box::new(file), inode: NUMBER, bytes: content.len() as u64 }
+            Opened {
+                file: Box::new(file),
+                inode: NUMBER,
+                bytes: content.len() as u64,
+                through: None,
+            }
         };
         let mut closed = file("0.log");
         (closed.source, closed.offset, closed.head) = (None, 9, Head::of(b"one\ntwo\n\n"));
