@@ -35,21 +35,25 @@ impl Deniable {
 
 impl LogTree for Deniable {
     fn directory(&mut self, path: &Path) -> io::Result<DirectoryState> {
-        NodeLogs.directory(path)
+        NodeLogs::default().directory(path)
     }
 
     fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
         self.check(path)?;
-        NodeLogs.entries(path)
+        NodeLogs::default().entries(path)
     }
 
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
         self.check(&root.join(relative))?;
-        NodeLogs.open(root, relative)
+        NodeLogs::default().open(root, relative)
     }
 
     fn bytes(&mut self, path: &Path) -> io::Result<u64> {
-        NodeLogs.bytes(path)
+        NodeLogs::default().bytes(path)
+    }
+
+    fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {
+        NodeLogs::default().leads_to(path)
     }
 }
 

@@ -94,14 +94,23 @@ impl Worker {
     }
 
     fn group_number(&mut self, snapshot: &Snapshot, now: Instant) -> u32 {
+        let opened = snapshot.files.iter().filter_map(|file| file.opened.as_ref());
+        let through = opened.filter_map(|opened| opened.through.as_deref()).next();
         if let Some(number) = self.numbers.get(&snapshot.key) {
+            let waits = self.groups.get_mut(number).filter(|group| group.files.is_empty());
+            if let (Some(group), Some(path)) = (waits, through) {
+                group.take_metadata_of(path);
+            }
             return *number;
         }
         let number = self.new_number();
         let place = snapshot.key.receiver;
         let receiver = (&self.config.receiver_names[place], &self.config.config.receivers[place]);
         let record_uid = self.config.config.thyme.record_uid;
-        let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
+        let mut group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
+        if let Some(path) = through {
+            group.take_metadata_of(path);
+        }
         if group.lacks_metadata {
             self.report_refused_path(&group.path(), now);
         }
@@ -351,7 +360,7 @@ impl Worker {
         file
     }
 
-    fn insert_file(&mut self, number: u32, file: TailedFile, now: Instant) {
+    fn insert_file(&mut self, number: u32, mut file: TailedFile, now: Instant) {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
         let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
@@ -361,6 +370,8 @@ impl Worker {
         } else {
             reading_place(&file.name, &group.key.live, known.iter().map(|file| &***file))
         };
+        // Found when those behind it had been begun: what it ends with does not go on where they are.
+        file.is_late |= !file.is_finished() && known[place..].iter().any(|other| other.is_begun());
         group.files.insert(place, id);
         let checkpoint = (file.key, Some(file.checkpoint(group)));
         if file.is_finished() {
@@ -592,8 +603,12 @@ mod tests {
     const OTHER: Inode = Inode { device: 1, inode: 8 };
 
     fn file(name: &str) -> TailedFile {
-        let opened =
-            Opened { file: Box::new(tempfile::tempfile().unwrap()), inode: NUMBER, bytes: 0 };
+        let opened = Opened {
+            file: Box::new(tempfile::tempfile().unwrap()),
+            inode: NUMBER,
+            bytes: 0,
+            through: None,
+        };
         new_file(1, 1, opened, Arc::from(OsStr::new(name)))
     }
 
@@ -648,7 +663,12 @@ mod tests {
         let opened = |content: &[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             std::io::Write::write_all(&mut file, content).unwrap();
-            Opened { file: Box::new(file), inode: NUMBER, bytes: content.len() as u64 }
+            Opened {
+                file: Box::new(file),
+                inode: NUMBER,
+                bytes: content.len() as u64,
+                through: None,
+            }
         };
         let mut closed = file("0.log");
         (closed.source, closed.offset, closed.head) = (None, 9, Head::of(b"one\ntwo\n\n"));

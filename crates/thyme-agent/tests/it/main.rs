@@ -4,6 +4,7 @@
 
 mod authority;
 mod kubelet;
+mod links;
 mod namespace;
 mod node;
 mod program;
