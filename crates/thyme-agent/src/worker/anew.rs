@@ -73,6 +73,6 @@ impl Worker {
 
 fn is_rewritten(file: &TailedFile) -> io::Result<bool> {
     let Some(Source::Plain(open)) = &file.source else { return Ok(false) };
-    let Some(ending) = file.endings.at(file.offset) else { return Ok(false) };
-    Ok(!ending.matches(&**open, file.offset)?)
+    let Some((place, ending)) = file.endings.up_to(file.offset) else { return Ok(false) };
+    Ok(!ending.matches(&**open, place)?)
 }

@@ -89,6 +89,11 @@ impl TailedFile {
         self.finished_at.is_some()
     }
 
+    /// Whether anything of it was read in this life of the agent.
+    pub(super) fn is_begun(&self) -> bool {
+        !self.is_gap && self.offset > 0 && self.skipped_from == self.offset
+    }
+
     /// Whether every byte that was read has been settled.
     pub(super) fn is_settled(&self) -> bool {
         self.acknowledged.prefix() >= self.offset

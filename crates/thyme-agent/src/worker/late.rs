@@ -51,7 +51,7 @@ impl Worker {
     }
 
     /// Opens the file of this name in the directory of a group.
-    fn open_again(&mut self, group: u32, name: &OsStr) -> io::Result<Option<Opened>> {
+    pub(super) fn open_again(&mut self, group: u32, name: &OsStr) -> io::Result<Option<Opened>> {
         let Some(group) = self.groups.get(&group) else { return Ok(None) };
         let path = group.key.directory.join(name);
         let root = self.roots[group.key.receiver].iter().find(|root| path.starts_with(root));

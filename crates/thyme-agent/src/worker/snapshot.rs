@@ -346,7 +346,7 @@ impl Worker {
         file
     }
 
-    fn insert_file(&mut self, number: u32, file: TailedFile, now: Instant) {
+    fn insert_file(&mut self, number: u32, mut file: TailedFile, now: Instant) {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
         let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
@@ -356,6 +356,8 @@ impl Worker {
         } else {
             reading_place(&file.name, &group.key.live, known.iter().map(|file| &***file))
         };
+        // Found when those behind it had been begun: what it ends with does not go on where they are.
+        file.is_late |= !file.is_finished() && known[place..].iter().any(|other| other.is_begun());
         group.files.insert(place, id);
         let checkpoint = (file.key, Some(file.checkpoint(group)));
         if file.is_finished() {
