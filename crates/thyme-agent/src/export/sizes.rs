@@ -44,21 +44,20 @@ impl Sizes {
     pub(super) fn learn(&self, part: &Part, outcome: &Outcome, now: Instant) {
         let bytes = part.uncompressed_bytes;
         let mut known = self.lock(now);
-        match (outcome, &mut *known) {
-            (Outcome::TooLarge(_) | Outcome::TooLargeForNow(_), _)
-                if part.records <= 1 || bytes < REFUSED_SIZE_BYTES_MIN => {}
-            (Outcome::TooLarge(_) | Outcome::TooLargeForNow(_), Some(known)) => {
-                if bytes > known.accepted {
+        match outcome {
+            Outcome::TooLarge(_) | Outcome::TooLargeForNow(_) => {
+                let is_about_all = part.records > 1 && bytes >= REFUSED_SIZE_BYTES_MIN;
+                let accepted = known.as_ref().map_or(0, |known| known.accepted);
+                if is_about_all && bytes > accepted {
+                    let new = || Known { since: now, refused: bytes, accepted: 0 };
+                    let known = known.get_or_insert_with(new);
                     known.refused = known.refused.min(bytes);
                 }
             }
-            (Outcome::TooLarge(_) | Outcome::TooLargeForNow(_), none) => {
-                *none = Some(Known { since: now, refused: bytes, accepted: 0 });
-            }
-            (Outcome::Accepted { .. }, Some(one)) => {
-                one.accepted = one.accepted.max(bytes);
-                if one.accepted >= one.refused {
-                    *known = None;
+            Outcome::Accepted { .. } => {
+                known.take_if(|known| bytes >= known.refused);
+                if let Some(known) = &mut *known {
+                    known.accepted = known.accepted.max(bytes);
                 }
             }
             _ => {}
