@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsStr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -228,6 +228,19 @@ impl Group {
             turn: Turn::Idle,
             is_watched: false,
             key,
+        }
+    }
+
+    /// Where the path of the live file says nothing about its container, that of the file to which its
+    /// link led may: `/var/log/containers` holds links into `/var/log/pods`.
+    pub(super) fn take_metadata_of(&mut self, linked: &Path) {
+        if self.resource.is_empty()
+            && let LineFormat::Container { add_metadata_from_filepath: true, .. } =
+                self.lines.format
+            && let Some(found) = PathMetadata::from_path(linked)
+        {
+            self.resource = found.encode_resource();
+            self.lacks_metadata = false;
         }
     }
 
