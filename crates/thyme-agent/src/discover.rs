@@ -2,6 +2,8 @@
 //! Every new file is opened at once, so that it can't be deleted before it is read. It must not
 //! read a byte of them, and never waits for a worker.
 
+mod known;
+pub mod links;
 pub mod open;
 pub mod pattern;
 mod renamed;
@@ -91,7 +93,7 @@ pub struct Snapshot {
 }
 
 /// A receiver as discovery sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     patterns: Vec<Pattern>,
     exclude: Vec<GlobMatcher>,
@@ -119,7 +121,13 @@ impl Source {
 
     /// Whether it reads the live file of this path.
     pub fn includes(&self, path: &Path) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(path)) && !self.excludes(path)
+        self.root_of(path).is_some()
+    }
+
+    /// The root of the pattern by which it reads the live file of this path.
+    fn root_of(&self, path: &Path) -> Option<&Path> {
+        let pattern = self.patterns.iter().find(|pattern| pattern.matches(path))?;
+        (!self.excludes(path)).then_some(&*pattern.root)
     }
 
     fn excludes(&self, path: &Path) -> bool {
@@ -254,6 +262,10 @@ impl Discovery {
             for root in self.scanner.changed_roots() {
                 self.scan_tree(root);
             }
+            for directory in self.scanner.changed_links() {
+                self.scanner.doubt(&directory);
+                self.scan_directory(&directory);
+            }
             self.serve_waiting(now);
             self.next_root_look = self.clock.now() + ROOT_LOOK_INTERVAL;
         }
@@ -367,6 +379,7 @@ impl Discovery {
         let worker = self.worker_of(&key);
         if files.is_empty() && is_complete {
             self.assigned.remove(&key);
+            self.workers[worker].released();
         }
         for file in &mut files {
             let unread = unread_bytes(file, &resume, start_at);

@@ -13,6 +13,8 @@ use std::{
 
 use super::{
     FoundFile, GroupKey, Source,
+    known::{KnownFile, KnownGroup},
+    links::Links,
     pattern::{Level, LogName},
     renamed::{Entries, LookedAt, Memory},
 };
@@ -71,50 +73,6 @@ pub(super) struct FoundGroup {
     pub(super) missed: Vec<(Inode, u64)>,
 }
 
-/// A file of a group at the last look.
-#[derive(Debug)]
-pub(super) struct KnownFile {
-    pub(super) name: OsString,
-    pub(super) inode: Inode,
-    /// When its inode came to be, where that is known.
-    pub(super) born: Option<u64>,
-    /// Whether it was opened; otherwise it is tried again.
-    pub(super) is_open: bool,
-    /// What it had when it could not be opened.
-    pub(super) bytes: u64,
-}
-
-/// A group at the last look.
-#[derive(Debug, Default)]
-pub(super) struct KnownGroup {
-    /// Few, in no order.
-    pub(super) files: Vec<KnownFile>,
-    is_complete: bool,
-}
-
-impl KnownGroup {
-    fn born_of(&self, inode: Inode) -> Option<u64> {
-        self.files.iter().find(|file| file.inode == inode)?.born
-    }
-
-    pub(super) fn find(&self, name: &OsStr) -> Option<&KnownFile> {
-        self.files.iter().find(|file| file.name == name)
-    }
-
-    /// Files that could not be opened and are not among those that there are now.
-    fn missed(&self, now: &[KnownFile]) -> Vec<(Inode, u64)> {
-        let is_there = |file: &KnownFile| {
-            now.iter().any(|other| other.inode == file.inode || other.name == file.name)
-        };
-        let missed = self.files.iter().filter(|file| !file.is_open && !is_there(file));
-        missed.map(|file| (file.inode, file.bytes)).collect()
-    }
-
-    fn unopened(&self) -> i64 {
-        self.files.iter().filter(|file| !file.is_open).count() as i64
-    }
-}
-
 /// What the last look at a directory saw. There may be tens of thousands: it is kept small.
 #[derive(Debug, Default)]
 struct Known {
@@ -140,7 +98,8 @@ pub(super) struct Scanner {
     known: BTreeMap<Arc<Path>, Known>,
     /// The directories that patterns are rooted in.
     roots: Vec<Directory>,
-    tree: Box<dyn LogTree>,
+    pub(super) tree: Box<dyn LogTree>,
+    pub(super) links: Links,
     clock: SharedClock,
     descriptors: Arc<Descriptors>,
     /// Directories with files that wait for a descriptor, the next one first.
@@ -176,6 +135,7 @@ impl Scanner {
             sources,
             known: BTreeMap::new(),
             tree,
+            links: Links::default(),
             clock,
             descriptors,
             waiting: VecDeque::new(),
@@ -354,6 +314,7 @@ impl Scanner {
         if is_replaced {
             known.refused.clear();
         }
+        self.links.forget(&directory.path);
         let wall = UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos());
         let mut look = Look {
             directory: &directory.path,
@@ -397,6 +358,7 @@ impl Scanner {
     /// is known of it stays, and it is looked at again.
     fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
         if is_absent(error) {
+            self.links.forget(&directory.path);
             let groups: Vec<_> =
                 known.groups.into_iter().map(|(key, group)| gone(key, group, true)).collect();
             for group in &groups {
@@ -445,7 +407,7 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
 
 /// One look into one directory.
 pub(super) struct Look<'a> {
-    directory: &'a Arc<Path>,
+    pub(super) directory: &'a Arc<Path>,
     pub(super) state: DirectoryState,
     /// Whether another directory was known here.
     is_replaced: bool,
@@ -469,19 +431,31 @@ impl Look<'_> {
             }
         }
         for place in places {
-            if kind == EntryKind::File {
-                if let Some(key) = self.group_of(name, place) {
-                    let files = self.groups.entry(Arc::new(key)).or_default();
-                    if files.iter().all(|(other, ..)| *other != *name) {
-                        files.push((name.clone(), entry.inode, place));
-                    }
+            let Some(key) = self.group_of(name, place) else { continue };
+            let number = match kind {
+                EntryKind::File => Some(entry.inode),
+                EntryKind::Link => self.number_behind(name),
+                EntryKind::Directory | EntryKind::Other => {
+                    self.refuse(name);
+                    None
                 }
-            } else if self.group_of(name, place).is_some()
-                && self.known.refused.insert(name.clone())
-            {
-                self.scanner.metrics.refused_files.increment();
-                tracing::warn!(path = ?self.directory.join(name), "not a regular file: it is not followed");
+            };
+            let Some(number) = number else { continue };
+            let files = self.groups.entry(Arc::new(key)).or_default();
+            if files.iter().all(|(other, ..)| *other != *name) {
+                files.push((name.clone(), number, place));
             }
+        }
+    }
+
+    /// Counts what is no log file, once.
+    fn refuse(&mut self, name: &OsStr) {
+        if self.known.refused.insert(name.to_owned()) {
+            self.scanner.metrics.refused_files.increment();
+            tracing::warn!(
+                path = ?self.directory.join(name),
+                "neither a regular file nor a link that may be followed: it is not read"
+            );
         }
     }
 
@@ -607,7 +581,9 @@ impl Look<'_> {
         number: u64,
         place: Place,
     ) -> Resolved {
-        let inode = Inode { device: self.state.identity.inode.device, inode: number };
+        let beside = Inode { device: self.state.identity.inode.device, inode: number };
+        let linked = self.scanner.links.get(self.directory, name).flatten();
+        let inode = linked.unwrap_or(beside);
         let same = |seen: &&KnownFile| seen.inode == inode && seen.is_open;
         let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
         let as_live = || known.find(&key.live).filter(|_| is_rotated);
@@ -661,9 +637,7 @@ impl Look<'_> {
                 self.opened(shown, opened)
             }
             Ok(None) => {
-                if self.known.refused.insert(shown.name) {
-                    self.scanner.metrics.refused_files.increment();
-                }
+                self.refuse(&shown.name);
                 Resolved::Refused
             }
             // It was deleted, moved or compressed since the directory was read.
@@ -728,7 +702,7 @@ mod tests {
         let source =
             Source { patterns: vec![pattern], exclude: Vec::new(), start_at: StartAt::Beginning };
         let metrics = Arc::new(Metrics::default());
-        let tree = Box::new(NodeLogs);
+        let tree = Box::new(NodeLogs::default());
         let mut scanner = Scanner::new(
             vec![source],
             tree,
