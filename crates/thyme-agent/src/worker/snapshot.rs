@@ -707,7 +707,7 @@ mod tests {
         let mut closed = file("0.log");
         (closed.source, closed.offset, closed.head) = (None, 0, Head::default());
         let content = tempfile::tempfile().unwrap();
-        let opened = Opened { file: Box::new(content), inode: NUMBER, bytes: 9 };
+        let opened = Opened { file: Box::new(content), inode: NUMBER, bytes: 9, through: None };
         assert!(!may_be_closed_file(&closed, Some(&opened), false));
         closed.is_parked = true;
         assert!(may_be_closed_file(&closed, Some(&opened), false));
