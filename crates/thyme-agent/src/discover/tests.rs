@@ -231,3 +231,19 @@ fn load_is_what_is_unread() {
     assert_eq!(loads(&stage)[0].0, 0);
     assert_eq!(loads(&stage)[1].0, 200);
 }
+
+/// Scenario: a group's only file is removed, and comes back, again and again.
+/// Guarantees: its worker has one group at most: one that is gone takes no part in its load.
+#[test]
+fn a_group_that_is_gone_is_no_load() {
+    let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    let groups = |stage: &Stage| stage.workers[0].0.load().1;
+    for _ in 0..3 {
+        stage.write("a.log", "one\n");
+        stage.scan();
+        assert_eq!(groups(&stage), 1);
+        fs::remove_file(stage.at("a.log")).unwrap();
+        stage.scan();
+        assert_eq!(groups(&stage), 0);
+    }
+}

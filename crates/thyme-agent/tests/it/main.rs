@@ -21,6 +21,7 @@ mod damage;
 mod export;
 mod hostile;
 mod identity;
+mod late;
 mod many;
 mod renamed;
 mod misdirected;
