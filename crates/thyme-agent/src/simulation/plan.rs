@@ -205,8 +205,7 @@ impl Plan {
         let (kill_odds, power_odds) = if spares_kills { (0, 0) } else { (kill_odds, power_odds) };
         let (stop_odds, reject_odds, partial_success_odds) = (odds(120), odds(60), odds(40));
         let poison_odds = odds(40);
-        let truncate_weight = u64::from(chance.one_in(16));
-        let late_weight = u64::from(chance.one_in(4));
+        let (truncate_weight, late_weight) = (chance.one_in(16).into(), chance.one_in(4).into());
         let disk_bytes_max = match chance.below(10) {
             0 => Some(chance.between(500, 20_000)),
             1 => Some(chance.between(17 << 20, 40 << 20)),
