@@ -2,6 +2,8 @@
 //! Every new file is opened at once, so that it can't be deleted before it is read. It must not
 //! read a byte of them, and never waits for a worker.
 
+mod known;
+pub mod links;
 pub mod open;
 pub mod pattern;
 mod renamed;
@@ -79,6 +81,9 @@ pub struct Snapshot {
     /// Whether each of them is open or known, so that a checkpoint of none of them is of a file that
     /// is gone.
     pub is_complete: bool,
+    /// Whether these are not the files of the directory that was known: that one is gone, or another
+    /// stands under its name.
+    pub is_replaced: bool,
     /// Files that are gone and could never be opened, and how many bytes they had.
     pub missed: Vec<(Inode, u64)>,
     /// On the first snapshot of a group: what its checkpoints say.
@@ -88,7 +93,7 @@ pub struct Snapshot {
 }
 
 /// A receiver as discovery sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     patterns: Vec<Pattern>,
     exclude: Vec<GlobMatcher>,
@@ -116,7 +121,13 @@ impl Source {
 
     /// Whether it reads the live file of this path.
     pub fn includes(&self, path: &Path) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(path)) && !self.excludes(path)
+        self.root_of(path).is_some()
+    }
+
+    /// The root of the pattern by which it reads the live file of this path.
+    fn root_of(&self, path: &Path) -> Option<&Path> {
+        let pattern = self.patterns.iter().find(|pattern| pattern.matches(path))?;
+        (!self.excludes(path)).then_some(&*pattern.root)
     }
 
     fn excludes(&self, path: &Path) -> bool {
@@ -251,6 +262,10 @@ impl Discovery {
             for root in self.scanner.changed_roots() {
                 self.scan_tree(root);
             }
+            for directory in self.scanner.changed_links() {
+                self.scanner.doubt(&directory);
+                self.scan_directory(&directory);
+            }
             self.serve_waiting(now);
             self.next_root_look = self.clock.now() + ROOT_LOOK_INTERVAL;
         }
@@ -357,20 +372,21 @@ impl Discovery {
     }
 
     fn report(&mut self, found: FoundGroup) {
-        let FoundGroup { key, mut files, is_complete, missed } = found;
+        let FoundGroup { key, mut files, is_complete, is_replaced, missed } = found;
         let receiver = Arc::clone(&self.receiver_names[key.receiver]);
         let resume = self.unseen.take(receiver, &key);
         let start_at = self.scanner.start_at(key.receiver);
         let worker = self.worker_of(&key);
         if files.is_empty() && is_complete {
             self.assigned.remove(&key);
+            self.workers[worker].released();
         }
         for file in &mut files {
             let unread = unread_bytes(file, &resume, start_at);
             file.charge = Charge::new(&self.workers[worker].state, unread);
         }
         // A worker that has ended takes no more files; the pipeline reports why it ended.
-        let snapshot = Snapshot { key, files, is_complete, missed, resume, start_at };
+        let snapshot = Snapshot { key, files, is_complete, is_replaced, missed, resume, start_at };
         let _ended = self.workers[worker].messages.send(WorkerMessage::Snapshot(snapshot));
     }
 

@@ -34,6 +34,7 @@ pub use self::handle::{
 };
 use self::{
     group::{Group, TailedFile, Turn},
+    late::LateLines,
     rescue::UnderWay,
     schedule::Schedule,
     turn::Progress,
@@ -42,6 +43,7 @@ use self::{
 use crate::{
     batch::{Batch, BatchLimits},
     checkpoint::Publisher,
+    complaints::Complaints,
     config::{Compression, Config},
     discover::{GroupKey, pattern::Pattern},
     encode::{EncodeError, Encoder},
@@ -124,6 +126,8 @@ pub struct Worker {
     /// Files by number; a number is never used again, so that a late settlement can't hit another.
     files: HashMap<u32, Box<TailedFile>>,
     next_number: u32,
+    /// Lines of late files that are open between two of their turns.
+    late_lines: LateLines,
     /// Archives that have a decoder; some that have given it up.
     decoding: Vec<u32>,
     idle: IdleWatch,
@@ -145,6 +149,8 @@ pub struct Worker {
     /// Requests on their way to the spool, and what they hold.
     spool_pending_requests: usize,
     spool_pending_bytes: usize,
+    /// Files that can't be read.
+    complaints: Complaints<u32>,
     last_loss_said: Option<Instant>,
     last_path_said: Option<Instant>,
     /// Requests that are not settled, and what they take from the budget.
@@ -247,6 +253,7 @@ impl Worker {
             attention: Attention::default(),
             files: HashMap::default(),
             next_number: 0,
+            late_lines: LateLines::new(),
             decoding: Vec::new(),
             idle,
             clock,
@@ -260,6 +267,7 @@ impl Worker {
             is_rescuing: false,
             spool_pending_requests: 0,
             spool_pending_bytes: 0,
+            complaints: Complaints::default(),
             last_loss_said: None,
             last_path_said: None,
             outstanding_requests: 0,
@@ -277,7 +285,7 @@ impl Worker {
     pub fn run(mut self) -> Result<(), EncodeError> {
         while let Step::Wait(wait) = self.step()? {
             if !wait.is_zero() {
-                self.wait(wait);
+                self.wait(wait)?;
             }
         }
         Ok(())
@@ -290,7 +298,7 @@ impl Worker {
         // The spool shares the exporter's channel: room may come without a settlement.
         self.hand_over();
         crate::failpoint::hit("worker_turn");
-        self.take_messages();
+        self.take_messages()?;
         if self.is_stopping {
             return self.drain();
         }
@@ -521,7 +529,7 @@ impl Worker {
     }
 
     /// Sleeps until something comes or the time is over.
-    fn wait(&mut self, wait: Duration) {
+    fn wait(&mut self, wait: Duration) -> Result<(), EncodeError> {
         select_biased! {
             recv(self.settled) -> settlement => {
                 if let Ok(settlement) = settlement {
@@ -530,7 +538,7 @@ impl Worker {
             }
             recv(self.messages) -> message => {
                 if let Ok(message) = message {
-                    self.take_message(message);
+                    self.take_message(message)?;
                 }
             }
             recv(self.woken) -> woken => {
@@ -540,6 +548,7 @@ impl Worker {
             }
             default(wait) => {}
         }
+        Ok(())
     }
 
     fn take_settlements(&mut self) {
@@ -549,20 +558,22 @@ impl Worker {
     }
 
     /// Takes all messages that wait.
-    fn take_messages(&mut self) {
+    fn take_messages(&mut self) -> Result<(), EncodeError> {
         while let Ok(message) = self.messages.try_recv() {
-            self.take_message(message);
+            self.take_message(message)?;
         }
         while let Ok(woken) = self.woken.try_recv() {
             self.wake(woken);
         }
+        Ok(())
     }
 
-    fn take_message(&mut self, message: WorkerMessage) {
+    fn take_message(&mut self, message: WorkerMessage) -> Result<(), EncodeError> {
         match message {
-            WorkerMessage::Snapshot(snapshot) => self.apply_snapshot(snapshot),
+            WorkerMessage::Snapshot(snapshot) => self.apply_snapshot(snapshot)?,
             WorkerMessage::Stop => self.is_stopping = true,
         }
+        Ok(())
     }
 
     /// Sends what was read and waits for it to settle. Open partial lines stay unread for the next

@@ -13,6 +13,8 @@ use std::{
 
 use super::{
     FoundFile, GroupKey, Source,
+    known::{KnownFile, KnownGroup},
+    links::Links,
     pattern::{Level, LogName},
     renamed::{Entries, LookedAt, Memory},
 };
@@ -65,52 +67,10 @@ pub(super) struct FoundGroup {
     pub(super) files: Vec<FoundFile>,
     /// Whether each of them is open or known.
     pub(super) is_complete: bool,
+    /// Whether the directory is gone in which it was known, or another one stands there now.
+    pub(super) is_replaced: bool,
     /// Files that are gone and could never be opened, and how many bytes they had.
     pub(super) missed: Vec<(Inode, u64)>,
-}
-
-/// A file of a group at the last look.
-#[derive(Debug)]
-pub(super) struct KnownFile {
-    pub(super) name: OsString,
-    pub(super) inode: Inode,
-    /// When its inode came to be, where that is known.
-    pub(super) born: Option<u64>,
-    /// Whether it was opened; otherwise it is tried again.
-    pub(super) is_open: bool,
-    /// What it had when it could not be opened.
-    pub(super) bytes: u64,
-}
-
-/// A group at the last look.
-#[derive(Debug, Default)]
-pub(super) struct KnownGroup {
-    /// Few, in no order.
-    pub(super) files: Vec<KnownFile>,
-    is_complete: bool,
-}
-
-impl KnownGroup {
-    fn born_of(&self, inode: Inode) -> Option<u64> {
-        self.files.iter().find(|file| file.inode == inode)?.born
-    }
-
-    pub(super) fn find(&self, name: &OsStr) -> Option<&KnownFile> {
-        self.files.iter().find(|file| file.name == name)
-    }
-
-    /// Files that could not be opened and are not among those that there are now.
-    fn missed(&self, now: &[KnownFile]) -> Vec<(Inode, u64)> {
-        let is_there = |file: &KnownFile| {
-            now.iter().any(|other| other.inode == file.inode || other.name == file.name)
-        };
-        let missed = self.files.iter().filter(|file| !file.is_open && !is_there(file));
-        missed.map(|file| (file.inode, file.bytes)).collect()
-    }
-
-    fn unopened(&self) -> i64 {
-        self.files.iter().filter(|file| !file.is_open).count() as i64
-    }
 }
 
 /// What the last look at a directory saw. There may be tens of thousands: it is kept small.
@@ -138,7 +98,8 @@ pub(super) struct Scanner {
     known: BTreeMap<Arc<Path>, Known>,
     /// The directories that patterns are rooted in.
     roots: Vec<Directory>,
-    tree: Box<dyn LogTree>,
+    pub(super) tree: Box<dyn LogTree>,
+    pub(super) links: Links,
     clock: SharedClock,
     descriptors: Arc<Descriptors>,
     /// Directories with files that wait for a descriptor, the next one first.
@@ -174,6 +135,7 @@ impl Scanner {
             sources,
             known: BTreeMap::new(),
             tree,
+            links: Links::default(),
             clock,
             descriptors,
             waiting: VecDeque::new(),
@@ -352,6 +314,7 @@ impl Scanner {
         if is_replaced {
             known.refused.clear();
         }
+        self.links.forget(&directory.path);
         let wall = UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos());
         let mut look = Look {
             directory: &directory.path,
@@ -395,8 +358,9 @@ impl Scanner {
     /// is known of it stays, and it is looked at again.
     fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
         if is_absent(error) {
+            self.links.forget(&directory.path);
             let groups: Vec<_> =
-                known.groups.into_iter().map(|(key, group)| gone(key, group)).collect();
+                known.groups.into_iter().map(|(key, group)| gone(key, group, true)).collect();
             for group in &groups {
                 self.metrics.unopened_files.add_gauge(-(group.missed.len() as i64));
             }
@@ -431,9 +395,9 @@ fn roots(sources: &[Source]) -> Vec<Directory> {
 }
 
 /// A group that its directory does not show any more.
-fn gone(key: Arc<GroupKey>, known: KnownGroup) -> FoundGroup {
+fn gone(key: Arc<GroupKey>, known: KnownGroup, is_replaced: bool) -> FoundGroup {
     let missed = known.missed(&[]);
-    FoundGroup { key, files: Vec::new(), is_complete: true, missed }
+    FoundGroup { key, files: Vec::new(), is_complete: true, is_replaced, missed }
 }
 
 /// Whether an error says that there is no such directory.
@@ -443,7 +407,7 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
 
 /// One look into one directory.
 pub(super) struct Look<'a> {
-    directory: &'a Arc<Path>,
+    pub(super) directory: &'a Arc<Path>,
     pub(super) state: DirectoryState,
     /// Whether another directory was known here.
     is_replaced: bool,
@@ -467,19 +431,31 @@ impl Look<'_> {
             }
         }
         for place in places {
-            if kind == EntryKind::File {
-                if let Some(key) = self.group_of(name, place) {
-                    let files = self.groups.entry(Arc::new(key)).or_default();
-                    if files.iter().all(|(other, ..)| *other != *name) {
-                        files.push((name.clone(), entry.inode, place));
-                    }
+            let Some(key) = self.group_of(name, place) else { continue };
+            let number = match kind {
+                EntryKind::File => Some(entry.inode),
+                EntryKind::Link => self.number_behind(name),
+                EntryKind::Directory | EntryKind::Other => {
+                    self.refuse(name);
+                    None
                 }
-            } else if self.group_of(name, place).is_some()
-                && self.known.refused.insert(name.clone())
-            {
-                self.scanner.metrics.refused_files.increment();
-                tracing::warn!(path = ?self.directory.join(name), "not a regular file: it is not followed");
+            };
+            let Some(number) = number else { continue };
+            let files = self.groups.entry(Arc::new(key)).or_default();
+            if files.iter().all(|(other, ..)| *other != *name) {
+                files.push((name.clone(), number, place));
             }
+        }
+    }
+
+    /// Counts what is no log file, once.
+    fn refuse(&mut self, name: &OsStr) {
+        if self.known.refused.insert(name.to_owned()) {
+            self.scanner.metrics.refused_files.increment();
+            tracing::warn!(
+                path = ?self.directory.join(name),
+                "neither a regular file nor a link that may be followed: it is not read"
+            );
         }
     }
 
@@ -538,6 +514,7 @@ impl Look<'_> {
         let mut before = std::mem::take(&mut self.known.groups);
         let entries = std::mem::take(&mut self.groups);
         let nothing = HashMap::default();
+        let is_replaced = self.is_replaced;
         let seen = if self.is_replaced { &nothing } else { &before };
         for (key, entries) in self.follow_renames(entries, seen) {
             let (key, known) = before.remove_entry(&key).unwrap_or((key, KnownGroup::default()));
@@ -580,12 +557,12 @@ impl Look<'_> {
                 self.known.groups.insert(Arc::clone(&key), now);
             }
             if changed && (!files.is_empty() || was_known) {
-                found.groups.push(FoundGroup { key, files, is_complete, missed });
+                found.groups.push(FoundGroup { key, files, is_complete, is_replaced, missed });
             }
         }
         for (key, known) in before {
             self.scanner.metrics.unopened_files.add_gauge(-known.unopened());
-            found.groups.push(gone(key, known));
+            found.groups.push(gone(key, known, is_replaced));
         }
         if !self.must_look_again {
             let Scanner { memory, receiver_names, .. } = &mut *self.scanner;
@@ -604,7 +581,9 @@ impl Look<'_> {
         number: u64,
         place: Place,
     ) -> Resolved {
-        let inode = Inode { device: self.state.identity.inode.device, inode: number };
+        let beside = Inode { device: self.state.identity.inode.device, inode: number };
+        let linked = self.scanner.links.get(self.directory, name).flatten();
+        let inode = linked.unwrap_or(beside);
         let same = |seen: &&KnownFile| seen.inode == inode && seen.is_open;
         let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
         let as_live = || known.find(&key.live).filter(|_| is_rotated);
@@ -658,9 +637,7 @@ impl Look<'_> {
                 self.opened(shown, opened)
             }
             Ok(None) => {
-                if self.known.refused.insert(shown.name) {
-                    self.scanner.metrics.refused_files.increment();
-                }
+                self.refuse(&shown.name);
                 Resolved::Refused
             }
             // It was deleted, moved or compressed since the directory was read.
@@ -725,7 +702,7 @@ mod tests {
         let source =
             Source { patterns: vec![pattern], exclude: Vec::new(), start_at: StartAt::Beginning };
         let metrics = Arc::new(Metrics::default());
-        let tree = Box::new(NodeLogs);
+        let tree = Box::new(NodeLogs::default());
         let mut scanner = Scanner::new(
             vec![source],
             tree,

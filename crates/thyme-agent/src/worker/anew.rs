@@ -12,6 +12,17 @@ use crate::{
 };
 
 impl Worker {
+    /// The directory of a group is gone, and this is the last file that it had: what its lines end with
+    /// goes on in none of another directory.
+    pub(super) fn end_with(&mut self, number: u32, last: Option<u32>) -> Result<(), EncodeError> {
+        let last = last.and_then(|id| self.files.get_mut(&id));
+        match last.filter(|file| !file.is_finished() && !file.is_late) {
+            Some(file) => file.is_last = true,
+            None => self.end_open_lines(number)?,
+        }
+        Ok(())
+    }
+
     /// Whether the file is another one than what was read of it says; then it begins anew. To be asked
     /// at its end.
     pub(super) fn was_truncated(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
@@ -43,7 +54,12 @@ impl Worker {
     /// acknowledge of the old content can't be taken for the new. Lines that were open go on nowhere.
     pub(super) fn begin_anew(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
         self.end_open_lines(number)?;
-        let Some(mut file) = self.files.remove(&id) else { return Ok(false) };
+        Ok(self.put_anew(number, id))
+    }
+
+    /// The same of a file that has no open lines.
+    pub(super) fn put_anew(&mut self, number: u32, id: u32) -> bool {
+        let Some(mut file) = self.files.remove(&id) else { return false };
         self.metrics.truncated_files.increment();
         tracing::warn!(file = ?file.name, read = file.offset, "a log file was truncated: it is read anew");
         file.offset = 0;
@@ -67,7 +83,7 @@ impl Worker {
             }
         }
         self.publish(&[next]);
-        Ok(true)
+        true
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsStr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -66,6 +66,8 @@ pub(super) struct TailedFile {
     pub(super) finished_at: Option<Instant>,
     /// It was written to after its successors were begun: its lines are no part of lines of theirs.
     pub(super) is_late: bool,
+    /// Its directory is gone, with all that could go on with its last line.
+    pub(super) is_last: bool,
     /// It vanished while no agent ran: it only says that what stands before it does not go on in
     /// what stands behind.
     pub(super) is_gap: bool,
@@ -228,6 +230,19 @@ impl Group {
             turn: Turn::Idle,
             is_watched: false,
             key,
+        }
+    }
+
+    /// Where the path of the live file says nothing about its container, that of the file to which its
+    /// link led may: `/var/log/containers` holds links into `/var/log/pods`.
+    pub(super) fn take_metadata_of(&mut self, linked: &Path) {
+        if self.resource.is_empty()
+            && let LineFormat::Container { add_metadata_from_filepath: true, .. } =
+                self.lines.format
+            && let Some(found) = PathMetadata::from_path(linked)
+        {
+            self.resource = found.encode_resource();
+            self.lacks_metadata = false;
         }
     }
 

@@ -417,6 +417,8 @@ impl Worker {
         if lost > 0 {
             self.count_lost(&name, lost, reason, now);
         }
+        // It is counted once: the next start knows of nothing more in it.
+        self.publish(&[id]);
     }
 
     fn count_lost(&mut self, name: &OsStr, lost: u64, reason: LossReason, now: Instant) {

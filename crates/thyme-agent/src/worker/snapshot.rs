@@ -18,6 +18,7 @@ use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     config::StartAt,
     discover::{FoundFile, Snapshot, pattern::LogName},
+    encode::EncodeError,
     limits::{COMPLAINT_INTERVAL, READ_BYTES},
     metrics::LossReason,
     tail::{
@@ -41,7 +42,7 @@ type Resume = Vec<(FileKey, FileCheckpoint)>;
 
 impl Worker {
     /// Brings a group up to date with its directory.
-    pub(super) fn apply_snapshot(&mut self, snapshot: Snapshot) {
+    pub(super) fn apply_snapshot(&mut self, snapshot: Snapshot) -> Result<(), EncodeError> {
         let now = self.clock.now();
         let number = self.group_number(&snapshot, now);
         let mut resume = snapshot.resume;
@@ -87,21 +88,34 @@ impl Worker {
         self.publish_moved(&before);
         let is_gone = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_present);
         let gone: Vec<u32> = self.group_files(number).into_iter().filter(is_gone).collect();
+        if snapshot.is_replaced {
+            self.end_with(number, gone.last().copied())?;
+        }
         self.attention.ending.extend(gone);
         self.assess(number);
         self.forget_vanished(number);
         self.activate(number, now);
+        Ok(())
     }
 
     fn group_number(&mut self, snapshot: &Snapshot, now: Instant) -> u32 {
+        let opened = snapshot.files.iter().filter_map(|file| file.opened.as_ref());
+        let through = opened.filter_map(|opened| opened.through.as_deref()).next();
         if let Some(number) = self.numbers.get(&snapshot.key) {
+            let waits = self.groups.get_mut(number).filter(|group| group.files.is_empty());
+            if let (Some(group), Some(path)) = (waits, through) {
+                group.take_metadata_of(path);
+            }
             return *number;
         }
         let number = self.new_number();
         let place = snapshot.key.receiver;
         let receiver = (&self.config.receiver_names[place], &self.config.config.receivers[place]);
         let record_uid = self.config.config.thyme.record_uid;
-        let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
+        let mut group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
+        if let Some(path) = through {
+            group.take_metadata_of(path);
+        }
         if group.lacks_metadata {
             self.report_refused_path(&group.path(), now);
         }
@@ -171,13 +185,15 @@ impl Worker {
             Some((key, checkpoint)) => {
                 self.resume_file(number, opened, (plain, compressed), key, &checkpoint)
             }
-            None => self.begin_file(number, opened, plain, is_live, start_at),
+            None => self.begin_file(number, opened, (plain, compressed), is_live, start_at),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
         let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
         if compressed {
-            let holds = file.source.as_ref().and_then(|one| late::archived_bytes(one.file()).ok());
-            file.length = holds.map_or(0, u64::from);
+            if !file.is_finished() {
+                let holds = file.source.as_ref().map(|one| late::archived_bytes(one.file()));
+                file.length = holds.and_then(Result::ok).unwrap_or(0).max(file.offset);
+            }
             file.source = file.source.map(into_archive);
         }
         if file.is_finished() {
@@ -287,15 +303,14 @@ impl Worker {
         key: FileKey,
         checkpoint: &FileCheckpoint,
     ) -> TailedFile {
-        let bytes = opened.bytes;
-        let is_whole = if compressed {
-            // One that is damaged was read as far as can be, and would be again.
-            let says = late::archived_bytes(&*opened.file).map(u64::from);
-            !late::holds_more(&*opened.file, checkpoint.offset)
-                || says.is_ok_and(|bytes| bytes == checkpoint.length)
-        } else {
-            bytes == checkpoint.offset
-        };
+        let is_whole = checkpoint.finished
+            && if compressed {
+                // One that was read as an archive was read as far as can be, also if it is damaged.
+                opened.inode.inode == checkpoint.inode
+                    || !late::holds_more(&*opened.file, checkpoint.offset)
+            } else {
+                opened.bytes == checkpoint.offset
+            };
         let is_another = !compressed && is_rewritten(&opened, checkpoint);
         let mut file = new_file(key, number, opened, name);
         crate::failpoint::hit("file_resumed");
@@ -316,7 +331,8 @@ impl Worker {
         file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
         (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);
         // One that holds more had a late writer.
-        if checkpoint.finished && is_whole {
+        if is_whole {
+            file.length = file.offset;
             file.finished_at = Some(self.clock.now());
         }
         file.is_late = checkpoint.finished && !is_whole;
@@ -327,20 +343,23 @@ impl Worker {
         &mut self,
         number: u32,
         opened: Opened,
-        name: Arc<OsStr>,
+        (name, compressed): (Arc<OsStr>, bool),
         is_live: bool,
         start_at: StartAt,
     ) -> TailedFile {
         let offset = match start_at {
             StartAt::Beginning => 0,
+            // What is taken as read is remembered as read: what is written to it later is not.
+            StartAt::End if compressed => late::archived_bytes(&*opened.file).unwrap_or(0),
             StartAt::End if is_live => last_line_end(&*opened.file, opened.bytes).unwrap_or(0),
-            StartAt::End => 0,
+            StartAt::End => opened.bytes,
         };
         let mut file = new_file(self.keys.next(), number, opened, name);
         file.offset = offset;
         file.skipped_from = offset;
         file.acknowledged = Acknowledged::new(offset, &[]);
-        if start_at == StartAt::End && !is_live {
+        if start_at == StartAt::End && (compressed || !is_live) {
+            file.length = offset;
             file.finished_at = Some(self.clock.now());
         }
         file
@@ -362,6 +381,10 @@ impl Worker {
         let checkpoint = (file.key, Some(file.checkpoint(group)));
         if file.is_finished() {
             self.attention.ending.insert(id);
+            // Its writer may be late all the same.
+            if file.is_present && !file.is_compressed {
+                self.attention.closed.insert(id);
+            }
         }
         self.files.insert(id, Box::new(file));
         group.last_growth = now;
@@ -446,7 +469,10 @@ fn may_be_closed_file(file: &TailedFile, opened: Option<&Opened>, compressed: bo
     if compressed {
         Archive::head(&*opened.file, file.head.bytes as usize).is_ok_and(|head| head == file.head)
     } else {
-        opened.bytes >= file.offset && file.head.matches(&*opened.file).unwrap_or(false)
+        // Of an empty one nothing says so: it is begun anew, at no loss.
+        let is_known = file.head.bytes > 0 || file.is_parked;
+        let has_all = opened.bytes >= file.offset;
+        is_known && has_all && file.head.matches(&*opened.file).unwrap_or(false)
     }
 }
 
@@ -471,6 +497,7 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         rest_bytes: 0,
         finished_at: None,
         is_late: false,
+        is_last: false,
         is_gap: false,
         uid: None,
         former_uid: None,
@@ -505,6 +532,7 @@ fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -
         rest_bytes: 0,
         finished_at: Some(now),
         is_late: false,
+        is_last: false,
         is_gap: true,
         is_parked: false,
         missed_bytes: 0,
@@ -585,8 +613,12 @@ mod tests {
     const OTHER: Inode = Inode { device: 1, inode: 8 };
 
     fn file(name: &str) -> TailedFile {
-        let opened =
-            Opened { file: Box::new(tempfile::tempfile().unwrap()), inode: NUMBER, bytes: 0 };
+        let opened = Opened {
+            file: Box::new(tempfile::tempfile().unwrap()),
+            inode: NUMBER,
+            bytes: 0,
+            through: None,
+        };
         new_file(1, 1, opened, Arc::from(OsStr::new(name)))
     }
 
@@ -641,7 +673,12 @@ mod tests {
         let opened = |content: &[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             std::io::Write::write_all(&mut file, content).unwrap();
-            Opened { file: Box::new(file), inode: NUMBER, bytes: content.len() as u64 }
+            Opened {
+                file: Box::new(file),
+                inode: NUMBER,
+                bytes: content.len() as u64,
+                through: None,
+            }
         };
         let mut closed = file("0.log");
         (closed.source, closed.offset, closed.head) = (None, 9, Head::of(b"one\ntwo\n\n"));
@@ -659,5 +696,20 @@ mod tests {
             assert_eq!(may_be_closed_file(&closed, Some(&opened(&archive)), true), is_same);
         }
         assert!(may_be_closed_file(&closed, None, false));
+    }
+
+    /// Scenario: row 38. A file was read and closed while it was empty; its directory is replaced, and
+    /// a file in the new one has its name and its number.
+    /// Guarantees: that is another file: an empty head is the head of any. One that waits for a
+    /// descriptor, and of which nothing was read, is still the same.
+    #[test]
+    fn a_closed_empty_file_is_not_the_next_one_of_its_number() {
+        let mut closed = file("0.log");
+        (closed.source, closed.offset, closed.head) = (None, 0, Head::default());
+        let content = tempfile::tempfile().unwrap();
+        let opened = Opened { file: Box::new(content), inode: NUMBER, bytes: 9, through: None };
+        assert!(!may_be_closed_file(&closed, Some(&opened), false));
+        closed.is_parked = true;
+        assert!(may_be_closed_file(&closed, Some(&opened), false));
     }
 }

@@ -4,6 +4,7 @@
 
 mod authority;
 mod kubelet;
+mod links;
 mod namespace;
 mod node;
 mod program;
@@ -20,6 +21,7 @@ mod damage;
 mod export;
 mod hostile;
 mod identity;
+mod late;
 mod many;
 mod renamed;
 mod misdirected;
