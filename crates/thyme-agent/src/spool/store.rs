@@ -533,7 +533,7 @@ impl Store {
 }
 
 /// What is done; nothing where the cursor is missing or damaged, so that all is sent again.
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) fn read_cursor(disk: &dyn StateDisk) -> Acknowledged {
     load_cursor(disk).unwrap_or_default()
 }
