@@ -561,6 +561,7 @@ impl Worker {
     fn take_message(&mut self, message: WorkerMessage) {
         match message {
             WorkerMessage::Snapshot(snapshot) => self.apply_snapshot(snapshot),
+            WorkerMessage::AskForDeleted => self.take_deleted(),
             WorkerMessage::Stop => self.is_stopping = true,
         }
     }

@@ -15,8 +15,9 @@ use std::{
 
 use super::{
     GroupKey,
+    known::{KnownFile, KnownGroup},
     pattern::LogName,
-    scan::{KnownFile, KnownGroup, Look, Place},
+    scan::{Look, Place},
 };
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},

@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     FoundFile, GroupKey, Source,
+    known::{KnownFile, KnownGroup, gone},
     pattern::{Level, LogName},
     renamed::{Entries, LookedAt, Memory},
 };
@@ -69,56 +70,14 @@ pub(super) struct FoundGroup {
     pub(super) missed: Vec<(Inode, u64)>,
 }
 
-/// A file of a group at the last look.
-#[derive(Debug)]
-pub(super) struct KnownFile {
-    pub(super) name: OsString,
-    pub(super) inode: Inode,
-    /// When its inode came to be, where that is known.
-    pub(super) born: Option<u64>,
-    /// Whether it was opened; otherwise it is tried again.
-    pub(super) is_open: bool,
-    /// What it had when it could not be opened.
-    pub(super) bytes: u64,
-}
-
-/// A group at the last look.
-#[derive(Debug, Default)]
-pub(super) struct KnownGroup {
-    /// Few, in no order.
-    pub(super) files: Vec<KnownFile>,
-    is_complete: bool,
-}
-
-impl KnownGroup {
-    fn born_of(&self, inode: Inode) -> Option<u64> {
-        self.files.iter().find(|file| file.inode == inode)?.born
-    }
-
-    pub(super) fn find(&self, name: &OsStr) -> Option<&KnownFile> {
-        self.files.iter().find(|file| file.name == name)
-    }
-
-    /// Files that could not be opened and are not among those that there are now.
-    fn missed(&self, now: &[KnownFile]) -> Vec<(Inode, u64)> {
-        let is_there = |file: &KnownFile| {
-            now.iter().any(|other| other.inode == file.inode || other.name == file.name)
-        };
-        let missed = self.files.iter().filter(|file| !file.is_open && !is_there(file));
-        missed.map(|file| (file.inode, file.bytes)).collect()
-    }
-
-    fn unopened(&self) -> i64 {
-        self.files.iter().filter(|file| !file.is_open).count() as i64
-    }
-}
-
 /// What the last look at a directory saw. There may be tens of thousands: it is kept small.
 #[derive(Debug, Default)]
-struct Known {
+pub(super) struct Known {
     places: Places,
     /// Which directory it was; `None` before the first look.
-    identity: Option<DirectoryIdentity>,
+    pub(super) identity: Option<DirectoryIdentity>,
+    /// Which directory stood here at the last look, whether it could be read or not.
+    tried: Option<DirectoryIdentity>,
     /// Whether a watch said that another directory stands here now, and that was not read yet.
     is_replaced: bool,
     /// In which of [`WATCHED_SCANS`] scans it is looked at in spite of its watch.
@@ -128,18 +87,29 @@ struct Known {
     groups: HashMap<Arc<GroupKey>, KnownGroup>,
     /// Whether it stands in the line of those with files that wait for a descriptor.
     is_waiting: bool,
+    /// How many of its files did so at the last look.
+    waiting_files: usize,
     refused: HashSet<OsString>,
+}
+
+impl Known {
+    /// The next look reads it, and comes as soon as there is a directory.
+    pub(super) fn look_again(&mut self) {
+        (self.tried, self.changed_at) = (None, None);
+    }
 }
 
 /// The memory of discovery.
 pub(super) struct Scanner {
     sources: Vec<Source>,
     /// By path, so that what lies beneath a directory follows it.
-    known: BTreeMap<Arc<Path>, Known>,
+    pub(super) known: BTreeMap<Arc<Path>, Known>,
     /// The directories that patterns are rooted in.
-    roots: Vec<Directory>,
-    tree: Box<dyn LogTree>,
-    clock: SharedClock,
+    pub(super) roots: Vec<Directory>,
+    /// Those of them that are out of sight, and since when.
+    pub(super) hidden: HashMap<Arc<Path>, Instant>,
+    pub(super) tree: Box<dyn LogTree>,
+    pub(super) clock: SharedClock,
     descriptors: Arc<Descriptors>,
     /// Directories with files that wait for a descriptor, the next one first.
     waiting: VecDeque<Arc<Path>>,
@@ -173,6 +143,7 @@ impl Scanner {
             roots: roots(&sources),
             sources,
             known: BTreeMap::new(),
+            hidden: HashMap::default(),
             tree,
             clock,
             descriptors,
@@ -220,6 +191,12 @@ impl Scanner {
         self.waiting.len()
     }
 
+    /// How many files wait for a descriptor.
+    pub(super) fn waiting_files(&self) -> usize {
+        let waiting = self.waiting.iter().filter_map(|path| self.known.get(path));
+        waiting.map(|known| known.waiting_files).sum()
+    }
+
     /// The directory whose files have waited longest; its next look reads it.
     pub(super) fn next_waiting(&mut self) -> Option<Directory> {
         let path = self.waiting.pop_front()?;
@@ -260,7 +237,7 @@ impl Scanner {
     pub(super) fn changed_roots(&mut self) -> Vec<Directory> {
         let mut changed = Vec::new();
         for root in &self.roots {
-            let before = self.known.get(&root.path).and_then(|known| known.identity);
+            let before = self.known.get(&root.path).and_then(|known| known.tried);
             let has_changed = match self.tree.directory(&root.path) {
                 Ok(state) => before != Some(state.identity),
                 Err(error) => before.is_some() && is_absent(&error),
@@ -336,6 +313,7 @@ impl Scanner {
             Ok(state) => state,
             Err(error) => return self.unreadable(directory, known, &error),
         };
+        known.tried = Some(state.identity);
         known.is_replaced |= known.identity.is_some_and(|before| before != state.identity);
         let changed_at = state.changed_at;
         let is_unchanged = changed_at.is_some() && known.changed_at == changed_at;
@@ -347,7 +325,14 @@ impl Scanner {
             Ok(entries) => entries,
             Err(error) => return self.unreadable(directory, known, &error),
         };
+        if entries.is_empty() && known.is_replaced {
+            let Some(shown) = self.unless_out_of_sight(directory, known) else {
+                return Found::default();
+            };
+            known = shown;
+        }
         let is_replaced = std::mem::take(&mut known.is_replaced);
+        known.waiting_files = 0;
         known.identity = Some(state.identity);
         if is_replaced {
             known.refused.clear();
@@ -374,7 +359,7 @@ impl Scanner {
             |at: &SystemTime| wall.duration_since(*at).is_ok_and(|age| age > SETTLED_AFTER);
         let settled = changed_at.filter(is_settled);
         known.changed_at = if must_look_again { None } else { settled };
-        if is_replaced {
+        if self.hidden.remove(&directory.path).is_some() || is_replaced {
             found.directories.extend(self.beneath(&directory.path));
         }
         self.known.insert(Arc::clone(&directory.path), known);
@@ -395,6 +380,10 @@ impl Scanner {
     /// is known of it stays, and it is looked at again.
     fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
         if is_absent(error) {
+            known.tried = None;
+            let Some(known) = self.unless_out_of_sight(directory, known) else {
+                return Found::default();
+            };
             let groups: Vec<_> =
                 known.groups.into_iter().map(|(key, group)| gone(key, group)).collect();
             for group in &groups {
@@ -428,12 +417,6 @@ fn roots(sources: &[Source]) -> Vec<Directory> {
     let root =
         |(path, places): (&Path, _)| Directory { path: path.into(), places: Arc::new(places) };
     roots.into_iter().map(root).collect()
-}
-
-/// A group that its directory does not show any more.
-fn gone(key: Arc<GroupKey>, known: KnownGroup) -> FoundGroup {
-    let missed = known.missed(&[]);
-    FoundGroup { key, files: Vec::new(), is_complete: true, missed }
 }
 
 /// Whether an error says that there is no such directory.
@@ -559,7 +542,14 @@ impl Look<'_> {
                     }
                 };
                 now.is_complete &= is_open;
-                let bytes = if is_open { 0 } else { self.bytes_of(&name) };
+                let waited = known.find(&name).filter(|seen| {
+                    seen.inode == shown.inode && !seen.is_open && self.known.waiting_files > 0
+                });
+                let bytes = match waited {
+                    _ if is_open => 0,
+                    Some(waited) => waited.bytes,
+                    None => self.bytes_of(&name),
+                };
                 let born = match &shown.opened {
                     Some(opened) => opened.file.born_unix_nanos(),
                     None => known.born_of(shown.inode),
@@ -573,7 +563,7 @@ impl Look<'_> {
             }
             changed |= now.is_complete && !was_complete;
             let is_complete = now.is_complete;
-            let missed = former.missed(&now.files);
+            let missed = former.missed(&key.live, &now.files);
             changed |= !missed.is_empty();
             self.scanner.metrics.unopened_files.add_gauge(now.unopened() - former.unopened());
             if !now.files.is_empty() {
@@ -669,7 +659,7 @@ impl Look<'_> {
                 Resolved::Missing
             }
             Err(error) if is_shortage(&error) => {
-                self.scanner.metrics.file_errors.increment();
+                self.known.waiting_files += 1;
                 if !std::mem::replace(&mut self.known.is_waiting, true) {
                     self.scanner.waiting.push_back(Arc::clone(self.directory));
                 }

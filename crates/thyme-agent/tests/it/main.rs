@@ -18,6 +18,7 @@ mod crash;
 mod credentials;
 mod damage;
 mod export;
+mod hidden;
 mod hostile;
 mod identity;
 mod many;
