@@ -59,7 +59,7 @@ test: ## Build and test everything that needs neither root nor network
 
 # The tests' profile keeps its assertions; optimised, a run takes a fraction of the time.
 .PHONY: simulate
-simulate: ## Simulate the agent's core with SEEDS=2000 seeds, or with SEED=n alone; TRACE=1 shows all that happens
+simulate: ## Simulate the agent's core: SEEDS=2000 from FIRST_SEED=0 on, or SEED=n alone; TRACE=1 shows all, GO_ON=1 all failures
 	@# The whole workspace is named, so that what `make test` has built is used.
 	@SEEDS=$${SEEDS:-2000} exec $(CARGO) test --quiet --workspace --lib simulation::seeds_keep_the_promises
 

@@ -9,7 +9,7 @@ use crate::{
     process::{Ended, Process},
     template::{Places, mentions_health, split_words},
     tree::Tree,
-    usage::{Usage, deleted_files, descriptors, open_files},
+    usage::{Usage, deleted_files, descriptors, held_files, open_files},
 };
 use rustix::process::Signal;
 use serde::Serialize;
@@ -17,6 +17,7 @@ use std::{
     ffi::OsString,
     fs, io,
     net::{SocketAddr, TcpListener},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -208,6 +209,28 @@ impl Agent {
     /// How many of the files that it holds open below a directory were deleted.
     pub fn deleted_files(&self, below: &Path) -> usize {
         if self.is_down { 0 } else { deleted_files(self.process.group(), below) }
+    }
+
+    /// Whether it holds open every file below a directory whose name ends so, and there is one.
+    pub fn holds_all(&self, below: &Path, ending: &str) -> bool {
+        let held: Vec<PathBuf> = held_files(self.process.group(), below).collect();
+        let mut pending = vec![below.to_owned()];
+        let mut found = false;
+        while let Some(directory) = pending.pop() {
+            for path in
+                fs::read_dir(directory).into_iter().flatten().flatten().map(|one| one.path())
+            {
+                if path.is_dir() {
+                    pending.push(path);
+                } else if path.as_os_str().as_bytes().ends_with(ending.as_bytes()) {
+                    found = true;
+                    if !held.contains(&path) {
+                        return false;
+                    }
+                }
+            }
+        }
+        found && !self.is_down
     }
 
     /// What it says to have lost in this life; `None` where it has no such figures.

@@ -291,6 +291,11 @@ impl<'a> Bench<'a> {
         Ok(directories)
     }
 
+    /// Whether the agent holds the live files of a pod's directory open, and there is one.
+    pub fn holds_live_files_of(&self, directory: &Path) -> bool {
+        self.agent.holds_all(directory, ".log")
+    }
+
     /// What the agent says to have lost in its present life, where it has figures for that.
     pub fn agent_losses(&self) -> Option<Losses> {
         self.agent.losses()

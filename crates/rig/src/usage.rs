@@ -69,7 +69,9 @@ pub fn deleted_files(group: Pid, below: &Path) -> usize {
     held_files(group, below).filter(|file| file.as_os_str().as_bytes().ends_with(DELETED)).count()
 }
 
-fn held_files(group: Pid, below: &Path) -> impl Iterator<Item = PathBuf> {
+/// Files below a directory that the processes of a group hold open, by the names that they have, or
+/// had when they were deleted. Costs a system call for each descriptor.
+pub fn held_files(group: Pid, below: &Path) -> impl Iterator<Item = PathBuf> {
     let descriptors = processes(group)
         .into_iter()
         .filter_map(|(pid, _)| fs::read_dir(format!("/proc/{pid}/fd")).ok())

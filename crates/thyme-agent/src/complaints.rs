@@ -1,4 +1,4 @@
-//! What fails again and again: said once by name, and then how often it went on failing.
+//! What fails again and again: said by name once an interval, and how often it fails beside that.
 
 use std::{collections::HashSet, hash::Hash, time::Instant};
 
@@ -9,6 +9,8 @@ use crate::limits::{COMPLAINT_INTERVAL, COMPLAINTS_NAMED_MAX};
 pub struct Complaints<K> {
     /// Said, and failing since; at most [`COMPLAINTS_NAMED_MAX`] within [`COMPLAINT_INTERVAL`].
     named: HashSet<K>,
+    /// When the first of `named` was said.
+    named_since: Option<Instant>,
     /// Failures that were not said.
     unsaid: u64,
     /// When `unsaid` was said last, or began to grow.
@@ -17,13 +19,18 @@ pub struct Complaints<K> {
 
 impl<K> Default for Complaints<K> {
     fn default() -> Self {
-        Self { named: HashSet::new(), unsaid: 0, since: None }
+        Self { named: HashSet::new(), named_since: None, unsaid: 0, since: None }
     }
 }
 
 impl<K: Eq + Hash> Complaints<K> {
     /// Something has failed; `true` when it is to be said by its name.
     pub fn is_news(&mut self, key: K, now: Instant) -> bool {
+        if self.named_since.is_none_or(|since| now >= since + COMPLAINT_INTERVAL) {
+            // Some may be gone, which nobody says; others are not to be hidden by them.
+            self.named.clear();
+            self.named_since = Some(now);
+        }
         if self.named.contains(&key) || self.named.len() >= COMPLAINTS_NAMED_MAX {
             self.unsaid += 1;
             self.since.get_or_insert(now);
@@ -72,5 +79,21 @@ mod tests {
             complaints.take_unsaid(begin + COMPLAINT_INTERVAL),
             Some(101 - COMPLAINTS_NAMED_MAX as u64)
         );
+    }
+
+    /// Scenario: as many things as are named fail and are then gone, which nobody says; after an interval
+    /// another one fails, again and again.
+    /// Guarantees: it is named, once an interval.
+    #[test]
+    fn what_is_gone_hides_nothing() {
+        let mut complaints = Complaints::default();
+        let begin = Instant::now();
+        assert!((0..COMPLAINTS_NAMED_MAX).all(|key| complaints.is_news(key, begin)));
+        assert!(!complaints.is_news(COMPLAINTS_NAMED_MAX, begin));
+        for interval in 1..4 {
+            let now = begin + COMPLAINT_INTERVAL * interval;
+            let said = (0..50).filter(|_| complaints.is_news(COMPLAINTS_NAMED_MAX, now)).count();
+            assert_eq!(said, 1);
+        }
     }
 }

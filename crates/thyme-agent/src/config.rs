@@ -420,6 +420,8 @@ pub struct ThymeConfig {
     pub container_log_max_files: usize,
     /// Time between two scans of the directories.
     pub scan_interval: Duration,
+    /// Directories that symbolic links may lead into, beside what receivers include.
+    pub link_roots: Vec<PathBuf>,
     /// Sets the record attribute `log.record.uid`.
     pub record_uid: bool,
 }
@@ -437,6 +439,7 @@ impl Default for ThymeConfig {
             deleted_files_bytes_max: 1 << 30,
             container_log_max_files: 5,
             scan_interval: Duration::from_secs(5),
+            link_roots: Vec::new(),
             record_uid: false,
         }
     }

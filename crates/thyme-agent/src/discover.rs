@@ -4,6 +4,7 @@
 
 mod hidden;
 mod known;
+pub mod links;
 pub mod open;
 pub mod pattern;
 mod renamed;
@@ -90,7 +91,7 @@ pub struct Snapshot {
 }
 
 /// A receiver as discovery sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     patterns: Vec<Pattern>,
     exclude: Vec<GlobMatcher>,
@@ -118,7 +119,13 @@ impl Source {
 
     /// Whether it reads the live file of this path.
     pub fn includes(&self, path: &Path) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(path)) && !self.excludes(path)
+        self.root_of(path).is_some()
+    }
+
+    /// The root of the pattern by which it reads the live file of this path.
+    fn root_of(&self, path: &Path) -> Option<&Path> {
+        let pattern = self.patterns.iter().find(|pattern| pattern.matches(path))?;
+        (!self.excludes(path)).then_some(&*pattern.root)
     }
 
     fn excludes(&self, path: &Path) -> bool {
@@ -167,7 +174,7 @@ pub struct Discovery {
     /// so that their count says whether they do.
     assigned: HashMap<Arc<GroupKey>, usize>,
     /// Groups that their directories showed no more.
-    vanished: Vec<Arc<GroupKey>>,
+    vanished: BTreeSet<Arc<GroupKey>>,
     /// When a root was out of sight for the first time, as far as workers know.
     hidden_since: Option<Instant>,
     checkpoints: Option<Publisher>,
@@ -214,7 +221,7 @@ impl Discovery {
             receiver_names: start.receiver_names,
             workers: start.workers,
             assigned: HashMap::default(),
-            vanished: Vec::new(),
+            vanished: BTreeSet::new(),
             hidden_since: None,
             checkpoints: start.checkpoints,
             scan_interval: start.scan_interval,
@@ -259,6 +266,10 @@ impl Discovery {
         if now >= self.next_root_look {
             for root in self.scanner.changed_roots() {
                 self.scan_tree(root);
+            }
+            for directory in self.scanner.changed_links() {
+                self.scanner.doubt(&directory);
+                self.scan_directory(&directory);
             }
             self.serve_waiting(now);
             self.next_root_look = self.clock.now() + ROOT_LOOK_INTERVAL;
@@ -401,8 +412,12 @@ impl Discovery {
         let resume = self.unseen.take(receiver, &key);
         let start_at = self.scanner.start_at(key.receiver);
         let (key, worker) = self.worker_of(key);
-        if files.is_empty() && is_complete && !self.vanished.contains(&key) {
-            self.vanished.push(Arc::clone(&key));
+        if !files.is_empty() {
+            if self.vanished.remove(&key) {
+                self.workers[worker].adopted();
+            }
+        } else if is_complete && self.vanished.insert(Arc::clone(&key)) {
+            self.workers[worker].released();
         }
         for file in &mut files {
             let unread = unread_bytes(file, &resume, start_at);

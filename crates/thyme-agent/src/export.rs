@@ -19,6 +19,7 @@
 
 mod limits;
 pub(crate) mod endpoint;
+mod sizes;
 mod slot;
 mod delivery;
 mod refusal;

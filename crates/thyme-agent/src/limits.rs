@@ -37,6 +37,14 @@ pub const WATCHED_SCANS: u32 = 12;
 /// the way, a directory above that is moved, or a mount, no watch tells.
 pub const ROOT_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Symbolic links whose targets are looked at each [`ROOT_LOOK_INTERVAL`], in turn: of a rotation behind
+/// a link no watch tells.
+pub const LINKS_PER_LOOK: usize = 128;
+
+/// Symbolic links that may lead from one to the next: from `/var/log/containers` to `/var/log/pods`, and
+/// from there to docker's file.
+pub const LINKS_IN_A_ROW_MAX: usize = 3;
+
 /// Shortest wait between two reads of a growing file.
 pub const POLL_INTERVAL_MIN: Duration = Duration::from_millis(5);
 

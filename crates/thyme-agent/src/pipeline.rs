@@ -22,7 +22,7 @@ use crate::{
         self, CheckpointError, FileCheckpoint, FileKey, LOCK_NAME, Owners, Restored, State, Writer,
     },
     config::{Config, FileStorageConfig, canonical_name},
-    discover::{Discovery, DiscoveryStart, Source, pattern::PatternError},
+    discover::{Discovery, DiscoveryStart, Source, links::LinkRules, pattern::PatternError},
     encode::EncodeError,
     export::{self, ExportError},
     limits::{EXPORT_SILENCE_MAX, HEARTBEAT_AGE_MAX},
@@ -115,7 +115,7 @@ impl Pipeline {
         let publisher = kept.writer().map(Writer::publisher);
         let mut spool = start_spool(&config, kept.disk(), &requests, &metrics)?;
         let descriptors = Descriptors::new(config.thyme.open_files_max, &metrics);
-        let mut workers = Vec::new();
+        let (tree, mut workers) = (tree(&config, &sources), Vec::new());
         for number in 0..config.thyme.workers {
             let (messages, inbox) = unbounded();
             let channels = WorkerChannels {
@@ -123,7 +123,7 @@ impl Pipeline {
                 requests: requests.clone(),
                 spool: spool.as_mut().and_then(|spool| spool.links.pop()),
                 checkpoints: publisher.clone(),
-                tree: Box::new(NodeLogs),
+                tree: tree.clone(),
                 descriptors: descriptors.clone(),
             };
             let state = Arc::new(WorkerState::new(Instant::now()));
@@ -148,7 +148,7 @@ impl Pipeline {
             scan_interval: config.thyme.scan_interval,
             workers: workers.iter().map(|worker| worker.handle.clone()).collect(),
             checkpoints: publisher,
-            tree: Box::new(NodeLogs),
+            tree,
             clock: SystemClock::shared(),
             watches: true,
             metrics: Arc::clone(&metrics),
@@ -267,6 +267,12 @@ impl Drop for EndNote {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// The node's log files, with the links that the configuration allows.
+fn tree(config: &Config, sources: &[Source]) -> Box<NodeLogs> {
+    let rules = LinkRules::new(sources.to_vec(), config.thyme.link_roots.clone());
+    Box::new(NodeLogs::following(Arc::new(rules)))
 }
 
 fn sources(config: &Config) -> Result<Vec<Source>, PipelineError> {

@@ -2,7 +2,8 @@
 //! state disk and network that are functions of a seed. Whatever goes wrong in a run goes wrong
 //! again in the next run of its seed.
 //!
-//! `make simulate SEEDS=1000000` runs on; `make simulate SEED=12345` repeats one run.
+//! `make simulate SEEDS=1000000` runs on; `make simulate SEED=12345` repeats one run. `FIRST_SEED` is the
+//! first of many, `JOBS` how many run at once; with `GO_ON=1` a failure ends none but its own.
 
 #![cfg_attr(not(test), allow(dead_code, unused_imports, reason = "the gate needs a part of it"))]
 

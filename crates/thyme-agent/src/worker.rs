@@ -34,6 +34,7 @@ pub use self::handle::{
 };
 use self::{
     group::{Group, TailedFile, Turn},
+    late::LateLines,
     rescue::UnderWay,
     schedule::Schedule,
     turn::Progress,
@@ -42,6 +43,7 @@ use self::{
 use crate::{
     batch::{Batch, BatchLimits},
     checkpoint::Publisher,
+    complaints::Complaints,
     config::{Compression, Config},
     discover::{GroupKey, pattern::Pattern},
     encode::{EncodeError, Encoder},
@@ -124,6 +126,8 @@ pub struct Worker {
     /// Files by number; a number is never used again, so that a late settlement can't hit another.
     files: HashMap<u32, Box<TailedFile>>,
     next_number: u32,
+    /// Lines of late files that are open between two of their turns.
+    late_lines: LateLines,
     /// Archives that have a decoder; some that have given it up.
     decoding: Vec<u32>,
     idle: IdleWatch,
@@ -145,6 +149,8 @@ pub struct Worker {
     /// Requests on their way to the spool, and what they hold.
     spool_pending_requests: usize,
     spool_pending_bytes: usize,
+    /// Files that can't be read.
+    complaints: Complaints<u32>,
     last_loss_said: Option<Instant>,
     last_path_said: Option<Instant>,
     /// Requests that are not settled, and what they take from the budget.
@@ -247,6 +253,7 @@ impl Worker {
             attention: Attention::default(),
             files: HashMap::default(),
             next_number: 0,
+            late_lines: LateLines::new(),
             decoding: Vec::new(),
             idle,
             clock,
@@ -260,6 +267,7 @@ impl Worker {
             is_rescuing: false,
             spool_pending_requests: 0,
             spool_pending_bytes: 0,
+            complaints: Complaints::default(),
             last_loss_said: None,
             last_path_said: None,
             outstanding_requests: 0,

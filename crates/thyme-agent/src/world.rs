@@ -64,6 +64,8 @@ pub struct Opened {
     pub inode: Inode,
     /// Its length, in bytes.
     pub bytes: u64,
+    /// Where a symbolic link of its name led to first, if it was reached by one.
+    pub through: Option<Box<Path>>,
 }
 
 /// What a directory entry is.
@@ -73,7 +75,9 @@ pub enum EntryKind {
     Directory,
     /// A regular file.
     File,
-    /// Anything else: a symbolic link, a FIFO, a device.
+    /// A symbolic link.
+    Link,
+    /// Anything else: a FIFO, a device.
     Other,
 }
 
@@ -112,11 +116,16 @@ pub trait LogTree: Send {
     fn directory(&mut self, path: &Path) -> io::Result<DirectoryState>;
     /// Its entries, in no order.
     fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>>;
-    /// Opens `relative` beneath `root`. `Ok(None)`: it isn't a regular file, or a symbolic link is
-    /// on the way.
+    /// Opens `relative` beneath `root`. `Ok(None)`: it isn't a regular file, a symbolic link is on
+    /// the way, or it is a link itself and leads where none may lead.
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>>;
     /// How many bytes a file has that can't be opened.
     fn bytes(&mut self, path: &Path) -> io::Result<u64>;
+    /// Which file a symbolic link leads to now, whether it may be read or not.
+    fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {
+        let _no_links_here = path;
+        Err(io::ErrorKind::NotFound.into())
+    }
 }
 
 /// A file of the state directory that is being written.

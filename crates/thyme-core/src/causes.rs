@@ -5,12 +5,20 @@ use std::error::Error;
 /// An error with its causes, each of them once: many an error names its cause itself, and offers it
 /// as its source all the same.
 pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
-    let mut line = error.to_string();
+    in_words(error, |error| error.to_string())
+}
+
+/// The same, where somebody knows better words for some of them.
+pub fn in_words(
+    error: &(dyn Error + 'static),
+    words: impl Fn(&(dyn Error + 'static)) -> String,
+) -> String {
+    let mut line = words(error);
     let mut source = error.source();
     while let Some(cause) = source {
-        let words = cause.to_string();
-        if !line.contains(&words) {
-            line = format!("{line}: {words}");
+        let cause_words = words(cause);
+        if !line.contains(&cause_words) {
+            line = format!("{line}: {cause_words}");
         }
         source = cause.source();
     }
@@ -49,5 +57,17 @@ mod tests {
             let error = Failed { words, cause: io::Error::other("No such file") };
             assert_eq!(in_one_line(&error), "a.yaml: No such file");
         }
+    }
+
+    /// Scenario: a cause for which there are better words.
+    /// Guarantees: they are there instead of its own.
+    #[test]
+    fn better_words_take_the_place_of_a_cause() {
+        let error = Failed { words: "a.yaml", cause: io::Error::other("ENOENT") };
+        let words = |error: &(dyn Error + 'static)| match error.to_string().as_str() {
+            "ENOENT" => "No such file".to_owned(),
+            other => other.to_owned(),
+        };
+        assert_eq!(in_words(&error, words), "a.yaml: No such file");
     }
 }

@@ -1,6 +1,9 @@
 //! The keys of the extensions, `thyme` among them.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Component, PathBuf},
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue};
 
@@ -25,6 +28,7 @@ const SPOOL_BYTES_MAX: usize = 1 << 50;
 const DELETED_FILES_BYTES_MAX: usize = 1 << 50;
 const CONTAINER_LOG_FILES_MIN: i64 = 2;
 const CONTAINER_LOG_FILES_MAX: i64 = 10_000;
+const LINK_ROOTS_MAX: usize = 16;
 const SCAN_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const SCAN_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
@@ -127,6 +131,26 @@ fn health_check(id: &str, body: &Section<'_>) -> HealthCheckConfig {
     }
 }
 
+/// Absolute paths, without `..`, which would mean something else behind a link.
+fn directories(field: &Field<'_>) -> Vec<PathBuf> {
+    let items = field.items().unwrap_or_default();
+    if items.len() > LINK_ROOTS_MAX {
+        field.refuse(format!("at most {LINK_ROOTS_MAX} directories"));
+    }
+    let directory = |item: &Field<'_>| {
+        let path = PathBuf::from(item.text()?);
+        let is_plain = !path.components().any(|part| part == Component::ParentDir);
+        if !path.is_absolute() || path.parent().is_none() || !is_plain {
+            item.refuse(
+                "expected the absolute path of a directory, without `..`, such as \
+                 /var/lib/docker/containers",
+            );
+        }
+        Some(path)
+    };
+    items.iter().filter_map(directory).collect()
+}
+
 /// An address to listen on. No host at all is every address of the machine, as Go has it.
 fn host_and_port(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
@@ -219,6 +243,7 @@ fn thyme(body: &Section<'_>) -> ThymeConfig {
             SCAN_INTERVAL_MIN..=SCAN_INTERVAL_MAX,
             default.scan_interval,
         ),
+        link_roots: body.field("link_roots").map_or_else(Vec::new, |field| directories(&field)),
         record_uid: body.flag("record_uid", default.record_uid),
     }
 }

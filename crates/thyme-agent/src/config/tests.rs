@@ -97,6 +97,7 @@ extensions:
     partial_bytes_max: 8MiB
     shutdown_timeout: 25s
     open_files_max: 1000
+    link_roots: [/var/lib/docker/containers]
     spool_bytes_max: 4GiB
     deleted_files_bytes_max: 64MiB
     container_log_max_files: 3
@@ -209,6 +210,7 @@ fn defaults_are_the_collectors() {
             deleted_files_bytes_max: 1 << 30,
             container_log_max_files: 5,
             scan_interval: 5 * second,
+            link_roots: Vec::new(),
             record_uid: false,
         },
         telemetry: TelemetryConfig {
@@ -320,6 +322,7 @@ fn every_key_arrives() {
         deleted_files_bytes_max: 64 << 20,
         container_log_max_files: 3,
         scan_interval: Duration::from_secs(10),
+        link_roots: vec!["/var/lib/docker/containers".into()],
         record_uid: true,
     };
     assert_eq!(config.thyme, expected);
@@ -443,7 +446,7 @@ fn unknown_keys_name_the_nearest() {
     );
     assert_eq!(
         refused(COMPLETE, "port: 0", "prot: 0"),
-        "agent.yaml:101: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::prot: \
+        "agent.yaml:102: service::telemetry::metrics::readers[0]::pull::exporter::prometheus::prot: \
          unknown key, the nearest known one is `port`"
     );
 }
@@ -500,6 +503,14 @@ fn what_a_stage_would_refuse_is_refused_with_its_line() {
         let begins = format!("agent.yaml:6: exporters::otlp::endpoint: {why}");
         assert!(found.starts_with(&begins), "{found}");
     }
+    for path in ["var/lib", "/", "/var/lib/../log"] {
+        let found = refused(COMPLETE, "[/var/lib/docker/containers]", &format!("['{path}']"));
+        let begins = "agent.yaml:75: extensions::thyme::link_roots[0]: expected the absolute path";
+        assert!(found.starts_with(begins), "{found}");
+    }
+    let many = format!("[{}]", "/a,".repeat(17));
+    let found = refused(COMPLETE, "[/var/lib/docker/containers]", &many);
+    assert_eq!(found, "agent.yaml:75: extensions::thyme::link_roots: at most 16 directories");
 }
 
 /// Scenario: pipelines that the Collector could run.

@@ -112,7 +112,9 @@ impl Look<'_> {
             for (name, number, place) in files {
                 let known = before.get(&key).and_then(|group| group.find(&name));
                 let is_known = known.is_some_and(|file| file.is_open && file.inode.inode == number);
-                if is_known || !is_plain(&name) {
+                // A link is no file that could have another name.
+                let is_link = self.scanner.links.get(self.directory, &name).is_some();
+                if is_known || is_link || !is_plain(&name) {
                     owned.entry(Arc::clone(&key)).or_default().push((name, number, place));
                 } else {
                     doubtful.push((Arc::clone(&key), name, number, place));

@@ -14,6 +14,7 @@ use std::{
 use super::{
     FoundFile, GroupKey, Source,
     known::{KnownFile, KnownGroup, gone},
+    links::Links,
     pattern::{Level, LogName},
     renamed::{Entries, LookedAt, Memory},
 };
@@ -109,6 +110,7 @@ pub(super) struct Scanner {
     /// Those of them that are out of sight, and since when.
     pub(super) hidden: HashMap<Arc<Path>, Instant>,
     pub(super) tree: Box<dyn LogTree>,
+    pub(super) links: Links,
     pub(super) clock: SharedClock,
     descriptors: Arc<Descriptors>,
     /// Directories with files that wait for a descriptor, the next one first.
@@ -145,6 +147,7 @@ impl Scanner {
             known: BTreeMap::new(),
             hidden: HashMap::default(),
             tree,
+            links: Links::default(),
             clock,
             descriptors,
             waiting: VecDeque::new(),
@@ -337,6 +340,7 @@ impl Scanner {
         if is_replaced {
             known.refused.clear();
         }
+        self.links.forget(&directory.path);
         let wall = UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos());
         let mut look = Look {
             directory: &directory.path,
@@ -384,6 +388,7 @@ impl Scanner {
             let Some(known) = self.unless_out_of_sight(directory, known) else {
                 return Found::default();
             };
+            self.links.forget(&directory.path);
             let groups: Vec<_> =
                 known.groups.into_iter().map(|(key, group)| gone(key, group)).collect();
             for group in &groups {
@@ -426,7 +431,7 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
 
 /// One look into one directory.
 pub(super) struct Look<'a> {
-    directory: &'a Arc<Path>,
+    pub(super) directory: &'a Arc<Path>,
     pub(super) state: DirectoryState,
     /// Whether another directory was known here.
     is_replaced: bool,
@@ -450,19 +455,31 @@ impl Look<'_> {
             }
         }
         for place in places {
-            if kind == EntryKind::File {
-                if let Some(key) = self.group_of(name, place) {
-                    let files = self.groups.entry(Arc::new(key)).or_default();
-                    if files.iter().all(|(other, ..)| *other != *name) {
-                        files.push((name.clone(), entry.inode, place));
-                    }
+            let Some(key) = self.group_of(name, place) else { continue };
+            let number = match kind {
+                EntryKind::File => Some(entry.inode),
+                EntryKind::Link => self.number_behind(name),
+                EntryKind::Directory | EntryKind::Other => {
+                    self.refuse(name);
+                    None
                 }
-            } else if self.group_of(name, place).is_some()
-                && self.known.refused.insert(name.clone())
-            {
-                self.scanner.metrics.refused_files.increment();
-                tracing::warn!(path = ?self.directory.join(name), "not a regular file: it is not followed");
+            };
+            let Some(number) = number else { continue };
+            let files = self.groups.entry(Arc::new(key)).or_default();
+            if files.iter().all(|(other, ..)| *other != *name) {
+                files.push((name.clone(), number, place));
             }
+        }
+    }
+
+    /// Counts what is no log file, once.
+    fn refuse(&mut self, name: &OsStr) {
+        if self.known.refused.insert(name.to_owned()) {
+            self.scanner.metrics.refused_files.increment();
+            tracing::warn!(
+                path = ?self.directory.join(name),
+                "neither a regular file nor a link that may be followed: it is not read"
+            );
         }
     }
 
@@ -594,7 +611,9 @@ impl Look<'_> {
         number: u64,
         place: Place,
     ) -> Resolved {
-        let inode = Inode { device: self.state.identity.inode.device, inode: number };
+        let beside = Inode { device: self.state.identity.inode.device, inode: number };
+        let linked = self.scanner.links.get(self.directory, name).flatten();
+        let inode = linked.unwrap_or(beside);
         let same = |seen: &&KnownFile| seen.inode == inode && seen.is_open;
         let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
         let as_live = || known.find(&key.live).filter(|_| is_rotated);
@@ -648,9 +667,7 @@ impl Look<'_> {
                 self.opened(shown, opened)
             }
             Ok(None) => {
-                if self.known.refused.insert(shown.name) {
-                    self.scanner.metrics.refused_files.increment();
-                }
+                self.refuse(&shown.name);
                 Resolved::Refused
             }
             // It was deleted, moved or compressed since the directory was read.
@@ -715,7 +732,7 @@ mod tests {
         let source =
             Source { patterns: vec![pattern], exclude: Vec::new(), start_at: StartAt::Beginning };
         let metrics = Arc::new(Metrics::default());
-        let tree = Box::new(NodeLogs);
+        let tree = Box::new(NodeLogs::default());
         let mut scanner = Scanner::new(
             vec![source],
             tree,

@@ -70,23 +70,27 @@ impl Deniable {
 
 impl LogTree for Deniable {
     fn directory(&mut self, path: &Path) -> io::Result<DirectoryState> {
-        NodeLogs.directory(path)
+        NodeLogs::default().directory(path)
     }
 
     fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
         self.1.entries.fetch_add(1, Ordering::Relaxed);
         self.check(path)?;
-        NodeLogs.entries(path)
+        NodeLogs::default().entries(path)
     }
 
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
         self.check(&root.join(relative))?;
-        NodeLogs.open(root, relative)
+        NodeLogs::default().open(root, relative)
     }
 
     fn bytes(&mut self, path: &Path) -> io::Result<u64> {
         self.1.bytes.fetch_add(1, Ordering::Relaxed);
-        NodeLogs.bytes(path)
+        NodeLogs::default().bytes(path)
+    }
+
+    fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {
+        NodeLogs::default().leads_to(path)
     }
 }
 
@@ -416,4 +420,20 @@ fn a_root_that_cannot_be_listed_is_tried_by_scans_only() {
     assert!(tries <= 2, "{tries} tries");
     stage.deny(&[]);
     assert_eq!(stage.told(), [(0, "0.log".to_owned(), 1, 0)]);
+}
+
+/// Scenario: a group's only file is removed, and comes back, again and again.
+/// Guarantees: its worker has one group at most: one that is gone takes no part in its load.
+#[test]
+fn a_group_that_is_gone_is_no_load() {
+    let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    let groups = |stage: &Stage| stage.workers[0].0.load().1;
+    for _ in 0..3 {
+        stage.write("a.log", "one\n");
+        stage.scan();
+        assert_eq!(groups(&stage), 1);
+        fs::remove_file(stage.at("a.log")).unwrap();
+        stage.scan();
+        assert_eq!(groups(&stage), 0);
+    }
 }

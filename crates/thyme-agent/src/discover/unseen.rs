@@ -164,23 +164,23 @@ mod tests {
 
     impl LogTree for Denied {
         fn directory(&mut self, path: &Path) -> io::Result<DirectoryState> {
-            NodeLogs.directory(path)
+            NodeLogs::default().directory(path)
         }
 
         fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
             if path == self.0 {
                 Err(io::ErrorKind::PermissionDenied.into())
             } else {
-                NodeLogs.entries(path)
+                NodeLogs::default().entries(path)
             }
         }
 
         fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
-            NodeLogs.open(root, relative)
+            NodeLogs::default().open(root, relative)
         }
 
         fn bytes(&mut self, path: &Path) -> io::Result<u64> {
-            NodeLogs.bytes(path)
+            NodeLogs::default().bytes(path)
         }
     }
 
@@ -247,12 +247,12 @@ mod tests {
             file.finished = true;
         }
         let mut unseen = Unseen::new(files);
-        let searched = unseen.search(&mut NodeLogs, &[]);
+        let searched = unseen.search(&mut NodeLogs::default(), &[]);
         let mut keys: Vec<_> = searched.excess.iter().map(|(key, _)| *key).collect();
         keys.sort_unstable();
         assert_eq!(keys.len(), 5);
         assert!([7, 8, 9].iter().all(|key| keys.contains(key)), "{keys:?}");
         assert!(searched.gone.is_empty());
-        assert!(unseen.search(&mut NodeLogs, &[]).excess.is_empty());
+        assert!(unseen.search(&mut NodeLogs::default(), &[]).excess.is_empty());
     }
 }

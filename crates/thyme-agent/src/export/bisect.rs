@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use bytes::Bytes;
 use flate2::{read::GzDecoder, write::GzEncoder};
 use thyme_core::otlp::walk;
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{config::Compression, queue::Request};
 
@@ -59,10 +59,25 @@ impl Bisector {
         let (part, level) = (part.clone(), self.level);
         // Milliseconds of work would hold up everything else on the network's few threads. A
         // simulation has no threads.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => runtime.spawn_blocking(move || halve(&part, level)).await.ok()?,
+        match Handle::try_current() {
+            Ok(runtime) => elsewhere(&runtime, move || halve(&part, level)).await?,
             Err(_) => halve(&part, level),
         }
+    }
+}
+
+/// Works on another thread; `None` where the runtime ends. A panic there is one here: `supervise`
+/// has to hear of it.
+async fn elsewhere<T: Send + 'static>(
+    runtime: &Handle,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    match runtime.spawn_blocking(work).await {
+        Ok(result) => Some(result),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => None,
+        },
     }
 }
 
@@ -206,6 +221,16 @@ pub(super) mod tests {
                 assert_eq!(bodies_of_part(half), bodies);
             }
         }
+    }
+
+    /// Scenario: the work on another thread panics.
+    /// Guarantees: so does whoever waits for it, with the same words.
+    #[tokio::test]
+    async fn a_panic_elsewhere_is_one_here() {
+        let work = || -> Option<()> { panic!("halved too far") };
+        let waiting = tokio::spawn(async move { elsewhere(&Handle::current(), work).await });
+        let panic = waiting.await.unwrap_err().into_panic();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"halved too far"));
     }
 
     /// Scenario: one record; bytes that do not decompress; a bomb that decompresses to more than

@@ -10,9 +10,9 @@
 //!
 //! A request that fails alone: where the sink fails on it time after time, with whatever status,
 //! while it accepts others, it is halved like one that is too large, and so is a large one where
-//! nothing is accepted. A single record that breaks the sink (internal errors, broken connections,
-//! time-outs) while it accepts others is dropped as rejected; one for which it is busy, or refuses
-//! the credentials, waits aside.
+//! nothing is accepted. A single record that breaks the sink (internal errors, broken connections)
+//! while it accepts others is dropped as rejected; one for which it is busy, takes too long once, or
+//! refuses the credentials, waits aside.
 
 use std::{
     future::Future,
@@ -33,6 +33,7 @@ use super::{
     pace::{Allowed, Pace, Turn},
     refusal::{Course, Refusal, Why},
     retry::{Backoff, Throttle},
+    sizes::Sizes,
     slot::Slot,
     warnings::{Topic, Warnings},
 };
@@ -64,6 +65,7 @@ pub(super) struct Delivery<S> {
     pub(super) retry: RetryConfig,
     throttle: Throttle,
     pace: Pace,
+    sizes: Sizes,
     pub(super) bisector: Bisector,
     pub(super) warnings: Arc<Warnings>,
     pub(super) metrics: Arc<Metrics>,
@@ -93,6 +95,13 @@ enum End {
     /// Took too long, or would take too long.
     TooSlow,
     GivenUp,
+}
+
+impl End {
+    /// Whether the waits go on with its halves.
+    const fn is_for_its_halves(&self) -> bool {
+        matches!(self, Self::TooSlow | Self::Refused(Refusal { why: Why::TooLarge(_), .. }))
+    }
 }
 
 /// Where the records of a request went.
@@ -126,6 +135,8 @@ struct Suspicion {
     failures: u32,
     /// Those of them that named size.
     names_size: u32,
+    /// One of them took too long.
+    has_timed_out: bool,
     /// Requests that the sink had accepted at the first of them.
     accepted_before: u64,
 }
@@ -146,6 +157,7 @@ impl<S: Sink> Delivery<S> {
             retry,
             throttle: Throttle::default(),
             pace: Pace::new(consumers),
+            sizes: Sizes::default(),
             bisector,
             warnings,
             metrics,
@@ -170,6 +182,7 @@ impl<S: Sink> Delivery<S> {
         let mut tally = Tally::default();
         // What is still to be sent, in reverse order.
         let mut parts = vec![Part::whole(request)];
+        self.halve_beforehand(&mut parts).await;
         self.send_parts(&mut parts, &mut course, &mut tally).await;
         while course.is_held() {
             let turn = self.wait_aside(&mut parts, &mut course, &mut tally, slot).await;
@@ -179,10 +192,23 @@ impl<S: Sink> Delivery<S> {
         tally
     }
 
+    /// Halves a request of a size that the sink has refused of late, until none of it is.
+    async fn halve_beforehand(&self, parts: &mut Vec<Part>) {
+        let mut whole = std::mem::take(parts);
+        while let Some(part) = whole.pop() {
+            let is_refused = self.sizes.is_refused(&part, self.sink.now());
+            match if is_refused { self.bisector.halve(&part).await } else { None } {
+                Some((first, second)) => whole.extend([first, second]),
+                // From the last to the first.
+                None => parts.push(part),
+            }
+        }
+    }
+
     async fn send_parts(&self, parts: &mut Vec<Part>, course: &mut Course, tally: &mut Tally) {
         while let Some(part) = parts.pop() {
             let end = self.send_to_the_end(&part, course).await;
-            if !matches!(end, End::TooSlow) {
+            if !end.is_for_its_halves() {
                 course.backoff = self.backoff();
             }
             match end {
@@ -197,10 +223,13 @@ impl<S: Sink> Delivery<S> {
                 End::Refused(refusal) => {
                     self.take_refusal(part, refusal, parts, course, tally).await;
                 }
-                // Where it can't be halved, that is our own fault.
                 End::TooSlow => match self.bisector.halve(&part).await {
                     Some((first, second)) => parts.extend([second, first]),
-                    None => parts.push(part),
+                    // That is our own fault: it is sent as it is.
+                    None => {
+                        course.is_indivisible = true;
+                        parts.push(part);
+                    }
                 },
                 End::GivenUp => tally.drop_records(DropReason::RetryElapsed, part.records),
             }
@@ -214,9 +243,10 @@ impl<S: Sink> Delivery<S> {
 
     async fn send_to_the_end(&self, part: &Part, course: &mut Course) -> End {
         let mut suspicion = self.no_suspicion();
+        let may_be_halved = part.records > 1 && !std::mem::take(&mut course.is_indivisible);
         loop {
             let turn = self.turn().await;
-            if part.records > 1 && turn.is_too_much(part.body_bytes) {
+            if may_be_halved && turn.is_too_much(part.body_bytes) {
                 return End::TooSlow;
             }
             let begun = *course.begun.get_or_insert_with(|| self.sink.now());
@@ -229,6 +259,7 @@ impl<S: Sink> Delivery<S> {
             };
             if names_size && part.records > 1 {
                 self.warn_of_size(part, &failure.said);
+                self.wait_for_now(begun, &failure, course).await;
                 return refused(Why::TooLarge(failure.said));
             }
             self.is_failing.store(true, Ordering::Relaxed);
@@ -259,7 +290,7 @@ impl<S: Sink> Delivery<S> {
             } else {
                 self.sink.sleep(wait).await;
             }
-            if failure.cause == Cause::TimedOut && part.records > 1 {
+            if failure.cause == Cause::TimedOut && may_be_halved {
                 return End::TooSlow;
             }
         }
@@ -283,16 +314,20 @@ impl<S: Sink> Delivery<S> {
         let (moment, begun) = (self.evidence.begin(), self.sink.now());
         let outcome = self.sink.attempt(part).await;
         let took = self.sink.now().saturating_duration_since(begun);
-        if let Outcome::Accepted { rejected_records, .. } = &outcome
-            && *rejected_records < part.records
-        {
+        if outcome.is_acceptance(part.records) {
             self.evidence.accepted(moment);
         }
         match &outcome {
-            Outcome::Accepted { .. } => turn.acknowledged(part.body_bytes, took),
             Outcome::Failed(failure) if failure.cause == Cause::TimedOut => turn.timed_out(took),
-            _ => {}
+            Outcome::Failed(_) | Outcome::TooLargeForNow(_) => {}
+            // Whatever it says, it came in time.
+            Outcome::Accepted { .. }
+            | Outcome::Unconfirmed(..)
+            | Outcome::TooLarge(_)
+            | Outcome::Rejected(_)
+            | Outcome::RejectedInPart(..) => turn.answered(part.body_bytes, took),
         }
+        self.sizes.learn(part, &outcome, self.sink.now());
         outcome
     }
 
@@ -330,6 +365,19 @@ impl<S: Sink> Delivery<S> {
         }
     }
 
+    /// Waits after a refusal that says "not now", if the one before has brought nothing: perhaps it
+    /// is not about size.
+    async fn wait_for_now(&self, begun: Instant, failure: &Failure, course: &mut Course) {
+        let last = course.refused_for_now_at.replace(self.evidence.now());
+        if last.is_none_or(|last| self.evidence.has_accepted_since(last)) {
+            return;
+        }
+        let wait = self.wait_after(failure, &mut course.backoff);
+        if !self.is_used_up(begun, wait) {
+            self.sink.sleep(wait).await;
+        }
+    }
+
     /// The backoff's wait, or the sink's if that is longer; the sink's holds for all consumers.
     fn wait_after(&self, failure: &Failure, backoff: &mut Backoff) -> Duration {
         let wait = backoff.next(self.sink.chance());
@@ -353,7 +401,7 @@ impl<S: Sink> Delivery<S> {
 
     fn no_suspicion(&self) -> Suspicion {
         let accepted_before = self.evidence.accepted_requests();
-        Suspicion { failures: 0, names_size: 0, accepted_before }
+        Suspicion { failures: 0, names_size: 0, has_timed_out: false, accepted_before }
     }
 
     /// Whether a part is why the sink fails, and if so, whether its last record may be given up.
@@ -369,6 +417,7 @@ impl<S: Sink> Delivery<S> {
             return None;
         }
         suspicion.failures += 1;
+        suspicion.has_timed_out |= cause == Cause::TimedOut;
         let is_halved = course.is_on_trial && part.records > 1;
         let failures_max = if is_halved { SUSPECT_PART_FAILURES_MAX } else { SUSPECT_FAILURES_MAX };
         if suspicion.failures < failures_max {
@@ -376,14 +425,19 @@ impl<S: Sink> Delivery<S> {
         }
         let accepted = self.evidence.accepted_requests() - suspicion.accepted_before;
         if accepted >= failures_max.into() {
-            return Some(cause.may_be_the_request());
+            return Some(cause.may_be_the_request() && !suspicion.has_timed_out);
         }
         // Nothing to compare with: all that are large may fail.
         (part.records > 1 && part.uncompressed_bytes > SUSPECT_BYTES_MIN).then_some(false)
     }
 
-    /// Books that sending has panicked, says so, and waits before it is tried again.
-    pub(super) async fn panicked(&self, request: &Request, what: &str, backoff: &mut Backoff) {
+    /// Says that sending has panicked, and waits before it is tried again.
+    pub(super) async fn wait_after_panic(
+        &self,
+        request: &Request,
+        what: &str,
+        backoff: &mut Backoff,
+    ) {
         let wait = backoff.next(self.sink.chance());
         tracing::error!(
             exporter = self.id,
@@ -392,9 +446,7 @@ impl<S: Sink> Delivery<S> {
             wait_ms = wait.as_millis(),
             "a fault of the agent while it sent a request, which is tried again"
         );
-        self.metrics.panicked_requests.add_gauge(1);
         self.sink.sleep(wait).await;
-        self.metrics.panicked_requests.add_gauge(-1);
     }
 
     fn warn_of_retry(&self, part: &Part, failure: &Failure, wait: Duration) {
@@ -548,13 +600,17 @@ mod tests {
         passed: Mutex<Duration>,
         /// The bodies of each attempt.
         attempts: Arc<Mutex<Vec<Vec<String>>>>,
+        /// The time of each.
+        passed_at: Mutex<Vec<Duration>>,
     }
 
     impl Sink for Simulation {
         async fn attempt(&self, part: &Part) -> Outcome {
             tokio::task::yield_now().await;
             let bodies = bodies_of_part(part);
-            let outcome = (self.answers)(&bodies, *self.passed.lock().unwrap());
+            let passed = *self.passed.lock().unwrap();
+            self.passed_at.lock().unwrap().push(passed);
+            let outcome = (self.answers)(&bodies, passed);
             self.attempts.lock().unwrap().push(bodies);
             outcome
         }
@@ -595,6 +651,7 @@ mod tests {
             begun: Instant::now(),
             passed: Mutex::default(),
             attempts: Arc::default(),
+            passed_at: Mutex::default(),
         };
         let (warnings, metrics) = (Arc::default(), Arc::default());
         Delivery::new(sink, "otlp/test", retry, 10, Bisector::new(1), warnings, metrics)
@@ -761,6 +818,15 @@ mod tests {
         }
     }
 
+    fn too_large_for_now() -> Outcome {
+        let (cause, said) = (Cause::Busy, Quote::new(b"larger than max"));
+        Outcome::TooLargeForNow(Failure { cause, retry_after: None, said })
+    }
+
+    fn odd_body() -> Outcome {
+        Outcome::Unconfirmed(Oddity::Body, Quote::new(b"ok"))
+    }
+
     fn too_large() -> Outcome {
         Outcome::TooLarge(Quote::new(b"413"))
     }
@@ -898,25 +964,73 @@ mod tests {
     }
 
     /// Scenario: D17: a sink that says 503 with words about size to more than two records.
-    /// Guarantees: halved at once, without a wait; a single record is not given up for that before
-    /// others were accepted, and then it is a dead letter.
+    /// Guarantees: halved, the first time at once and then with one wait for each refusal before
+    /// which nothing was accepted; a single record is not given up for that before others were
+    /// accepted, and then it is a dead letter.
     #[tokio::test]
-    async fn too_large_for_now_is_halved_without_waiting() {
+    async fn too_large_for_now_is_halved_and_waits_where_that_brought_nothing() {
         let delivery = delivery(RETRY, |sent, _| {
             if sent.len() <= 2 && sent.iter().all(|body| body != "large") {
                 return accepted();
             }
-            let (cause, said) = (Cause::Busy, Quote::new(b"larger than max"));
-            Outcome::TooLargeForNow(Failure { cause, retry_after: None, said })
+            too_large_for_now()
         });
         let all = bodies(&["a", "b", "c", "d", "e"]);
         let settled = deliver(&delivery, request_of(&all, Compression::Zstd)).await;
         assert_eq!(counts(settled), (5, 0, vec![]));
-        assert_eq!(*delivery.sink.passed.lock().unwrap(), Duration::ZERO);
+        assert_eq!(*delivery.sink.passed.lock().unwrap(), RETRY.initial_interval);
+        let all = bodies(&["a", "b", "c"]);
+        let settled = deliver(&delivery, request_of(&all, Compression::Zstd)).await;
+        assert_eq!(counts(settled), (3, 0, vec![]));
+        assert_eq!(*delivery.sink.passed.lock().unwrap(), RETRY.initial_interval);
         let all = bodies(&["a", "large", "b"]);
         let settled = deliver(&delivery, request_of(&all, Compression::Zstd)).await;
         assert_eq!(counts(settled), (2, 1, vec![]));
-        assert!(*delivery.sink.passed.lock().unwrap() > Duration::ZERO);
+    }
+
+    /// Scenario: the words were not about size: for a minute the sink says them to everything.
+    /// Guarantees: no more attempts than an outage costs, but for one.
+    #[tokio::test]
+    async fn words_about_size_in_an_outage_are_no_storm() {
+        let minute = Duration::from_secs(60);
+        let delivery =
+            delivery(
+                RETRY,
+                move |_, passed| {
+                    if passed < minute { too_large_for_now() } else { accepted() }
+                },
+            );
+        let all: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        let settled = deliver(&delivery, request_of(&all, Compression::Zstd)).await;
+        assert_eq!(counts(settled), (100, 0, vec![]));
+        let refused = delivery.sink.passed_at.lock().unwrap();
+        let refused = refused.iter().filter(|passed| **passed < minute).count();
+        assert!(refused <= 7, "{refused}");
+    }
+
+    /// Scenario: a sink with a limit on sizes gets one request after the other of the same size.
+    /// Guarantees: only the first is sent whole; once the limit is raised, they are again, after a
+    /// few minutes.
+    #[tokio::test]
+    async fn a_size_that_was_refused_is_halved_beforehand() {
+        let raised = Duration::from_secs(600);
+        let delivery = delivery(RETRY, move |sent, passed| {
+            let bytes: usize = sent.iter().map(String::len).sum();
+            if bytes > 250_000 && passed < raised { too_large() } else { accepted() }
+        });
+        let all = vec!["x".repeat(100_000); 4];
+        let mut attempts_each = Vec::new();
+        for _ in 0..3 {
+            let before = attempts(&delivery);
+            let settled = deliver(&delivery, request_of(&all, Compression::Zstd)).await;
+            assert_eq!(counts(settled), (4, 0, vec![]));
+            attempts_each.push(attempts(&delivery) - before);
+        }
+        assert_eq!(attempts_each, [3, 2, 2]);
+        delivery.sink.sleep(raised).await;
+        let before = attempts(&delivery);
+        deliver(&delivery, request_of(&all, Compression::Zstd)).await;
+        assert_eq!(attempts(&delivery) - before, 1);
     }
 
     /// Scenario: D20: the sink refuses a part of a request with an error, and keeps the others.
@@ -935,8 +1049,105 @@ mod tests {
         }
     }
 
+    /// Scenario: a sink that never says more than 200 with "ok", and refuses one record: as too
+    /// large, or for good.
+    /// Guarantees: it is given up, as with any sink that takes others, and nothing waits for ever.
+    #[tokio::test]
+    async fn an_odd_body_is_an_acceptance_all_the_same() {
+        for (refusal, expected) in [
+            (too_large as fn() -> Outcome, (2, 1, vec![])),
+            (rejected, (2, 0, vec![(DropReason::Rejected, 1)])),
+        ] {
+            let budget = RetryConfig { max_elapsed: Some(Duration::from_secs(3600)), ..RETRY };
+            let delivery = delivery(budget, move |sent, _| {
+                let is_bad = sent.iter().any(|body| body == "bad");
+                if is_bad { refusal() } else { odd_body() }
+            });
+            let request = request_of(&bodies(&["a", "bad", "b"]), Compression::Zstd);
+            assert_eq!(counts(deliver(&delivery, request).await), expected);
+        }
+    }
+
+    /// Scenario: after a time-out the sink answers in good time again, in each way that is no
+    /// plain acceptance.
+    /// Guarantees: requests are sent whole again, and as many at once as before.
+    #[tokio::test]
+    async fn any_answer_in_time_lets_the_pace_recover() {
+        let answers: [fn() -> Outcome; 4] = [
+            odd_body,
+            || Outcome::Unconfirmed(Oddity::Status, Quote::new(b"260")),
+            || Outcome::RejectedInPart(InPart::Exactly(1), Quote::new(b"old")),
+            || Outcome::Accepted { rejected_records: 1, said: Quote::new(b"old") },
+        ];
+        for answer in answers {
+            let count = AtomicU64::new(0);
+            let delivery = delivery(RETRY, move |_, _| {
+                let is_first = count.fetch_add(1, Ordering::Relaxed) == 0;
+                if is_first { failed(Cause::TimedOut) } else { answer() }
+            });
+            let all = vec!["x".repeat(1000); 64];
+            for _ in 0..64 {
+                let request = request_of(&all, Compression::None);
+                deliver(&delivery, request).await;
+            }
+            let sent = delivery.sink.attempts.lock().unwrap();
+            assert_eq!(sent.last().unwrap().len(), 64, "{:?}", answer());
+        }
+    }
+
+    /// Scenario: a sink that never answers in time for one record, alone or with others, and
+    /// accepts others meanwhile, as one does that has too much to do; after an hour it does.
+    /// Guarantees: the record is kept for that hour and delivered; its neighbours don't wait for it.
+    #[tokio::test]
+    async fn a_time_out_never_gives_a_record_up() {
+        let hour = Duration::from_secs(3600);
+        let delivery = delivery(RETRY, move |sent, passed| {
+            let is_slow = sent.iter().any(|body| body == "slow");
+            if is_slow && passed < hour { failed(Cause::TimedOut) } else { accepted() }
+        });
+        let slow = async {
+            let all = bodies(&["a", "b", "c", "slow", "d"]);
+            deliver(&delivery, request_of(&all, Compression::Zstd)).await
+        };
+        let others = async {
+            loop {
+                deliver(&delivery, request_of(&bodies(&["x"]), Compression::None)).await;
+                delivery.sink.sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let settled = tokio::select! {
+            biased;
+            settled = slow => settled,
+            () = others => unreachable!(),
+        };
+        assert_eq!(counts(settled), (5, 0, vec![]));
+        let sent = delivery.sink.attempts.lock().unwrap();
+        let slow = |sent: &Vec<String>| sent.iter().any(|body| body == "slow");
+        let last = sent.iter().rposition(slow).unwrap();
+        let neighbour = sent.iter().position(|sent| sent == &["d"]).unwrap();
+        assert!(neighbour < last, "{neighbour} {last}");
+    }
+
+    /// Scenario: a request of which halving can make nothing, by our own fault, takes too long.
+    /// Guarantees: it is sent again as it is, after a wait, and not turned round for ever.
+    #[tokio::test]
+    async fn what_cannot_be_halved_is_sent_whole() {
+        let count = AtomicU64::new(0);
+        let delivery = delivery(RETRY, move |_, _| {
+            let is_late = count.fetch_add(1, Ordering::Relaxed) < 3;
+            if is_late { failed(Cause::TimedOut) } else { accepted() }
+        });
+        let mut request = request_of(&["x".repeat(9000)], Compression::None);
+        request.records = 2;
+        let settled = tokio::time::timeout(Duration::from_secs(60), deliver(&delivery, request));
+        assert_eq!(counts(settled.await.expect("no end")), (2, 0, vec![]));
+        assert_eq!(attempts(&delivery), 4);
+        assert!(*delivery.sink.passed.lock().unwrap() >= 3 * RETRY.initial_interval);
+    }
+
     /// Scenario: D24: an answer that no OTLP server gives, to some requests; then refusals.
-    /// Guarantees: those requests count as taken, but prove nothing: what is refused is kept.
+    /// Guarantees: those requests count as taken, but an odd status proves nothing: what is refused
+    /// is kept.
     #[tokio::test]
     async fn an_odd_answer_takes_a_request_but_proves_nothing() {
         let delivery = delivery(RETRY, |sent, _| {

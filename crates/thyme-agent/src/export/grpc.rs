@@ -25,7 +25,7 @@ use super::{
     client::Answer,
     outcome::{Cause, Failure, Outcome, Quote},
     reply,
-    words::{is_about_size, is_about_transport, rejected_in_part},
+    words::{is_about_a_cut_body, is_about_size, is_about_transport, rejected_in_part},
 };
 use crate::config::Compression;
 
@@ -155,6 +155,7 @@ fn refused(code: Code, number: Option<u32>, said: &[u8], retry_after: Option<Dur
         Code::Retryable | Code::TimedOut if is_about_size(said) => {
             Outcome::TooLargeForNow(failure(Cause::Busy))
         }
+        Code::InvalidArgument if is_about_a_cut_body(said) => Outcome::TooLarge(said_all),
         _ if is_about_size(said) => Outcome::TooLarge(said_all),
         Code::InvalidArgument => Outcome::Rejected(said_all),
         Code::ResourceExhausted | Code::OutOfRange | Code::Retryable | Code::TimedOut => {
@@ -263,6 +264,18 @@ mod tests {
         assert!(matches!(outcome(&go), Outcome::TooLarge(_)));
         // Words alone do not make another status one about size.
         assert_eq!(cause(&outcome(&trailers_only(16, "body too large"))), Some(Cause::Denied));
+    }
+
+    /// Scenario: a gateway lost its connection to what is behind it, and says "unexpected EOF"; so
+    /// does a Go server of a body that its limit cut, as INVALID_ARGUMENT.
+    /// Guarantees: only the second is about size.
+    #[test]
+    fn a_lost_backend_is_not_about_size() {
+        let said = "error reading from server: unexpected EOF";
+        assert!(matches!(outcome(&trailers_only(3, said)), Outcome::TooLarge(_)));
+        for (code, expected) in [(14, Cause::Busy), (13, Cause::Fault), (4, Cause::TimedOut)] {
+            assert_eq!(cause(&outcome(&trailers_only(code, said))), Some(expected), "{code}");
+        }
     }
 
     /// Scenario: failure mode 26: RESOURCE_EXHAUSTED with a `RetryInfo` in the trailers.

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | 200, 201, 202, 204 with an OTLP body or none | accepted, less the partial success's rejections |
 //! | 2xx with a page in HTML | misdirected: kept |
-//! | other 2xx, other bodies | taken, but proves nothing: said |
+//! | other bodies | taken: said |
+//! | other 2xx | taken, but proves nothing: said |
 //! | 413; any but the next row with words about size | too large: halved |
 //! | 401, 403, 407 | denied: kept until the credentials work again |
 //! | 400, 422 in HTML, or with words about TLS, headers, path or coding | misdirected: kept |
@@ -25,7 +26,7 @@ use super::{
     client::Answer,
     outcome::{Cause, Failure, Oddity, Outcome, Quote},
     retry,
-    words::{is_about_size, is_about_transport, rejected_in_part},
+    words::{is_about_a_cut_body, is_about_size, is_about_transport, rejected_in_part},
 };
 use crate::config::Compression;
 
@@ -72,6 +73,7 @@ pub(super) fn outcome(answer: &Answer) -> Outcome {
         400 | 422 | 500 if let Some(rejected) = rejected_in_part(&said.text) => {
             return Outcome::RejectedInPart(rejected, quote);
         }
+        400 if is_about_a_cut_body(&said.text) => return Outcome::TooLarge(quote),
         _ if is_about_size(&said.text) => return Outcome::TooLarge(quote),
         400 | 422 if said.is_page => Cause::Misdirected,
         400 | 422 => return Outcome::Rejected(quote),
@@ -196,6 +198,10 @@ mod tests {
                 "large",
             ),
             (400, "", "unexpected EOF", "large"),
+            (500, "", "unexpected EOF", "fault"),
+            (502, "", "read: unexpected EOF", "busy"),
+            (503, "", "rpc error: code = Unavailable desc = unexpected EOF", "busy"),
+            (504, "", "unexpected EOF", "late"),
             (413, "text/html", "<h1>413 Request Entity Too Large</h1>", "large"),
             (417, "application/json", r#"{"message":"Request size limit exceeded"}"#, "large"),
             (500, "text/plain", "responded with HTTP Status Code 413", "large"),

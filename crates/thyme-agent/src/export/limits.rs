@@ -50,6 +50,13 @@ pub(super) const SUSPECT_PART_FAILURES_MAX: u32 = 2;
 /// no others are accepted: a sink may fail on all that are large.
 pub(super) const SUSPECT_BYTES_MIN: usize = 256 * 1024;
 
+/// How long it is remembered which sizes a sink refuses; then a larger limit is found.
+pub(super) const REFUSED_SIZE_AGE_MAX: Duration = Duration::from_secs(300);
+
+/// Bytes before compression below which requests are not halved beforehand: a refusal of so few is
+/// rather about one record of them.
+pub(super) const REFUSED_SIZE_BYTES_MIN: usize = 64 * 1024;
+
 /// Attempts of one request that may be refused at once, and halved, while its sink has accepted
 /// nothing since the first of them.
 pub(super) const PROBES_MAX: u32 = 64;

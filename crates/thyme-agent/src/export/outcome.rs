@@ -16,7 +16,7 @@ pub(super) enum Outcome {
         said: Quote,
     },
     /// Nobody refused the request, but the answer is none that an OTLP server gives. It counts as
-    /// taken, and proves nothing about the sink.
+    /// taken; an odd status proves nothing about the sink.
     Unconfirmed(Oddity, Quote),
     /// The request has too many bytes for the sink.
     TooLarge(Quote),
@@ -117,13 +117,24 @@ impl Cause {
         }
     }
 
-    /// Whether the request itself may be what makes the sink fail.
+    /// Whether the request itself may be what makes the sink fail. What takes too long is no sign
+    /// of that: a sink that has too much to do is slow with every record.
     pub(super) const fn may_be_the_request(self) -> bool {
-        matches!(self, Self::Broken | Self::TimedOut | Self::Fault)
+        matches!(self, Self::Broken | Self::Fault)
     }
 }
 
 impl Outcome {
+    /// Whether it proves that the sink takes something of so many records. A 200 with a body of its
+    /// own is all that some sinks ever say.
+    pub(super) const fn is_acceptance(&self, records: u64) -> bool {
+        match self {
+            Self::Accepted { rejected_records, .. } => *rejected_records < records,
+            Self::Unconfirmed(oddity, _) => matches!(oddity, Oddity::Body),
+            _ => false,
+        }
+    }
+
     pub(super) fn failed(cause: Cause, said: Quote) -> Self {
         Self::Failed(Failure { cause, retry_after: None, said })
     }
@@ -147,18 +158,9 @@ impl Quote {
 
     /// Quotes an error with its sources, which hyper and rustls keep apart; each cause once.
     pub(super) fn of_error(error: &(dyn std::error::Error + 'static)) -> Self {
-        let words = |error: &(dyn std::error::Error + 'static)| {
+        let text = thyme_core::causes::in_words(error, |error| {
             super::verify::in_words(error).unwrap_or_else(|| error.to_string())
-        };
-        let mut text = words(error);
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let inner_text = words(inner);
-            if !text.contains(&inner_text) {
-                text = format!("{text}: {inner_text}");
-            }
-            source = inner.source();
-        }
+        });
         Self::new(text.as_bytes())
     }
 }

@@ -3,7 +3,7 @@
 //! ever and never acknowledged. It decides who may send and how large; it neither sends nor waits.
 //!
 //! As TCP does it: a time-out halves the window (requests in flight, down to one) and the size up to
-//! which requests leave in one piece; requests that are acknowledged let both grow. They grow fast
+//! which requests leave in one piece; requests that are answered let both grow. They grow fast
 //! only while the next step is foreseen to take less than half of what was too long, taking time to
 //! be in proportion to both; beyond that they creep, since a sink may take as long for little as for
 //! much. Before the first time-out nothing is limited.
@@ -22,7 +22,7 @@ const REQUEST_BYTES_MIN: usize = 1024;
 /// Share of the time that was too long up to which growth is foreseen to be harmless.
 const GOOD_SHARE: f64 = 0.5;
 
-/// Acknowledgements that take one step beyond that.
+/// Answers that take one step beyond that.
 const CREEP: f64 = 32.0;
 
 /// The window and the size, shared by all consumers.
@@ -141,8 +141,8 @@ impl Turn<'_> {
         }
     }
 
-    /// A request of this size was acknowledged within this time: perhaps more from now on.
-    pub(super) fn acknowledged(&self, bytes: usize, took: Duration) {
+    /// A request of this size was answered within this time, whatever the answer: perhaps more from now on.
+    pub(super) fn answered(&self, bytes: usize, took: Duration) {
         let mut state = self.pace.lock();
         let Some(too_long) = state.too_long else { return };
         let share = took.as_secs_f64() / too_long.as_secs_f64().max(1e-3);

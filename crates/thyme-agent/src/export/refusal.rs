@@ -77,6 +77,10 @@ pub(super) struct Course {
     pub(super) is_on_trial: bool,
     /// It no longer keeps a consumer busy, or waits as if it did not.
     pub(super) is_aside: bool,
+    /// The next part to be sent can't be halved.
+    pub(super) is_indivisible: bool,
+    /// When a part of it was refused last for its size with "not now".
+    pub(super) refused_for_now_at: Option<Moment>,
     /// When a part of it was refused first, or since when new evidence is needed.
     refused_at: Option<Moment>,
     /// Refusals without evidence.
@@ -94,6 +98,8 @@ impl Course {
             backoff: Backoff::new(retry),
             is_on_trial: false,
             is_aside: false,
+            is_indivisible: false,
+            refused_for_now_at: None,
             refused_at: None,
             probes: 0,
             held: VecDeque::new(),

@@ -13,20 +13,44 @@ use super::{
     delivery::{Delivery, Sink, settle},
     slot::Slot,
 };
-use crate::queue::{Request, Settled};
+use crate::{
+    metrics::Metrics,
+    queue::{Request, Settled},
+};
 
-/// Brings a request to its end, from the beginning again after each panic. Meanwhile health says so.
+/// Brings a request to its end, from the beginning again after each panic. Until then health says so.
 pub(super) async fn deliver<S: Sink>(
     delivery: &Delivery<S>,
     request: Request,
     slot: &mut Slot,
 ) -> Settled {
     let mut backoff = delivery.backoff();
+    let mut panicked = None;
     loop {
         match catch(delivery.send_all_of(&request, slot)).await {
             Ok(tally) => return settle(request, tally),
-            Err(what) => delivery.panicked(&request, &what, &mut backoff).await,
+            Err(what) => {
+                panicked.get_or_insert_with(|| Panicked::new(&delivery.metrics));
+                delivery.wait_after_panic(&request, &what, &mut backoff).await;
+            }
         }
+    }
+}
+
+/// Health says that sending a request has panicked, until this is dropped: with the request's end,
+/// or it would look well during each attempt.
+struct Panicked<'a>(&'a Metrics);
+
+impl<'a> Panicked<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.panicked_requests.add_gauge(1);
+        Self(metrics)
+    }
+}
+
+impl Drop for Panicked<'_> {
+    fn drop(&mut self) {
+        self.0.panicked_requests.add_gauge(-1);
     }
 }
 
@@ -64,10 +88,9 @@ mod tests {
             outcome::{Outcome, Quote},
             slot::Slots,
         },
-        metrics::Metrics,
     };
 
-    /// A sink whose first attempts panic, and what health saw while they were waited for.
+    /// A sink whose first attempts panic, and what health saw during each attempt and wait.
     #[derive(Default)]
     struct Faulty {
         attempts: AtomicU32,
@@ -78,6 +101,7 @@ mod tests {
     impl Sink for Arc<Faulty> {
         async fn attempt(&self, _: &Part) -> Outcome {
             let attempts = self.attempts.fetch_add(1, Ordering::Relaxed);
+            self.panicked.lock().unwrap().push(self.metrics.panicked_requests.get());
             tokio::task::yield_now().await;
             assert!(attempts >= 2, "attempt {attempts}");
             Outcome::Accepted { rejected_records: 0, said: Quote::default() }
@@ -100,7 +124,7 @@ mod tests {
 
     /// Scenario: row 55: the code that sends panics twice, with one request in flight at most.
     /// Guarantees: the consumer goes on with its request, which is settled once and in full; the
-    /// next one gets its turn; health hears of each panic and of its end.
+    /// next one gets its turn; health hears of the panic until the request has ended.
     #[tokio::test]
     async fn a_panic_of_a_consumer_keeps_its_request() {
         let sink = Arc::new(Faulty::default());
@@ -115,7 +139,9 @@ mod tests {
             assert_eq!((settled.acknowledged_records, settled.request.records), (2, 2));
         }
         assert_eq!(sink.attempts.load(Ordering::Relaxed), 4);
-        assert_eq!(*sink.panicked.lock().unwrap(), [1, 1]);
+        // Of the first: attempt, wait, attempt, wait, two attempts; of the second: one.
+        let seen = sink.panicked.lock().unwrap().clone();
+        assert_eq!(seen, [0, 1, 1, 1, 1, 0]);
         assert_eq!(sink.metrics.panicked_requests.get(), 0);
     }
 }

@@ -11,7 +11,7 @@ const WORDS_BYTES_MAX: usize = 16 * 1024;
 
 /// What servers say about a message that is too large, where [`names_size`] would not know it, or
 /// where its words about something else would get in the way.
-const SIZE_PHRASES: [&str; 15] = [
+const SIZE_PHRASES: [&str; 14] = [
     "received message larger than max", // gRPC core, grpc-go, grpc-js; Loki's distributor
     "received message after decompression larger than max", // grpc-go
     "decoded message length too large", // tonic
@@ -25,7 +25,6 @@ const SIZE_PHRASES: [&str; 15] = [
     "length limit exceeded",                       // axum
     "responded with http status code 413",         // the Collector's otlphttp in a gateway
     "request entity too large",                    // body-parser, nginx
-    "unexpected eof",                              // Go, where a limit cuts a compressed body
     "data value transmitted exceeds the capacity", // Werkzeug
 ];
 
@@ -76,6 +75,12 @@ const NOT_SIZE: [&str; 19] = [
 pub(super) fn is_about_size(said: &[u8]) -> bool {
     let said = lower(said);
     SIZE_PHRASES.iter().any(|phrase| said.contains(phrase)) || names_size(&said)
+}
+
+/// Whether a "bad request" is about a body that ended early: a limit cuts a compressed one (Go).
+/// With any other status it is a gateway's connection that was cut, which says nothing about size.
+pub(super) fn is_about_a_cut_body(said: &[u8]) -> bool {
+    lower(said).contains("unexpected eof")
 }
 
 /// Something measured, next to a word that it is too much, and nothing else that may be limited. An
@@ -209,7 +214,6 @@ mod tests {
              (4464749 vs. 4194304)",
             "request body too large: 52428801 bytes, limit: 52428800 bytes",
             "decompressed message size too large than max",
-            "unexpected EOF",
             // VictoriaLogs
             "cannot read OpenTelemetry protocol data: too big data size exceeding \
              -opentelemetry.maxRequestSize=65536 bytes",
@@ -255,6 +259,7 @@ mod tests {
             "414 Request-URI Too Large",
             "too many outstanding requests",
             "upstream connect error or disconnect/reset before headers",
+            "Post \"http://loki/otlp/v1/logs\": unexpected EOF",
         ] {
             assert!(!is_about_size(said.as_bytes()), "{said}");
         }

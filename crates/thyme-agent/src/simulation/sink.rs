@@ -228,17 +228,18 @@ impl World {
         records: &Records,
     ) -> Option<(Answer, Duration)> {
         let soon = self.chance.milliseconds(1, 30);
-        let may_be_the_request = matches!(mood, Mood::Faulty | Mood::Broken | Mood::TimedOut);
-        if may_be_the_request && let Some(first) = first {
+        if matches!(mood, Mood::Faulty | Mood::Broken)
+            && let Some(first) = first
+        {
             let faults = self.sink.faults_in_a_row.entry(first).or_default();
             *faults += 1;
             if *faults > FAULTS_IN_A_ROW_MAX {
                 *faults = 0;
                 return None;
             }
-            if mood != Mood::Faulty && self.chance.one_in(2) {
-                self.take(records, true);
-            }
+        }
+        if matches!(mood, Mood::Broken | Mood::TimedOut) && self.chance.one_in(2) {
+            self.take(records, true);
         }
         let answer = match mood {
             Mood::Good | Mood::Slow | Mood::Refusing | Mood::Narrow => return None,

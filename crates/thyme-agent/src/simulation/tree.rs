@@ -418,7 +418,7 @@ impl LogTree for SimulatedTree {
         world.note(|| format!("agent opens {} inode {inode}, {bytes} bytes", path.display()));
         let inode = Inode { device: DEVICE + world.tree.remounts, inode };
         let file = Box::new(SimulatedFile { shared: self.0.clone(), id });
-        Ok(Some(Opened { file, inode, bytes }))
+        Ok(Some(Opened { file, inode, bytes, through: None }))
     }
 
     fn bytes(&mut self, path: &Path) -> io::Result<u64> {

@@ -153,7 +153,8 @@ mod tests {
         }
         let metrics = Arc::new(Metrics::default());
         let descriptors = Descriptors::new(2, &metrics);
-        let open = |name: &str| descriptors.open(&mut NodeLogs, root.path(), Path::new(name));
+        let open =
+            |name: &str| descriptors.open(&mut NodeLogs::default(), root.path(), Path::new(name));
         let (first, second) = (open("a").unwrap(), open("b").unwrap());
         assert!(is_shortage(&open("c").unwrap_err()));
         assert_eq!(descriptors.wanted(), 1);

@@ -76,6 +76,12 @@ impl Endings {
         self.0.iter().rev().find(|(place, _)| *place == offset).map(|(_, ending)| *ending)
     }
 
+    /// The last place up to `offset` whose ending is remembered, and that ending. Reading may have gone on
+    /// behind bytes that were acknowledged before a restart and are not read again.
+    pub fn up_to(&self, offset: u64) -> Option<(u64, Ending)> {
+        self.0.iter().rev().find(|(place, _)| *place <= offset).copied()
+    }
+
     /// Reading has gone on from `offset` by these bytes.
     pub fn advance(&mut self, offset: u64, read: &[u8]) {
         if read.is_empty() {
@@ -93,9 +99,11 @@ impl Endings {
         self.0.push((offset + read.len() as u64, ending));
     }
 
-    /// Nobody asks for places before this one any more.
+    /// Nobody asks for places before this one any more, but for the last of them where its own ending is
+    /// not remembered.
     pub fn forget_before(&mut self, offset: u64) {
-        self.0.retain(|(place, _)| *place >= offset);
+        let first = self.up_to(offset).map_or(offset, |(place, _)| place);
+        self.0.retain(|(place, _)| *place >= first);
     }
 }
 
@@ -140,5 +148,23 @@ mod tests {
             content[at] ^= 1;
             prop_assert!(!last.matches(&file(&content), bytes as u64).unwrap());
         }
+    }
+
+    /// Scenario: row 47. A file was read up to a place behind which bytes had been acknowledged before a
+    /// restart: reading goes on behind them, and all of it is settled.
+    /// Guarantees: where it goes on, the last place whose ending is known is asked for, so that a file that
+    /// was written anew meanwhile is not read on within a line.
+    #[test]
+    fn bytes_that_are_skipped_hide_no_other_file() {
+        let mut endings = Endings::default();
+        endings.advance(0, &[b'a'; 300]);
+        endings.advance(300, &[b'b'; 300]);
+        endings.forget_before(900);
+        assert_eq!((endings.at(900), endings.up_to(599)), (None, None));
+        let (place, ending) = endings.up_to(900).unwrap();
+        assert_eq!((place, Some(ending)), (600, endings.at(600)));
+        let mut other = tempfile::tempfile().unwrap();
+        other.write_all(&[b'c'; 2_000]).unwrap();
+        assert!(!ending.matches(&other, place).unwrap());
     }
 }

@@ -89,6 +89,13 @@ impl Archive {
         Ok(Head::of(&first))
     }
 
+    /// Whether it holds more than so many bytes, as far as it can be decompressed.
+    pub fn holds_beyond(file: &dyn LogFile, bytes: u64) -> io::Result<bool> {
+        let mut content = GunzipReader::new(file);
+        let skipped = io::copy(&mut content.by_ref().take(bytes), &mut io::sink())?;
+        Ok(skipped == bytes && content.read(&mut [0])? > 0)
+    }
+
     /// How it ended, once all of it was decompressed.
     pub fn end(&self) -> Option<&GzipEnd> {
         self.end.as_ref()

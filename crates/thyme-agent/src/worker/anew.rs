@@ -43,7 +43,12 @@ impl Worker {
     /// acknowledge of the old content can't be taken for the new. Lines that were open go on nowhere.
     pub(super) fn begin_anew(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
         self.end_open_lines(number)?;
-        let Some(mut file) = self.files.remove(&id) else { return Ok(false) };
+        Ok(self.put_anew(number, id))
+    }
+
+    /// The same of a file that has no open lines.
+    pub(super) fn put_anew(&mut self, number: u32, id: u32) -> bool {
+        let Some(mut file) = self.files.remove(&id) else { return false };
         self.metrics.truncated_files.increment();
         tracing::warn!(file = ?file.name, read = file.offset, "a log file was truncated: it is read anew");
         file.offset = 0;
@@ -67,12 +72,12 @@ impl Worker {
             }
         }
         self.publish(&[next]);
-        Ok(true)
+        true
     }
 }
 
 fn is_rewritten(file: &TailedFile) -> io::Result<bool> {
     let Some(Source::Plain(open)) = &file.source else { return Ok(false) };
-    let Some(ending) = file.endings.at(file.offset) else { return Ok(false) };
-    Ok(!ending.matches(&**open, file.offset)?)
+    let Some((place, ending)) = file.endings.up_to(file.offset) else { return Ok(false) };
+    Ok(!ending.matches(&**open, place)?)
 }

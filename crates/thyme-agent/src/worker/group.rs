@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsStr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -87,6 +87,11 @@ impl TailedFile {
     /// Whether there may be more to read.
     pub(super) fn is_finished(&self) -> bool {
         self.finished_at.is_some()
+    }
+
+    /// Whether anything of it was read in this life of the agent.
+    pub(super) fn is_begun(&self) -> bool {
+        !self.is_gap && self.offset > 0 && self.skipped_from == self.offset
     }
 
     /// Whether every byte that was read has been settled.
@@ -223,6 +228,19 @@ impl Group {
             turn: Turn::Idle,
             is_watched: false,
             key,
+        }
+    }
+
+    /// Where the path of the live file says nothing about its container, that of the file to which its
+    /// link led may: `/var/log/containers` holds links into `/var/log/pods`.
+    pub(super) fn take_metadata_of(&mut self, linked: &Path) {
+        if self.resource.is_empty()
+            && let LineFormat::Container { add_metadata_from_filepath: true, .. } =
+                self.lines.format
+            && let Some(found) = PathMetadata::from_path(linked)
+        {
+            self.resource = found.encode_resource();
+            self.lacks_metadata = false;
         }
     }
 

@@ -75,7 +75,7 @@ pub struct WorkerState {
     unread_bytes: AtomicU64,
     /// Bytes that it has read.
     pub read_bytes: AtomicU64,
-    /// Groups that it was given.
+    /// Groups that it has been given and that are there.
     groups: AtomicU64,
     /// Requests that were not settled when it ended.
     pub unsettled_requests: AtomicU64,
@@ -152,6 +152,11 @@ impl WorkerHandle {
     /// Notes that it was given a group.
     pub fn adopted(&self) {
         self.state.groups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a group that it was given is gone.
+    pub fn released(&self) {
+        self.state.groups.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -2,11 +2,12 @@
 //! that have been quiet longest: they are *parked*. A watch or a look at its length says when one has
 //! grown; then it is opened again, beneath its root, and must be the file that it was.
 
-use std::{ffi::OsString, path::Path, sync::Arc, time::Instant};
+use std::{ffi::OsString, sync::Arc, time::Instant};
 
 use super::{
     Worker,
     group::{TailedFile, Turn},
+    late::with_gz,
     snapshot::into_archive,
     turn::Progress,
 };
@@ -72,10 +73,11 @@ impl Worker {
     /// Closes a group's last file, if nothing of it is unread, and no line is open. It is the live one, or
     /// a rotated one whose successor waits for a descriptor.
     fn park(&mut self, number: u32, now: Instant) -> bool {
+        let unfinished = self.oldest_unfinished(number);
         let Some(group) = self.groups.get_mut(&number) else { return false };
-        let Some(file) = group.files.last().and_then(|id| self.files.get_mut(id)) else {
-            return false;
-        };
+        // What waits in an older file has its turn, which an idle group has not.
+        let last = group.files.last().filter(|id| unfinished == Some(**id));
+        let Some(file) = last.and_then(|id| self.files.get_mut(id)) else { return false };
         let has_open_line = group.lines.partials.queued().0 > 0;
         if has_open_line || !file.may_park() {
             return false;
@@ -111,23 +113,16 @@ impl Worker {
 
     /// Opens a file again that is to be read and was parked; what comes of that where it can't be.
     pub(super) fn reopen_parked(&mut self, number: u32, id: u32, now: Instant) -> Option<Progress> {
+        let is_compressed = self.files.get(&id).filter(|file| file.is_parked)?.is_compressed;
+        let opened = self.open_closed(id);
         let group = self.groups.get_mut(&number)?;
-        let file = self.files.get_mut(&id).filter(|file| file.is_parked)?;
-        let mut name = file.name.to_os_string();
-        if file.is_compressed {
-            name.push(".gz");
-        }
-        let path = group.key.directory.join(name);
-        let root = self.roots[group.key.receiver].iter().find(|root| path.starts_with(root))?;
-        let relative = path.strip_prefix(root).unwrap_or(Path::new(""));
-        let wait = match self.descriptors.open(&mut *self.tree, root, relative) {
-            Ok(Some(opened)) if file.is_compressed => {
+        let file = self.files.get_mut(&id)?;
+        let wait = match opened {
+            Ok(Some((opened, _))) if is_compressed => {
                 self.adopt(id, Some(opened), true);
                 return None;
             }
-            Ok(Some(opened)) if opened.inode == file.inode => {
-                let is_same =
-                    opened.bytes >= file.offset && file.head.matches(&*opened.file).unwrap_or(true);
+            Ok(Some((opened, is_same))) => {
                 file.source = Some(Source::Plain(opened.file));
                 (file.is_parked, file.missed_bytes) = (false, 0);
                 if is_same {
@@ -138,7 +133,8 @@ impl Worker {
                 return Some(Progress::Again);
             }
             Err(error) if is_shortage(&error) => {
-                let bytes = self.tree.bytes(&path).unwrap_or(0);
+                let name = if is_compressed { with_gz(&file.name) } else { (*file.name).into() };
+                let bytes = self.tree.bytes(&group.key.directory.join(name)).unwrap_or(0);
                 file.missed_bytes = bytes.saturating_sub(file.offset);
                 ROOT_LOOK_INTERVAL
             }
@@ -154,6 +150,7 @@ impl Worker {
         let Some(file) = self.files.get_mut(&id).filter(|file| file.is_parked) else { return };
         let Some(opened) = opened else { return };
         let source = Source::Plain(opened.file);
+        file.inode = opened.inode;
         file.source = Some(if compressed { into_archive(source) } else { source });
         file.end_since = None;
         (file.is_parked, file.missed_bytes) = (false, 0);

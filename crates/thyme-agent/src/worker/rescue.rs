@@ -6,7 +6,7 @@
 //! them is settled or kept. What of an urgent file is under way to the sink is *secured*: the spool
 //! gets a copy, which the next start would send.
 
-use std::{collections::HashMap, ffi::OsStr, sync::Arc, time::Instant};
+use std::{collections::HashMap, ffi::OsStr, io, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ use crate::{
     metrics::LossReason,
     queue::{FileRange, Request, Token},
     spool::SpoolMessage,
-    tail::source::Source,
+    tail::source::{Archive, Source},
 };
 
 /// A request that the exporter has, as far as a copy of it needs.
@@ -103,10 +103,11 @@ impl Worker {
     /// sink, and its order is kept all the same.
     ///
     /// Once the agent stops, the spool sends nothing more that it has: what it does not take may go to
-    /// the sink before that.
+    /// the sink before that, but not before what it was given and passes on.
     pub(super) fn is_spool_useless(&self) -> bool {
+        let has_given_all = self.spool_pending_requests == 0;
         self.spool.as_ref().is_none_or(|spool| spool.status.is_full())
-            && (self.is_stopping || !self.must_wait_for_spool())
+            && (self.is_stopping && has_given_all || !self.must_wait_for_spool())
     }
 
     /// Whether what is in the spool must reach the exporter before anything else is read.
@@ -341,9 +342,11 @@ impl Worker {
             if !is_open && !self.is_unlinked(id) {
                 continue;
             }
+            if let Some(file) = self.files.get_mut(&id) {
+                file.look_again();
+            }
             let has_archive = self.has_archive(id);
             let Some(file) = self.files.get_mut(&id) else { continue };
-            file.look_again();
             file.is_present = has_archive;
             let group = file.group;
             self.assess(group);
@@ -357,12 +360,27 @@ impl Worker {
         let Some(group) = self.groups.get(&file.group) else { return false };
         let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
         let is_live = file.name == group.key.live;
-        let names = self.tree.entries(&group.key.directory).unwrap_or_default();
-        names.iter().filter_map(|entry| LogName::parse(&entry.name)).any(|name| {
-            let is_own = *name.plain == *file.name;
-            // A live file may have become any archive that nobody knows yet.
-            let is_new = is_live && known.iter().all(|one| *one.name != *name.plain);
-            name.compressed && name.live == &*group.key.live && (is_own || is_new)
+        let entries = self.tree.entries(&group.key.directory).unwrap_or_default();
+        let mut new_archives = Vec::new();
+        for entry in &entries {
+            let Some(name) = LogName::parse(&entry.name) else { continue };
+            if !name.compressed || name.live != &*group.key.live {
+                continue;
+            }
+            if *name.plain == *file.name {
+                return true;
+            }
+            // A live file may have become any archive that nobody knows yet and that begins like it.
+            if is_live && known.iter().all(|one| *one.name != *name.plain) {
+                new_archives.push(entry.name.clone());
+            }
+        }
+        let (head, number) = (file.head, file.group);
+        new_archives.iter().any(|name| match self.open_again(number, name) {
+            Ok(Some(opened)) => Archive::head(&*opened.file, head.bytes as usize)
+                .map_or(true, |found| found == head),
+            Ok(None) => false,
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
         })
     }
 
@@ -399,6 +417,8 @@ impl Worker {
         if lost > 0 {
             self.count_lost(&name, lost, reason, now);
         }
+        // It is counted once: the next start knows of nothing more in it.
+        self.publish(&[id]);
     }
 
     fn count_lost(&mut self, name: &OsStr, lost: u64, reason: LossReason, now: Instant) {

@@ -94,14 +94,23 @@ impl Worker {
     }
 
     fn group_number(&mut self, snapshot: &Snapshot, now: Instant) -> u32 {
+        let opened = snapshot.files.iter().filter_map(|file| file.opened.as_ref());
+        let through = opened.filter_map(|opened| opened.through.as_deref()).next();
         if let Some(number) = self.numbers.get(&snapshot.key) {
+            let waits = self.groups.get_mut(number).filter(|group| group.files.is_empty());
+            if let (Some(group), Some(path)) = (waits, through) {
+                group.take_metadata_of(path);
+            }
             return *number;
         }
         let number = self.new_number();
         let place = snapshot.key.receiver;
         let receiver = (&self.config.receiver_names[place], &self.config.config.receivers[place]);
         let record_uid = self.config.config.thyme.record_uid;
-        let group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
+        let mut group = Group::new(Arc::clone(&snapshot.key), receiver, record_uid, now);
+        if let Some(path) = through {
+            group.take_metadata_of(path);
+        }
         if group.lacks_metadata {
             self.report_refused_path(&group.path(), now);
         }
@@ -171,13 +180,15 @@ impl Worker {
             Some((key, checkpoint)) => {
                 self.resume_file(number, opened, (plain, compressed), key, &checkpoint)
             }
-            None => self.begin_file(number, opened, plain, is_live, start_at),
+            None => self.begin_file(number, opened, (plain, compressed), is_live, start_at),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
         let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
         if compressed {
-            let holds = file.source.as_ref().and_then(|one| late::archived_bytes(one.file()).ok());
-            file.length = holds.map_or(0, u64::from);
+            if !file.is_finished() {
+                let holds = file.source.as_ref().map(|one| late::archived_bytes(one.file()));
+                file.length = holds.and_then(Result::ok).unwrap_or(0).max(file.offset);
+            }
             file.source = file.source.map(into_archive);
         }
         if file.is_finished() {
@@ -296,15 +307,14 @@ impl Worker {
         key: FileKey,
         checkpoint: &FileCheckpoint,
     ) -> TailedFile {
-        let bytes = opened.bytes;
-        let is_whole = if compressed {
-            // One that is damaged was read as far as can be, and would be again.
-            let says = late::archived_bytes(&*opened.file).map(u64::from);
-            !late::holds_more(&*opened.file, checkpoint.offset)
-                || says.is_ok_and(|bytes| bytes == checkpoint.length)
-        } else {
-            bytes == checkpoint.offset
-        };
+        let is_whole = checkpoint.finished
+            && if compressed {
+                // One that was read as an archive was read as far as can be, also if it is damaged.
+                opened.inode.inode == checkpoint.inode
+                    || !late::holds_more(&*opened.file, checkpoint.offset)
+            } else {
+                opened.bytes == checkpoint.offset
+            };
         let is_another = !compressed && is_rewritten(&opened, checkpoint);
         let mut file = new_file(key, number, opened, name);
         crate::failpoint::hit("file_resumed");
@@ -329,6 +339,7 @@ impl Worker {
         let is_live = !compressed && group.is_some_and(|group| *group.key.live == *file.name);
         let was_finished = checkpoint.finished && !is_live;
         if was_finished && is_whole {
+            file.length = file.offset;
             file.finished_at = Some(self.clock.now());
         }
         file.is_late = was_finished && !is_whole;
@@ -339,26 +350,29 @@ impl Worker {
         &mut self,
         number: u32,
         opened: Opened,
-        name: Arc<OsStr>,
+        (name, compressed): (Arc<OsStr>, bool),
         is_live: bool,
         start_at: StartAt,
     ) -> TailedFile {
         let offset = match start_at {
             StartAt::Beginning => 0,
+            // What is taken as read is remembered as read: what is written to it later is not.
+            StartAt::End if compressed => late::archived_bytes(&*opened.file).unwrap_or(0),
             StartAt::End if is_live => last_line_end(&*opened.file, opened.bytes).unwrap_or(0),
-            StartAt::End => 0,
+            StartAt::End => opened.bytes,
         };
         let mut file = new_file(self.keys.next(), number, opened, name);
         file.offset = offset;
         file.skipped_from = offset;
         file.acknowledged = Acknowledged::new(offset, &[]);
-        if start_at == StartAt::End && !is_live {
+        if start_at == StartAt::End && (compressed || !is_live) {
+            file.length = offset;
             file.finished_at = Some(self.clock.now());
         }
         file
     }
 
-    fn insert_file(&mut self, number: u32, file: TailedFile, now: Instant) {
+    fn insert_file(&mut self, number: u32, mut file: TailedFile, now: Instant) {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
         let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
@@ -368,10 +382,16 @@ impl Worker {
         } else {
             reading_place(&file.name, &group.key.live, known.iter().map(|file| &***file))
         };
+        // Found when those behind it had been begun: what it ends with does not go on where they are.
+        file.is_late |= !file.is_finished() && known[place..].iter().any(|other| other.is_begun());
         group.files.insert(place, id);
         let checkpoint = (file.key, Some(file.checkpoint(group)));
         if file.is_finished() {
             self.attention.ending.insert(id);
+            // Its writer may be late all the same.
+            if file.is_present && !file.is_compressed {
+                self.attention.closed.insert(id);
+            }
         }
         self.files.insert(id, Box::new(file));
         group.last_growth = now;
@@ -595,8 +615,12 @@ mod tests {
     const OTHER: Inode = Inode { device: 1, inode: 8 };
 
     fn file(name: &str) -> TailedFile {
-        let opened =
-            Opened { file: Box::new(tempfile::tempfile().unwrap()), inode: NUMBER, bytes: 0 };
+        let opened = Opened {
+            file: Box::new(tempfile::tempfile().unwrap()),
+            inode: NUMBER,
+            bytes: 0,
+            through: None,
+        };
         new_file(1, 1, opened, Arc::from(OsStr::new(name)))
     }
 
@@ -651,7 +675,12 @@ mod tests {
         let opened = |content: &[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             std::io::Write::write_all(&mut file, content).unwrap();
-            Opened { file: Box::new(file), inode: NUMBER, bytes: content.len() as u64 }
+            Opened {
+                file: Box::new(file),
+                inode: NUMBER,
+                bytes: content.len() as u64,
+                through: None,
+            }
         };
         let mut closed = file("0.log");
         (closed.source, closed.offset, closed.head) = (None, 9, Head::of(b"one\ntwo\n\n"));

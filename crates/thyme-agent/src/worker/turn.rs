@@ -16,7 +16,7 @@ use crate::{
         READ_BYTES_WANTED, ROTATION_GRACE, UNTERMINATED_LINE_WAIT, UNWATCHED_CHECK_INTERVAL,
     },
     metrics::{LossReason, Metrics},
-    parse::{self, Chunk, Flush, ParseCounts, Stop, parse_lines, parse_piece, partial::Partials},
+    parse::{self, Chunk, Flush, ParseCounts, Stop, parse_lines, parse_piece},
     queue::FileRange,
     tail::{
         gzip::GzipEnd,
@@ -58,24 +58,14 @@ impl Worker {
             self.has_caught_up(number, now);
             return Ok(self.rest(number, now));
         };
-        if !self.files.get(&id).is_some_and(|file| file.is_late) {
-            return self.read_turn_of(number, id, now);
+        if self.is_late(number, id) {
+            self.read_turn_of_late(number, id, now)
+        } else {
+            self.read_turn_of(number, id, now)
         }
-        // Lines that its successors have open wait, and its own end in it.
-        let swap = |worker: &mut Self, open: Partials| {
-            worker
-                .groups
-                .get_mut(&number)
-                .map(|group| std::mem::replace(&mut group.lines.partials, open))
-        };
-        let open = swap(self, Partials::default()).unwrap_or_default();
-        let progress = self.read_turn_of(number, id, now)?;
-        self.end_open_lines(number)?;
-        swap(self, open);
-        Ok(progress)
     }
 
-    fn read_turn_of(
+    pub(super) fn read_turn_of(
         &mut self,
         number: u32,
         id: u32,
@@ -231,6 +221,10 @@ impl Worker {
             file.finished_at = Some(now);
             file.continuation = None;
             self.attention.ending.insert(id);
+            if matches!(file.source, Some(Source::Archive(_))) {
+                // What it said of its length may be wrong.
+                file.length = file.offset;
+            }
             report_archive_end(&self.metrics, file);
         }
         if self.is_successor_finished(number, id) {
@@ -341,10 +335,13 @@ impl Worker {
                 Ok(filled) => filled,
                 Err(error) => {
                     self.metrics.file_errors.increment();
-                    tracing::warn!(file = ?file.name, %error, "cannot read a log file");
+                    if self.complaints.is_news(id, self.clock.now()) {
+                        tracing::warn!(file = ?file.name, %error, "cannot read a log file");
+                    }
                     return None;
                 }
             };
+            self.complaints.is_well(&id);
             file.length = file.length.max(file.offset + filled as u64);
             let is_short = filled < buffer.len() || filled == kept;
             if is_short || wanted >= bytes_max || memchr::memchr(b'\n', &buffer[kept..]).is_some() {

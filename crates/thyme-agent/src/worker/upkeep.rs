@@ -43,10 +43,14 @@ impl Worker {
         self.flush_ended_partials(now)?;
         self.keep_partials_within_budget()?;
         self.close_lingering(now);
+        self.end_late_lines()?;
         self.look_for_late_writes();
         self.look_after_deleted(now);
         self.give_up_descriptors(now);
         self.check_idle(now);
+        if let Some(failures) = self.complaints.take_unsaid(now) {
+            tracing::warn!(failures, "log files still cannot be read");
+        }
         debug_assert!(self.has_decoders_within_limit());
         let empty: Vec<u32> = self.attention.empty.iter().copied().collect();
         for number in empty {
@@ -90,18 +94,20 @@ impl Worker {
         for number in numbers {
             self.flush_partials(number, Flush::Ended)?;
         }
-        Ok(())
+        self.end_all_late_lines()
     }
 
     /// As long as open partial lines hold more memory than they may, the largest leave in pieces.
     fn keep_partials_within_budget(&mut self) -> Result<(), EncodeError> {
+        let held_late = self.held_by_late_lines();
         loop {
             let held = self.attention.with_partials.iter().map(|number| {
                 let group = self.groups.get(number);
                 (group.map_or(0, |group| group.lines.partials.held_bytes()), *number)
             });
-            let (total, largest) =
-                held.fold((0, (0, 0)), |(total, largest), one| (total + one.0, largest.max(one)));
+            let (total, largest) = held.fold((held_late, (0, 0)), |(total, largest), one| {
+                (total + one.0, largest.max(one))
+            });
             if total <= self.config.partial_bytes_max || largest.0 == 0 {
                 return Ok(());
             }

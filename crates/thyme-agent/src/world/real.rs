@@ -17,7 +17,7 @@ use super::{
     Opened, SharedClock, StateDisk, StateFile,
 };
 use crate::{
-    discover::open::{open_beneath, open_root},
+    discover::{links::LinkRules, open::open_following},
     limits::STATE_FILE_BYTES_MAX,
     tail::identity::Inode,
 };
@@ -72,8 +72,17 @@ fn born_unix_nanos(metadata: &fs::Metadata) -> Option<u64> {
 
 /// The node's log directories. Nothing of them is held between two calls: a path means what it means
 /// now.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NodeLogs;
+#[derive(Clone, Debug, Default)]
+pub struct NodeLogs {
+    links: Arc<LinkRules>,
+}
+
+impl NodeLogs {
+    /// With links that are followed; by default none are.
+    pub fn following(links: Arc<LinkRules>) -> Self {
+        Self { links }
+    }
+}
 
 impl LogTree for NodeLogs {
     fn directory(&mut self, path: &Path) -> io::Result<DirectoryState> {
@@ -92,6 +101,7 @@ impl LogTree for NodeLogs {
             let kind = match entry.file_type() {
                 Ok(kind) if kind.is_dir() => EntryKind::Directory,
                 Ok(kind) if kind.is_file() => EntryKind::File,
+                Ok(kind) if kind.is_symlink() => EntryKind::Link,
                 Ok(_) => EntryKind::Other,
                 // It was removed since.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -104,11 +114,16 @@ impl LogTree for NodeLogs {
     }
 
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
-        open_beneath(&open_root(root)?, relative)
+        open_following(&self.links, root, relative)
     }
 
     fn bytes(&mut self, path: &Path) -> io::Result<u64> {
-        Ok(fs::symlink_metadata(path)?.len())
+        Ok(fs::metadata(path)?.len())
+    }
+
+    fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {
+        let metadata = fs::metadata(path)?;
+        Ok(Inode { device: metadata.dev(), inode: metadata.ino() })
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod authority;
 mod kubelet;
+mod links;
 mod namespace;
 mod node;
 mod program;
@@ -21,6 +22,7 @@ mod export;
 mod hidden;
 mod hostile;
 mod identity;
+mod late;
 mod many;
 mod renamed;
 mod misdirected;

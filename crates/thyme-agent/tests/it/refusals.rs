@@ -127,7 +127,8 @@ fn counts(settled: &Settled) -> (u64, u64, &[(DropReason, u64)]) {
 
 /// Scenario: row 56, D17: Loki with its defaults: a request that grows beyond 4 MiB on its way to
 /// the ingester is 503 for ever; ten of them, and a small one.
-/// Guarantees: every record is stored once, and each large request costs three attempts.
+/// Guarantees: every record is stored once, and a large request costs three attempts, or two once its
+/// size is known to be refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_refused_with_503_for_its_size_is_halved() {
     let (address, sink) = serve(|_, bytes| {
@@ -143,7 +144,8 @@ async fn what_is_refused_with_503_for_its_size_is_halved() {
     exporter.send(&numbers(0..1)).await;
     exporter.all_acknowledged(11).await;
     assert!(sink.all_once(&[all, numbers(0..1)].concat()));
-    assert_eq!(sink.requests.load(Ordering::Relaxed), 31);
+    let requests = sink.requests.load(Ordering::Relaxed);
+    assert!((22..=31).contains(&requests), "{requests}");
 }
 
 /// Scenario: row 57, D2 and D18: a wrong path (VictoriaLogs), a header that the sink can't read, and

@@ -175,6 +175,52 @@ fn only_what_is_gone_is_counted_as_lost() {
     assert_eq!(metrics.lost_files.get(), 0);
 }
 
+/// Scenario: row 48. A live file fills while nothing can be sent. When the agent stops it is removed, and
+/// an archive that nobody has looked at is beside it: of lines that came later.
+/// Guarantees: the archive is not taken for the file; what was in the file is counted when the agent ends.
+#[test]
+fn an_archive_of_another_file_stands_for_nothing() {
+    let node = Node::new();
+    let (flood, gone) = (node.container("a"), node.container("b"));
+    append(&gone.join("0.log"), "");
+    node.collector.faults().always(UNAVAILABLE);
+    let budget = "request_bytes_max: 128KiB, in_flight_bytes_max: 256KiB, shutdown_timeout: 100ms";
+    let yaml = node.yaml("compression: none", budget);
+    let yaml = yaml.replace("start_at: beginning", "start_at: beginning\n    max_log_size: 32KiB");
+    let agent = node.start_yaml(&yaml);
+    wait_until("the empty file is open", || agent.metrics.open_files.get() == 1);
+    append(&flood.join("0.log"), lines("flood", 40_000));
+    wait_until("the budget is used up", || agent.metrics.queued_request.get().1 > 100_000);
+    let unread = lines("gone", 20);
+    append(&gone.join("0.log"), &unread);
+    let later = gone.join("0.log.20260101-000010");
+    append(&later, lines("later", 20));
+    compress(&later);
+    fs::remove_file(gone.join("0.log")).unwrap();
+    let (report, metrics) = agent.stop();
+    assert_eq!((report.lost_bytes, metrics.lost_files.get()), (unread.len() as u64, 1));
+}
+
+/// Scenario: row 1. A rotated file that ends within a line is found when its successor has been read, as
+/// one that could not be opened in time is. Then the successor goes on.
+/// Guarantees: the line leaves at once and as it is; what the successor goes on with is not joined to it.
+#[test]
+fn a_file_that_is_opened_late_does_not_go_on_in_its_successor() {
+    let node = Node::new();
+    let container = node.container("a");
+    let live = container.join("0.log");
+    append(&live, cri("one"));
+    let agent = node.start();
+    assert_eq!(bodies(&node.wait_records(1)), ["one"]);
+    let elsewhere = node.container("b").join("hidden");
+    append(&elsewhere, cri("zero") + &cri_partial("stdout", "begun"));
+    fs::rename(&elsewhere, container.join("0.log.20260101-000000")).unwrap();
+    assert_eq!(bodies(&node.wait_records(2)), ["zero", "begun"]);
+    append(&live, cri("two"));
+    assert_eq!(bodies(&node.wait_records(1)), ["two"]);
+    agent.stop();
+}
+
 /// Scenario: row 49. The spool can take nothing, the sink answers 503, and a file without a name was
 /// read into the open batch and requests, when the agent is told to stop.
 /// Guarantees: what was read is not said to be settled: the bytes that go with the agent are counted and

@@ -339,7 +339,7 @@ fn what_always_takes_long_is_no_trap() {
     for _ in 0..200 {
         let turn = block_on(pace.turn());
         let bytes = pace.lock().request_bytes_max;
-        turn.acknowledged(bytes, SECOND * 9 / 10);
+        turn.answered(bytes, SECOND * 9 / 10);
     }
     let allowed = pace.allowed();
     assert!(allowed.requests > 1 && allowed.request_bytes > Some(50_000), "{allowed:?}");
@@ -381,7 +381,7 @@ proptest! {
             let took = Duration::from_millis(millis);
             match kind {
                 1 => turn.timed_out(took),
-                2 => turn.acknowledged(place * 10_000, took),
+                2 => turn.answered(place * 10_000, took),
                 _ => {}
             }
             prop_assert!(held.len() < consumers);
