@@ -82,6 +82,9 @@ pub struct Snapshot {
     /// Whether each of them is open or known, so that a checkpoint of none of them is of a file that
     /// is gone.
     pub is_complete: bool,
+    /// Whether these are not the files of the directory that was known: that one is gone, or another
+    /// stands under its name.
+    pub is_replaced: bool,
     /// Files that are gone and could never be opened, and how many bytes they had.
     pub missed: Vec<(Inode, u64)>,
     /// On the first snapshot of a group: what its checkpoints say.
@@ -407,7 +410,7 @@ impl Discovery {
     }
 
     fn report(&mut self, found: FoundGroup) {
-        let FoundGroup { key, mut files, is_complete, missed } = found;
+        let FoundGroup { key, mut files, is_complete, is_replaced, missed } = found;
         let receiver = Arc::clone(&self.receiver_names[key.receiver]);
         let resume = self.unseen.take(receiver, &key);
         let start_at = self.scanner.start_at(key.receiver);
@@ -424,7 +427,7 @@ impl Discovery {
             file.charge = Charge::new(&self.workers[worker].state, unread);
         }
         // A worker that has ended takes no more files; the pipeline reports why it ended.
-        let snapshot = Snapshot { key, files, is_complete, missed, resume, start_at };
+        let snapshot = Snapshot { key, files, is_complete, is_replaced, missed, resume, start_at };
         let _ended = self.workers[worker].messages.send(WorkerMessage::Snapshot(snapshot));
     }
 

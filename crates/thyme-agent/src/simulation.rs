@@ -10,6 +10,7 @@
 mod agent;
 mod chance;
 mod disk;
+mod hazards;
 mod kubelet;
 mod plan;
 mod refusals;
@@ -133,9 +134,9 @@ impl Total {
     }
 }
 
-/// Scenario: rows 1, 2, 4, 5, 7 to 9, 11 to 18, 20, 22, 24, 25, 29 and 56 to 59: random writes, rotations,
-/// compressions, deletions and truncations; the agent is killed, loses its power, or is told to stop; the sink
-/// answers in every way there is. Then all is calm.
+/// Scenario: rows 1, 2, 4, 5, 7 to 9, 11 to 18, 20, 22, 24, 25, 29, 38 and 56 to 59: random writes, rotations,
+/// compressions, deletions, truncations and directories that are replaced; the agent is killed, loses its power, or is
+/// told to stop; the sink answers in every way there is. Then all is calm.
 /// Guarantees: after each step what was read is somewhere; at the end every line that must arrive
 /// has arrived with its own bytes, in order, and no line came twice without a reason. The seed of a
 /// run that fails says how to repeat it.

@@ -285,7 +285,7 @@ impl Worker {
     pub fn run(mut self) -> Result<(), EncodeError> {
         while let Step::Wait(wait) = self.step()? {
             if !wait.is_zero() {
-                self.wait(wait);
+                self.wait(wait)?;
             }
         }
         Ok(())
@@ -298,7 +298,7 @@ impl Worker {
         // The spool shares the exporter's channel: room may come without a settlement.
         self.hand_over();
         crate::failpoint::hit("worker_turn");
-        self.take_messages();
+        self.take_messages()?;
         if self.is_stopping {
             return self.drain();
         }
@@ -529,7 +529,7 @@ impl Worker {
     }
 
     /// Sleeps until something comes or the time is over.
-    fn wait(&mut self, wait: Duration) {
+    fn wait(&mut self, wait: Duration) -> Result<(), EncodeError> {
         select_biased! {
             recv(self.settled) -> settlement => {
                 if let Ok(settlement) = settlement {
@@ -538,7 +538,7 @@ impl Worker {
             }
             recv(self.messages) -> message => {
                 if let Ok(message) = message {
-                    self.take_message(message);
+                    self.take_message(message)?;
                 }
             }
             recv(self.woken) -> woken => {
@@ -548,6 +548,7 @@ impl Worker {
             }
             default(wait) => {}
         }
+        Ok(())
     }
 
     fn take_settlements(&mut self) {
@@ -557,21 +558,23 @@ impl Worker {
     }
 
     /// Takes all messages that wait.
-    fn take_messages(&mut self) {
+    fn take_messages(&mut self) -> Result<(), EncodeError> {
         while let Ok(message) = self.messages.try_recv() {
-            self.take_message(message);
+            self.take_message(message)?;
         }
         while let Ok(woken) = self.woken.try_recv() {
             self.wake(woken);
         }
+        Ok(())
     }
 
-    fn take_message(&mut self, message: WorkerMessage) {
+    fn take_message(&mut self, message: WorkerMessage) -> Result<(), EncodeError> {
         match message {
-            WorkerMessage::Snapshot(snapshot) => self.apply_snapshot(snapshot),
+            WorkerMessage::Snapshot(snapshot) => self.apply_snapshot(snapshot)?,
             WorkerMessage::AskForDeleted => self.take_deleted(),
             WorkerMessage::Stop => self.is_stopping = true,
         }
+        Ok(())
     }
 
     /// Sends what was read and waits for it to settle. Open partial lines stay unread for the next

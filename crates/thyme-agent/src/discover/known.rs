@@ -62,7 +62,7 @@ impl KnownGroup {
 }
 
 /// A group that its directory does not show any more.
-pub(super) fn gone(key: Arc<GroupKey>, known: KnownGroup) -> FoundGroup {
+pub(super) fn gone(key: Arc<GroupKey>, known: KnownGroup, is_replaced: bool) -> FoundGroup {
     let missed = known.missed(&key.live, &[]);
-    FoundGroup { key, files: Vec::new(), is_complete: true, missed }
+    FoundGroup { key, files: Vec::new(), is_complete: true, is_replaced, missed }
 }

@@ -67,6 +67,8 @@ pub(super) struct FoundGroup {
     pub(super) files: Vec<FoundFile>,
     /// Whether each of them is open or known.
     pub(super) is_complete: bool,
+    /// Whether the directory is gone in which it was known, or another one stands there now.
+    pub(super) is_replaced: bool,
     /// Files that are gone and could never be opened, and how many bytes they had.
     pub(super) missed: Vec<(Inode, u64)>,
 }
@@ -390,7 +392,7 @@ impl Scanner {
             };
             self.links.forget(&directory.path);
             let groups: Vec<_> =
-                known.groups.into_iter().map(|(key, group)| gone(key, group)).collect();
+                known.groups.into_iter().map(|(key, group)| gone(key, group, true)).collect();
             for group in &groups {
                 self.metrics.unopened_files.add_gauge(-(group.missed.len() as i64));
             }
@@ -538,6 +540,7 @@ impl Look<'_> {
         let mut before = std::mem::take(&mut self.known.groups);
         let entries = std::mem::take(&mut self.groups);
         let nothing = HashMap::default();
+        let is_replaced = self.is_replaced;
         let seen = if self.is_replaced { &nothing } else { &before };
         for (key, entries) in self.follow_renames(entries, seen) {
             let (key, known) = before.remove_entry(&key).unwrap_or((key, KnownGroup::default()));
@@ -587,12 +590,12 @@ impl Look<'_> {
                 self.known.groups.insert(Arc::clone(&key), now);
             }
             if changed && (!files.is_empty() || was_known) {
-                found.groups.push(FoundGroup { key, files, is_complete, missed });
+                found.groups.push(FoundGroup { key, files, is_complete, is_replaced, missed });
             }
         }
         for (key, known) in before {
             self.scanner.metrics.unopened_files.add_gauge(-known.unopened());
-            found.groups.push(gone(key, known));
+            found.groups.push(gone(key, known, is_replaced));
         }
         if !self.must_look_again {
             let Scanner { memory, receiver_names, .. } = &mut *self.scanner;

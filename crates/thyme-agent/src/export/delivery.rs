@@ -1070,7 +1070,7 @@ mod tests {
 
     /// Scenario: after a time-out the sink answers in good time again, in each way that is no
     /// plain acceptance.
-    /// Guarantees: requests are sent whole again, and as many at once as before.
+    /// Guarantees: requests are sent whole again.
     #[tokio::test]
     async fn any_answer_in_time_lets_the_pace_recover() {
         let answers: [fn() -> Outcome; 4] = [

@@ -126,7 +126,9 @@ impl Agent {
         let now = Clock::now(&self.shared);
         let Some((discovery, _)) = &mut self.discovery else { return };
         if has_event {
+            self.shared.lock().scan_begins();
             discovery.scan(now);
+            self.shared.lock().scan_ends();
         }
         discovery.turn(now);
     }

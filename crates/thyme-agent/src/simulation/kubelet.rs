@@ -15,12 +15,12 @@ use super::{
 
 /// A pod's directory.
 #[derive(Debug)]
-struct Pod {
-    directory: String,
+pub(super) struct Pod {
+    pub(super) directory: String,
     /// Its containers' directories.
-    containers: Vec<String>,
-    is_going: bool,
-    is_gone: bool,
+    pub(super) containers: Vec<String>,
+    pub(super) is_going: bool,
+    pub(super) is_gone: bool,
 }
 
 /// Where the rotation of a log stands.
@@ -42,7 +42,7 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Container {
     pod: usize,
-    directory: String,
+    pub(super) directory: String,
     /// `uid/container/restart`, as its records say it.
     pub(super) identity: String,
     live: String,
@@ -66,7 +66,7 @@ pub(super) struct Container {
 /// All of a node's containers.
 #[derive(Debug, Default)]
 pub(super) struct Kubelet {
-    pods: Vec<Pod>,
+    pub(super) pods: Vec<Pod>,
     pub(super) containers: Vec<Container>,
     last_time: u64,
     /// Log bytes written in all.
@@ -83,6 +83,7 @@ pub(super) fn act(world: &mut World) {
         plan.restart_weight,
         plan.truncate_weight,
         plan.late_weight,
+        plan.replace_weight,
     ];
     let mut at = world.chance.below(weights.iter().sum());
     let mut action = 0;
@@ -97,6 +98,14 @@ pub(super) fn act(world: &mut World) {
     }
     if action == 2 {
         world.end_pod();
+        return;
+    }
+    if action == 6 {
+        // What nobody reads is lost, and tells little.
+        let odds = if world.is_up { 8 } else { 40 };
+        if world.chance.one_in(odds) {
+            world.replace_directory();
+        }
         return;
     }
     let Some(container) = world.pick_container() else { return };
@@ -143,7 +152,13 @@ impl World {
         }
     }
 
-    fn begin_container(&mut self, pod: usize, directory: &str, name: String, restart: u64) {
+    pub(super) fn begin_container(
+        &mut self,
+        pod: usize,
+        directory: &str,
+        name: String,
+        restart: u64,
+    ) {
         let live = format!("{restart}.log");
         let content = self.new_content();
         let node = self.make_file(&format!("{directory}/{live}"), Some(content));
@@ -162,6 +177,16 @@ impl World {
             is_truncated: false,
             has_ended: false,
         });
+    }
+
+    /// A container's files go.
+    pub(super) fn end_container(&mut self, container: usize) {
+        self.forget_rest(container);
+        self.truth.container_ended(container);
+        let one = &mut self.kubelet.containers[container];
+        one.has_ended = true;
+        one.rotated = None;
+        one.stage = Stage::Idle;
     }
 
     fn is_running(&self, container: usize) -> bool {

@@ -78,6 +78,8 @@ pub(super) struct Plan {
     pub(super) truncate_weight: u64,
     /// Containers that write to the file that was rotated last, long after.
     pub(super) late_weight: u64,
+    /// Directories that are replaced under their names.
+    pub(super) replace_weight: u64,
     /// The kubelet's `containerLogMaxFiles`.
     pub(super) files_max: usize,
     pub(super) compresses: bool,
@@ -124,12 +126,13 @@ impl Plan {
         let queue = &self.config.exporter.queue;
         format!(
             "spool: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, truncations: {}, \
-             ends: {}, consumers: {}, queue: {}, slow: {}, moods: {:?}",
+             replaced: {}, ends: {}, consumers: {}, queue: {}, slow: {}, moods: {:?}",
             queue.storage.is_some(),
             self.tree_fault_odds > 0,
             self.disk_fault_odds > 0,
             self.disk_bytes_max,
             self.truncate_weight > 0,
+            self.replace_weight > 0,
             self.kill_odds + self.power_odds + self.stop_odds > 0,
             queue.num_consumers,
             queue.queue_size,
@@ -155,6 +158,7 @@ impl Plan {
             restart_weight: 0,
             truncate_weight: 0,
             late_weight: 0,
+            replace_weight: 0,
             files_max: 5,
             compresses: true,
             tree_fault_odds: 0,
@@ -184,12 +188,16 @@ impl Plan {
             per_record: beside.milliseconds(1, 40),
             per_kilobyte: beside.milliseconds(0, 20),
         });
+        let replace_weight = u64::from(beside.one_in(6));
+        // What a kill finds unsettled is lost where its directory is gone, and tells little.
+        let spares_kills = replace_weight > 0 && !beside.one_in(4);
         // Each fault is left out in about every other run.
         let mut odds = |usual: u64| if chance.one_in(2) { usual } else { 0 };
         let (rotate_weight, pod_weight, restart_weight) = (odds(8), odds(1), odds(1));
         let (partial_odds, malformed_odds, long_odds) = (odds(6), odds(20), odds(30));
         let (unterminated_odds, tree_fault_odds, race_odds) = (odds(40), odds(60), odds(20));
         let (disk_fault_odds, kill_odds, power_odds) = (odds(40), odds(80), odds(160));
+        let (kill_odds, power_odds) = if spares_kills { (0, 0) } else { (kill_odds, power_odds) };
         let (stop_odds, reject_odds, partial_success_odds) = (odds(120), odds(60), odds(40));
         let poison_odds = odds(40);
         let truncate_weight = u64::from(chance.one_in(16));
@@ -215,6 +223,7 @@ impl Plan {
             restart_weight,
             truncate_weight,
             late_weight,
+            replace_weight,
             files_max,
             compresses: chance.one_in(2),
             partial_odds,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    hazards::Scan,
     kubelet,
     world::{Shared, World, unix_nanos},
 };
@@ -68,6 +69,11 @@ pub(super) struct Content {
     pub(super) opened_in: Option<u32>,
     /// When it lost its last name.
     unlinked_at: u64,
+    /// Where its first name was, and since when.
+    pub(super) directory: String,
+    pub(super) born_at: u64,
+    /// The life of the agent that should have opened it by now.
+    pub(super) due_in: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -95,9 +101,11 @@ pub(super) struct Tree {
     last_inode: u64,
     /// How often the disk has got another device number.
     pub(super) remounts: u64,
+    /// The look at all directories that is under way.
+    pub(super) scan: Option<Scan>,
 }
 
-fn parent_of(path: &str) -> (&str, &str) {
+pub(super) fn parent_of(path: &str) -> (&str, &str) {
     path.rsplit_once('/').expect("paths are absolute")
 }
 
@@ -129,7 +137,7 @@ impl World {
         assert!(removed.items.is_empty(), "{path} is not empty");
         let (parent, name) = parent_of(path);
         let now = self.now;
-        let parent = self.tree.directories.get_mut(parent).expect("it has a parent");
+        let Some(parent) = self.tree.directories.get_mut(parent) else { return };
         parent.changed_at = now;
         if let Some(Item::Directory(inode)) = parent.items.remove(name) {
             self.tree.free_inodes.push(inode);
@@ -153,7 +161,10 @@ impl World {
         self.name_file(path, id);
         if let Some(content) = content {
             self.tree.nodes[id].content = Some(content);
-            self.tree.contents[content].names += 1;
+            let now = self.now;
+            let named = &mut self.tree.contents[content];
+            named.names += 1;
+            (named.directory, named.born_at) = (parent_of(path).0.to_owned(), now);
         }
         id
     }
@@ -231,6 +242,8 @@ impl World {
         let opened_in = self.tree.contents[before].opened_in;
         self.tree.contents[fresh].names = 1;
         self.tree.contents[fresh].opened_in = opened_in;
+        self.tree.contents[fresh].directory = self.tree.contents[before].directory.clone();
+        self.tree.contents[fresh].born_at = self.now;
         self.tree.contents[before].names -= 1;
         for (end, line) in self.tree.contents[before].lines.clone() {
             if end > read_from {
@@ -256,6 +269,10 @@ impl World {
                     }
                 }
             }
+            return;
+        }
+        if !self.was_too_short(content) {
+            self.note(|| "it was never opened, and should have been".to_owned());
             return;
         }
         for (_, line) in &self.tree.contents[content].lines {
@@ -308,6 +325,13 @@ impl World {
         lost
     }
 
+    /// A directory and all those in it, from the outside in.
+    pub(super) fn directories_beneath(&self, path: &str) -> Vec<String> {
+        let beneath = format!("{path}/");
+        let paths = self.tree.directories.keys();
+        paths.filter(|one| *one == path || one.starts_with(&beneath)).cloned().collect()
+    }
+
     /// Names of the files in a directory.
     pub(super) fn files_of(&self, directory: &str) -> Vec<String> {
         let items = &self.tree.directories[directory].items;
@@ -332,6 +356,7 @@ impl World {
         if self.faults && self.chance.one_in(odds) {
             self.read_errors += 1;
             self.note(|| format!("log files: error {code}"));
+            self.disturb_scan("");
             // What can't be opened or compared now is read after what can.
             self.truth.forget_order();
             return Err(io::Error::from_raw_os_error(code));
@@ -347,6 +372,7 @@ impl World {
     /// Somebody else may act between any two calls of the agent.
     fn somebody_acts(&mut self) {
         if self.faults && self.chance.one_in(self.plan.race_odds) {
+            self.disturb_scan("");
             kubelet::act(self);
         }
     }

@@ -117,6 +117,8 @@ pub(super) struct Truth {
     pub(super) lines: Vec<Line>,
     by_time: HashMap<u64, usize>,
     last_of_stream: HashMap<(usize, usize), usize>,
+    /// Containers whose directories are gone: nothing goes on with their last lines.
+    ended: BTreeSet<usize>,
     /// The first promise that was broken.
     pub(super) failure: Option<String>,
     /// Lines settled since the worker's last step, and since the last checkpoint.
@@ -287,6 +289,11 @@ impl Truth {
         }
     }
 
+    /// A container's directory is gone.
+    pub(super) fn container_ended(&mut self, container: usize) {
+        self.ended.insert(container);
+    }
+
     /// The end of a line is written whose beginning was there before.
     pub(super) fn ended(&mut self, line: usize, now: u64) {
         // What a life has seen of it may end with that life.
@@ -326,6 +333,7 @@ impl Truth {
         let line = &self.lines[last.line];
         // After a restart the rest may have arrived already.
         let waited = self.has_restarted
+            || (line.next.is_none() && self.ended.contains(&line.container))
             || self.has_no_order
             || u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
         if line.is_partial && !is_chunk && !(is_partial && waited) {

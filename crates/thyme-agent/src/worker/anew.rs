@@ -12,6 +12,17 @@ use crate::{
 };
 
 impl Worker {
+    /// The directory of a group is gone, and this is the last file that it had: what its lines end with
+    /// goes on in none of another directory.
+    pub(super) fn end_with(&mut self, number: u32, last: Option<u32>) -> Result<(), EncodeError> {
+        let last = last.and_then(|id| self.files.get_mut(&id));
+        match last.filter(|file| !file.is_finished() && !file.is_late) {
+            Some(file) => file.is_last = true,
+            None => self.end_open_lines(number)?,
+        }
+        Ok(())
+    }
+
     /// Whether the file is another one than what was read of it says; then it begins anew. To be asked
     /// at its end.
     pub(super) fn was_truncated(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {

@@ -66,6 +66,8 @@ pub(super) struct TailedFile {
     pub(super) finished_at: Option<Instant>,
     /// It was written to after its successors were begun: its lines are no part of lines of theirs.
     pub(super) is_late: bool,
+    /// Its directory is gone, with all that could go on with its last line.
+    pub(super) is_last: bool,
     /// It vanished while no agent ran: it only says that what stands before it does not go on in
     /// what stands behind.
     pub(super) is_gap: bool,

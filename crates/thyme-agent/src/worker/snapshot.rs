@@ -18,6 +18,7 @@ use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     config::StartAt,
     discover::{FoundFile, Snapshot, pattern::LogName},
+    encode::EncodeError,
     limits::{COMPLAINT_INTERVAL, READ_BYTES},
     metrics::LossReason,
     tail::{
@@ -41,7 +42,7 @@ type Resume = Vec<(FileKey, FileCheckpoint)>;
 
 impl Worker {
     /// Brings a group up to date with its directory.
-    pub(super) fn apply_snapshot(&mut self, snapshot: Snapshot) {
+    pub(super) fn apply_snapshot(&mut self, snapshot: Snapshot) -> Result<(), EncodeError> {
         let now = self.clock.now();
         let number = self.group_number(&snapshot, now);
         let mut resume = snapshot.resume;
@@ -87,10 +88,14 @@ impl Worker {
         self.publish_moved(&before);
         let is_gone = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_present);
         let gone: Vec<u32> = self.group_files(number).into_iter().filter(is_gone).collect();
+        if snapshot.is_replaced {
+            self.end_with(number, gone.last().copied())?;
+        }
         self.attention.ending.extend(gone);
         self.assess(number);
         self.forget_vanished(number);
         self.activate(number, now);
+        Ok(())
     }
 
     fn group_number(&mut self, snapshot: &Snapshot, now: Instant) -> u32 {
@@ -476,7 +481,10 @@ fn may_be_closed_file(file: &TailedFile, opened: Option<&Opened>, compressed: bo
     if compressed {
         Archive::head(&*opened.file, file.head.bytes as usize).is_ok_and(|head| head == file.head)
     } else {
-        opened.bytes >= file.offset && file.head.matches(&*opened.file).unwrap_or(false)
+        // Of an empty one nothing says so: it is begun anew, at no loss.
+        let is_known = file.head.bytes > 0 || file.is_parked;
+        let has_all = opened.bytes >= file.offset;
+        is_known && has_all && file.head.matches(&*opened.file).unwrap_or(false)
     }
 }
 
@@ -501,6 +509,7 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         rest_bytes: 0,
         finished_at: None,
         is_late: false,
+        is_last: false,
         is_gap: false,
         uid: None,
         former_uid: None,
@@ -535,6 +544,7 @@ fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -
         rest_bytes: 0,
         finished_at: Some(now),
         is_late: false,
+        is_last: false,
         is_gap: true,
         is_parked: false,
         missed_bytes: 0,
@@ -698,5 +708,20 @@ mod tests {
             assert_eq!(may_be_closed_file(&closed, Some(&opened(&archive)), true), is_same);
         }
         assert!(may_be_closed_file(&closed, None, false));
+    }
+
+    /// Scenario: row 38. A file was read and closed while it was empty; its directory is replaced, and
+    /// a file in the new one has its name and its number.
+    /// Guarantees: that is another file: an empty head is the head of any. One that waits for a
+    /// descriptor, and of which nothing was read, is still the same.
+    #[test]
+    fn a_closed_empty_file_is_not_the_next_one_of_its_number() {
+        let mut closed = file("0.log");
+        (closed.source, closed.offset, closed.head) = (None, 0, Head::default());
+        let content = tempfile::tempfile().unwrap();
+        let opened = Opened { file: Box::new(content), inode: NUMBER, bytes: 9, through: None };
+        assert!(!may_be_closed_file(&closed, Some(&opened), false));
+        closed.is_parked = true;
+        assert!(may_be_closed_file(&closed, Some(&opened), false));
     }
 }

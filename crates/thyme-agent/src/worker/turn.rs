@@ -227,6 +227,9 @@ impl Worker {
             }
             report_archive_end(&self.metrics, file);
         }
+        if self.files.get(&id).is_some_and(|file| file.is_last) {
+            self.end_open_lines(number)?;
+        }
         if self.is_successor_finished(number, id) {
             // What goes on with an open line was acknowledged before a restart.
             self.flush_open_lines(number)?;

@@ -1,0 +1,111 @@
+//! What happens to directories: one is replaced under its name, with all that it holds, as a static
+//! pod's is that is made anew, or a root by whoever cleans up. And which files a look at them has to
+//! find.
+
+use super::{
+    kubelet::Pod,
+    plan::ROOT,
+    tree::{ContentId, parent_of},
+    world::World,
+};
+
+/// A look at all directories.
+#[derive(Debug)]
+pub(super) struct Scan {
+    began_at: u64,
+    /// Directories that it could not look into, or in which somebody acted meanwhile.
+    disturbed: Vec<String>,
+}
+
+fn is_beneath(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl World {
+    /// The agent begins to look at all directories.
+    pub(super) fn scan_begins(&mut self) {
+        self.tree.scan = Some(Scan { began_at: self.now, disturbed: Vec::new() });
+    }
+
+    /// What the look would show beneath this directory it may not have seen.
+    pub(super) fn disturb_scan(&mut self, directory: &str) {
+        if let Some(scan) = &mut self.tree.scan {
+            scan.disturbed.push(directory.to_owned());
+        }
+    }
+
+    /// Each file that was there before the look began has been opened, unless the look was disturbed.
+    pub(super) fn scan_ends(&mut self) {
+        let Some(scan) = self.tree.scan.take() else { return };
+        let generation = self.generation;
+        let contents = self.tree.contents.iter_mut();
+        for content in contents.filter(|one| one.names > 0 && one.born_at < scan.began_at) {
+            let mut disturbed = scan.disturbed.iter();
+            if !disturbed.any(|directory| is_beneath(&content.directory, directory)) {
+                content.due_in = Some(generation);
+            }
+        }
+    }
+
+    /// Whether this life of the agent can't be blamed for never having opened it.
+    pub(super) fn was_too_short(&self, content: ContentId) -> bool {
+        !self.is_up || self.tree.contents[content].due_in != Some(self.generation)
+    }
+
+    /// A directory goes with all that is in it, and at once there is another of its name.
+    pub(super) fn replace_directory(&mut self) {
+        let pods: Vec<usize> = (0..self.kubelet.pods.len())
+            .filter(|pod| !self.kubelet.pods[*pod].is_gone && !self.kubelet.pods[*pod].is_going)
+            .collect();
+        if pods.is_empty() {
+            return;
+        }
+        let pod = &self.kubelet.pods[pods[self.chance.place(pods.len())]];
+        let path = match self.chance.below(6) {
+            0 => "/var/log".to_owned(),
+            1 => ROOT.to_owned(),
+            2 | 3 => pod.directory.clone(),
+            _ => pod.containers[self.chance.place(pod.containers.len())].clone(),
+        };
+        self.note(|| format!("{path} is replaced"));
+        for container in 0..self.kubelet.containers.len() {
+            if is_beneath(&self.kubelet.containers[container].directory, &path) {
+                self.end_container(container);
+            }
+        }
+        let gone = self.directories_beneath(&path);
+        for directory in gone.iter().rev() {
+            for name in self.files_of(directory) {
+                self.unlink(&format!("{directory}/{name}"));
+            }
+            self.remove_directory(directory);
+        }
+        for pod in &mut self.kubelet.pods {
+            let is_gone = is_beneath(&pod.directory, &path) && pod.is_going;
+            pod.is_gone |= is_gone;
+        }
+        for directory in gone {
+            if directory.len() <= ROOT.len() {
+                self.make_directory(&directory);
+            }
+        }
+        for pod in 0..self.kubelet.pods.len() {
+            let Pod { directory, containers, is_gone, is_going } = &self.kubelet.pods[pod];
+            if *is_gone || *is_going {
+                continue;
+            }
+            let (directory, containers) = (directory.clone(), containers.clone());
+            if is_beneath(&directory, &path) {
+                self.make_directory(&directory);
+            }
+            for container in containers {
+                if is_beneath(&container, &path) {
+                    self.make_directory(&container);
+                    let (_, uid) = directory.rsplit_once('_').expect("as it was made");
+                    let (_, name) = parent_of(&container);
+                    self.begin_container(pod, &container, format!("{uid}/{name}"), 0);
+                }
+            }
+        }
+    }
+}
