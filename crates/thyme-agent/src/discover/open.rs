@@ -284,21 +284,24 @@ mod tests {
                     std::fs::rename(node.at("docker/kept"), node.at("docker/id")).unwrap();
                 }
             });
-            let relative = Path::new("ns_a_1/c/link.log");
-            let mut opens = 0;
-            let start = std::time::Instant::now();
-            while opens < 200 || start.elapsed() < std::time::Duration::from_millis(300) {
+            let (start, mut opens) = (std::time::Instant::now(), 0);
+            let seconds = |most| start.elapsed() < std::time::Duration::from_secs(most);
+            // Whatever comes of it, the other thread has to end.
+            let mut read = b"docker/id/json.log".to_vec();
+            while read == b"docker/id/json.log" && (opens < 200 || seconds(1)) && seconds(30) {
                 // What is missing for a moment is an error.
-                let Ok(Some(opened)) = open_following(&node.rules, &node.at("pods"), relative)
-                else {
-                    continue;
-                };
-                let mut buffer = [0; 64];
-                let read = opened.file.read_at(&mut buffer, 0).unwrap();
-                assert_eq!(&buffer[..read], b"docker/id/json.log");
-                opens += 1;
+                let relative = Path::new("ns_a_1/c/link.log");
+                let found = open_following(&node.rules, &node.at("pods"), relative);
+                if let Ok(Some(opened)) = found {
+                    read.resize(64, 0);
+                    let bytes = opened.file.read_at(&mut read, 0).unwrap_or(0);
+                    read.truncate(bytes);
+                    opens += 1;
+                }
             }
             ends.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(String::from_utf8_lossy(&read), "docker/id/json.log");
+            assert!(opens > 0, "it was never there");
         });
     }
 }
