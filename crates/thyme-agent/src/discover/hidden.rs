@@ -7,7 +7,20 @@ use std::{path::Path, sync::Arc, time::Instant};
 use super::scan::{Directory, Known, Scanner, is_absent};
 use crate::limits::HIDDEN_TIME_MAX;
 
+impl Known {
+    /// The next look reads it, and comes as soon as there is a directory.
+    pub(super) fn look_again(&mut self) {
+        (self.tried, self.changed_at) = (None, None);
+    }
+}
+
 impl Scanner {
+    /// How many files wait for a descriptor.
+    pub(super) fn waiting_files(&self) -> usize {
+        let waiting = self.waiting.iter().filter_map(|path| self.known.get(path));
+        waiting.map(|known| known.waiting_files).sum()
+    }
+
     /// Whether the root of a path is out of sight, and not for long yet.
     pub(super) fn is_out_of_sight(&mut self, path: &Path) -> bool {
         let above = self.roots.iter().filter(|root| path.starts_with(&root.path));

@@ -38,6 +38,12 @@ impl KnownGroup {
         self.files.iter().find(|file| file.name == name)
     }
 
+    /// What a file had that could not be opened at the last look either.
+    pub(super) fn waited(&self, name: &OsStr, inode: Inode) -> Option<u64> {
+        let seen = self.find(name).filter(|seen| seen.inode == inode && !seen.is_open)?;
+        Some(seen.bytes)
+    }
+
     /// Files that could not be opened and are not among those that there are now, compressed or not.
     pub(super) fn missed(&self, live: &OsStr, now: &[KnownFile]) -> Vec<(Inode, u64)> {
         let plain = |file: &KnownFile| LogName::parse(&file.name).map(|name| name.plain.to_owned());

@@ -80,26 +80,19 @@ pub(super) struct Known {
     /// Which directory it was; `None` before the first look.
     pub(super) identity: Option<DirectoryIdentity>,
     /// Which directory stood here at the last look, whether it could be read or not.
-    tried: Option<DirectoryIdentity>,
+    pub(super) tried: Option<DirectoryIdentity>,
     /// Whether a watch said that another directory stands here now, and that was not read yet.
     is_replaced: bool,
     /// In which of [`WATCHED_SCANS`] scans it is looked at in spite of its watch.
     scan: u32,
     /// Time of change at the last look; `None` when it must be looked at again in any case.
-    changed_at: Option<SystemTime>,
+    pub(super) changed_at: Option<SystemTime>,
     groups: HashMap<Arc<GroupKey>, KnownGroup>,
     /// Whether it stands in the line of those with files that wait for a descriptor.
     is_waiting: bool,
     /// How many of its files did so at the last look.
-    waiting_files: usize,
+    pub(super) waiting_files: usize,
     refused: HashSet<OsString>,
-}
-
-impl Known {
-    /// The next look reads it, and comes as soon as there is a directory.
-    pub(super) fn look_again(&mut self) {
-        (self.tried, self.changed_at) = (None, None);
-    }
 }
 
 /// The memory of discovery.
@@ -116,7 +109,7 @@ pub(super) struct Scanner {
     pub(super) clock: SharedClock,
     descriptors: Arc<Descriptors>,
     /// Directories with files that wait for a descriptor, the next one first.
-    waiting: VecDeque<Arc<Path>>,
+    pub(super) waiting: VecDeque<Arc<Path>>,
     /// When the agent started for the first time, while that is now.
     first_start: Option<u64>,
     is_first_scan: bool,
@@ -194,12 +187,6 @@ impl Scanner {
     /// How many directories have files that wait for a descriptor.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
-    }
-
-    /// How many files wait for a descriptor.
-    pub(super) fn waiting_files(&self) -> usize {
-        let waiting = self.waiting.iter().filter_map(|path| self.known.get(path));
-        waiting.map(|known| known.waiting_files).sum()
     }
 
     /// The directory whose files have waited longest; its next look reads it.
@@ -562,14 +549,8 @@ impl Look<'_> {
                     }
                 };
                 now.is_complete &= is_open;
-                let waited = known.find(&name).filter(|seen| {
-                    seen.inode == shown.inode && !seen.is_open && self.known.waiting_files > 0
-                });
-                let bytes = match waited {
-                    _ if is_open => 0,
-                    Some(waited) => waited.bytes,
-                    None => self.bytes_of(&name),
-                };
+                let waited = known.waited(&name, shown.inode);
+                let bytes = if is_open { 0 } else { self.bytes_of(&name, waited) };
                 let born = match &shown.opened {
                     Some(opened) => opened.file.born_unix_nanos(),
                     None => known.born_of(shown.inode),
@@ -638,7 +619,10 @@ impl Look<'_> {
         self.open(shown, place)
     }
 
-    fn bytes_of(&mut self, name: &OsStr) -> u64 {
+    fn bytes_of(&mut self, name: &OsStr, waited: Option<u64>) -> u64 {
+        if let Some(bytes) = waited.filter(|_| self.known.waiting_files > 0) {
+            return bytes;
+        }
         // It may be gone by now: then nobody knows.
         self.scanner.tree.bytes(&self.directory.join(name)).unwrap_or(0)
     }
