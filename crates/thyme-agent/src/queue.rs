@@ -66,6 +66,8 @@ pub enum Settlement {
     Kept(Request),
     /// The spool has a copy of the request with this number on disk; the request itself goes on.
     Secured(u64),
+    /// That copy can't be read any more, and is given up.
+    CopyLost(u64),
 }
 
 /// The end of a request. Every record of it is accounted for in exactly one of the three:

@@ -18,7 +18,7 @@ pub mod segment;
 mod store;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     io,
     sync::{
         Arc,
@@ -131,6 +131,14 @@ struct Written {
     id: u64,
 }
 
+/// Whose copy a record is.
+struct CopyOf {
+    worker: usize,
+    /// The worker's number of the request.
+    number: u64,
+    reply: Sender<Settlement>,
+}
+
 /// The thread's state.
 pub struct Spool {
     store: Store,
@@ -149,7 +157,7 @@ pub struct Spool {
     /// Copies by worker and number, and their ids.
     copies: HashMap<(usize, u64), u64>,
     /// Ids of the copies, which are not sent from here.
-    copy_ids: HashMap<u64, (usize, u64)>,
+    copy_ids: BTreeMap<u64, CopyOf>,
     /// A request that was read and that the exporter's channel had no room for.
     unsent: Option<Request>,
     /// Requests that the exporter has from here, and the bytes of their bodies.
@@ -239,7 +247,7 @@ impl Spool {
             written: Vec::new(),
             news: Vec::new(),
             copies: HashMap::new(),
-            copy_ids: HashMap::new(),
+            copy_ids: BTreeMap::new(),
             unsent: None,
             handed_requests: 0,
             handed_bytes: 0,
@@ -442,7 +450,7 @@ impl Spool {
         let settlement = if is_copy {
             let number = request.token.number;
             self.copies.insert((worker, number), id);
-            self.copy_ids.insert(id, (worker, number));
+            self.copy_ids.insert(id, CopyOf { worker, number, reply: reply.clone() });
             self.metrics.spool_secured_requests.increment();
             Settlement::Secured(number)
         } else {
@@ -569,8 +577,7 @@ impl Spool {
     /// Requests that can't be read stay on disk, set aside for a human, and are not sent.
     fn give_up(&mut self, headers: &[Header]) {
         for header in headers {
-            if let Some(copy) = self.copy_ids.remove(&header.id) {
-                self.copies.remove(&copy);
+            if self.copy_ids.contains_key(&header.id) {
                 continue;
             }
             let (records, bytes) = (header.records as i64, header.source_bytes as i64);
@@ -585,6 +592,16 @@ impl Spool {
                 records,
                 "a request in the spool is damaged; its segment is kept as spool/*.damaged"
             );
+        }
+        self.give_up_copies();
+    }
+
+    /// Copies went with what was given up: their workers, who still have the requests, make others.
+    fn give_up_copies(&mut self) {
+        let lost = self.copy_ids.extract_if(.., |id, _| self.store.is_done(*id));
+        for (_, CopyOf { worker, number, reply }) in lost {
+            self.copies.remove(&(worker, number));
+            self.news.push((reply, Settlement::CopyLost(number)));
         }
     }
 

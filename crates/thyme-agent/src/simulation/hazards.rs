@@ -1,6 +1,6 @@
 //! What happens to directories: one is replaced under its name, with all that it holds, as a static
-//! pod's is that is made anew, or a root by whoever cleans up. And which files a look at them has to
-//! find.
+//! pod's is that is made anew, or a root by whoever cleans up; one can't be read for a while, or a file
+//! in it. And which files a look at them has to find.
 
 use super::{
     kubelet::Pod,
@@ -50,6 +50,34 @@ impl World {
     /// Whether this life of the agent can't be blamed for never having opened it.
     pub(super) fn was_too_short(&self, content: ContentId) -> bool {
         !self.is_up || self.tree.contents[content].due_in != Some(self.generation)
+    }
+
+    pub(super) fn is_denied(&self, path: &str) -> bool {
+        let now = self.now;
+        let mut denied = self.tree.denied.iter();
+        self.faults && denied.any(|(one, until)| now < *until && is_beneath(path, one))
+    }
+
+    /// A container's live file, its directory, or one above can't be read for a while; what is open
+    /// stays so.
+    pub(super) fn deny(&mut self, container: usize) {
+        if !self.chance.one_in(8) {
+            return;
+        }
+        let one = &self.kubelet.containers[container];
+        let path = match self.chance.below(4) {
+            0 => ROOT.to_owned(),
+            1 => parent_of(&one.directory).0.to_owned(),
+            2 => one.directory.clone(),
+            _ => {
+                // What can't be opened now is read after what can.
+                self.truth.forget_order();
+                format!("{}/{}", one.directory, one.live)
+            }
+        };
+        let until = self.now + self.chance.milliseconds(100, 15_000).as_nanos() as u64;
+        self.note(|| format!("{path} can't be read until {until}"));
+        self.tree.denied.push((path, until));
     }
 
     /// A directory goes with all that is in it, and at once there is another of its name.

@@ -45,7 +45,7 @@ pub(super) struct Container {
     pub(super) directory: String,
     /// `uid/container/restart`, as its records say it.
     pub(super) identity: String,
-    live: String,
+    pub(super) live: String,
     node: NodeId,
     /// The file that was rotated last, its name, and in which streams it ends within a line.
     rotated: Option<(NodeId, String, [bool; 2])>,
@@ -84,6 +84,7 @@ pub(super) fn act(world: &mut World) {
         plan.truncate_weight,
         plan.late_weight,
         plan.replace_weight,
+        plan.deny_weight,
     ];
     let mut at = world.chance.below(weights.iter().sum());
     let mut action = 0;
@@ -109,6 +110,10 @@ pub(super) fn act(world: &mut World) {
         return;
     }
     let Some(container) = world.pick_container() else { return };
+    if action == 7 {
+        world.deny(container);
+        return;
+    }
     match action {
         0 => world.write_lines(container),
         1 => world.rotate(container),

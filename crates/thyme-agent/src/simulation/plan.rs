@@ -80,6 +80,8 @@ pub(super) struct Plan {
     pub(super) late_weight: u64,
     /// Directories that are replaced under their names.
     pub(super) replace_weight: u64,
+    /// Directories and files that can't be read for a while.
+    pub(super) deny_weight: u64,
     /// The kubelet's `containerLogMaxFiles`.
     pub(super) files_max: usize,
     pub(super) compresses: bool,
@@ -126,13 +128,14 @@ impl Plan {
         let queue = &self.config.exporter.queue;
         format!(
             "spool: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, truncations: {}, \
-             replaced: {}, ends: {}, consumers: {}, queue: {}, slow: {}, moods: {:?}",
+             replaced: {}, denied: {}, ends: {}, consumers: {}, queue: {}, slow: {}, moods: {:?}",
             queue.storage.is_some(),
             self.tree_fault_odds > 0,
             self.disk_fault_odds > 0,
             self.disk_bytes_max,
             self.truncate_weight > 0,
             self.replace_weight > 0,
+            self.deny_weight > 0,
             self.kill_odds + self.power_odds + self.stop_odds > 0,
             queue.num_consumers,
             queue.queue_size,
@@ -159,6 +162,7 @@ impl Plan {
             truncate_weight: 0,
             late_weight: 0,
             replace_weight: 0,
+            deny_weight: 0,
             files_max: 5,
             compresses: true,
             tree_fault_odds: 0,
@@ -191,6 +195,7 @@ impl Plan {
         let replace_weight = u64::from(beside.one_in(6));
         // What a kill finds unsettled is lost where its directory is gone, and tells little.
         let spares_kills = replace_weight > 0 && !beside.one_in(4);
+        let deny_weight = u64::from(beside.one_in(6));
         // Each fault is left out in about every other run.
         let mut odds = |usual: u64| if chance.one_in(2) { usual } else { 0 };
         let (rotate_weight, pod_weight, restart_weight) = (odds(8), odds(1), odds(1));
@@ -200,8 +205,7 @@ impl Plan {
         let (kill_odds, power_odds) = if spares_kills { (0, 0) } else { (kill_odds, power_odds) };
         let (stop_odds, reject_odds, partial_success_odds) = (odds(120), odds(60), odds(40));
         let poison_odds = odds(40);
-        let truncate_weight = u64::from(chance.one_in(16));
-        let late_weight = u64::from(chance.one_in(4));
+        let (truncate_weight, late_weight) = (chance.one_in(16).into(), chance.one_in(4).into());
         let disk_bytes_max = match chance.below(10) {
             0 => Some(chance.between(500, 20_000)),
             1 => Some(chance.between(17 << 20, 40 << 20)),
@@ -224,6 +228,7 @@ impl Plan {
             truncate_weight,
             late_weight,
             replace_weight,
+            deny_weight,
             files_max,
             compresses: chance.one_in(2),
             partial_odds,

@@ -103,6 +103,8 @@ pub(super) struct Tree {
     pub(super) remounts: u64,
     /// The look at all directories that is under way.
     pub(super) scan: Option<Scan>,
+    /// What can't be read, and until when.
+    pub(super) denied: Vec<(String, u64)>,
 }
 
 pub(super) fn parent_of(path: &str) -> (&str, &str) {
@@ -369,6 +371,18 @@ impl World {
         self.tree_fault(INPUT_OUTPUT).inspect_err(|_| self.truth.forget_checkpoints())
     }
 
+    /// The error of what can't be read for a while.
+    fn denial(&mut self, path: &str) -> io::Result<()> {
+        if self.is_denied(path) {
+            self.note(|| format!("{path} is denied"));
+            // A file's directory may not have been looked at as far as this file goes.
+            self.disturb_scan(path);
+            self.disturb_scan(parent_of(path).0);
+            return Err(io::Error::from_raw_os_error(ACCESS_DENIED));
+        }
+        Ok(())
+    }
+
     /// Somebody else may act between any two calls of the agent.
     fn somebody_acts(&mut self) {
         if self.faults && self.chance.one_in(self.plan.race_odds) {
@@ -391,6 +405,7 @@ impl LogTree for SimulatedTree {
         let mut world = self.0.lock();
         world.somebody_acts();
         world.tree_fault(ACCESS_DENIED)?;
+        world.denial(parent_of(text(path)).0)?;
         let directory = world.tree.directories.get(text(path));
         let directory = directory.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
         // The kernel's clock ticks in steps of four milliseconds.
@@ -407,6 +422,7 @@ impl LogTree for SimulatedTree {
         let mut world = self.0.lock();
         world.somebody_acts();
         world.tree_fault(TOO_MANY_OPEN_FILES)?;
+        world.denial(text(path))?;
         let directory = world.tree.directories.get(text(path));
         let directory = directory.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
         let entry = |(name, item): (&String, &Item)| {
@@ -429,6 +445,7 @@ impl LogTree for SimulatedTree {
         let code = world.chance.pick(&[ACCESS_DENIED, TOO_MANY_OPEN_FILES, INPUT_OUTPUT]);
         world.tree_fault(code)?;
         let path = root.join(relative);
+        world.denial(text(&path))?;
         let id = world.file_at(text(&path));
         let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
         let generation = world.generation;

@@ -379,6 +379,10 @@ impl Store {
     /// segment is skipped. Returns what was skipped, so far as its headers can be read.
     pub(super) fn skip_segment(&mut self) -> Vec<Header> {
         let Position { segment: number, mut offset } = self.position;
+        if self.segments.back().is_some_and(|last| last.number == number) {
+            // Nobody would read what is appended to it from now on.
+            let _given_back = self.seal();
+        }
         let mut skipped = Vec::new();
         if let Some(at) = self.segments.iter().position(|one| one.number == number) {
             self.segments[at].is_damaged = true;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Mutex};
 
-use super::*;
+use super::{segment::HEADER_BYTES, *};
 use crate::{
     config::Compression,
     world::{
@@ -18,6 +18,7 @@ struct Disk {
     room: Arc<Mutex<Option<u64>>>,
     sync_fails: Arc<AtomicBool>,
     read_fails: Arc<AtomicBool>,
+    bodies_fail: Arc<AtomicBool>,
 }
 
 struct DiskFile {
@@ -25,6 +26,7 @@ struct DiskFile {
     room: Arc<Mutex<Option<u64>>>,
     sync_fails: Arc<AtomicBool>,
     read_fails: Arc<AtomicBool>,
+    bodies_fail: Arc<AtomicBool>,
 }
 
 impl Disk {
@@ -34,6 +36,7 @@ impl Disk {
             room: Arc::default(),
             sync_fails: Arc::default(),
             read_fails: Arc::default(),
+            bodies_fail: Arc::default(),
         })
     }
 
@@ -43,6 +46,7 @@ impl Disk {
             room: Arc::clone(&self.room),
             sync_fails: Arc::clone(&self.sync_fails),
             read_fails: Arc::clone(&self.read_fails),
+            bodies_fail: Arc::clone(&self.bodies_fail),
         })
     }
 }
@@ -107,7 +111,8 @@ impl StateFile for DiskFile {
         self.inner.reserve(bytes)
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        if self.read_fails.load(Ordering::Relaxed) {
+        let body_fails = self.bodies_fail.load(Ordering::Relaxed) && buffer.len() != HEADER_BYTES;
+        if self.read_fails.load(Ordering::Relaxed) || body_fails {
             return Err(io::Error::other("read fails"));
         }
         self.inner.read_at(buffer, offset)
@@ -186,6 +191,7 @@ impl Rig {
                     self.metrics.queued_spool.add(10, 100);
                 }
                 Settlement::Secured(number) => secured.push(number),
+                Settlement::CopyLost(number) => panic!("the copy of {number} is lost"),
                 Settlement::Ended(_) => panic!("nothing has ended"),
             }
         }
@@ -483,6 +489,38 @@ fn an_unreadable_segment_does_not_wedge() {
     disk.read_fails.store(false, Ordering::Relaxed);
     rig.keep(2, b"two");
     assert_eq!(rig.accept_all(), [b"two".to_vec()]);
+}
+
+/// Scenario: the segment that is written to holds a request that the exporter has, a copy of one that its
+/// worker has, and one whose body can't be read, again and again, so that the segment is given up.
+/// Guarantees: the worker is told that the copy went with it, and another one is kept; what is kept from
+/// then on is read, and not waited for without end.
+#[test]
+fn a_copy_that_is_given_up_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.keep(1, b"one");
+    disk.bodies_fail.store(true, Ordering::Relaxed);
+    rig.secure(7, b"seven");
+    rig.keep(2, b"two");
+    assert_eq!(rig.told(), (vec![1, 2], vec![7]));
+    for _ in 0..SPOOL_READ_FAILURES_MAX {
+        rig.spool.read_at = None;
+        rig.step();
+    }
+    disk.bodies_fail.store(false, Ordering::Relaxed);
+    assert!(matches!(rig.told.try_iter().last(), Some(Settlement::CopyLost(7))));
+    rig.secure(7, b"seven");
+    rig.keep(3, b"three");
+    rig.spool.read_at = None;
+    rig.step();
+    assert_eq!(rig.accept_all(), [b"one".to_vec(), b"three".to_vec()]);
+    assert!(!rig.link.status.has_backlog());
+    rig.end();
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.step();
+    assert_eq!(rig.accept_all(), [b"seven".to_vec()]);
 }
 
 /// Scenario: the disk fails to be read now and then, as often as makes a segment unreadable in all,

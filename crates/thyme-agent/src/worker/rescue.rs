@@ -9,6 +9,7 @@
 use std::{collections::HashMap, ffi::OsStr, io, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use crossbeam_channel::Sender;
 
 use super::{
     Worker,
@@ -16,11 +17,12 @@ use super::{
     turn::Progress,
 };
 use crate::{
+    config::Compression,
     discover::pattern::LogName,
     encode::EncodeError,
     limits::COMPLAINT_INTERVAL,
     metrics::LossReason,
-    queue::{FileRange, Request, Token},
+    queue::{FileRange, Request, Settlement, Token},
     spool::SpoolMessage,
     tail::source::{Archive, Source},
 };
@@ -48,6 +50,20 @@ impl UnderWay {
             source_bytes: request.source_bytes,
             ranges: Arc::clone(&request.token.ranges),
             is_secured: false,
+        }
+    }
+
+    /// A copy for the spool.
+    fn copy(&self, number: u64, compression: Compression, reply: Sender<Settlement>) -> Request {
+        Request {
+            body: self.body.clone(),
+            body_bytes: self.body_bytes,
+            uncompressed_bytes: self.uncompressed_bytes,
+            records: self.records,
+            source_bytes: self.source_bytes,
+            compression,
+            reply,
+            token: Token { number, ..Token::default() },
         }
     }
 }
@@ -155,21 +171,23 @@ impl Worker {
             if !covers || std::mem::replace(&mut request.is_secured, true) {
                 continue;
             }
-            let copy = Request {
-                body: request.body.clone(),
-                body_bytes: request.body_bytes,
-                uncompressed_bytes: request.uncompressed_bytes,
-                records: request.records,
-                source_bytes: request.source_bytes,
-                compression,
-                reply: self.reply.clone(),
-                token: Token { number: *number, ..Token::default() },
-            };
+            let copy = request.copy(*number, compression, self.reply.clone());
             crate::failpoint::hit("request_copied");
             // A spool that has ended ends the pipeline's health, and takes nothing.
             let _ended =
                 spool.messages.send(SpoolMessage::Secure { request: copy, worker: spool.worker });
         }
+    }
+
+    /// The spool could not read its copy any more, and checkpoints are over what the request covers.
+    pub(super) fn secure_again(&mut self, number: u64) {
+        let (Some(spool), Some(request)) = (&self.spool, self.under_way.get(&number)) else {
+            return;
+        };
+        let compression = self.config.config.exporter.compression;
+        let request = request.copy(number, compression, self.reply.clone());
+        // A spool that has ended ends the pipeline's health, and takes nothing.
+        let _ended = spool.messages.send(SpoolMessage::Secure { request, worker: spool.worker });
     }
 
     /// Gives a request to the spool.

@@ -19,6 +19,7 @@ impl Worker {
                     self.acknowledge(&ranges);
                 }
             }
+            Settlement::CopyLost(number) => self.secure_again(number),
         }
     }
 
