@@ -2,6 +2,7 @@
 //! Every new file is opened at once, so that it can't be deleted before it is read. It must not
 //! read a byte of them, and never waits for a worker.
 
+mod hidden;
 mod known;
 pub mod links;
 pub mod open;
@@ -172,8 +173,13 @@ pub struct Discovery {
     unseen: Unseen,
     receiver_names: Vec<Arc<str>>,
     workers: Vec<WorkerHandle>,
-    /// Which worker a group belongs to; it never moves.
+    /// Which worker a group belongs to, for as long as that one knows of it. Workers get these very keys,
+    /// so that their count says whether they do.
     assigned: HashMap<Arc<GroupKey>, usize>,
+    /// Groups that their directories showed no more.
+    vanished: BTreeSet<Arc<GroupKey>>,
+    /// When a root was out of sight for the first time, as far as workers know.
+    hidden_since: Option<Instant>,
     checkpoints: Option<Publisher>,
     scan_interval: Duration,
     next_scan: Instant,
@@ -218,6 +224,8 @@ impl Discovery {
             receiver_names: start.receiver_names,
             workers: start.workers,
             assigned: HashMap::default(),
+            vanished: BTreeSet::new(),
+            hidden_since: None,
             checkpoints: start.checkpoints,
             scan_interval: start.scan_interval,
             next_scan: now,
@@ -287,13 +295,15 @@ impl Discovery {
             }
         }
         let waiting = self.scanner.waiting();
-        self.descriptors.set_wanted(waiting as u64);
+        let files = self.scanner.waiting_files();
+        self.descriptors.set_wanted(files as u64);
         if waiting == 0 {
             return;
         }
         if self.shortage_said.is_none_or(|said| now >= said + COMPLAINT_INTERVAL) {
             self.shortage_said = Some(now);
             tracing::warn!(
+                files,
                 directories = waiting,
                 open = self.metrics.open_files.get(),
                 "log files wait for others to be closed: raise the limit of open files, or \
@@ -304,8 +314,10 @@ impl Discovery {
 
     /// Looks at everything.
     pub(crate) fn scan(&mut self, now: Instant) {
+        self.hidden_since = None;
         self.scan_everything();
         self.scanner.end_scan(now);
+        self.release_vanished();
         self.scans_since_search += 1;
         if self.scans_since_search > WATCHED_SCANS && !self.unseen.is_empty() {
             self.scans_since_search = 0;
@@ -369,6 +381,32 @@ impl Discovery {
             }
             pending.extend(found.directories);
         }
+        self.ask_for_deleted();
+    }
+
+    /// Of a root that is out of sight, only open files say whether they are deleted: workers ask them when
+    /// it goes, and at each scan until it is back.
+    fn ask_for_deleted(&mut self) {
+        let since = self.scanner.hidden_since();
+        if since > self.hidden_since {
+            for worker in &self.workers {
+                let _ended = worker.messages.send(WorkerMessage::AskForDeleted);
+            }
+        }
+        self.hidden_since = since;
+    }
+
+    /// Forgets whose the groups were that are gone from their directories and from their workers.
+    fn release_vanished(&mut self) {
+        let Self { vanished, assigned, .. } = self;
+        vanished.retain(|key| {
+            // One is here, and one is the map's.
+            let is_known = Arc::strong_count(key) > 2;
+            if !is_known {
+                assigned.remove(key);
+            }
+            is_known
+        });
     }
 
     fn report(&mut self, found: FoundGroup) {
@@ -376,9 +414,12 @@ impl Discovery {
         let receiver = Arc::clone(&self.receiver_names[key.receiver]);
         let resume = self.unseen.take(receiver, &key);
         let start_at = self.scanner.start_at(key.receiver);
-        let worker = self.worker_of(&key);
-        if files.is_empty() && is_complete {
-            self.assigned.remove(&key);
+        let (key, worker) = self.worker_of(key);
+        if !files.is_empty() {
+            if self.vanished.remove(&key) {
+                self.workers[worker].adopted();
+            }
+        } else if is_complete && self.vanished.insert(Arc::clone(&key)) {
             self.workers[worker].released();
         }
         for file in &mut files {
@@ -390,16 +431,17 @@ impl Discovery {
         let _ended = self.workers[worker].messages.send(WorkerMessage::Snapshot(snapshot));
     }
 
-    /// The group's worker; a new group goes to the one with the fewest unread bytes.
-    fn worker_of(&mut self, key: &Arc<GroupKey>) -> usize {
-        if let Some(worker) = self.assigned.get(key) {
-            return *worker;
+    /// The group's worker, and its key as that one has it; a new group goes to the one with the fewest
+    /// unread bytes.
+    fn worker_of(&mut self, key: Arc<GroupKey>) -> (Arc<GroupKey>, usize) {
+        if let Some((key, worker)) = self.assigned.get_key_value(&key) {
+            return (Arc::clone(key), *worker);
         }
         let loads = self.workers.iter().map(WorkerHandle::load).enumerate();
         let worker = loads.min_by_key(|(_, load)| *load).map_or(0, |(worker, _)| worker);
         self.workers[worker].adopted();
-        self.assigned.insert(Arc::clone(key), worker);
-        worker
+        self.assigned.insert(Arc::clone(&key), worker);
+        (key, worker)
     }
 
     /// Withdraws the checkpoints of files that no longer exist. What they had not acknowledged was

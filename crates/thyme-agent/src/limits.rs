@@ -136,6 +136,11 @@ pub const SPOOL_PENDING_REQUESTS: usize = 2;
 /// How often a worker looks whether the spool has been drained.
 pub const SPOOL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How long a pattern's root may be absent, or another directory that is empty, before what was in it is
+/// taken for deleted: a file system may be mounted anew meanwhile. An open file that its directory does
+/// not show, and that has a name somewhere, is remembered for as long.
+pub const HIDDEN_TIME_MAX: Duration = Duration::from_secs(5 * 60);
+
 /// Checkpoints of files that no directory shows, and none shows as absent, that are kept: their roots
 /// may be missing or their files unreadable for a while.
 pub const UNSEEN_CHECKPOINTS_MAX: usize = 10_000;

@@ -133,7 +133,7 @@ fn run(path: &Path) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let _log = start_log(&config.telemetry, Arc::clone(&metrics))?;
     let ports = Ports::bind(&config).map_err(anyhow::Error::msg)?;
-    config.thyme.open_files_max = allowed_open_files(config.thyme.open_files_max);
+    config.thyme.open_files_max = allowed_open_files(config.thyme.open_files_max)?;
     let signals = Signals::listen(&runtime)?;
     let telemetry = Telemetry::start(&config, Arc::clone(&metrics), runtime.handle())?;
     let pipeline = Pipeline::start(&config, metrics, runtime.handle())?;
@@ -234,14 +234,20 @@ impl Signals {
 
 /// Asks for as many descriptors as the system allows. Returns how many log files may be open: as many
 /// as are wanted, or as the system leaves room for, which is said.
-fn allowed_open_files(open_files_max: usize) -> usize {
+fn allowed_open_files(open_files_max: usize) -> anyhow::Result<usize> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of open files can't be raised");
     }
-    let Some(limit) = getrlimit(Resource::Nofile).current else { return open_files_max };
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return Ok(open_files_max) };
     let room = usize::try_from(limit.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX);
+    if room == 0 {
+        anyhow::bail!(
+            "the limit of open files is {limit}, which leaves none for log files: the agent needs \
+             {OTHER_DESCRIPTORS} for itself; raise the limit"
+        );
+    }
     if room < open_files_max {
         tracing::warn!(
             limit,
@@ -250,5 +256,5 @@ fn allowed_open_files(open_files_max: usize) -> usize {
             "the system allows fewer open files than thyme's open_files_max: further ones wait"
         );
     }
-    open_files_max.min(room)
+    Ok(open_files_max.min(room))
 }

@@ -571,6 +571,7 @@ impl Worker {
     fn take_message(&mut self, message: WorkerMessage) -> Result<(), EncodeError> {
         match message {
             WorkerMessage::Snapshot(snapshot) => self.apply_snapshot(snapshot)?,
+            WorkerMessage::AskForDeleted => self.take_deleted(),
             WorkerMessage::Stop => self.is_stopping = true,
         }
         Ok(())

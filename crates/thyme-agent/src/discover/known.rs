@@ -1,7 +1,11 @@
-//! What the last look at a directory saw of a group.
+//! Groups as the last look at their directory saw them.
 
-use std::ffi::{OsStr, OsString};
+use std::{
+    ffi::{OsStr, OsString},
+    sync::Arc,
+};
 
+use super::{GroupKey, pattern::LogName, scan::FoundGroup};
 use crate::tail::identity::Inode;
 
 /// A file of a group at the last look.
@@ -22,7 +26,6 @@ pub(super) struct KnownFile {
 pub(super) struct KnownGroup {
     /// Few, in no order.
     pub(super) files: Vec<KnownFile>,
-    /// Whether each of them is open or known.
     pub(super) is_complete: bool,
 }
 
@@ -35,10 +38,25 @@ impl KnownGroup {
         self.files.iter().find(|file| file.name == name)
     }
 
-    /// Files that could not be opened and are not among those that there are now.
-    pub(super) fn missed(&self, now: &[KnownFile]) -> Vec<(Inode, u64)> {
+    /// What a file had that could not be opened at the last look either.
+    pub(super) fn waited(&self, name: &OsStr, inode: Inode) -> Option<u64> {
+        let seen = self.find(name).filter(|seen| seen.inode == inode && !seen.is_open)?;
+        Some(seen.bytes)
+    }
+
+    /// Files that could not be opened and are not among those that there are now, compressed or not.
+    pub(super) fn missed(&self, live: &OsStr, now: &[KnownFile]) -> Vec<(Inode, u64)> {
+        let plain = |file: &KnownFile| LogName::parse(&file.name).map(|name| name.plain.to_owned());
+        let is_new_archive = |file: &KnownFile| {
+            let is_archive = LogName::parse(&file.name).is_some_and(|name| name.compressed);
+            is_archive && self.files.iter().all(|other| plain(other) != plain(file))
+        };
         let is_there = |file: &KnownFile| {
-            now.iter().any(|other| other.inode == file.inode || other.name == file.name)
+            let is_that = |other: &KnownFile| {
+                other.inode == file.inode || other.name == file.name || plain(other) == plain(file)
+            };
+            // A live one may have been rotated and compressed since the last look.
+            now.iter().any(|other| is_that(other) || (file.name == *live && is_new_archive(other)))
         };
         let missed = self.files.iter().filter(|file| !file.is_open && !is_there(file));
         missed.map(|file| (file.inode, file.bytes)).collect()
@@ -47,4 +65,10 @@ impl KnownGroup {
     pub(super) fn unopened(&self) -> i64 {
         self.files.iter().filter(|file| !file.is_open).count() as i64
     }
+}
+
+/// A group that its directory does not show any more.
+pub(super) fn gone(key: Arc<GroupKey>, known: KnownGroup, is_replaced: bool) -> FoundGroup {
+    let missed = known.missed(&key.live, &[]);
+    FoundGroup { key, files: Vec::new(), is_complete: true, is_replaced, missed }
 }

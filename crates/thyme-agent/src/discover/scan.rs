@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     FoundFile, GroupKey, Source,
-    known::{KnownFile, KnownGroup},
+    known::{KnownFile, KnownGroup, gone},
     links::Links,
     pattern::{Level, LogName},
     renamed::{Entries, LookedAt, Memory},
@@ -75,19 +75,23 @@ pub(super) struct FoundGroup {
 
 /// What the last look at a directory saw. There may be tens of thousands: it is kept small.
 #[derive(Debug, Default)]
-struct Known {
+pub(super) struct Known {
     places: Places,
     /// Which directory it was; `None` before the first look.
-    identity: Option<DirectoryIdentity>,
+    pub(super) identity: Option<DirectoryIdentity>,
+    /// Which directory stood here at the last look, whether it could be read or not.
+    pub(super) tried: Option<DirectoryIdentity>,
     /// Whether a watch said that another directory stands here now, and that was not read yet.
     is_replaced: bool,
     /// In which of [`WATCHED_SCANS`] scans it is looked at in spite of its watch.
     scan: u32,
     /// Time of change at the last look; `None` when it must be looked at again in any case.
-    changed_at: Option<SystemTime>,
+    pub(super) changed_at: Option<SystemTime>,
     groups: HashMap<Arc<GroupKey>, KnownGroup>,
     /// Whether it stands in the line of those with files that wait for a descriptor.
     is_waiting: bool,
+    /// How many of its files did so at the last look.
+    pub(super) waiting_files: usize,
     refused: HashSet<OsString>,
 }
 
@@ -95,15 +99,17 @@ struct Known {
 pub(super) struct Scanner {
     sources: Vec<Source>,
     /// By path, so that what lies beneath a directory follows it.
-    known: BTreeMap<Arc<Path>, Known>,
+    pub(super) known: BTreeMap<Arc<Path>, Known>,
     /// The directories that patterns are rooted in.
-    roots: Vec<Directory>,
+    pub(super) roots: Vec<Directory>,
+    /// Those of them that are out of sight, and since when.
+    pub(super) hidden: HashMap<Arc<Path>, Instant>,
     pub(super) tree: Box<dyn LogTree>,
     pub(super) links: Links,
-    clock: SharedClock,
+    pub(super) clock: SharedClock,
     descriptors: Arc<Descriptors>,
     /// Directories with files that wait for a descriptor, the next one first.
-    waiting: VecDeque<Arc<Path>>,
+    pub(super) waiting: VecDeque<Arc<Path>>,
     /// When the agent started for the first time, while that is now.
     first_start: Option<u64>,
     is_first_scan: bool,
@@ -134,6 +140,7 @@ impl Scanner {
             roots: roots(&sources),
             sources,
             known: BTreeMap::new(),
+            hidden: HashMap::default(),
             tree,
             links: Links::default(),
             clock,
@@ -222,7 +229,7 @@ impl Scanner {
     pub(super) fn changed_roots(&mut self) -> Vec<Directory> {
         let mut changed = Vec::new();
         for root in &self.roots {
-            let before = self.known.get(&root.path).and_then(|known| known.identity);
+            let before = self.known.get(&root.path).and_then(|known| known.tried);
             let has_changed = match self.tree.directory(&root.path) {
                 Ok(state) => before != Some(state.identity),
                 Err(error) => before.is_some() && is_absent(&error),
@@ -298,6 +305,7 @@ impl Scanner {
             Ok(state) => state,
             Err(error) => return self.unreadable(directory, known, &error),
         };
+        known.tried = Some(state.identity);
         known.is_replaced |= known.identity.is_some_and(|before| before != state.identity);
         let changed_at = state.changed_at;
         let is_unchanged = changed_at.is_some() && known.changed_at == changed_at;
@@ -309,7 +317,14 @@ impl Scanner {
             Ok(entries) => entries,
             Err(error) => return self.unreadable(directory, known, &error),
         };
+        if entries.is_empty() && known.is_replaced {
+            let Some(shown) = self.unless_out_of_sight(directory, known) else {
+                return Found::default();
+            };
+            known = shown;
+        }
         let is_replaced = std::mem::take(&mut known.is_replaced);
+        known.waiting_files = 0;
         known.identity = Some(state.identity);
         if is_replaced {
             known.refused.clear();
@@ -337,7 +352,7 @@ impl Scanner {
             |at: &SystemTime| wall.duration_since(*at).is_ok_and(|age| age > SETTLED_AFTER);
         let settled = changed_at.filter(is_settled);
         known.changed_at = if must_look_again { None } else { settled };
-        if is_replaced {
+        if self.hidden.remove(&directory.path).is_some() || is_replaced {
             found.directories.extend(self.beneath(&directory.path));
         }
         self.known.insert(Arc::clone(&directory.path), known);
@@ -358,6 +373,10 @@ impl Scanner {
     /// is known of it stays, and it is looked at again.
     fn unreadable(&mut self, directory: &Directory, mut known: Known, error: &io::Error) -> Found {
         if is_absent(error) {
+            known.tried = None;
+            let Some(known) = self.unless_out_of_sight(directory, known) else {
+                return Found::default();
+            };
             self.links.forget(&directory.path);
             let groups: Vec<_> =
                 known.groups.into_iter().map(|(key, group)| gone(key, group, true)).collect();
@@ -392,12 +411,6 @@ fn roots(sources: &[Source]) -> Vec<Directory> {
     let root =
         |(path, places): (&Path, _)| Directory { path: path.into(), places: Arc::new(places) };
     roots.into_iter().map(root).collect()
-}
-
-/// A group that its directory does not show any more.
-fn gone(key: Arc<GroupKey>, known: KnownGroup, is_replaced: bool) -> FoundGroup {
-    let missed = known.missed(&[]);
-    FoundGroup { key, files: Vec::new(), is_complete: true, is_replaced, missed }
 }
 
 /// Whether an error says that there is no such directory.
@@ -536,7 +549,8 @@ impl Look<'_> {
                     }
                 };
                 now.is_complete &= is_open;
-                let bytes = if is_open { 0 } else { self.bytes_of(&name) };
+                let waited = known.waited(&name, shown.inode);
+                let bytes = if is_open { 0 } else { self.bytes_of(&name, waited) };
                 let born = match &shown.opened {
                     Some(opened) => opened.file.born_unix_nanos(),
                     None => known.born_of(shown.inode),
@@ -550,7 +564,7 @@ impl Look<'_> {
             }
             changed |= now.is_complete && !was_complete;
             let is_complete = now.is_complete;
-            let missed = former.missed(&now.files);
+            let missed = former.missed(&key.live, &now.files);
             changed |= !missed.is_empty();
             self.scanner.metrics.unopened_files.add_gauge(now.unopened() - former.unopened());
             if !now.files.is_empty() {
@@ -605,7 +619,10 @@ impl Look<'_> {
         self.open(shown, place)
     }
 
-    fn bytes_of(&mut self, name: &OsStr) -> u64 {
+    fn bytes_of(&mut self, name: &OsStr, waited: Option<u64>) -> u64 {
+        if let Some(bytes) = waited.filter(|_| self.known.waiting_files > 0) {
+            return bytes;
+        }
         // It may be gone by now: then nobody knows.
         self.scanner.tree.bytes(&self.directory.join(name)).unwrap_or(0)
     }
@@ -646,7 +663,7 @@ impl Look<'_> {
                 Resolved::Missing
             }
             Err(error) if is_shortage(&error) => {
-                self.scanner.metrics.file_errors.increment();
+                self.known.waiting_files += 1;
                 if !std::mem::replace(&mut self.known.is_waiting, true) {
                     self.scanner.waiting.push_back(Arc::clone(self.directory));
                 }

@@ -3,16 +3,20 @@
 use std::{
     fs, io,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crossbeam_channel::unbounded;
 
 use super::*;
 use crate::{
+    limits::HIDDEN_TIME_MAX,
     worker::WorkerState,
     world::{
-        DirectoryState, Entry,
+        Clock, DirectoryState, Entry,
         real::{NodeLogs, SystemClock},
     },
 };
@@ -20,8 +24,39 @@ use crate::{
 /// Paths that can't be opened or read for now.
 type Denied = Arc<Mutex<Vec<PathBuf>>>;
 
+/// How often a directory was listed, and a file's length asked for.
+#[derive(Default)]
+struct Calls {
+    entries: AtomicU64,
+    bytes: AtomicU64,
+}
+
 /// The tree, as far as it is not denied.
-struct Deniable(Denied);
+struct Deniable(Denied, Arc<Calls>);
+
+/// A clock that is so far ahead of the system's.
+#[derive(Clone, Default)]
+struct Ahead(Arc<Mutex<Duration>>);
+
+impl Ahead {
+    fn by(&self) -> Duration {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn advance(&self, by: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
+    }
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> Instant {
+        Instant::now() + self.by()
+    }
+
+    fn unix_nanos(&self) -> u64 {
+        SystemClock.unix_nanos() + self.by().as_nanos() as u64
+    }
+}
 
 impl Deniable {
     fn check(&self, path: &Path) -> io::Result<()> {
@@ -39,6 +74,7 @@ impl LogTree for Deniable {
     }
 
     fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
+        self.1.entries.fetch_add(1, Ordering::Relaxed);
         self.check(path)?;
         NodeLogs::default().entries(path)
     }
@@ -49,6 +85,7 @@ impl LogTree for Deniable {
     }
 
     fn bytes(&mut self, path: &Path) -> io::Result<u64> {
+        self.1.bytes.fetch_add(1, Ordering::Relaxed);
         NodeLogs::default().bytes(path)
     }
 
@@ -61,6 +98,8 @@ impl LogTree for Deniable {
 struct Stage {
     root: tempfile::TempDir,
     denied: Denied,
+    calls: Arc<Calls>,
+    clock: Ahead,
     discovery: Discovery,
     _stopper: Sender<()>,
     workers: Vec<(WorkerHandle, Receiver<WorkerMessage>)>,
@@ -87,6 +126,7 @@ impl Stage {
         resume: Checkpoints,
     ) -> Self {
         let denied = Denied::default();
+        let (calls, clock) = (Arc::<Calls>::default(), Ahead::default());
         let metrics = Arc::new(Metrics::default());
         let workers: Vec<_> = (0..workers)
             .map(|_| {
@@ -106,12 +146,12 @@ impl Stage {
             scan_interval: Duration::from_secs(3_600),
             workers: workers.iter().map(|(handle, _)| handle.clone()).collect(),
             checkpoints: None,
-            tree: Box::new(Deniable(Arc::clone(&denied))),
-            clock: SystemClock::shared(),
+            tree: Box::new(Deniable(Arc::clone(&denied), Arc::clone(&calls))),
+            clock: Arc::new(clock.clone()),
             watches: false,
             metrics: Arc::clone(&metrics),
         });
-        Self { root, denied, discovery, _stopper: stopper, workers, metrics }
+        Self { root, denied, calls, clock, discovery, _stopper: stopper, workers, metrics }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -126,6 +166,22 @@ impl Stage {
     fn write(&self, path: &str, text: &str) {
         fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
         fs::write(self.at(path), text).unwrap();
+    }
+
+    /// What workers are told by a scan: which of them, of which live file, how many files, how many of
+    /// them were missed.
+    fn told(&mut self) -> Vec<(usize, String, usize, usize)> {
+        self.discovery.scan(self.clock.now());
+        let mut told = Vec::new();
+        for (worker, (_, inbox)) in self.workers.iter().enumerate() {
+            for message in inbox.try_iter() {
+                let WorkerMessage::Snapshot(one) = message else { continue };
+                let live = one.key.live.to_str().unwrap().to_owned();
+                told.push((worker, live, one.files.len(), one.missed.len()));
+            }
+        }
+        told.sort();
+        told
     }
 
     /// What a scan reports: names, whether they are open, and whether they are old.
@@ -230,6 +286,140 @@ fn load_is_what_is_unread() {
     }
     assert_eq!(loads(&stage)[0].0, 0);
     assert_eq!(loads(&stage)[1].0, 200);
+}
+
+/// Scenario: row 40. While the agent runs, a root is moved away, replaced by an empty directory, and
+/// comes back with a new file; the next time that lasts. Then all of its files are deleted.
+/// Guarantees: nothing is reported as gone within the bound, only what is new when it is back, and all
+/// when the bound is over; meanwhile workers are told to ask their open files. A directory that is the
+/// same and empty shows that its files are gone.
+#[test]
+fn a_root_that_is_hidden_for_a_while_is_not_gone() {
+    let node = tempfile::tempdir().unwrap();
+    let (pods, aside) = (node.path().join("pods"), node.path().join("aside"));
+    fs::create_dir_all(pods.join("a")).unwrap();
+    fs::write(pods.join("a/0.log"), "").unwrap();
+    let mut stage = Stage::new("pods/*/*.log", 1, false, node, Vec::new());
+    let tells = |live: &str, files: usize| vec![(0, live.to_owned(), files, 0)];
+    assert_eq!(stage.told(), tells("0.log", 1));
+    fs::rename(&pods, &aside).unwrap();
+    stage.discovery.scan(stage.clock.now());
+    let asked = stage.workers[0].1.try_iter().collect::<Vec<_>>();
+    assert!(matches!(asked[..], [WorkerMessage::AskForDeleted]), "{asked:?}");
+    stage.clock.advance(HIDDEN_TIME_MAX / 2);
+    assert_eq!(stage.told(), []);
+    fs::create_dir(&pods).unwrap();
+    assert_eq!(stage.told(), []);
+    fs::remove_dir(&pods).unwrap();
+    fs::write(aside.join("a/1.log"), "").unwrap();
+    fs::rename(&aside, &pods).unwrap();
+    // The look at roots finds it: the next scan is far away.
+    stage.clock.advance(ROOT_LOOK_INTERVAL);
+    stage.discovery.turn(stage.clock.now());
+    let told = stage.workers[0].1.try_iter().filter_map(|message| match message {
+        WorkerMessage::Snapshot(one) => Some((one.key.live.clone(), one.files.len())),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [(Arc::from(OsStr::new("1.log")), 1)]);
+    fs::rename(&pods, &aside).unwrap();
+    assert_eq!(stage.told(), []);
+    stage.clock.advance(HIDDEN_TIME_MAX);
+    assert_eq!(stage.told(), [tells("0.log", 0), tells("1.log", 0)].concat());
+    fs::rename(&aside, &pods).unwrap();
+    assert_eq!(stage.told(), [tells("0.log", 1), tells("1.log", 1)].concat());
+    fs::remove_dir_all(pods.join("a")).unwrap();
+    assert_eq!(stage.told(), [tells("0.log", 0), tells("1.log", 0)].concat());
+}
+
+/// Scenario: row 40, two workers. A pod's directory goes and comes back while its worker still knows of
+/// it and has more to read than the other; then again when that has forgotten it.
+/// Guarantees: the group stays where it is known, so that nobody reads it beside; later it may go to
+/// either.
+#[test]
+fn a_group_that_comes_back_goes_to_the_worker_that_knows_it() {
+    let mut stage = Stage::new("pods/*/*.log", 2, false, tempfile::tempdir().unwrap(), Vec::new());
+    stage.write("pods/a/0.log", "");
+    stage.discovery.scan(Instant::now());
+    let mut kept: Vec<WorkerMessage> = stage.workers[0].1.try_iter().collect();
+    assert_eq!(kept.len(), 1);
+    let load = Charge::new(&stage.workers[0].0.state, 1_000);
+    let aside = stage.at("aside");
+    for is_known in [true, false] {
+        fs::rename(stage.at("pods/a"), &aside).unwrap();
+        let told = stage.told();
+        assert_eq!(told.iter().map(|one| one.2).collect::<Vec<_>>(), [0]);
+        if !is_known {
+            kept.clear();
+            stage.discovery.scan(Instant::now());
+        }
+        fs::rename(&aside, stage.at("pods/a")).unwrap();
+        assert_eq!(stage.told(), [(usize::from(!is_known), "0.log".to_owned(), 1, 0)]);
+    }
+    drop(load);
+}
+
+/// Scenario: row 39. Files can't be opened, one rotated and one live; before they can, the one is
+/// compressed and the other is rotated and compressed, and another live file is made. Of two others
+/// one is deleted.
+/// Guarantees: only the deleted one counts as missed.
+#[test]
+fn a_file_that_was_compressed_before_it_could_be_opened_is_not_missed() {
+    let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    let files = ["0.log.20260101-000000", "0.log", "1.log"];
+    for file in files {
+        stage.write(file, "text");
+    }
+    stage.deny(&files);
+    assert_eq!(stage.told(), [(0, "0.log".into(), 2, 0), (0, "1.log".into(), 1, 0)]);
+    for file in files {
+        fs::remove_file(stage.at(file)).unwrap();
+    }
+    stage.write("0.log.20260101-000000.gz", "other");
+    stage.write("0.log.20260101-000010.gz", "another");
+    stage.deny(&[]);
+    assert_eq!(stage.told(), [(0, "0.log".into(), 2, 0), (0, "1.log".into(), 0, 1)]);
+}
+
+/// Scenario: row 39. A directory holds 50 files, and 14 may be open for the first time; it is looked at
+/// ten times, and each time workers give up what is wanted.
+/// Guarantees: as many are wanted as wait, so that all have had their turn after four looks; they are no
+/// errors, and each is asked for its length once.
+#[test]
+fn files_of_one_directory_wait_each_for_itself() {
+    let root = tempfile::tempdir().unwrap();
+    let mut stage = Stage::with_descriptors(16, "*.log", 1, false, root, Vec::new());
+    for number in 0..50 {
+        stage.write(&format!("{number}.log"), "");
+    }
+    stage.discovery.scan(Instant::now());
+    for waiting in [36, 22, 8, 0] {
+        stage.clock.advance(ROOT_LOOK_INTERVAL);
+        let now = stage.clock.now();
+        stage.discovery.serve_waiting(now);
+        assert_eq!(stage.discovery.descriptors.wanted(), waiting);
+        // Read, and closed.
+        stage.workers[0].1.try_iter().for_each(drop);
+    }
+    assert_eq!(stage.metrics.file_errors.get(), 0);
+    assert_eq!(stage.calls.bytes.load(Ordering::Relaxed), 36);
+}
+
+/// Scenario: row 38. A root may be looked at and not be listed; the agent runs for ten seconds, and
+/// then it may be.
+/// Guarantees: it is not listed at each look at roots, but by scans, which read it at last.
+#[test]
+fn a_root_that_cannot_be_listed_is_tried_by_scans_only() {
+    let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    stage.write("0.log", "");
+    stage.deny(&[""]);
+    for _ in 0..100 {
+        stage.clock.advance(ROOT_LOOK_INTERVAL);
+        stage.discovery.turn(stage.clock.now());
+    }
+    let tries = stage.calls.entries.load(Ordering::Relaxed);
+    assert!(tries <= 2, "{tries} tries");
+    stage.deny(&[]);
+    assert_eq!(stage.told(), [(0, "0.log".to_owned(), 1, 0)]);
 }
 
 /// Scenario: a group's only file is removed, and comes back, again and again.

@@ -18,6 +18,8 @@ use crate::{checkpoint::FileKey, discover::Snapshot};
 pub enum WorkerMessage {
     /// The files of a group, as they are now.
     Snapshot(Snapshot),
+    /// Their directories are out of sight: look which open files have no name any more.
+    AskForDeleted,
     /// Stop reading, send what was read, and end.
     Stop,
 }

@@ -330,15 +330,32 @@ impl Worker {
     /// Notes which open files have lost their last name since the last look at their directory: nobody
     /// looks there any more.
     pub(super) fn note_deleted(&mut self) {
-        let may_be_deleted = |file: &TailedFile| match &file.source {
-            Some(source) => source.file().state().is_ok_and(|state| !state.has_name),
-            None => file.unsettled_bytes() > 0,
+        self.note_deleted_among(|file| file.source.is_some() || file.unsettled_bytes() > 0);
+    }
+
+    /// Notes which open files are deleted, while their directories can't say so.
+    pub(super) fn take_deleted(&mut self) {
+        let now = self.clock.now();
+        for id in self.note_deleted_among(|file| file.source.is_some()) {
+            let gone = self.files.get(&id).filter(|file| !file.is_present);
+            let Some(group) = gone.map(|file| file.group) else { continue };
+            self.attention.ending.insert(id);
+            self.activate(group, now);
+            self.publish(&[id]);
+        }
+    }
+
+    fn note_deleted_among(&mut self, is_meant: impl Fn(&TailedFile) -> bool) -> Vec<u32> {
+        let may_be_deleted = |file: &TailedFile| {
+            let open = file.source.as_ref();
+            let is_unlinked = |one: &Source| one.file().state().is_ok_and(|state| !state.has_name);
+            is_meant(file) && open.is_none_or(is_unlinked)
         };
         let is_asked = |file: &TailedFile| file.is_present && may_be_deleted(file);
         let mut asked: Vec<u32> =
             self.files.iter().filter(|(_, file)| is_asked(file)).map(|(id, _)| *id).collect();
         asked.sort_unstable();
-        for id in asked {
+        for id in asked.iter().copied() {
             let is_open = self.files.get(&id).is_some_and(|file| file.source.is_some());
             if !is_open && !self.is_unlinked(id) {
                 continue;
@@ -352,6 +369,7 @@ impl Worker {
             let group = file.group;
             self.assess(group);
         }
+        asked
     }
 
     /// Whether a deleted file was compressed: then the next start reads on in its archive.

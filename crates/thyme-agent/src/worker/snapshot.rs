@@ -214,7 +214,11 @@ impl Worker {
     fn note_compressed(&mut self, id: Option<u32>, found: FoundFile) {
         let compressed = LogName::parse(&found.name).is_some_and(|name| name.compressed);
         let Some(id) = id else { return };
-        if self.files.get(&id).is_some_and(|file| file.is_parked) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        // One that goes on, and was closed when it was hidden, is opened as a parked one is.
+        file.is_parked |= file.source.is_none() && !file.is_finished();
+        if file.is_parked {
+            self.attention.closed.remove(&id);
             self.adopt(id, found.opened, compressed);
         } else if compressed {
             self.take_archive_of(id, found.opened);
@@ -245,6 +249,7 @@ impl Worker {
         plain: &Arc<OsStr>,
         compressed: bool,
     ) -> Option<u32> {
+        let live = self.groups.get(&number).map(|group| Arc::clone(&group.key.live))?;
         for id in self.group_files(number) {
             let Some(file) = self.files.get_mut(&id) else { continue };
             let is_renamed = found.is_renamed && file.inode == found.inode;
@@ -254,6 +259,10 @@ impl Worker {
                 file.is_present = true;
                 file.is_compressed = compressed;
                 file.name.clone_from(plain);
+                if !compressed && *plain == live && (file.is_finished() || file.is_late) {
+                    // It was only hidden, and goes on.
+                    (file.finished_at, file.end_since, file.is_late) = (None, None, false);
+                }
                 crate::failpoint::hit("file_recognised");
                 return Some(id);
             }
@@ -330,12 +339,15 @@ impl Worker {
         file.skipped_from = 0;
         file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
         (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);
-        // One that holds more had a late writer.
-        if is_whole {
+        // One that holds more had a late writer; a live one was only hidden.
+        let group = self.groups.get(&number);
+        let is_live = !compressed && group.is_some_and(|group| *group.key.live == *file.name);
+        let was_finished = checkpoint.finished && !is_live;
+        if was_finished && is_whole {
             file.length = file.offset;
             file.finished_at = Some(self.clock.now());
         }
-        file.is_late = checkpoint.finished && !is_whole;
+        file.is_late = was_finished && !is_whole;
         file
     }
 

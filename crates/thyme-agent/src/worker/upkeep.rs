@@ -13,7 +13,8 @@ use super::{
 use crate::{
     encode::EncodeError,
     limits::{
-        GAPS_MAX, IDLE_CHECK_INTERVAL, LINGER_TIME, PARTIAL_LINE_WAIT, UNWATCHED_CHECK_INTERVAL,
+        GAPS_MAX, HIDDEN_TIME_MAX, IDLE_CHECK_INTERVAL, LINGER_TIME, PARTIAL_LINE_WAIT,
+        UNWATCHED_CHECK_INTERVAL,
     },
     parse::{Flush, flush_partial},
     tail::{idle_watch::Woken, source::Source},
@@ -159,7 +160,10 @@ impl Worker {
     fn close_lingering(&mut self, now: Instant) {
         let (mut late, mut groups) = (Vec::new(), Vec::new());
         let is_wanted = self.descriptors.wanted() > 0;
-        let may_close = |finished_at| is_wanted || now.duration_since(finished_at) >= LINGER_TIME;
+        let may_close = |file: &TailedFile, finished_at| {
+            let linger = if is_hidden(file) { HIDDEN_TIME_MAX } else { LINGER_TIME };
+            is_wanted || now.duration_since(finished_at) >= linger
+        };
         self.attention.ending.retain(|id| {
             let Some(file) = self.files.get_mut(id) else { return false };
             let Some(finished_at) = file.finished_at else {
@@ -171,7 +175,7 @@ impl Worker {
                     file.finished_at = None;
                     file.is_late = true;
                     late.push(file.group);
-                } else if may_close(finished_at) {
+                } else if may_close(file, finished_at) {
                     file.source = None;
                     self.attention.closed.insert(*id);
                     groups.push(file.group);
@@ -293,6 +297,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether an open file has a name, but none in its directory: that may come back.
+fn is_hidden(file: &TailedFile) -> bool {
+    let has_name = |one: &Source| one.file().state().is_ok_and(|state| state.has_name);
+    !file.is_present && file.source.as_ref().is_some_and(has_name)
 }
 
 /// Whether an open plain file holds bytes that were not read, or fewer than were read, or perhaps

@@ -19,6 +19,7 @@ mod crash;
 mod credentials;
 mod damage;
 mod export;
+mod hidden;
 mod hostile;
 mod identity;
 mod late;

@@ -266,3 +266,18 @@ fn a_stalled_sink_under_a_flood_keeps_memory_bounded() {
     agent.stop();
     assert_eq!(node.collector.report().received, lines);
 }
+
+/// Scenario: row 39. The limit of open files is 200, fewer than the agent keeps for itself.
+/// Guarantees: it ends with 1 and says what the limit is and what it needs, instead of waiting for
+/// descriptors that never come.
+#[test]
+fn a_limit_that_leaves_no_log_file_open_ends_the_start() {
+    let node = Node::new();
+    let config = Setup::default().write(&node);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 200; exec \"$@\"", "sh"]).arg(program().get_program());
+    let mut agent = Program::spawn(command.arg("--config").arg(&config));
+    let line = agent.line("the limit of open files is 200");
+    assert!(line.contains("256"), "{line}");
+    assert_eq!(agent.exit_code(), Some(1));
+}
