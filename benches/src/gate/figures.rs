@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 /// More than this many percent above a figure is a failure; as far below it asks for new figures.
-pub const LIMIT_PERCENT: f64 = 3.0;
+pub const LIMIT_PERCENT: u64 = 3;
 
 /// Instructions of one benchmark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,9 +114,12 @@ pub fn compare(committed: &Figures, now: &Figures) -> Verdict {
         let shown = if before.own == before.total && count.own == count.total { 1 } else { 2 };
         for (share, change, before, now) in shares.into_iter().take(shown) {
             let text = format!("{name}: {share}: {change:+.2} %, from {before} to {now}");
-            if change > LIMIT_PERCENT {
+            // In whole numbers, since 1.03 - 1.0 is more than 0.03 in floating point.
+            let [scaled, figure] = [now, before].map(|it| u128::from(it) * 100);
+            let limit = u128::from(before) * u128::from(LIMIT_PERCENT);
+            if scaled > figure + limit {
                 verdict.failures.push(text);
-            } else if change < -LIMIT_PERCENT {
+            } else if scaled + limit < figure {
                 verdict.better.push(text);
             }
         }
