@@ -158,7 +158,6 @@ pub struct Worker {
     outstanding_bytes: usize,
     last_upkeep: Instant,
     last_idle_check: Instant,
-    last_length_look: Instant,
     is_stopping: bool,
     /// Set once it stops: until then what was read may settle.
     drain_deadline: Option<Instant>,
@@ -275,7 +274,6 @@ impl Worker {
             outstanding_bytes: 0,
             last_upkeep: now,
             last_idle_check: now,
-            last_length_look: now,
             is_stopping: false,
             drain_deadline: None,
             metrics,

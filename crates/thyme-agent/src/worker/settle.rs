@@ -115,10 +115,10 @@ impl Worker {
     /// Files that have grown, and of which nothing was acknowledged in [`LENGTH_INTERVAL`]: should they be
     /// deleted while no agent runs, the next one knows how much is lost.
     pub(super) fn publish_lengths(&mut self, now: Instant) {
-        if now.duration_since(self.last_length_look) < LENGTH_INTERVAL {
+        if self.attention.next_length_look.is_some_and(|next| now < next) {
             return;
         }
-        self.last_length_look = now;
+        self.attention.next_length_look = Some(now + LENGTH_INTERVAL);
         let grown = std::mem::take(&mut self.attention.grown);
         let lengths = grown.into_iter().filter_map(|id| {
             let file = self.files.get_mut(&id)?;

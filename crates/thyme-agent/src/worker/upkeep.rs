@@ -37,6 +37,8 @@ pub(super) struct Attention {
     pub(super) last_closed: u32,
     /// Files that were read since their lengths were looked at last, each once.
     pub(super) grown: Vec<u32>,
+    /// When their lengths are looked at next.
+    pub(super) next_length_look: Option<Instant>,
     /// Files that were read in the time before that, and how long they were known to be.
     pub(super) grown_before: Vec<(u32, u64)>,
 }
