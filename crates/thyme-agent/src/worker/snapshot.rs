@@ -392,6 +392,7 @@ impl Worker {
         // Found when those behind it had been begun: what it ends with does not go on where they are.
         file.is_late |= !file.is_finished() && known[place..].iter().any(|other| other.is_begun());
         group.files.insert(place, id);
+        file.published_length = file.length;
         let checkpoint = (file.key, Some(file.checkpoint(group)));
         if file.is_finished() {
             self.attention.ending.insert(id);
@@ -515,6 +516,8 @@ fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> Taile
         skipped_from: 0,
         endings: Endings::default(),
         length: opened.bytes,
+        published_length: 0,
+        is_growth_noted: false,
         modified_unix_nanos: 0,
         continuation: None,
         is_present: true,
@@ -549,6 +552,8 @@ fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -
         acknowledged: Acknowledged::new(checkpoint.offset, &[]),
         endings: Endings::default(),
         length: checkpoint.offset,
+        published_length: 0,
+        is_growth_noted: false,
         modified_unix_nanos: 0,
         is_compressed: false,
         continuation: None,
