@@ -503,7 +503,7 @@ fn may_be_archive_of(open: &dyn LogFile, archive: &Opened) -> bool {
     head.matches(open).unwrap_or(true)
 }
 
-fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> TailedFile {
+pub(super) fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> TailedFile {
     TailedFile {
         key,
         group,
