@@ -141,9 +141,6 @@ pub(super) struct Truth {
     lives_ended: u32,
     /// What is in the checkpoints of this life of the agent may be withdrawn.
     distrusts_checkpoints: bool,
-    /// Whether a directory was replaced. What came of one before a life's end may come again after it:
-    /// open, since why is not known (docs/reliability.md, row 38).
-    pub(super) has_replacements: bool,
     /// Whether the order is not promised.
     has_no_order: bool,
     /// Lines that arrived once more.
@@ -399,11 +396,7 @@ impl Truth {
                 self.duplicates += 1;
                 // A request may be in the spool although no checkpoint says so.
                 let was_in_spool = self.in_spool.contains(&piece.line);
-                let has_replacements = self.has_replacements;
                 let is_excused = |coming: &Coming| {
-                    if has_replacements && coming.generation != generation {
-                        return true;
-                    }
                     let is_old = coming.generation != generation && !is_kept;
                     let is_excused = is_old || was_in_spool || self.distrusts_checkpoints;
                     coming.is_uncertain || (is_excused && !is_calm)

@@ -67,6 +67,7 @@ impl Worker {
         file.acknowledged = Acknowledged::default();
         file.endings = Endings::default();
         file.length = 0;
+        file.is_growth_noted = false;
         file.head = Head::default();
         file.charge = Charge::default();
         file.continuation = None;
