@@ -450,7 +450,10 @@ impl Discovery {
         let (tree, roots) = self.scanner.tree_and_roots();
         let searched = self.unseen.search(tree, &roots);
         if let Some((_, first)) = searched.gone.first() {
-            let lost = searched.gone.iter().map(|(_, one)| one.lost_bytes());
+            // What a receiver that is left out has not read, it does not miss.
+            let is_read = |one: &FileCheckpoint| self.receiver_names.contains(&one.receiver);
+            let gone = searched.gone.iter().filter(|(_, one)| is_read(one));
+            let lost = gone.map(|(_, one)| one.lost_bytes());
             let (unread, bytes) = lost
                 .fold((0, 0), |(files, bytes), lost| (files + u64::from(lost > 0), bytes + lost));
             self.metrics.lost_files.add(unread);

@@ -83,6 +83,10 @@ pub const GAPS_MAX: usize = 32;
 /// How often a worker looks after what isn't urgent: partial lines, lingering files, idle ones.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Time between two looks at how much more is known of growing files than their checkpoints say; so long an
+/// acknowledgement has to say it.
+pub const LENGTH_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Longest a worker sleeps: it proves that it is alive at least that often.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -3,7 +3,8 @@
 //!
 //! A receiver that has no position in a file takes that of a receiver that the configuration no
 //! longer names, or of an older version of the agent, which knew none. Where two would do, it takes
-//! the lesser: records may come twice, none is missed.
+//! the lesser: records may come twice, none is missed. A position that nobody takes stays: its receiver
+//! may be left out for one run only.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -31,7 +32,7 @@ fn place(file: &FileCheckpoint) -> Place {
     (Arc::clone(&file.directory), file.device, file.inode)
 }
 
-/// Numbers what the state knows, and gives it to those who read it now. What nobody reads is kept
+/// Numbers what the state knows, and gives it to those who read it now. What nobody takes is kept
 /// under the name that it has.
 pub fn adopt(
     files: Vec<FileCheckpoint>,
@@ -61,29 +62,23 @@ pub fn adopt(
             continue;
         }
         let place = place(&file);
-        if file.offset != least[&place] {
-            // Another position in the same file is the one to begin with.
-            continue;
-        }
         let path: PathBuf = file.directory.join(&*file.live);
+        // Another position in the same file may be the one to begin with.
+        let is_least = file.offset == least[&place];
         let owned = owned.entry(place).or_default();
-        let before = adopted.len();
-        let mut is_read = false;
-        for (number, receiver) in owners.receivers.iter().enumerate() {
-            if !(owners.includes)(number, &path) {
-                continue;
-            }
-            is_read = true;
-            if !owned.contains(receiver) {
+        let mut is_taken = false;
+        for (number, receiver) in owners.receivers.iter().enumerate().filter(|_| is_least) {
+            if !owned.contains(receiver) && (owners.includes)(number, &path) {
+                is_taken = true;
                 owned.push(Arc::clone(receiver));
                 let receiver = Arc::clone(receiver);
                 adopted.push((keys.next(), FileCheckpoint { receiver, ..file.clone() }));
             }
         }
-        if adopted.len() > before && !file.receiver.is_empty() {
+        let is_read = || (0..owners.receivers.len()).any(|number| (owners.includes)(number, &path));
+        if is_taken && !file.receiver.is_empty() {
             former_receivers.insert(Arc::clone(&file.receiver));
-        }
-        if !is_read {
+        } else if !is_taken && (!file.receiver.is_empty() || !is_read()) {
             adopted.push((keys.next(), file));
         }
     }

@@ -47,6 +47,10 @@ pub(super) struct TailedFile {
     pub(super) endings: Endings,
     /// How long it is known to have been; decompressed.
     pub(super) length: u64,
+    /// What its checkpoint says of that.
+    pub(super) published_length: u64,
+    /// Whether it stands among those that have grown since they were looked at last.
+    pub(super) is_growth_noted: bool,
     /// When it was written to last, at the last look at its end, in nanoseconds since the Unix epoch.
     pub(super) modified_unix_nanos: u64,
     /// Bytes from here to `offset` were acknowledged before a restart, and are not read again; the

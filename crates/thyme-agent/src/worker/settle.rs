@@ -1,8 +1,11 @@
 //! Settlements: the budget gets its bytes back, the books are balanced, checkpoints move.
 
+use std::time::Instant;
+
 use super::Worker;
 use crate::{
     checkpoint::Change,
+    limits::LENGTH_INTERVAL,
     queue::{FileRange, Request, Settled, Settlement},
 };
 
@@ -99,12 +102,49 @@ impl Worker {
         self.publish(&unsettled);
     }
 
+    /// Notes that more of a file is known than its checkpoint says. An acknowledgement says so in a moment;
+    /// where none comes, [`Worker::publish_lengths`] does.
+    pub(super) fn note_growth(&mut self, id: u32) {
+        if let Some(file) = self.files.get_mut(&id)
+            && !std::mem::replace(&mut file.is_growth_noted, true)
+        {
+            self.attention.grown.push(id);
+        }
+    }
+
+    /// Files that have grown, and of which nothing was acknowledged in [`LENGTH_INTERVAL`]: should they be
+    /// deleted while no agent runs, the next one knows how much is lost.
+    pub(super) fn publish_lengths(&mut self, now: Instant) {
+        if self.attention.next_length_look.is_some_and(|next| now < next) {
+            return;
+        }
+        self.attention.next_length_look = Some(now + LENGTH_INTERVAL);
+        let grown = std::mem::take(&mut self.attention.grown);
+        let lengths = grown.into_iter().filter_map(|id| {
+            let file = self.files.get_mut(&id)?;
+            file.is_growth_noted = false;
+            Some((id, file.length))
+        });
+        let noted: Vec<_> = lengths.collect();
+        let due = std::mem::replace(&mut self.attention.grown_before, noted);
+        let is_behind = |(id, length): &(u32, u64)| {
+            self.files.get(id).is_some_and(|file| file.published_length < *length)
+        };
+        let behind: Vec<u32> = due.iter().filter(|one| is_behind(one)).map(|one| one.0).collect();
+        if !behind.is_empty() {
+            self.publish(&behind);
+        }
+    }
+
     /// Leaves the present state of these files for the checkpoint thread, in one go.
-    pub(super) fn publish(&self, files: &[u32]) {
-        let Some(checkpoints) = &self.checkpoints else { return };
+    pub(super) fn publish(&mut self, files: &[u32]) {
+        let Self { checkpoints: Some(checkpoints), files: tailed, groups, .. } = self else {
+            return;
+        };
         let changes = files.iter().filter_map(|id| -> Option<Change> {
-            let file = self.files.get(id)?;
-            let group = self.groups.get(&file.group)?;
+            let file = tailed.get_mut(id)?;
+            let group = groups.get(&file.group)?;
+            file.published_length = file.length;
             Some((file.key, Some(file.checkpoint(group))))
         });
         checkpoints.publish(changes);

@@ -84,7 +84,10 @@ impl Worker {
             read => read,
         };
         match read {
-            Read::Taken(bytes) => Ok(self.pace(number, id, bytes, now)),
+            Read::Taken(bytes) => {
+                self.note_growth(id);
+                Ok(self.pace(number, id, bytes, now))
+            }
             Read::End { rest_bytes } => {
                 self.has_caught_up(number, now);
                 self.note_end(number, id, rest_bytes);

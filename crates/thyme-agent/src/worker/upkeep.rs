@@ -35,6 +35,12 @@ pub(super) struct Attention {
     pub(super) closed: BTreeSet<u32>,
     /// The closed file that was looked at last.
     pub(super) last_closed: u32,
+    /// Files that were read since their lengths were looked at last, each once.
+    pub(super) grown: Vec<u32>,
+    /// When their lengths are looked at next.
+    pub(super) next_length_look: Option<Instant>,
+    /// Files that were read in the time before that, and how long they were known to be.
+    pub(super) grown_before: Vec<(u32, u64)>,
 }
 
 impl Worker {
@@ -45,6 +51,7 @@ impl Worker {
         self.close_lingering(now);
         self.end_late_lines()?;
         self.look_for_late_writes();
+        self.publish_lengths(now);
         self.look_after_deleted(now);
         self.give_up_descriptors(now);
         self.check_idle(now);

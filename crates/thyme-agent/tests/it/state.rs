@@ -52,6 +52,36 @@ fn two_receivers_of_one_file_keep_two_positions() {
     }
 }
 
+/// Scenario: row 45. Two receivers read one file. One of them is left out for one run, in which lines are
+/// written, and is there again.
+/// Guarantees: it goes on where it was, and nothing comes twice to either.
+#[test]
+fn a_receiver_that_is_left_out_for_one_run_keeps_its_positions() {
+    let node = Node::new();
+    let live = node.container("a").join("0.log");
+    let both = yaml_of_two(&node, ["filelog/x", "filelog/y"], "otlp_http");
+    let alone = both.replace("receivers: [filelog/x, filelog/y]", "receivers: [filelog/x]");
+    assert_ne!(both, alone);
+    append(&live, lines(0..20));
+    let agent = node.start_yaml(&both);
+    node.wait_records(40);
+    wait_until("all is settled", || agent.metrics.queued_request.get() == (0, 0));
+    agent.stop();
+    let agent = node.start_yaml(&alone);
+    append(&live, lines(20..30));
+    node.wait_records(10);
+    agent.stop();
+    assert!(node.take_records().is_empty());
+    let agent = node.start_yaml(&both);
+    // Those that one of them had not read yet, and what is new to both.
+    node.wait_records(10);
+    append(&live, lines(30..31));
+    node.wait_records(2);
+    let (_, metrics) = agent.stop();
+    assert!(node.take_records().is_empty(), "something came twice");
+    assert_eq!(metrics.lost_files.get(), 0);
+}
+
 /// Changes what the snapshot says, as if it had always said so.
 fn rewrite_snapshot(node: &Node, change: impl FnOnce(&str) -> String) {
     let path = node.path("state/checkpoints");

@@ -200,3 +200,37 @@ fn pods_that_were_deleted_meanwhile_are_counted_and_forgotten() {
     let last = state.rsplit("thyme-checkpoints").next().unwrap();
     assert!(!last.contains("ns_a_") && !last.contains("ns_ended_"), "{last}");
 }
+
+/// Whether the state directory says this of any file.
+fn state_says(node: &Node, what: &str) -> bool {
+    let state = fs::read_dir(node.path("state")).unwrap();
+    let texts = state.filter_map(|one| fs::read(one.unwrap().path()).ok());
+    texts.into_iter().any(|text| String::from_utf8_lossy(&text).contains(what))
+}
+
+/// Scenario: row 48. The sink refuses everything. A file grows and is read, nothing of that is acknowledged;
+/// the agent is killed, and the file deleted before the next start.
+/// Guarantees: what was read of it counts as lost, to the byte.
+#[test]
+fn growth_that_was_never_acknowledged_is_counted_when_its_file_is_gone() {
+    let node = Node::new();
+    let live = node.container("a").join("0.log");
+    let config = node.path("config.yaml");
+    fs::write(&config, node.yaml("compression: zstd", "workers: 1")).unwrap();
+    append(&live, cri("settled"));
+    let agent = Program::start(&config);
+    node.wait_records(1);
+    let settled = fs::metadata(&live).unwrap().len();
+    wait_until("it is settled", || state_says(&node, &format!("\"offset\":{settled},")));
+    node.collector.faults().always(Fault::HttpStatus { status: 503, retry_after: None });
+    append(&live, cri(&"x".repeat(12_345)));
+    let length = fs::metadata(&live).unwrap().len();
+    wait_until("its length is known", || state_says(&node, &format!("\"length\":{length}")));
+    agent.kill();
+    fs::remove_file(&live).unwrap();
+    node.collector.faults().clear();
+    let agent = node.start();
+    wait_until("it is counted", || agent.metrics.lost_files.get() == 1);
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost(LossReason::NoAgent).get(), length - settled);
+}
