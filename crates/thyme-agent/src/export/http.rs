@@ -227,7 +227,6 @@ mod tests {
             (400, "text/plain", "Invalid API key", "denied"),
             (422, "", "quota exceeded for this plan", "busy"),
             (400, "application/json", r#"{"code":14,"message":"no"}"#, "busy"),
-            (400, "text/plain", r#"{"code":14,"message":"no","details":[]}"#, "busy"),
             (400, "application/json", r#"{"code":16}"#, "denied"),
             (400, "application/json", r#"{"error":{"code":503,"message":"no"}}"#, "busy"),
             (400, "application/json", r#"{"code":3,"message":"no"}"#, "rejected"),

@@ -144,7 +144,7 @@ pub(super) fn cause_beside_the_records(said: &[u8]) -> Option<Cause> {
         "access denied",
         "forbidden",
     ];
-    const BUSY: [&str; 24] = [
+    const BUSY: [&str; 23] = [
         "quota",
         "rate limit",
         "rate-limit",
@@ -164,7 +164,6 @@ pub(super) fn cause_beside_the_records(said: &[u8]) -> Option<Cause> {
         "at capacity",
         "not ready",
         "shutting down",
-        "starting up",
         "no healthy upstream",
         "no space left",
         "read-only",
