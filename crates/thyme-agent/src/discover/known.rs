@@ -9,7 +9,7 @@ use super::{GroupKey, pattern::LogName, scan::FoundGroup};
 use crate::tail::identity::Inode;
 
 /// A file of a group at the last look.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct KnownFile {
     pub(super) name: OsString,
     pub(super) inode: Inode,
@@ -44,8 +44,14 @@ impl KnownGroup {
         Some(seen.bytes)
     }
 
-    /// Files that could not be opened and are not among those that there are now, compressed or not.
-    pub(super) fn missed(&self, live: &OsStr, now: &[KnownFile]) -> Vec<(Inode, u64)> {
+    /// Files that could not be opened and are not among those that there are now, compressed or not, nor
+    /// among those that have got a name of another group since.
+    pub(super) fn missed(
+        &self,
+        live: &OsStr,
+        now: &[KnownFile],
+        elsewhere: &[u64],
+    ) -> Vec<(Inode, u64)> {
         let plain = |file: &KnownFile| LogName::parse(&file.name).map(|name| name.plain.to_owned());
         let is_new_archive = |file: &KnownFile| {
             let is_archive = LogName::parse(&file.name).is_some_and(|name| name.compressed);
@@ -59,6 +65,7 @@ impl KnownGroup {
             now.iter().any(|other| is_that(other) || (file.name == *live && is_new_archive(other)))
         };
         let missed = self.files.iter().filter(|file| !file.is_open && !is_there(file));
+        let missed = missed.filter(|file| !elsewhere.contains(&file.inode.inode));
         missed.map(|file| (file.inode, file.bytes)).collect()
     }
 
@@ -68,7 +75,12 @@ impl KnownGroup {
 }
 
 /// A group that its directory does not show any more.
-pub(super) fn gone(key: Arc<GroupKey>, known: KnownGroup, is_replaced: bool) -> FoundGroup {
-    let missed = known.missed(&key.live, &[]);
+pub(super) fn gone(
+    key: Arc<GroupKey>,
+    known: KnownGroup,
+    is_replaced: bool,
+    elsewhere: &[u64],
+) -> FoundGroup {
+    let missed = known.missed(&key.live, &[], elsewhere);
     FoundGroup { key, files: Vec::new(), is_complete: true, is_replaced, missed }
 }

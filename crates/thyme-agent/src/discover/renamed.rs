@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    GroupKey,
+    FoundFile, GroupKey,
     known::{KnownFile, KnownGroup},
     pattern::LogName,
     scan::{Look, Place},
@@ -22,11 +22,23 @@ use super::{
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     tail::identity::Head,
+    worker::Charge,
     world::{HashMap, Opened},
 };
 
 /// Entries of a directory by the group that they belong to.
 pub(super) type Entries = HashMap<Arc<GroupKey>, Vec<(OsString, u64, Place)>>;
+
+/// What a look finds out about names.
+#[derive(Debug, Default)]
+pub(super) struct Renames {
+    /// Files that were opened to find out whose they are.
+    pub(super) looked_at: HashMap<(Arc<GroupKey>, OsString), LookedAt>,
+    /// Numbers under names that were not known for them.
+    pub(super) doubtful: Vec<u64>,
+    /// Files that may have another name, where that could not be found out, by their groups.
+    unclear: HashMap<Arc<GroupKey>, Vec<Option<KnownFile>>>,
+}
 
 /// An entry whose file was opened to find out which one it is.
 #[derive(Debug)]
@@ -96,8 +108,13 @@ fn by_number(before: &HashMap<Arc<GroupKey>, KnownGroup>) -> ByNumber<'_> {
     numbers
 }
 
-/// A group, and its file, if that had to be opened.
-type Owner = (Arc<GroupKey>, Option<LookedAt>);
+/// Whose file an entry is.
+enum Owner {
+    /// A group's, and the file, if that had to be opened.
+    Group(Arc<GroupKey>, Option<LookedAt>),
+    /// Perhaps a group's, that knew it as this; it can't be opened now.
+    Unclear(Arc<GroupKey>, Option<KnownFile>),
+}
 
 impl Look<'_> {
     /// Gives each entry to the group whose file it is.
@@ -121,6 +138,9 @@ impl Look<'_> {
                 }
             }
         }
+        if !self.is_replaced {
+            self.renames.doubtful = doubtful.iter().map(|(_, _, number, _)| *number).collect();
+        }
         let numbers = if doubtful.is_empty() { ByNumber::default() } else { by_number(before) };
         for (key, name, number, place) in doubtful {
             let known = numbers.get(&(key.receiver, number)).map_or(&[][..], Vec::as_slice);
@@ -131,13 +151,45 @@ impl Look<'_> {
                     &owned,
                 )
                 .or_else(|| self.remembered_owner(&key, &name, number, place));
-            let (group, looked_at) = owner.unwrap_or((key, None));
-            if let Some(looked_at) = looked_at {
-                self.looked_at.insert((Arc::clone(&group), name.clone()), looked_at);
-            }
+            let group = match owner {
+                Some(Owner::Unclear(group, file)) => {
+                    // Until it can be opened, its group knows it as before; it is no new file.
+                    self.must_look_again = true;
+                    owned.entry(Arc::clone(&group)).or_default();
+                    self.renames.unclear.entry(group).or_default().push(file);
+                    continue;
+                }
+                Some(Owner::Group(group, Some(looked_at))) => {
+                    self.renames.looked_at.insert((Arc::clone(&group), name.clone()), looked_at);
+                    group
+                }
+                Some(Owner::Group(group, None)) => group,
+                None => key,
+            };
             owned.entry(group).or_default().push((name, number, place));
         }
         owned
+    }
+
+    /// The files of a group that may have been renamed, as the last look knew them.
+    pub(super) fn shown_as_before(
+        &mut self,
+        key: &GroupKey,
+        now: &mut KnownGroup,
+    ) -> Vec<FoundFile> {
+        let Some(unclear) = self.renames.unclear.remove(key) else { return Vec::new() };
+        now.is_complete = false;
+        let shown = |file: &KnownFile| FoundFile {
+            name: file.name.clone(),
+            inode: file.inode,
+            opened: None,
+            is_renamed: false,
+            is_old: false,
+            charge: Charge::default(),
+        };
+        let known = now.files.len();
+        now.files.extend(unclear.into_iter().flatten());
+        now.files[known..].iter().map(shown).collect()
     }
 
     /// The group in which the last look saw a file. A name that is doubtful is another than that which
@@ -154,7 +206,7 @@ impl Look<'_> {
         };
         if let Some((group, _)) = known.iter().filter(is_elsewhere).find(|one| *one.1.name == *name)
         {
-            return Some((Arc::clone(group), None));
+            return Some(Owner::Group(Arc::clone(group), None));
         }
         // A file that has its old name, too, was not renamed.
         let is_linked = |group: &Arc<GroupKey>, file: &KnownFile| {
@@ -164,7 +216,9 @@ impl Look<'_> {
         let mut renamed =
             known.iter().filter(is_elsewhere).filter(|(group, file)| !is_linked(group, file));
         let first = renamed.next()?;
-        let opened = self.open_at(name, place)?;
+        let Some(opened) = self.open_at(name, place) else {
+            return Some(Owner::Unclear(Arc::clone(first.0), Some(first.1.clone())));
+        };
         let born = opened.file.born_unix_nanos();
         // Where nothing is known of births, a live name that was there before has a new file.
         let is_new_live = born.is_none() && has_live;
@@ -173,7 +227,7 @@ impl Look<'_> {
         };
         let group = [first].into_iter().chain(renamed).find(is_it).map(|(group, _)| *group);
         let is_renamed = group.is_some();
-        Some((Arc::clone(group.unwrap_or(key)), Some(LookedAt { opened, is_renamed })))
+        Some(Owner::Group(Arc::clone(group.unwrap_or(key)), Some(LookedAt { opened, is_renamed })))
     }
 
     /// The group of a file that the state knows under another name.
@@ -185,16 +239,18 @@ impl Look<'_> {
         place: Place,
     ) -> Option<Owner> {
         let receiver = Arc::clone(self.scanner.receiver_name(key.receiver)?);
-        self.scanner.memory.others(&receiver, key, number).next()?;
-        let opened = self.open_at(name, place)?;
+        let group_of = |file: &Remembered| {
+            Arc::new(GroupKey { live: Arc::clone(&file.live), ..GroupKey::clone(key) })
+        };
+        let first = group_of(self.scanner.memory.others(&receiver, key, number).next()?);
+        let Some(opened) = self.open_at(name, place) else {
+            return Some(Owner::Unclear(first, None));
+        };
         let is_it = |file: &&Remembered| file.head.matches(&*opened.file).unwrap_or(false);
         let known = self.scanner.memory.others(&receiver, key, number).find(is_it);
         let is_renamed = known.is_some();
-        let group = known.map_or_else(
-            || Arc::clone(key),
-            |file| Arc::new(GroupKey { live: Arc::clone(&file.live), ..GroupKey::clone(key) }),
-        );
-        Some((group, Some(LookedAt { opened, is_renamed })))
+        let group = known.map_or_else(|| Arc::clone(key), group_of);
+        Some(Owner::Group(group, Some(LookedAt { opened, is_renamed })))
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     known::{KnownFile, KnownGroup, gone},
     links::Links,
     pattern::{Level, LogName},
-    renamed::{Entries, LookedAt, Memory},
+    renamed::{Entries, LookedAt, Memory, Renames},
 };
 use crate::{
     complaints::Complaints,
@@ -338,7 +338,7 @@ impl Scanner {
             scanner: self,
             known: &mut known,
             groups: HashMap::default(),
-            looked_at: HashMap::default(),
+            renames: Renames::default(),
             directories: BTreeMap::new(),
             must_look_again: false,
         };
@@ -379,7 +379,7 @@ impl Scanner {
             };
             self.links.forget(&directory.path);
             let groups: Vec<_> =
-                known.groups.into_iter().map(|(key, group)| gone(key, group, true)).collect();
+                known.groups.into_iter().map(|(key, group)| gone(key, group, true, &[])).collect();
             for group in &groups {
                 self.metrics.unopened_files.add_gauge(-(group.missed.len() as i64));
             }
@@ -423,14 +423,13 @@ pub(super) struct Look<'a> {
     pub(super) directory: &'a Arc<Path>,
     pub(super) state: DirectoryState,
     /// Whether another directory was known here.
-    is_replaced: bool,
+    pub(super) is_replaced: bool,
     pub(super) scanner: &'a mut Scanner,
     known: &'a mut Known,
     groups: Entries,
-    /// Files that were opened to find out whose they are.
-    pub(super) looked_at: HashMap<(Arc<GroupKey>, OsString), LookedAt>,
+    pub(super) renames: Renames,
     directories: BTreeMap<Arc<Path>, BTreeSet<Place>>,
-    must_look_again: bool,
+    pub(super) must_look_again: bool,
 }
 
 impl Look<'_> {
@@ -562,9 +561,10 @@ impl Look<'_> {
                 now.files.push(file);
                 files.push(shown);
             }
+            files.extend(self.shown_as_before(&key, &mut now));
             changed |= now.is_complete && !was_complete;
             let is_complete = now.is_complete;
-            let missed = former.missed(&key.live, &now.files);
+            let missed = former.missed(&key.live, &now.files, &self.renames.doubtful);
             changed |= !missed.is_empty();
             self.scanner.metrics.unopened_files.add_gauge(now.unopened() - former.unopened());
             if !now.files.is_empty() {
@@ -576,7 +576,7 @@ impl Look<'_> {
         }
         for (key, known) in before {
             self.scanner.metrics.unopened_files.add_gauge(-known.unopened());
-            found.groups.push(gone(key, known, is_replaced));
+            found.groups.push(gone(key, known, is_replaced, &self.renames.doubtful));
         }
         if !self.must_look_again {
             let Scanner { memory, receiver_names, .. } = &mut *self.scanner;
@@ -633,10 +633,10 @@ impl Look<'_> {
     }
 
     fn take_looked_at(&mut self, key: &GroupKey, name: &OsStr) -> Option<LookedAt> {
-        if self.looked_at.is_empty() {
+        if self.renames.looked_at.is_empty() {
             return None;
         }
-        self.looked_at.remove(&(Arc::new(key.clone()), name.to_owned()))
+        self.renames.looked_at.remove(&(Arc::new(key.clone()), name.to_owned()))
     }
 
     /// Opens a file to find out which one it is. A failure shows again when it is to be read.

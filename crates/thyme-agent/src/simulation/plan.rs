@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::chance::Chance;
+use super::{chance::Chance, rotation::Naming};
 use crate::config::{
     BatchConfig, Compression, Config, ContainerFormat, ExporterConfig, FilelogConfig, LineFormat,
     Origin, Protocol, QueueConfig, RetryConfig, StartAt, TelemetryConfig, ThymeConfig, TlsConfig,
@@ -85,6 +85,7 @@ pub(super) struct Plan {
     /// The kubelet's `containerLogMaxFiles`.
     pub(super) files_max: usize,
     pub(super) compresses: bool,
+    pub(super) naming: Naming,
     /// Kinds of lines beside the usual.
     pub(super) partial_odds: u64,
     pub(super) malformed_odds: u64,
@@ -128,7 +129,7 @@ impl Plan {
         let queue = &self.config.exporter.queue;
         format!(
             "spool: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, truncations: {}, \
-             replaced: {}, denied: {}, ends: {}, consumers: {}, queue: {}, slow: {}, moods: {:?}",
+             replaced: {}, denied: {}, names: {:?}, births: {}, ends: {}, consumers: {}, queue: {}, slow: {}, moods: {:?}",
             queue.storage.is_some(),
             self.tree_fault_odds > 0,
             self.disk_fault_odds > 0,
@@ -136,6 +137,8 @@ impl Plan {
             self.truncate_weight > 0,
             self.replace_weight > 0,
             self.deny_weight > 0,
+            self.naming,
+            self.knows_births,
             self.kill_odds + self.power_odds + self.stop_odds > 0,
             queue.num_consumers,
             queue.queue_size,
@@ -165,6 +168,7 @@ impl Plan {
             deny_weight: 0,
             files_max: 5,
             compresses: true,
+            naming: Naming::Kubelet,
             tree_fault_odds: 0,
             race_odds: 0,
             disk_fault_odds: 0,
@@ -196,9 +200,15 @@ impl Plan {
         // What a kill finds unsettled is lost where its directory is gone, and tells little.
         let spares_kills = replace_weight > 0 && !beside.one_in(4);
         let deny_weight = u64::from(beside.one_in(6));
+        let naming = match beside.below(if is_forced("names") { 2 } else { 12 }) {
+            0 => Naming::Dated,
+            1 => Naming::Numbered,
+            _ => Naming::Kubelet,
+        };
         // Each fault is left out in about every other run.
         let mut odds = |usual: u64| if chance.one_in(2) { usual } else { 0 };
         let (rotate_weight, pod_weight, restart_weight) = (odds(8), odds(1), odds(1));
+        let rotate_weight = if naming.is_matched() { 8 } else { rotate_weight };
         let (partial_odds, malformed_odds, long_odds) = (odds(6), odds(20), odds(30));
         let (unterminated_odds, tree_fault_odds, race_odds) = (odds(40), odds(60), odds(20));
         let (disk_fault_odds, kill_odds, power_odds) = (odds(40), odds(80), odds(160));
@@ -215,9 +225,11 @@ impl Plan {
         moods.extend(BAD_MOODS.into_iter().filter(|_| chance.one_in(3)));
         let spool_change_odds = if chance.one_in(4) { 3 } else { 0 };
         let remount_odds = if chance.one_in(4) { 3 } else { 0 };
-        let knows_births = !chance.one_in(4);
+        // Without births, files that were found under archives' names and others are confused.
+        let knows_births = !chance.one_in(4) || naming.is_matched();
         let files_max = chance.between(2, 5) as usize;
-        let config = Arc::new(draw_config(chance, files_max));
+        let mut config = draw_config(chance, files_max);
+        config.receivers[0].include = vec![format!("{ROOT}/*/*/{}", naming.pattern())];
         let sink_bytes_max = chance.one_in(5).then(|| chance.between(300, 4_000) as usize);
         Self {
             turns: chance.between(100, 700),
@@ -230,7 +242,9 @@ impl Plan {
             replace_weight,
             deny_weight,
             files_max,
-            compresses: chance.one_in(2),
+            // The pattern of numbered files would match compressed ones, which are none to read.
+            compresses: chance.one_in(2) && !naming.is_matched(),
+            naming,
             partial_odds,
             malformed_odds,
             long_odds,
@@ -253,9 +267,14 @@ impl Plan {
             poison_odds,
             partial_success_odds,
             slowness,
-            config,
+            config: Arc::new(config),
         }
     }
+}
+
+/// Whether somebody wants to see an action in every run.
+fn is_forced(action: &str) -> bool {
+    std::env::var_os("FORCE").is_some_and(|wanted| wanted == action)
 }
 
 fn draw_config(chance: &mut Chance, files_max: usize) -> Config {
