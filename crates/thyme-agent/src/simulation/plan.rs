@@ -192,27 +192,46 @@ impl Plan {
 
     pub(super) fn draw(chance: &mut Chance) -> Self {
         let mut beside = chance.beside();
-        let slowness = beside.one_in(5).then(|| Slowness {
-            per_record: beside.milliseconds(1, 40),
-            per_kilobyte: beside.milliseconds(0, 20),
+        let mut plan = Self::draw_first(chance);
+        plan.draw_beside(&mut beside);
+        plan
+    }
+
+    /// What was added to the simulation later, so that most runs are what they were before.
+    fn draw_beside(&mut self, chance: &mut Chance) {
+        self.slowness = chance.one_in(5).then(|| Slowness {
+            per_record: chance.milliseconds(1, 40),
+            per_kilobyte: chance.milliseconds(0, 20),
         });
-        let replace_weight = u64::from(beside.one_in(6));
+        self.replace_weight = u64::from(chance.one_in(6));
         // What a kill finds unsettled is lost where its directory is gone, and tells little.
-        let spares_kills = replace_weight > 0 && !beside.one_in(4);
-        let deny_weight = u64::from(beside.one_in(6));
-        let naming = match beside.below(if is_forced("names") { 2 } else { 12 }) {
+        if self.replace_weight > 0 && !chance.one_in(4) {
+            (self.kill_odds, self.power_odds) = (0, 0);
+        }
+        self.deny_weight = u64::from(chance.one_in(6));
+        self.naming = match chance.below(if is_forced("names") { 2 } else { 12 }) {
             0 => Naming::Dated,
             1 => Naming::Numbered,
             _ => Naming::Kubelet,
         };
+        if self.naming.is_matched() {
+            self.rotate_weight = 8;
+            // Without births, files that were found under archives' names and others are confused.
+            self.knows_births = true;
+            // The pattern of numbered files would match compressed ones, which are none to read.
+            self.compresses = false;
+            let pattern = format!("{ROOT}/*/*/{}", self.naming.pattern());
+            Arc::make_mut(&mut self.config).receivers[0].include = vec![pattern];
+        }
+    }
+
+    fn draw_first(chance: &mut Chance) -> Self {
         // Each fault is left out in about every other run.
         let mut odds = |usual: u64| if chance.one_in(2) { usual } else { 0 };
         let (rotate_weight, pod_weight, restart_weight) = (odds(8), odds(1), odds(1));
-        let rotate_weight = if naming.is_matched() { 8 } else { rotate_weight };
         let (partial_odds, malformed_odds, long_odds) = (odds(6), odds(20), odds(30));
         let (unterminated_odds, tree_fault_odds, race_odds) = (odds(40), odds(60), odds(20));
         let (disk_fault_odds, kill_odds, power_odds) = (odds(40), odds(80), odds(160));
-        let (kill_odds, power_odds) = if spares_kills { (0, 0) } else { (kill_odds, power_odds) };
         let (stop_odds, reject_odds, partial_success_odds) = (odds(120), odds(60), odds(40));
         let poison_odds = odds(40);
         let (truncate_weight, late_weight) = (chance.one_in(16).into(), chance.one_in(4).into());
@@ -225,11 +244,9 @@ impl Plan {
         moods.extend(BAD_MOODS.into_iter().filter(|_| chance.one_in(3)));
         let spool_change_odds = if chance.one_in(4) { 3 } else { 0 };
         let remount_odds = if chance.one_in(4) { 3 } else { 0 };
-        // Without births, files that were found under archives' names and others are confused.
-        let knows_births = !chance.one_in(4) || naming.is_matched();
+        let knows_births = !chance.one_in(4);
         let files_max = chance.between(2, 5) as usize;
-        let mut config = draw_config(chance, files_max);
-        config.receivers[0].include = vec![format!("{ROOT}/*/*/{}", naming.pattern())];
+        let config = draw_config(chance, files_max);
         let sink_bytes_max = chance.one_in(5).then(|| chance.between(300, 4_000) as usize);
         Self {
             turns: chance.between(100, 700),
@@ -239,12 +256,11 @@ impl Plan {
             restart_weight,
             truncate_weight,
             late_weight,
-            replace_weight,
-            deny_weight,
+            replace_weight: 0,
+            deny_weight: 0,
             files_max,
-            // The pattern of numbered files would match compressed ones, which are none to read.
-            compresses: chance.one_in(2) && !naming.is_matched(),
-            naming,
+            compresses: chance.one_in(2),
+            naming: Naming::Kubelet,
             partial_odds,
             malformed_odds,
             long_odds,
@@ -266,7 +282,7 @@ impl Plan {
             reject_odds,
             poison_odds,
             partial_success_odds,
-            slowness,
+            slowness: None,
             config: Arc::new(config),
         }
     }
