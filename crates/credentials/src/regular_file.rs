@@ -19,10 +19,7 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(openat(CWD, path, flags, Mode::empty())?);
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        let what = name(metadata.file_type());
-        return Err(io::Error::other(format!("it is {what}, expected a regular file")));
-    }
+    refuse_others(metadata.file_type())?;
     let too_large = || io::Error::other(format!("it is larger than {bytes_max} bytes"));
     if metadata.len() > bytes_max {
         return Err(too_large());
@@ -41,8 +38,41 @@ pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     String::from_utf8(read(path, bytes_max)?).map_err(|_| io::Error::other("it is not UTF-8 text"))
 }
 
-fn name(kind: FileType) -> &'static str {
+/// Looks whether a name is free, or that of a regular file, before it is opened to be written.
+///
+/// # Errors
+/// What the operating system says, and that it is no regular file, and what it is.
+pub fn expect_free_or_regular(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => refuse_others(metadata.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Looks whether a name is that of a directory.
+///
+/// # Errors
+/// What the operating system says, and that it is no directory, and what it is.
+pub fn expect_directory(path: &Path) -> io::Result<()> {
+    let kind = std::fs::metadata(path)?.file_type();
     if kind.is_dir() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("it is {}, expected a directory", name(kind))))
+}
+
+fn refuse_others(kind: FileType) -> io::Result<()> {
+    if kind.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("it is {}, expected a regular file", name(kind))))
+}
+
+fn name(kind: FileType) -> &'static str {
+    if kind.is_file() {
+        "a file"
+    } else if kind.is_dir() {
         "a directory"
     } else if kind.is_fifo() {
         "a FIFO"

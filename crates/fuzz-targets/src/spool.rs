@@ -101,7 +101,7 @@ fn read_all(bytes: &[u8]) -> Vec<(Header, Vec<u8>)> {
                 assert_eq!(offset, length);
                 return read;
             }
-            Found::Damage { end } => {
+            Found::Nothing { end, .. } => {
                 assert!(offset < end && end <= length);
                 offset = end;
             }

@@ -22,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use credentials::regular_file;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use self::store::Store;
@@ -77,7 +78,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }
     }
@@ -110,9 +111,7 @@ pub struct Restored {
 
 /// Opens the state directory: makes it if asked to, locks it and reads what is there.
 pub fn open(directory: &Path, create: bool) -> Result<(State, Restored), CheckpointError> {
-    if create {
-        create_private(directory).map_err(CheckpointError::io(directory, "cannot create"))?;
-    }
+    make_sure_of(directory, create).map_err(CheckpointError::io(directory, "cannot be used"))?;
     let lock = lock::acquire(directory)?;
     let opened = open_on(Arc::new(NodeDisk::new(directory)), Some(lock));
     opened.map_err(|error| error.within(directory))
@@ -129,9 +128,19 @@ pub(crate) fn open_on(
     Ok((State { disk, store, _lock: lock }, restored))
 }
 
-fn create_private(directory: &Path) -> io::Result<()> {
+/// Makes the directory if asked to; it is one afterwards.
+fn make_sure_of(directory: &Path, create: bool) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    match regular_file::expect_directory(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let hint = "there is no such directory: make it, or set `create_directory: true`";
+            Err(io::Error::new(io::ErrorKind::NotFound, hint))
+        }
+        found => found,
+    }
 }
 
 /// The state directory, held by this process as long as this lives.

@@ -379,6 +379,8 @@ impl Default for QueueConfig {
 /// A `file_storage` extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileStorageConfig {
+    /// The extension's name in the configuration.
+    pub id: String,
     /// Where the agent keeps its state.
     pub directory: PathBuf,
     /// Creates the directory where it is missing.

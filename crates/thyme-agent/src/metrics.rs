@@ -318,6 +318,8 @@ pub struct Metrics {
     pub spool_secured_requests: Count,
     /// Requests of the spool that could not be read again.
     pub spool_damaged_requests: Count,
+    /// Requests of the spool, found at the start, that are there a second time; they are not sent twice.
+    pub spool_duplicate_requests: Count,
     /// Bytes of the spool, found at the start, that are no whole request.
     pub spool_unreadable_bytes: Count,
     /// Failures to write to the spool, for want of room or because of the disk.

@@ -16,12 +16,13 @@ use std::{
 };
 
 use crossbeam_channel::{Sender, unbounded};
+use thyme_core::causes::in_one_line;
 
 use crate::{
     checkpoint::{
         self, CheckpointError, FileCheckpoint, FileKey, LOCK_NAME, Owners, Restored, State, Writer,
     },
-    config::{Config, FileStorageConfig, canonical_name},
+    config::{Config, FileStorageConfig, Problem, canonical_name},
     discover::{Discovery, DiscoveryStart, Source, links::LinkRules, pattern::PatternError},
     encode::EncodeError,
     export::{self, ExportError},
@@ -51,18 +52,15 @@ pub enum PipelineError {
         /// What is wrong with it.
         source: PatternError,
     },
-    /// The state directory.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
+    /// The state directory, with the key that names it.
+    #[error("{0}")]
+    State(Box<Problem>),
     /// The exporter.
     #[error(transparent)]
     Export(#[from] ExportError),
     /// The compressor.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// The spool's directory.
-    #[error("file_storage: the spool can't be opened: {0}")]
-    Spool(std::io::Error),
     /// A thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -333,13 +331,25 @@ fn start_checkpoints(
         return Ok((unused.map_or(Kept::Nothing, Kept::Unused), none));
     };
     let (state, Restored { is_first_start, files }) =
-        checkpoint::open(&storage.directory, storage.create_directory)?;
+        checkpoint::open(&storage.directory, storage.create_directory)
+            .map_err(state_problem(config))?;
     let files = adopt(config, sources, files, keys);
     let resumed = files.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
     let disk = state.disk();
     let sink = canonical_name(&config.exporter.id);
-    let writer = Writer::spawn(state, &sink, resumed, SystemClock::shared(), Arc::clone(metrics))?;
+    let writer = Writer::spawn(state, &sink, resumed, SystemClock::shared(), Arc::clone(metrics))
+        .map_err(state_problem(config))?;
     Ok((Kept::Positions(disk, writer), Numbered { is_first_start, files }))
+}
+
+/// What is wrong with the state directory, at the key that names it.
+fn state_problem(config: &Config) -> impl Fn(CheckpointError) -> PipelineError {
+    let id = config.file_storage.as_ref().map_or("file_storage", |storage| storage.id.as_str());
+    let key = format!("extensions::{id}::directory");
+    move |error| {
+        let message = in_one_line(&error);
+        PipelineError::State(Box::new(config.origin.problem(&key, message)))
+    }
 }
 
 /// The state directory of an earlier start whose configuration kept something there, where the
@@ -398,7 +408,7 @@ fn start_spool(
     let is_kept = config.exporter.queue.storage.is_some();
     let Some(disk) = disk else { return Ok(None) };
     if !is_kept {
-        if !spool::has_segments(&*disk).map_err(PipelineError::Spool)? {
+        if !spool::has_segments(&*disk).map_err(state_problem(config))? {
             return Ok(None);
         }
         tracing::warn!(
@@ -415,7 +425,7 @@ fn start_spool(
         metrics: Arc::clone(metrics),
     };
     let (spool, mut links) =
-        Spool::open(start, config.thyme.workers).map_err(PipelineError::Spool)?;
+        Spool::open(start, config.thyme.workers).map_err(state_problem(config))?;
     let ended = Arc::new(AtomicBool::new(false));
     let messages = links[0].messages.clone();
     if !is_kept {

@@ -14,6 +14,7 @@
 //! Nothing is dropped here: what there is no room for waits in memory, within the workers' budgets,
 //! until there is room. It must not hold a worker up, nor read a log file.
 
+mod recover;
 pub mod segment;
 mod store;
 
@@ -34,9 +35,10 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use self::{
     segment::Header,
-    store::{AppendError, Entry, Fresh, Store},
+    store::{AppendError, Entry, Fresh, Lost, Store, Sum},
 };
 use crate::{
+    checkpoint::CheckpointError,
     limits::{
         COMPLAINT_INTERVAL, HEARTBEAT_INTERVAL, SPOOL_CURSOR_INTERVAL, SPOOL_HANDED_BYTES_MAX,
         SPOOL_READ_FAILURES_MAX, SPOOL_RETRY_INTERVAL,
@@ -179,11 +181,14 @@ pub struct Spool {
 ///
 /// # Errors
 /// When that can't be found out.
-pub fn has_segments(disk: &dyn StateDisk) -> io::Result<bool> {
+pub fn has_segments(disk: &dyn StateDisk) -> Result<bool, CheckpointError> {
     match disk.names(store::DIRECTORY) {
         Ok(names) => Ok(names.iter().any(|name| name.ends_with(store::SEGMENT_SUFFIX))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+        Err(error) => {
+            let path = disk.path(store::DIRECTORY);
+            Err(CheckpointError::io(&path, "cannot read")(error))
+        }
     }
 }
 
@@ -202,28 +207,33 @@ impl Spool {
     /// # Errors
     /// When the directory can't be made or read. Damage in it is no error: it is counted, and set
     /// aside.
-    pub fn open(start: SpoolStart, workers: usize) -> io::Result<(Self, Vec<SpoolLink>)> {
+    pub fn open(
+        start: SpoolStart,
+        workers: usize,
+    ) -> Result<(Self, Vec<SpoolLink>), CheckpointError> {
         let SpoolStart { disk, bytes_max, requests, clock, metrics } = start;
         let (store, recovered) = Store::open(disk, bytes_max)?;
         crate::failpoint::hit("spool_recovered");
-        let (records, bytes) = (recovered.records as i64, recovered.source_bytes as i64);
+        let Sum { requests: found, records, source_bytes } = recovered.unread;
+        let (records, bytes) = (records as i64, source_bytes as i64);
         let together = metrics.together();
         metrics.recovered.add(records, bytes);
         metrics.queued_spool.add(records, bytes);
         drop(together);
         metrics.spool_unreadable_bytes.add(recovered.unreadable_bytes);
-        metrics.spool_requests.set(recovered.requests);
+        metrics.spool_damaged_requests.add(recovered.lost_requests);
+        metrics.spool_duplicate_requests.add(recovered.copies);
+        metrics.spool_requests.set(found);
         metrics.spool_bytes.set(store.bytes());
-        if recovered.requests > 0 || recovered.unreadable_bytes > 0 {
+        if found > 0 {
             tracing::info!(
-                requests = recovered.requests,
+                requests = found,
                 records,
-                unreadable_bytes = recovered.unreadable_bytes,
                 "the spool holds requests of an earlier run; they are sent first"
             );
         }
         let status = Arc::new(SpoolStatus::default());
-        status.backlog.store(recovered.requests, Ordering::Relaxed);
+        status.backlog.store(found, Ordering::Relaxed);
         let (sender, messages) = unbounded();
         let (reply, settled) = unbounded();
         let links = (0..workers)
@@ -394,7 +404,8 @@ impl Spool {
     fn keep(&mut self, now: Instant) {
         while let Some(waiting) = self.waiting.pop_front() {
             let header = self.header(&waiting.request);
-            match self.store.append(&Fresh { body: &waiting.request.body, header }) {
+            let (body, is_copy) = (&waiting.request.body, waiting.is_copy);
+            match self.store.append(&Fresh { body, header, is_copy }) {
                 Ok(id) => self.written.push(Written { waiting, id }),
                 Err(error) => {
                     self.waiting.push_front(waiting);
@@ -498,7 +509,7 @@ impl Spool {
                     self.handed_requests += 1;
                     self.handed_bytes += body_bytes;
                     self.metrics.queue_requests.add_gauge(1);
-                    self.lower_backlog();
+                    self.lower_backlog(1);
                     crate::failpoint::hit("spool_handed_over");
                 }
                 // Tried again when something settles, or after a heartbeat.
@@ -531,21 +542,17 @@ impl Spool {
 
     fn read_next(&mut self, now: Instant) -> Option<Request> {
         loop {
-            match self.store.read_next() {
+            let copies = &self.copy_ids;
+            match self.store.read_next(&|id| copies.contains_key(&id)) {
                 Ok(None) => {
                     self.read_failures = 0;
                     return None;
-                }
-                Ok(Some(Entry::Whole(header, _))) if self.copy_ids.contains_key(&header.id) => {
-                    self.read_failures = 0;
                 }
                 Ok(Some(Entry::Whole(header, body))) => {
                     self.read_failures = 0;
                     return Some(self.request(&header, body));
                 }
-                Ok(Some(Entry::Damaged(header))) => {
-                    self.give_up(&[header]);
-                }
+                Ok(Some(Entry::Lost(lost))) => self.give_up(lost),
                 Err(error) => {
                     self.read_failures += 1;
                     self.complain(now, &error, "the spool can't be read");
@@ -554,8 +561,8 @@ impl Spool {
                         return None;
                     }
                     self.read_failures = 0;
-                    let skipped = self.store.skip_segment();
-                    self.give_up(&skipped);
+                    let lost = self.store.skip_segment();
+                    self.give_up(lost);
                 }
             }
         }
@@ -575,22 +582,23 @@ impl Spool {
     }
 
     /// Requests that can't be read stay on disk, set aside for a human, and are not sent.
-    fn give_up(&mut self, headers: &[Header]) {
-        for header in headers {
-            if self.copy_ids.contains_key(&header.id) {
-                continue;
-            }
-            let (records, bytes) = (header.records as i64, header.source_bytes as i64);
-            self.metrics.spool_damaged_requests.increment();
-            self.metrics.spool_requests.add_gauge(-1);
+    fn give_up(&mut self, lost: Lost) {
+        let Sum { requests, records, source_bytes } = lost.sum;
+        if requests > 0 {
+            let (records, bytes) = (records as i64, source_bytes as i64);
+            self.metrics.spool_damaged_requests.add(requests);
+            self.metrics.spool_requests.add_gauge(-(requests as i64));
             let together = self.metrics.together();
             self.metrics.queued_spool.add(-records, -bytes);
             self.metrics.dead_lettered.add(records, bytes);
             drop(together);
-            self.lower_backlog();
+            self.lower_backlog(requests);
             tracing::error!(
+                requests,
                 records,
-                "a request in the spool is damaged; its segment is kept as spool/*.damaged"
+                path = %lost.path.display(),
+                "requests in the spool are not what their checksums say, or can't be read: they count \
+                 as dead letters, and their segment is kept as *.damaged"
             );
         }
         self.give_up_copies();
@@ -605,9 +613,9 @@ impl Spool {
         }
     }
 
-    fn lower_backlog(&self) {
+    fn lower_backlog(&self, requests: u64) {
         let backlog = self.status.backlog.load(Ordering::Relaxed);
-        self.status.backlog.store(backlog.saturating_sub(1), Ordering::Relaxed);
+        self.status.backlog.store(backlog.saturating_sub(requests), Ordering::Relaxed);
     }
 
     fn report_failure(&mut self, error: AppendError, now: Instant) {

@@ -9,7 +9,7 @@ use std::{
     fmt,
     hash::{BuildHasherDefault, DefaultHasher},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -176,6 +176,10 @@ pub trait StateDisk: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Returns when the names in a directory would survive a loss of power.
     fn sync_directory(&self, directory: &str) -> io::Result<()>;
+    /// Where a name is, to be said to a human.
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(name)
+    }
 }
 
 /// A clock that everybody shares.

@@ -401,6 +401,19 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Files, FormatError> {
     Ok(files)
 }
 
+/// Whether a snapshot's lines have numbers, which a journal refers to; version 1 wrote none.
+pub(super) fn has_numbers(snapshot: &[u8]) -> bool {
+    let first = frame::open(MAGIC, snapshot).ok().and_then(|content| lines(content).next());
+    let numbered = |(_, line)| serde_json::from_slice::<Numbered>(line).is_ok();
+    first.is_some_and(numbered)
+}
+
+#[derive(Deserialize)]
+struct Numbered {
+    #[serde(rename = "key")]
+    _key: FileKey,
+}
+
 /// Applies records of the journal.
 pub(super) fn apply(records: &[u8], files: &mut Files) -> Result<(), FormatError> {
     for (line, text) in lines(records) {

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use credentials::regular_file;
 use rustix::fs::{FlockOperation, flock};
 
 use super::CheckpointError;
@@ -19,6 +20,9 @@ const HOLDER_BYTES_MAX: u64 = 32;
 /// Locks the directory, or says which process holds it.
 pub(super) fn acquire(directory: &Path) -> Result<File, CheckpointError> {
     let path = directory.join(LOCK_NAME);
+    // Reading another kind of file might not end.
+    regular_file::expect_free_or_regular(&path)
+        .map_err(CheckpointError::io(&path, "cannot lock"))?;
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -26,11 +30,6 @@ pub(super) fn acquire(directory: &Path) -> Result<File, CheckpointError> {
         .truncate(false)
         .open(&path)
         .map_err(CheckpointError::io(&path, "cannot open"))?;
-    // Reading another kind of file might not end.
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        let reason = std::io::Error::other("it is no regular file");
-        return Err(CheckpointError::io(&path, "cannot lock")(reason));
-    }
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut holder = String::new();
         let _unnamed = (&file).take(HOLDER_BYTES_MAX).read_to_string(&mut holder);

@@ -122,12 +122,13 @@ pub(crate) fn replay(mut batches: &[u8], files: &mut Files) -> usize {
 }
 
 impl Store {
-    /// Reads the newest generation that is whole; a damaged one is set aside, never deleted.
+    /// Reads the newest generation that is whole; a damaged one is set aside, never deleted. Where none
+    /// is left, a journal may still know files.
     pub(super) fn open(disk: &dyn StateDisk) -> Result<(Self, Found), CheckpointError> {
         let numbers = journals(disk)?;
         let number = numbers.first().copied().unwrap_or(0);
         let mut found = Found { is_first_start: true, files: Files::new() };
-        let mut damaged = 0;
+        let mut is_missing = true;
         for name in [CURRENT_NAME, SYNCED_NAME] {
             let bytes = match disk.read(name) {
                 Ok(bytes) => bytes,
@@ -137,26 +138,36 @@ impl Store {
             found.is_first_start = false;
             match format::decode(&bytes) {
                 Ok(files) => {
-                    if damaged > 0 {
-                        tracing::error!(
-                            "the older generation of checkpoints is used: records may come twice"
-                        );
+                    if name == SYNCED_NAME {
+                        say_that_older_is_used(disk);
                     }
-                    damaged = 0;
+                    is_missing = false;
                     found.files = files;
-                    replay_journals(disk, &numbers, SnapshotId::of(&bytes), &mut found.files)?;
+                    replay_journals(disk, &numbers, &bytes, &mut found.files)?;
                     break;
                 }
                 Err(error) => {
-                    let aside = format!("{name}.corrupt");
-                    tracing::error!(name, %error, kept_as = aside, "checkpoints are damaged");
-                    damaged += 1;
-                    disk.rename(name, &aside).map_err(failed(name, "cannot set aside"))?;
+                    let aside = corrupt_name(name);
+                    let (path, kept_as) = (disk.path(name), disk.path(&aside));
+                    tracing::error!(
+                        path = %path.display(), %error, kept_as = %kept_as.display(),
+                        "checkpoints are damaged"
+                    );
+                    let action = "cannot set aside as *.corrupt";
+                    disk.rename(name, &aside).map_err(failed(name, action))?;
                 }
             }
         }
-        if damaged > 0 {
-            tracing::error!("no generation of checkpoints is left: all files are read again");
+        if is_missing {
+            // A damaged snapshot was there, if only in an earlier start that did not get far.
+            let names = disk.names("").map_err(failed("state directory", "cannot be read"))?;
+            let was_set_aside = |name| names.contains(&corrupt_name(name));
+            let is_left = [CURRENT_NAME, SYNCED_NAME].into_iter().any(was_set_aside);
+            found.is_first_start &= numbers.is_empty() && !is_left;
+        }
+        if is_missing && !found.is_first_start {
+            found.files = files_of_journals(disk, &numbers)?;
+            say_that_none_is_left(disk, found.files.len());
         }
         Ok((Self { journal: None, number }, found))
     }
@@ -271,37 +282,107 @@ fn current_journal(disk: &dyn StateDisk, numbers: &[u64]) -> Result<Option<u64>,
     Ok(None)
 }
 
-/// Applies the journal of the snapshot `id`, and one that goes on where that ended, which is of a
-/// snapshot that could not be read.
+/// Applies the journal of a snapshot, and one that goes on where that ended, which is of a snapshot
+/// that could not be read.
 fn replay_journals(
     disk: &dyn StateDisk,
     numbers: &[u64],
-    id: SnapshotId,
+    snapshot: &[u8],
     files: &mut Files,
 ) -> Result<(), CheckpointError> {
-    let (mut own, mut next) = (None, None);
+    let id = SnapshotId::of(snapshot);
+    let (mut own, mut next, mut damaged) = (None, None, None);
     for &number in numbers {
         let name = journal_name(number);
         let bytes = disk.read(&name).map_err(failed(&name, "cannot read"))?;
-        let Some((header, _)) = open_journal(&bytes) else { continue };
+        let Some((header, _)) = open_journal(&bytes) else {
+            damaged = damaged.or(Some(name));
+            continue;
+        };
         if header.base == id && own.is_none() {
-            own = Some(bytes);
+            own = Some((name, bytes));
         } else if header.after == Some(id) && next.is_none() {
-            next = Some(bytes);
+            next = Some((name, bytes));
         }
     }
-    for bytes in [own, next].into_iter().flatten() {
-        let Some((_, batches)) = open_journal(&bytes) else { continue };
-        let torn_bytes = replay(batches, files);
-        if torn_bytes > 0 {
-            tracing::warn!(
-                torn_bytes,
-                "the last changes of checkpoints were not whole on disk; records may come twice"
-            );
+    // Whoever writes numbers into a snapshot has made its journal before.
+    if own.is_none() && (damaged.is_some() || format::has_numbers(snapshot)) {
+        let path = disk.path(damaged.as_deref().unwrap_or("journal.*"));
+        tracing::warn!(
+            path = %path.display(),
+            "the journal of the checkpoints is missing, or its first line is damaged: expected \
+             `thyme-journal 1 crc32=… bytes=…`; files are read again from where they were when the \
+             snapshot was written, at most ten minutes before the end"
+        );
+    }
+    for (name, bytes) in [own, next].into_iter().flatten() {
+        if !replay_one(disk, &name, &bytes, files) {
             break;
         }
     }
     Ok(())
+}
+
+/// Applies a journal; `false` where its end is torn.
+fn replay_one(disk: &dyn StateDisk, name: &str, bytes: &[u8], files: &mut Files) -> bool {
+    let Some((_, batches)) = open_journal(bytes) else { return false };
+    let torn_bytes = replay(batches, files);
+    if torn_bytes > 0 {
+        tracing::warn!(
+            path = %disk.path(name).display(), torn_bytes,
+            "the last changes of checkpoints were not whole on disk; records may come twice"
+        );
+    }
+    torn_bytes == 0
+}
+
+/// What the newest journal knows of files without its snapshot, and the one that it goes on from:
+/// those that came since. Numbers of others mean nothing, so where they are is not known.
+fn files_of_journals(disk: &dyn StateDisk, numbers: &[u64]) -> Result<Files, CheckpointError> {
+    let mut newest: Vec<(String, Vec<u8>, JournalHeader)> = Vec::new();
+    for &number in numbers {
+        let name = journal_name(number);
+        let bytes = disk.read(&name).map_err(failed(&name, "cannot read"))?;
+        let Some((header, _)) = open_journal(&bytes) else { continue };
+        if newest.last().is_none_or(|(.., later)| later.after == Some(header.base)) {
+            newest.push((name, bytes, header));
+        }
+    }
+    let mut files = Files::new();
+    for (name, bytes, _) in newest.iter().rev() {
+        if !replay_one(disk, name, bytes, &mut files) {
+            break;
+        }
+    }
+    Ok(files)
+}
+
+fn corrupt_name(name: &str) -> String {
+    format!("{name}.corrupt")
+}
+
+fn say_that_older_is_used(disk: &dyn StateDisk) {
+    tracing::error!(
+        missing = %disk.path(CURRENT_NAME).display(),
+        used = %disk.path(SYNCED_NAME).display(),
+        "the older generation of checkpoints is used: records may come twice"
+    );
+}
+
+fn say_that_none_is_left(disk: &dyn StateDisk, files: usize) {
+    let path = disk.path(CURRENT_NAME);
+    if files == 0 {
+        tracing::error!(
+            path = %path.display(),
+            "no generation of checkpoints is left: all files are read again from their beginning"
+        );
+    } else {
+        tracing::error!(
+            path = %path.display(), files,
+            "no generation of checkpoints is left: these files, which the journal knows, go on where \
+             they were; all others are read again from their beginning"
+        );
+    }
 }
 
 fn write_synced(

@@ -50,7 +50,7 @@ pub(super) const TYPES: &[Type<Extension>] = &[
     Type {
         names: &["file_storage"],
         later: &["compaction", "directory_permissions", "fsync", "max_size", "recreate", "timeout"],
-        read: |_, body| Some(Extension::FileStorage(file_storage(body))),
+        read: |id, body| Some(Extension::FileStorage(file_storage(id, body))),
     },
     Type {
         names: &["health_check"],
@@ -104,9 +104,10 @@ fn bearer_token(id: &str, body: &Section<'_>) -> Option<BearerTokenConfig> {
     Some(BearerTokenConfig { id: id.to_owned(), header: header?, scheme: scheme?, token })
 }
 
-fn file_storage(body: &Section<'_>) -> FileStorageConfig {
+fn file_storage(id: &str, body: &Section<'_>) -> FileStorageConfig {
     let directory = body.field("directory").and_then(|field| field.text());
     FileStorageConfig {
+        id: id.to_owned(),
         directory: directory
             .map_or_else(|| PathBuf::from("/var/lib/otelcol/file_storage"), PathBuf::from),
         create_directory: body.flag("create_directory", false),

@@ -95,7 +95,6 @@ impl World {
             2 | 3 => pod.directory.clone(),
             _ => pod.containers[self.chance.place(pod.containers.len())].clone(),
         };
-        self.truth.has_replacements = true;
         self.note(|| format!("{path} is replaced"));
         for container in 0..self.kubelet.containers.len() {
             if is_beneath(&self.kubelet.containers[container].directory, &path) {

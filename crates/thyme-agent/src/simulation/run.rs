@@ -395,7 +395,7 @@ fn pieces_in_spool(shared: &Shared) -> (Vec<Piece>, Vec<Piece>) {
                     }
                     at += header.record_bytes();
                 }
-                Found::Damage { end } => at = end,
+                Found::Nothing { end, .. } => at = end,
                 Found::End => break,
             }
         }

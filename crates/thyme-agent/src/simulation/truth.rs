@@ -141,9 +141,6 @@ pub(super) struct Truth {
     lives_ended: u32,
     /// What is in the checkpoints of this life of the agent may be withdrawn.
     distrusts_checkpoints: bool,
-    /// Whether a directory was replaced. What came of one before a life's end may come again after it:
-    /// open, since why is not known (docs/reliability.md, row 38).
-    pub(super) has_replacements: bool,
     /// Whether the order is not promised.
     has_no_order: bool,
     /// Lines that arrived once more.
@@ -334,9 +331,11 @@ impl Truth {
         self.check_whole(pieces);
         let Some(last) = pieces.last() else { return };
         let line = &self.lines[last.line];
+        // What was lost with its directory nobody waits for.
+        let goes_on = line.next.is_some_and(|next| !self.lines[next].is_excused);
         // After a restart the rest may have arrived already.
         let waited = self.has_restarted
-            || (line.next.is_none() && self.ended.contains(&line.container))
+            || (!goes_on && self.ended.contains(&line.container))
             || self.has_no_order
             || u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
         if line.is_partial && !is_chunk && !(is_partial && waited) {
@@ -399,11 +398,7 @@ impl Truth {
                 self.duplicates += 1;
                 // A request may be in the spool although no checkpoint says so.
                 let was_in_spool = self.in_spool.contains(&piece.line);
-                let has_replacements = self.has_replacements;
                 let is_excused = |coming: &Coming| {
-                    if has_replacements && coming.generation != generation {
-                        return true;
-                    }
                     let is_old = coming.generation != generation && !is_kept;
                     let is_excused = is_old || was_in_spool || self.distrusts_checkpoints;
                     coming.is_uncertain || (is_excused && !is_calm)

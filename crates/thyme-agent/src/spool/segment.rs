@@ -104,9 +104,12 @@ pub enum Found {
     /// A record whose header is whole, and whose body is all there.
     Record(Header),
     /// No record until `end`, where the next one or the end of the segment is.
-    Damage {
+    Nothing {
         /// One past the last byte of it.
         end: u64,
+        /// Whether it is what a write leaves that was cut short: nothing follows, and it is less than
+        /// a header, less than the body that its header says, or room that was never written.
+        is_torn: bool,
     },
     /// The end of the segment.
     End,
@@ -122,11 +125,29 @@ pub fn look(file: &dyn StateFile, offset: u64, length: u64) -> io::Result<Found>
     }
     let mut bytes = [0; HEADER_BYTES];
     let filled = read_full(file, &mut bytes, offset)?;
-    match Header::decode(&bytes[..filled]) {
-        Some(header) if offset + header.record_bytes() <= length => Ok(Found::Record(header)),
-        // A body that was cut off, or no header at all.
-        _ => Ok(Found::Damage { end: next_header(file, offset + 1, length)? }),
+    let header = Header::decode(&bytes[..filled]);
+    if let Some(header) = header
+        && offset + header.record_bytes() <= length
+    {
+        return Ok(Found::Record(header));
     }
+    let end = next_header(file, offset + 1, length)?;
+    let is_short = header.is_some() || filled < HEADER_BYTES;
+    let is_torn = end == length && (is_short || is_unwritten(file, offset, length)?);
+    Ok(Found::Nothing { end, is_torn })
+}
+
+/// Whether there are only zeros: room that a loss of power leaves where a write was to be.
+fn is_unwritten(file: &dyn StateFile, mut offset: u64, length: u64) -> io::Result<bool> {
+    let mut buffer = [0; 4096];
+    while offset < length {
+        let filled = read_full(file, &mut buffer, offset)?;
+        if filled == 0 || buffer[..filled].iter().any(|byte| *byte != 0) {
+            return Ok(filled == 0);
+        }
+        offset += filled as u64;
+    }
+    Ok(true)
 }
 
 /// Reads the body of the record at `offset`; `None` if it isn't what the header says.
@@ -218,7 +239,7 @@ mod tests {
         loop {
             match look(&*file, offset, bytes.len() as u64).unwrap() {
                 Found::End => return read,
-                Found::Damage { end } => {
+                Found::Nothing { end, .. } => {
                     assert!(end > offset && end <= bytes.len() as u64);
                     offset = end;
                 }

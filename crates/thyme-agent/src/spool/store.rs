@@ -9,15 +9,22 @@
 //!
 //! A record is done when the sink has it, or nobody wants it any more. The cursor may be behind:
 //! then records are sent twice. It is never ahead.
+//!
+//! A number belongs to one record: what has a number that was seen before is a copy, and is passed
+//! over, by the look at the start as by reading. So both agree on what there is, and what reading
+//! does not find of it is known to be lost.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::segment::{self, Found, HEADER_BYTES, Header};
+use super::{
+    recover::{self, Recovered},
+    segment::{self, Found, HEADER_BYTES, Header},
+};
 use crate::{
-    checkpoint::frame,
+    checkpoint::{CheckpointError, frame},
     limits::{SPOOL_DAMAGED_BYTES_MAX, SPOOL_SEGMENT_BYTES},
     tail::acknowledge::Acknowledged,
     world::{StateDisk, StateFile},
@@ -30,15 +37,49 @@ pub(super) const SEGMENT_SUFFIX: &str = ".segment";
 const DAMAGED_SUFFIX: &str = ".damaged";
 const CURSOR_MAGIC: &str = "thyme-spool 1";
 
-/// Ids beyond this are none of ours, but bytes that look like a header.
-const ID_MAX: u64 = 1 << 62;
-
 /// What is to be kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fresh<'a> {
     pub(super) body: &'a [Bytes],
     /// Its id, body length and checksum are filled in.
     pub(super) header: Header,
+    /// Whether it is a copy of a request that another has, and is not to be read in this life.
+    pub(super) is_copy: bool,
+}
+
+/// Spool records, and what is in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    /// So many.
+    pub(super) requests: u64,
+    /// Log records in them.
+    pub(super) records: u64,
+    /// Bytes of the files that they came from.
+    pub(super) source_bytes: u64,
+}
+
+impl Sum {
+    pub(super) fn of(header: &Header) -> Self {
+        let Header { records, source_bytes, .. } = *header;
+        Self { requests: 1, records, source_bytes }
+    }
+
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            records: self.records.saturating_add(other.records),
+            source_bytes: self.source_bytes.saturating_add(other.source_bytes),
+        }
+    }
+
+    /// What is left without `other`; `None` where that is not in it.
+    fn minus(self, other: Self) -> Option<Self> {
+        Some(Self {
+            requests: self.requests.checked_sub(other.requests)?,
+            records: self.records.checked_sub(other.records)?,
+            source_bytes: self.source_bytes.checked_sub(other.source_bytes)?,
+        })
+    }
 }
 
 /// A record that was read again.
@@ -46,8 +87,16 @@ pub(super) struct Fresh<'a> {
 pub(super) enum Entry {
     /// As it was kept.
     Whole(Header, Vec<u8>),
-    /// Its body is not what its header says; it is done now.
-    Damaged(Header),
+    /// So much is not on disk any more as it was kept; it is done now.
+    Lost(Lost),
+}
+
+/// What can't be read again.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) sum: Sum,
+    /// The segment that held it.
+    pub(super) path: PathBuf,
 }
 
 /// Why a record was not appended.
@@ -59,34 +108,24 @@ pub(super) enum AppendError {
     Disk(io::Error),
 }
 
-/// What was there at the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Recovered {
-    /// Spool records that are not done.
-    pub(super) requests: u64,
-    /// Log records in them.
-    pub(super) records: u64,
-    /// Bytes of the files that they came from.
-    pub(super) source_bytes: u64,
-    /// Bytes that are no whole record: what was being written at the end, or damage.
-    pub(super) unreadable_bytes: u64,
-}
-
-#[derive(Debug)]
-struct Segment {
-    number: u64,
-    bytes: u64,
-    /// First and last id; `None` while it holds nothing.
-    ids: Option<(u64, u64)>,
+/// A segment on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    pub(super) bytes: u64,
+    /// Least and greatest id; `None` while it holds nothing.
+    pub(super) ids: Option<(u64, u64)>,
+    /// What of it is to be read, and was not yet.
+    pub(super) unread: Sum,
     /// Something in it could not be read.
-    is_damaged: bool,
+    pub(super) is_damaged: bool,
 }
 
 /// The segment that is written to.
 struct Active {
     file: Box<dyn StateFile>,
-    /// Ids that were appended since the last sync.
-    unsynced: Vec<u64>,
+    /// What was appended since the last sync: ids, and what of it is to be read.
+    unsynced: Vec<(u64, Sum)>,
 }
 
 /// Where reading goes on.
@@ -106,6 +145,8 @@ pub(super) struct Store {
     /// The segment that is read, open.
     reading: Option<(u64, Box<dyn StateFile>)>,
     position: Position,
+    /// Ids that are done, or were read and given to whoever asked.
+    passed: Acknowledged,
     done: Acknowledged,
     is_cursor_stale: bool,
     next_id: u64,
@@ -125,8 +166,16 @@ impl Store {
     ///
     /// # Errors
     /// When the directory can't be made or read. Damage is no error.
-    pub(super) fn open(disk: Arc<dyn StateDisk>, bytes_max: u64) -> io::Result<(Self, Recovered)> {
-        disk.make_directory(DIRECTORY)?;
+    pub(super) fn open(
+        disk: Arc<dyn StateDisk>,
+        bytes_max: u64,
+    ) -> Result<(Self, Recovered), CheckpointError> {
+        let at = Arc::clone(&disk);
+        let failed = |name: &str, action: &'static str| {
+            let path = at.path(name);
+            move |error| CheckpointError::io(&path, action)(error)
+        };
+        disk.make_directory(DIRECTORY).map_err(failed(DIRECTORY, "cannot create"))?;
         let cursor = load_cursor(&*disk);
         let is_cursor_lost = cursor.is_none();
         let mut store = Self {
@@ -137,15 +186,15 @@ impl Store {
             active: None,
             reading: None,
             position: Position::default(),
+            passed: Acknowledged::default(),
             is_cursor_stale: false,
             next_id: 0,
             next_segment: 1,
             damaged: VecDeque::new(),
         };
         store.next_id = store.done.beyond().last().map_or(store.done.prefix(), |last| last.1);
-        let mut recovered = Recovered::default();
         let (mut segments, mut damaged) = (Vec::new(), Vec::new());
-        for name in store.disk.names(DIRECTORY)? {
+        for name in store.disk.names(DIRECTORY).map_err(failed(DIRECTORY, "cannot read"))? {
             let number = |suffix| name.strip_suffix(suffix)?.parse::<u64>().ok();
             segments.extend(number(SEGMENT_SUFFIX));
             damaged.extend(number(DAMAGED_SUFFIX));
@@ -153,64 +202,33 @@ impl Store {
         segments.sort_unstable();
         damaged.sort_unstable();
         let newest = segments.iter().chain(&damaged).max();
-        store.next_segment = newest.map_or(1, |newest| newest + 1);
+        store.next_segment = newest.map_or(1, |newest| newest.saturating_add(1));
         for number in damaged {
             let name = damaged_name(number);
-            let bytes = store.disk.open(&name)?.length()?;
-            store.damaged.push_back((name, bytes));
+            let length = store.disk.open(&name).and_then(|file| file.length());
+            store.damaged.push_back((name.clone(), length.map_err(failed(&name, "cannot open"))?));
         }
+        let mut look = recover::Look::new(&store.done);
         let last = segments.last().copied();
         for number in segments {
-            store.recover(number, Some(number) == last, &mut recovered)?;
+            let name = segment_name(number);
+            let file = store.disk.open(&name).map_err(failed(&name, "cannot open"))?;
+            let path = store.disk.path(&name);
+            let found = look.through(&path, number, file, Some(number) == last);
+            store.segments.push_back(found.map_err(failed(&name, "cannot read"))?);
         }
+        let (recovered, ending) = look.end();
+        store.next_id = store.next_id.max(ending.next_id);
+        store.is_cursor_stale = ending.close_gaps(&mut store.done, store.next_id);
+        store.passed = store.done.clone();
         if is_cursor_lost {
             // Ids begin anew. Were the old cursor read again one day, it would take them for done.
-            store.write_cursor_as(true)?;
+            store.write_cursor_as(true).map_err(failed(CURSOR, "cannot write"))?;
         }
         store.remove_done();
         store.position =
             Position { segment: store.segments.front().map_or(0, |one| one.number), offset: 0 };
         Ok((store, recovered))
-    }
-
-    /// Looks through a segment's headers. What follows its last whole record was being written when
-    /// the agent ended, and is cut off.
-    fn recover(&mut self, number: u64, is_last: bool, recovered: &mut Recovered) -> io::Result<()> {
-        let mut file = self.disk.open(&segment_name(number))?;
-        let mut found = Segment { number, bytes: file.length()?, ids: None, is_damaged: false };
-        let mut offset = 0;
-        loop {
-            match segment::look(&*file, offset, found.bytes)? {
-                Found::End => break,
-                Found::Record(header) if is_plausible(&header, found.ids) => {
-                    found.ids = Some((found.ids.map_or(header.id, |ids| ids.0), header.id));
-                    self.next_id = self.next_id.max(header.id + 1);
-                    offset += header.record_bytes();
-                    if !self.is_done(header.id) {
-                        recovered.requests += 1;
-                        recovered.records += header.records;
-                        recovered.source_bytes += header.source_bytes;
-                    }
-                }
-                Found::Record(header) => {
-                    recovered.unreadable_bytes += header.record_bytes();
-                    found.is_damaged = true;
-                    offset += header.record_bytes();
-                }
-                Found::Damage { end } => {
-                    recovered.unreadable_bytes += end - offset;
-                    if is_last && end == found.bytes {
-                        file.truncate(offset)?;
-                        found.bytes = offset;
-                        break;
-                    }
-                    found.is_damaged = true;
-                    offset = end;
-                }
-            }
-        }
-        self.segments.push_back(found);
-        Ok(())
     }
 
     /// Bytes of all segments.
@@ -250,7 +268,8 @@ impl Store {
             self.abandon_active();
             return Err(AppendError::Disk(error));
         }
-        active.unsynced.push(id);
+        let to_be_read = if fresh.is_copy { Sum::default() } else { Sum::of(&header) };
+        active.unsynced.push((id, to_be_read));
         segment.bytes += record_bytes;
         segment.ids = Some((segment.ids.map_or(id, |ids| ids.0), id));
         self.next_id += 1;
@@ -279,7 +298,7 @@ impl Store {
             return Err(error);
         }
         self.next_segment += 1;
-        self.segments.push_back(Segment { number, bytes: 0, ids: None, is_damaged: false });
+        self.segments.push_back(Segment { number, ..Segment::default() });
         self.active = Some(Active { file, unsynced: Vec::new() });
         crate::failpoint::hit("spool_segment_reserved");
         Ok(())
@@ -309,7 +328,11 @@ impl Store {
             return Err(error);
         }
         crate::failpoint::hit("spool_synced");
-        active.unsynced.clear();
+        for (_, kept) in active.unsynced.drain(..) {
+            if let Some(segment) = self.segments.back_mut() {
+                segment.unread = segment.unread.plus(kept);
+            }
+        }
         Ok(())
     }
 
@@ -317,7 +340,7 @@ impl Store {
     /// disk has of it.
     fn abandon_active(&mut self) {
         let Some(mut active) = self.active.take() else { return };
-        for id in &active.unsynced {
+        for (id, _) in &active.unsynced {
             self.done.add(*id, *id + 1);
             self.is_cursor_stale = true;
         }
@@ -327,11 +350,12 @@ impl Store {
         self.remove_done();
     }
 
-    /// Reads the next record that is not done, in the order in which they were kept.
+    /// Reads the next record that is not done, in the order in which they stand on disk. `is_copy`
+    /// says of an id that its request is with somebody else.
     ///
     /// # Errors
     /// When it can't be read; the next call tries again.
-    pub(super) fn read_next(&mut self) -> io::Result<Option<Entry>> {
+    pub(super) fn read_next(&mut self, is_copy: &dyn Fn(u64) -> bool) -> io::Result<Option<Entry>> {
         loop {
             let Some(at) = self.segments.iter().position(|one| one.number >= self.position.segment)
             else {
@@ -344,20 +368,37 @@ impl Store {
             let offset = self.position.offset;
             let found = segment::look(self.open_for_reading(number)?, offset, length)?;
             match found {
-                Found::End if at + 1 == self.segments.len() => return Ok(None),
-                Found::End => self.position = Position { segment: number + 1, offset: 0 },
-                Found::Damage { end } => {
+                Found::End => {
+                    if self.segments[at].unread != Sum::default() {
+                        return Ok(Some(Entry::Lost(self.give_up_rest(at))));
+                    }
+                    if at + 1 == self.segments.len() {
+                        return Ok(None);
+                    }
+                    self.position = Position { segment: number + 1, offset: 0 };
+                }
+                Found::Nothing { end, .. } => {
                     self.segments[at].is_damaged = true;
                     self.position.offset = end;
                 }
                 Found::Record(header) => {
-                    if self.is_done(header.id) || header.id >= self.next_id {
-                        self.position.offset += header.record_bytes();
+                    let after = offset + header.record_bytes();
+                    let is_passed = self.passed.skip(header.id) > header.id;
+                    if is_passed || self.is_done(header.id) || is_copy(header.id) {
+                        self.position.offset = after;
                         continue;
                     }
+                    let Some(rest) = self.segments[at].unread.minus(Sum::of(&header)) else {
+                        // It was not there when this segment was looked through or written.
+                        self.segments[at].is_damaged = true;
+                        self.position.offset = after;
+                        continue;
+                    };
                     let file = self.open_for_reading(number)?;
                     let body = segment::read_body(file, offset, &header)?;
-                    self.position.offset += header.record_bytes();
+                    self.position.offset = after;
+                    self.segments[at].unread = rest;
+                    self.passed.add(header.id, header.id + 1);
                     return Ok(Some(self.take_entry(at, header, body)));
                 }
             }
@@ -369,45 +410,48 @@ impl Store {
             Some(body) => Entry::Whole(header, body),
             None => {
                 self.segments[at].is_damaged = true;
+                let at_number = self.segments[at].number;
                 self.finish(header.id);
-                Entry::Damaged(header)
+                Entry::Lost(self.lost(at_number, Sum::of(&header)))
             }
         }
     }
 
+    fn lost(&self, segment: u64, sum: Sum) -> Lost {
+        Lost { sum, path: self.disk.path(&segment_name(segment)) }
+    }
+
+    /// What a segment should hold and reading has not found is done, copies in it too.
+    fn give_up_rest(&mut self, at: usize) -> Lost {
+        let segment = &mut self.segments[at];
+        segment.is_damaged = true;
+        let (number, sum) = (segment.number, std::mem::take(&mut segment.unread));
+        if let Some((first, last)) = segment.ids {
+            let mut id = self.passed.skip(first);
+            while id <= last {
+                let end = self.passed.next_start(id).map_or(last + 1, |next| next.min(last + 1));
+                self.done.add(id, end);
+                id = self.passed.skip(end);
+            }
+            self.is_cursor_stale = true;
+        }
+        self.remove_done();
+        self.lost(number, sum)
+    }
+
     /// Gives up on what stands at the place of reading, after it could not be read: the rest of its
-    /// segment is skipped. Returns what was skipped, so far as its headers can be read.
-    pub(super) fn skip_segment(&mut self) -> Vec<Header> {
-        let Position { segment: number, mut offset } = self.position;
+    /// segment is skipped. Returns what is lost with it.
+    pub(super) fn skip_segment(&mut self) -> Lost {
+        let number = self.position.segment;
         if self.segments.back().is_some_and(|last| last.number == number) {
             // Nobody would read what is appended to it from now on.
             let _given_back = self.seal();
         }
-        let mut skipped = Vec::new();
-        if let Some(at) = self.segments.iter().position(|one| one.number == number) {
-            self.segments[at].is_damaged = true;
-            let (length, ids) = (self.segments[at].bytes, self.segments[at].ids);
-            if let Ok(file) = self.disk.open(&segment_name(number)) {
-                while let Ok(Found::Record(header)) = segment::look(&*file, offset, length) {
-                    offset += header.record_bytes();
-                    if !self.is_done(header.id) {
-                        skipped.push(header);
-                    }
-                }
-            }
-            // What has no readable header can't be sent either.
-            if let (Some((_, last)), false) = (ids, at + 1 == self.segments.len()) {
-                let first = skipped.first().map_or(last, |header| header.id);
-                self.done.add(first, last + 1);
-            }
-            for header in &skipped {
-                self.done.add(header.id, header.id + 1);
-            }
-            self.is_cursor_stale = true;
-        }
         self.position = Position { segment: number + 1, offset: 0 };
-        self.remove_done();
-        skipped
+        match self.segments.iter().position(|one| one.number == number) {
+            Some(at) => self.give_up_rest(at),
+            None => self.lost(number, Sum::default()),
+        }
     }
 
     fn open_for_reading(&mut self, number: u64) -> io::Result<&dyn StateFile> {
@@ -561,11 +605,6 @@ fn decode_cursor(bytes: &[u8]) -> Option<Acknowledged> {
     let content = frame::open(CURSOR_MAGIC, bytes).ok()?;
     let cursor: Cursor = serde_json::from_slice(content).ok()?;
     Some(Acknowledged::new(cursor.done_below, &cursor.done))
-}
-
-/// Ids ascend within a segment; bytes of a body that look like a header give themselves away.
-fn is_plausible(header: &Header, ids: Option<(u64, u64)>) -> bool {
-    header.id < ID_MAX && ids.is_none_or(|(_, last)| header.id > last)
 }
 
 fn segment_name(number: u64) -> String {

@@ -1,5 +1,7 @@
 //! Tests of the spool on a real disk, with a sink that the test plays.
 
+mod damage;
+
 use std::{path::Path, sync::Mutex};
 
 use super::{segment::HEADER_BYTES, *};

@@ -120,6 +120,8 @@ pub(super) const PLAIN: &[Plain] = &[
         "Copies of requests under way that the spool took"),
     plain!(spool_damaged_requests, Counter, Queue, "thyme_spool_damaged_requests", "{request}",
         "Requests of the spool that could not be read again"),
+    plain!(spool_duplicate_requests, Counter, Queue, "thyme_spool_duplicate_requests", "{request}",
+        "Requests found in the spool at the start a second time, which are not sent twice"),
     plain!(spool_unreadable_bytes, Counter, Queue, "thyme_spool_unreadable_bytes", "By",
         "Bytes found in the spool at the start that are no whole request"),
     plain!(spool_errors, Counter, Queue, "thyme_spool_errors", "{error}",

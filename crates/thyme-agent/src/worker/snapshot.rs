@@ -250,11 +250,13 @@ impl Worker {
         compressed: bool,
     ) -> Option<u32> {
         let live = self.groups.get(&number).map(|group| Arc::clone(&group.key.live))?;
-        for id in self.group_files(number) {
+        // Of two files that have had one name the younger has it: a directory was replaced within the
+        // second that an archive is named after.
+        for id in self.group_files(number).into_iter().rev() {
             let Some(file) = self.files.get_mut(&id) else { continue };
             let is_renamed = found.is_renamed && file.inode == found.inode;
             if (is_renamed || is_that_file(file, found.inode, plain, compressed))
-                && may_be_closed_file(file, found.opened.as_ref(), compressed)
+                && may_be_that_file(file, found.opened.as_ref(), compressed)
             {
                 file.is_present = true;
                 file.is_compressed = compressed;
@@ -478,21 +480,33 @@ fn is_that_file(file: &TailedFile, inode: Inode, plain: &OsStr, compressed: bool
         || (is_same_inode && (file.source.is_some() || file.is_parked))
 }
 
-/// Whether a file that was opened anew may be the one that was closed, as far as its first bytes say:
+/// Whether a file that was opened anew may be the one that the group has, as far as its first bytes say:
 /// its directory may have been replaced, and all in it has old names and perhaps old numbers.
-fn may_be_closed_file(file: &TailedFile, opened: Option<&Opened>, compressed: bool) -> bool {
-    let Some(opened) = opened.filter(|_| file.source.is_none()) else { return true };
-    if compressed {
-        Archive::head(&*opened.file, file.head.bytes as usize).is_ok_and(|head| head == file.head)
-    } else {
-        // Of an empty one nothing says so: it is begun anew, at no loss.
-        let is_known = file.head.bytes > 0 || file.is_parked;
-        let has_all = opened.bytes >= file.offset;
-        is_known && has_all && file.head.matches(&*opened.file).unwrap_or(false)
+fn may_be_that_file(file: &TailedFile, opened: Option<&Opened>, compressed: bool) -> bool {
+    let Some(opened) = opened else { return true };
+    match &file.source {
+        // The number of an open file is no other's; its archive has a number of its own.
+        Some(Source::Plain(open)) if compressed => may_be_archive_of(&**open, opened),
+        Some(_) => true,
+        None if compressed => Archive::head(&*opened.file, file.head.bytes as usize)
+            .is_ok_and(|head| head == file.head),
+        None => {
+            // Of an empty one nothing says so: it is begun anew, at no loss.
+            let is_known = file.head.bytes > 0 || file.is_parked;
+            let has_all = opened.bytes >= file.offset;
+            is_known && has_all && file.head.matches(&*opened.file).unwrap_or(false)
+        }
     }
 }
 
-fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> TailedFile {
+/// Whether an archive begins as a file does that is open. What can't be read is known by its name.
+fn may_be_archive_of(open: &dyn LogFile, archive: &Opened) -> bool {
+    let Ok(head) = Archive::head(&*archive.file, HEAD_BYTES_MAX) else { return true };
+    // The file may have been written to since it was compressed.
+    head.matches(open).unwrap_or(true)
+}
+
+pub(super) fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> TailedFile {
     TailedFile {
         key,
         group,
@@ -709,14 +723,14 @@ mod tests {
             (b"two\none\n\n", false),
             (b"one\n", false),
         ] {
-            assert_eq!(may_be_closed_file(&closed, Some(&opened(content)), false), is_same);
+            assert_eq!(may_be_that_file(&closed, Some(&opened(content)), false), is_same);
             let mut archive =
                 flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             std::io::Write::write_all(&mut archive, content).unwrap();
             let archive = archive.finish().unwrap();
-            assert_eq!(may_be_closed_file(&closed, Some(&opened(&archive)), true), is_same);
+            assert_eq!(may_be_that_file(&closed, Some(&opened(&archive)), true), is_same);
         }
-        assert!(may_be_closed_file(&closed, None, false));
+        assert!(may_be_that_file(&closed, None, false));
     }
 
     /// Scenario: row 38. A file was read and closed while it was empty; its directory is replaced, and
@@ -729,8 +743,31 @@ mod tests {
         (closed.source, closed.offset, closed.head) = (None, 0, Head::default());
         let content = tempfile::tempfile().unwrap();
         let opened = Opened { file: Box::new(content), inode: NUMBER, bytes: 9, through: None };
-        assert!(!may_be_closed_file(&closed, Some(&opened), false));
+        assert!(!may_be_that_file(&closed, Some(&opened), false));
         closed.is_parked = true;
-        assert!(may_be_closed_file(&closed, Some(&opened), false));
+        assert!(may_be_that_file(&closed, Some(&opened), false));
+    }
+
+    /// Scenario: row 38. Two files have had one name, one of them of a directory that was replaced, and
+    /// both are open; an archive of that name comes. Another one can't be decompressed.
+    /// Guarantees: it is the one that begins as it does, also if that was written to since; what can't be
+    /// read is known by its name.
+    #[test]
+    fn an_archive_of_an_open_file_begins_as_it_does() {
+        let opened = |content: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, content).unwrap();
+            let bytes = content.len() as u64;
+            Opened { file: Box::new(file), inode: OTHER, bytes, through: None }
+        };
+        let name = || Arc::from(OsStr::new("0.log.20260101-000000"));
+        let older = new_file(1, 1, opened(b"one\n"), name());
+        let younger = new_file(2, 1, opened(b"two\nthree\n"), name());
+        let mut archive = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut archive, b"two\n").unwrap();
+        let archive = opened(&archive.finish().unwrap());
+        assert!(!may_be_that_file(&older, Some(&archive), true));
+        assert!(may_be_that_file(&younger, Some(&archive), true));
+        assert!(may_be_that_file(&older, Some(&opened(b"no gzip")), true));
     }
 }

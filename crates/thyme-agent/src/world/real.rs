@@ -148,15 +148,24 @@ impl NodeDisk {
         self.directory.join(name)
     }
 
+    /// What is no regular file might be waited for without end.
     fn open_with(&self, name: &str, options: &OpenOptions) -> io::Result<Box<dyn StateFile>> {
-        Ok(Box::new(NodeFile(options.open(self.at(name))?)))
+        let path = self.at(name);
+        regular_file::expect_free_or_regular(&path)?;
+        Ok(Box::new(NodeFile(options.open(path)?)))
     }
 }
 
 impl StateDisk for NodeDisk {
     fn make_directory(&self, name: &str) -> io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.at(name))
+        let path = self.at(name);
+        match regular_file::expect_directory(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+            }
+            found => found,
+        }
     }
 
     fn names(&self, directory: &str) -> io::Result<Vec<String>> {
@@ -203,6 +212,10 @@ impl StateDisk for NodeDisk {
 
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
         File::open(self.at(directory))?.sync_all()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.at(name)
     }
 }
 

@@ -9,11 +9,12 @@ use std::{
     time::Duration,
 };
 
+use nop_collector::Fault;
 use rustix::process::Signal;
 
 use crate::{
     namespace::Namespace,
-    node::{Node, append, cri, rotate, wait_until},
+    node::{Node, append, compress, cri, rotate, wait_until},
     program::{Program, Setup, program},
 };
 
@@ -265,4 +266,48 @@ fn a_directory_that_is_moved_within_the_tree_is_read_in_both_places() {
             && seen.contains(&("third".to_owned(), path(&moved)))
     });
     agent.stop();
+}
+
+/// Scenario: row 38. The sink takes nothing. A file is rotated, its directory is replaced, and within the
+/// same second the new file is rotated too, so that both have one name; then this one is compressed. The
+/// sink is back, and the agent starts again.
+/// Guarantees: the archive is the file that it was made of, and not the older one of its name, whose
+/// directory is gone: nothing comes twice, now or after the start, and nothing counts as lost.
+#[test]
+fn an_archive_is_not_the_file_of_a_replaced_directory_with_its_name() {
+    const TIME: &str = "20260101-000000";
+    let node = Node::new();
+    node.collector.faults().always(Fault::HttpStatus { status: 503, retry_after: None });
+    let container = node.container("a");
+    let live = container.join("0.log");
+    let agent = node.start();
+    let mut written = 0;
+    let mut write = |text: &str| {
+        append(&live, cri(text));
+        written += cri(text).len() as i64;
+        wait_until("it is read", || agent.metrics.read.get().1 == written);
+    };
+    write("of the directory that was");
+    rotate(&container, TIME);
+    write("before it is replaced");
+    fs::remove_dir_all(&container).unwrap();
+    fs::create_dir(&container).unwrap();
+    write("of the directory that is");
+    let rotated = rotate(&container, TIME);
+    write("after a rotation");
+    compress(&rotated);
+    rotate(&container, "20260101-000100");
+    write("after another one");
+    node.collector.faults().clear();
+    assert_eq!(node.wait_records(5).len(), 5);
+    wait_until("all but the live file are closed", || agent.metrics.open_files.get() == 1);
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
+    let agent = node.start();
+    append(&live, cri("after a start"));
+    let texts: Vec<_> = node.wait_records(1).iter().map(|record| record.text()).collect();
+    assert_eq!(texts, ["after a start"]);
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
+    assert!(node.take_records().is_empty(), "something came twice");
 }

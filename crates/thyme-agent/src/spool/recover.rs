@@ -1,0 +1,222 @@
+//! The look through the segments at a start: which records there are, each number once, what is no
+//! record, and what is missing. It says what is wrong, by path and place; it must not read bodies.
+
+use std::{io, path::Path};
+
+use super::{
+    segment::{self, Found, Header},
+    store::{Segment, Sum},
+};
+use crate::{tail::acknowledge::Acknowledged, world::StateFile};
+
+/// Ids beyond this are none of ours, but bytes that look like a header.
+const ID_MAX: u64 = 1 << 62;
+
+/// Log records, or bytes of files, that no request has.
+const CONTENT_MAX: u64 = 1 << 48;
+
+/// What was there at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Recovered {
+    /// Spool records that are not done.
+    pub(super) unread: Sum,
+    /// Bytes that are no whole record: what was being written at the end, or damage.
+    pub(super) unreadable_bytes: u64,
+    /// Records whose number another one has, which came before.
+    pub(super) copies: u64,
+    /// Records that are gone, so far as that can be known: at least so many.
+    pub(super) lost_requests: u64,
+}
+
+/// What a segment holds that should not be there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Oddities {
+    damaged_places: u64,
+    damaged_bytes: u64,
+    /// Where the first of all is.
+    first_offset: Option<u64>,
+    copies: u64,
+    disordered: u64,
+}
+
+/// The look, segment by segment, in the order in which they will be read.
+pub(super) struct Look<'a> {
+    done: &'a Acknowledged,
+    seen: Acknowledged,
+    /// Least and greatest id of each segment.
+    ranges: Vec<(u64, u64)>,
+    /// Damaged places, and those of them that no number before and behind tells the content of.
+    damaged_places: u64,
+    open_places: u64,
+    recovered: Recovered,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(done: &'a Acknowledged) -> Self {
+        Self {
+            done,
+            seen: Acknowledged::default(),
+            ranges: Vec::new(),
+            damaged_places: 0,
+            open_places: 0,
+            recovered: Recovered::default(),
+        }
+    }
+
+    /// Looks through a segment's headers. What was being written to the last one when the agent ended
+    /// is cut off.
+    pub(super) fn through(
+        &mut self,
+        path: &Path,
+        number: u64,
+        mut file: Box<dyn StateFile>,
+        is_last: bool,
+    ) -> io::Result<Segment> {
+        let mut segment = Segment { number, bytes: file.length()?, ..Segment::default() };
+        let mut odd = Oddities::default();
+        let (mut offset, mut last_id) = (0, None);
+        loop {
+            let (end, is_damage) = match segment::look(&*file, offset, segment.bytes)? {
+                Found::End => break,
+                Found::Nothing { end, is_torn: true } if is_last => {
+                    let torn_bytes = end - offset;
+                    self.recovered.unreadable_bytes += torn_bytes;
+                    tracing::info!(
+                        path = %path.display(), offset, torn_bytes,
+                        "the spool's last write was cut short, as the end of a process does it; it is \
+                         removed, and what it was of is read again or was sent"
+                    );
+                    file.truncate(offset)?;
+                    segment.bytes = offset;
+                    break;
+                }
+                Found::Nothing { end, .. } => (end, true),
+                Found::Record(header) => {
+                    let end = offset + header.record_bytes();
+                    let is_damage = !self.take(&header, &mut segment, &mut odd, &mut last_id);
+                    (end, is_damage)
+                }
+            };
+            if is_damage {
+                odd.damaged_places += 1;
+                odd.damaged_bytes += end - offset;
+                self.open_places += u64::from(last_id.is_none() || end == segment.bytes);
+            }
+            if is_damage || odd.copies + odd.disordered > 0 {
+                odd.first_offset.get_or_insert(offset);
+            }
+            offset = end;
+        }
+        self.ranges.extend(segment.ids);
+        self.note(path, &odd);
+        segment.is_damaged = odd.first_offset.is_some();
+        self.recovered.unread = self.recovered.unread.plus(segment.unread);
+        Ok(segment)
+    }
+
+    /// Takes a record in; `false` where it can't be one.
+    fn take(
+        &mut self,
+        header: &Header,
+        segment: &mut Segment,
+        odd: &mut Oddities,
+        last_id: &mut Option<u64>,
+    ) -> bool {
+        let id = header.id;
+        if id >= ID_MAX || header.records > CONTENT_MAX || header.source_bytes > CONTENT_MAX {
+            return false;
+        }
+        if self.seen.skip(id) > id {
+            odd.copies += 1;
+            return true;
+        }
+        odd.disordered += u64::from(last_id.is_some_and(|last| id < last));
+        *last_id = Some(id);
+        self.seen.add(id, id + 1);
+        let (first, last) = segment.ids.unwrap_or((id, id));
+        segment.ids = Some((first.min(id), last.max(id)));
+        if self.done.skip(id) == id {
+            segment.unread = segment.unread.plus(Sum::of(header));
+        }
+        true
+    }
+
+    fn note(&mut self, path: &Path, odd: &Oddities) {
+        let Some(offset) = odd.first_offset else { return };
+        let path = path.display();
+        let Oddities { damaged_places, damaged_bytes, copies, disordered, .. } = *odd;
+        self.recovered.unreadable_bytes += damaged_bytes;
+        self.recovered.copies += copies;
+        self.damaged_places += damaged_places;
+        if damaged_places > 0 {
+            tracing::error!(
+                %path, offset, damaged_places, damaged_bytes,
+                "a segment of the spool is damaged: expected a request, which begins with `thymeS1` \
+                 and a checksum; what stands there instead is lost, the segment is kept as \
+                 spool/*.damaged"
+            );
+        }
+        if copies + disordered > 0 {
+            tracing::warn!(
+                %path, offset, copies, disordered,
+                "a segment of the spool is not as it was written: it holds requests a second time, \
+                 which are not sent again, or in another order; it is kept as spool/*.damaged"
+            );
+        }
+    }
+
+    /// What was found in all; from now on whatever has not been found is done, and numbers go on
+    /// behind what was.
+    pub(super) fn end(mut self) -> (Recovered, Ending) {
+        let missing: u64 = self.ranges.iter().map(|&(first, last)| self.missing(first, last)).sum();
+        let lost = (missing + self.open_places).max(self.damaged_places);
+        if lost > 0 {
+            tracing::error!(
+                requests_at_least = lost,
+                "requests are missing in the spool; how many records they held is not known"
+            );
+        }
+        self.recovered.lost_requests = lost;
+        let next_id = self.seen.beyond().last().map_or(self.seen.prefix(), |last| last.1);
+        (self.recovered, Ending { seen: self.seen, next_id })
+    }
+
+    /// Ids of a segment's range that neither stand anywhere nor are done. A segment has no gaps.
+    fn missing(&self, first: u64, last: u64) -> u64 {
+        let (mut id, mut missing) = (first, 0);
+        while id <= last {
+            let after = self.done.skip(self.seen.skip(id));
+            if after > id {
+                id = after;
+                continue;
+            }
+            let next = [self.seen.next_start(id), self.done.next_start(id)];
+            let end = next.into_iter().flatten().min().unwrap_or(last).min(last + 1);
+            missing += end - id;
+            id = end;
+        }
+        missing
+    }
+}
+
+/// What follows from the look.
+pub(super) struct Ending {
+    seen: Acknowledged,
+    /// The next id, so far as the segments say.
+    pub(super) next_id: u64,
+}
+
+impl Ending {
+    /// What has not been seen below `next_id` is done: nobody has it any more, and a segment must not
+    /// wait for it. Returns whether that is news.
+    pub(super) fn close_gaps(&self, done: &mut Acknowledged, next_id: u64) -> bool {
+        let before = done.clone();
+        let mut from = self.seen.prefix();
+        for &(start, end) in self.seen.beyond() {
+            done.add(from, start);
+            from = end;
+        }
+        done.add(from, next_id);
+        *done != before
+    }
+}
