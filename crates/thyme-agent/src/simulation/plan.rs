@@ -216,6 +216,8 @@ impl Plan {
         };
         if self.naming.is_matched() {
             self.rotate_weight = 8;
+            // What is counted as lost of chains in replaced directories is not understood yet.
+            self.replace_weight = 0;
             // Without births, files that were found under archives' names and others are confused.
             self.knows_births = true;
             // The pattern of numbered files would match compressed ones, which are none to read.
