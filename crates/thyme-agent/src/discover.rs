@@ -5,6 +5,7 @@
 mod hidden;
 mod known;
 pub mod links;
+mod look;
 pub mod open;
 pub mod pattern;
 mod renamed;
@@ -66,8 +67,9 @@ pub struct FoundFile {
     pub opened: Option<Opened>,
     /// Whether it is a file that its group knows under another name, as far as discovery can tell.
     pub is_renamed: bool,
-    /// Whether it was there before the first start: `start_at` holds for it.
-    pub is_old: bool,
+    /// How long it was when it was seen first, if it was there before the first start: `start_at` holds
+    /// for so much of it.
+    pub old_bytes: Option<u64>,
     /// What of it is unread, as its worker's load has it.
     pub charge: Charge,
 }
@@ -497,7 +499,9 @@ fn unread_bytes(file: &FoundFile, resume: &Checkpoints, start_at: StartAt) -> u6
     match resume.iter().map(|(_, one)| one).find(|one| is_it(one)) {
         Some(one) if !one.is_unread() => 0,
         Some(one) if !is_archive => opened.bytes.saturating_sub(one.offset),
-        None if file.is_old && start_at == StartAt::End => 0,
+        None if start_at == StartAt::End => {
+            opened.bytes.saturating_sub(file.old_bytes.unwrap_or(0))
+        }
         _ => opened.bytes,
     }
 }

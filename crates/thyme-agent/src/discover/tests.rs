@@ -16,7 +16,7 @@ use crate::{
     limits::HIDDEN_TIME_MAX,
     worker::WorkerState,
     world::{
-        Clock, DirectoryState, Entry,
+        Clock, DirectoryState, Entry, Looked,
         real::{NodeLogs, SystemClock},
     },
 };
@@ -84,9 +84,9 @@ impl LogTree for Deniable {
         NodeLogs::default().open(root, relative)
     }
 
-    fn bytes(&mut self, path: &Path) -> io::Result<u64> {
+    fn look_at(&mut self, path: &Path) -> io::Result<Looked> {
         self.1.bytes.fetch_add(1, Ordering::Relaxed);
-        NodeLogs::default().bytes(path)
+        NodeLogs::default().look_at(path)
     }
 
     fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {
@@ -192,7 +192,11 @@ impl Stage {
             for message in inbox.try_iter() {
                 let WorkerMessage::Snapshot(snapshot) = message else { panic!("{message:?}") };
                 files.extend(snapshot.files.into_iter().map(|file| {
-                    (file.name.into_string().unwrap(), file.opened.is_some(), file.is_old)
+                    (
+                        file.name.into_string().unwrap(),
+                        file.opened.is_some(),
+                        file.old_bytes.is_some(),
+                    )
                 }));
             }
         }

@@ -495,6 +495,11 @@ impl World {
         let directory = self.kubelet.pods[pod].directory.clone();
         self.remove_directory(&directory);
         self.kubelet.pods[pod].is_gone = true;
+        for container in 0..self.kubelet.containers.len() {
+            if self.kubelet.containers[container].pod == pod {
+                self.truth.container_ended(container);
+            }
+        }
     }
 
     /// A line goes to the file that was rotated last: whoever wrote it had it open all the time.

@@ -17,7 +17,8 @@ use super::{
 use crate::{
     tail::identity::{HEAD_BYTES_MAX, Inode},
     world::{
-        DirectoryIdentity, DirectoryState, Entry, EntryKind, FileState, LogFile, LogTree, Opened,
+        DirectoryIdentity, DirectoryState, Entry, EntryKind, FileState, LogFile, LogTree, Looked,
+        Opened,
     },
 };
 
@@ -464,11 +465,16 @@ impl LogTree for SimulatedTree {
         Ok(Some(Opened { file, inode, bytes, through: None }))
     }
 
-    fn bytes(&mut self, path: &Path) -> io::Result<u64> {
+    fn look_at(&mut self, path: &Path) -> io::Result<Looked> {
         let world = self.0.lock();
         let id = world.file_at(text(path));
         let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
-        Ok(world.tree.nodes[id].bytes.len() as u64)
+        let node = &world.tree.nodes[id];
+        Ok(Looked {
+            inode: Inode { device: DEVICE + world.tree.remounts, inode: node.inode },
+            born_unix_nanos: world.plan.knows_births.then(|| unix_nanos(node.born_at)),
+            bytes: node.bytes.len() as u64,
+        })
     }
 }
 

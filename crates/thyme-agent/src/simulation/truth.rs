@@ -331,9 +331,11 @@ impl Truth {
         self.check_whole(pieces);
         let Some(last) = pieces.last() else { return };
         let line = &self.lines[last.line];
+        // What was lost with its directory nobody waits for.
+        let goes_on = line.next.is_some_and(|next| !self.lines[next].is_excused);
         // After a restart the rest may have arrived already.
         let waited = self.has_restarted
-            || (line.next.is_none() && self.ended.contains(&line.container))
+            || (!goes_on && self.ended.contains(&line.container))
             || self.has_no_order
             || u128::from(now - line.written_at) >= PARTIAL_LINE_WAIT.as_nanos();
         if line.is_partial && !is_chunk && !(is_partial && waited) {

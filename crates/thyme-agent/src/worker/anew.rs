@@ -90,6 +90,37 @@ impl Worker {
 
 fn is_rewritten(file: &TailedFile) -> io::Result<bool> {
     let Some(Source::Plain(open)) = &file.source else { return Ok(false) };
-    let Some((place, ending)) = file.endings.up_to(file.offset) else { return Ok(false) };
+    let Some((place, ending)) = file.endings.up_to(file.offset) else {
+        // A checkpoint with bytes beyond its prefix says of what stands before only how it begins.
+        return Ok(file.offset > 0 && !file.head.matches(&**open)?);
+    };
     Ok(!ending.matches(&**open, place)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{tail::identity::Inode, worker::snapshot::new_file, world::Opened};
+    use std::{ffi::OsStr, io::Write, sync::Arc};
+
+    /// Scenario: row 47. A file was resumed from a checkpoint that knows no ending of its prefix, because
+    /// bytes behind it were acknowledged before it; before its first read it is cut and written anew.
+    /// Guarantees: that is seen by its first bytes, and no line is read from its middle.
+    #[test]
+    fn a_file_that_is_resumed_without_an_ending_is_known_by_its_head() {
+        let opened = |content: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(content).unwrap();
+            let inode = Inode { device: 1, inode: 7 };
+            Opened { file: Box::new(file), inode, bytes: content.len() as u64, through: None }
+        };
+        for (content, is_anew) in [(&b"one\ntwo\nthree\n"[..], false), (b"two\none\nthree\n", true)]
+        {
+            let mut file = new_file(1, 1, opened(content), Arc::from(OsStr::new("0.log")));
+            file.head = Head::of(b"one\ntwo\n");
+            assert!(!is_rewritten(&file).unwrap(), "nothing was read of it");
+            file.offset = 4;
+            assert_eq!(is_rewritten(&file).unwrap(), is_anew);
+        }
+    }
 }
