@@ -56,6 +56,10 @@ const CURRENT_NAME: &str = "checkpoints";
 const SYNCED_NAME: &str = "checkpoints.synced";
 const FRESH_NAME: &str = "checkpoints.new";
 
+/// What a state directory holds beside the spool, by a name each.
+pub const FILE_NAMES: &[&str] =
+    &[CURRENT_NAME, SYNCED_NAME, FRESH_NAME, LOCK_NAME, "journal.000001"];
+
 /// Why the state directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
