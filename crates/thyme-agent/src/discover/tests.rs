@@ -142,7 +142,7 @@ impl Stage {
             receiver_names: vec!["file_log".into()],
             descriptors: Descriptors::new(open_files_max, &metrics),
             resume,
-            is_first_start,
+            first_start: is_first_start.then(|| FirstStart::now(clock.unix_nanos())),
             scan_interval: Duration::from_secs(3_600),
             workers: workers.iter().map(|(handle, _)| handle.clone()).collect(),
             checkpoints: None,
