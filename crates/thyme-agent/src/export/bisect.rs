@@ -21,6 +21,11 @@ pub(super) struct Part {
     pub(super) uncompressed_bytes: usize,
     /// Log records in it.
     pub(super) records: u64,
+    /// Place of the first of them among the request's.
+    pub(super) first: u64,
+    /// How often the sink has refused it alone, each time but the first after it had accepted
+    /// something that was sent after the refusal before.
+    pub(super) refusals: u32,
     /// How `body` is compressed.
     pub(super) compression: Compression,
 }
@@ -33,6 +38,8 @@ impl Part {
             body_bytes: request.body_bytes,
             uncompressed_bytes: request.uncompressed_bytes,
             records: request.records,
+            first: 0,
+            refusals: 0,
             compression: request.compression,
         }
     }
@@ -90,10 +97,11 @@ fn halve(part: &Part, level: i32) -> Option<(Part, Part)> {
         let uncompressed_bytes = message.len();
         let body = compress(message, part.compression, level).ok()?;
         let (body_bytes, body) = (body.len(), vec![Bytes::from(body)]);
-        let compression = part.compression;
-        Some(Part { body, body_bytes, uncompressed_bytes, records, compression })
+        let (first, refusals, compression) = (part.first, 0, part.compression);
+        Some(Part { body, body_bytes, uncompressed_bytes, records, first, refusals, compression })
     };
-    let (first, second) = (half(first)?, half(second)?);
+    let (first, mut second) = (half(first)?, half(second)?);
+    second.first += first.records;
     (first.records + second.records == part.records).then_some((first, second))
 }
 
@@ -175,13 +183,15 @@ pub(super) mod tests {
             body: vec![body.into()],
             uncompressed_bytes,
             records: bodies.len() as u64,
+            first: 0,
+            refusals: 0,
             compression,
         }
     }
 
     /// A request whose records have these bodies, settled to nobody.
     pub(in super::super) fn request_of(bodies: &[String], compression: Compression) -> Request {
-        let Part { body, body_bytes, uncompressed_bytes, records, compression } =
+        let Part { body, body_bytes, uncompressed_bytes, records, compression, .. } =
             part_of(bodies, compression);
         let (reply, token) = (crossbeam_channel::unbounded().0, Token::default());
         let source_bytes = uncompressed_bytes as u64;
@@ -220,6 +230,8 @@ pub(super) mod tests {
                 assert_eq!(half.body_bytes, half.body.concat().len());
                 assert_eq!(bodies_of_part(half), bodies);
             }
+            assert_eq!((first.first, second.first), (0, 3));
+            assert_eq!(halve(&second, 1).unwrap().1.first, 4);
         }
     }
 

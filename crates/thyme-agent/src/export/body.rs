@@ -20,6 +20,8 @@ pub(super) struct Words {
     pub(super) text: Vec<u8>,
     /// Whether this is a page for browsers, which no OTLP server writes.
     pub(super) is_page: bool,
+    /// The code of a status of gRPC or HTTP that stands in the body.
+    pub(super) code: Option<u32>,
 }
 
 /// The body of a success.
@@ -39,21 +41,23 @@ pub(super) enum Response {
 pub(super) fn words(answer: &Answer) -> Words {
     if let Some(location) = answer.headers.get(header::LOCATION) {
         let text = [b"redirects are not followed, to ", location.as_bytes()].concat();
-        return Words { text, is_page: false };
+        return Words { text, ..Words::default() };
     }
     let body = match decoded(answer) {
         Ok(body) => body,
-        Err(text) => return Words { text, is_page: false },
+        Err(text) => return Words { text, ..Words::default() },
     };
     if is_page(&answer.headers, &body) {
-        return Words { text: page_text(&body), is_page: true };
+        return Words { text: page_text(&body), is_page: true, code: None };
     }
-    let text = match media_type(&answer.headers).as_str() {
-        "application/json" => json_message(&body).unwrap_or(body),
-        "text/plain" => body,
-        _ => status_message(&body).or_else(|| json_message(&body)).unwrap_or(body),
+    let status = match media_type(&answer.headers).as_str() {
+        "application/json" | "text/plain" => None,
+        _ => status_of(&body),
     };
-    Words { text, is_page: false }
+    let Some((text, code)) = status.or_else(|| json_status(&body)) else {
+        return Words { text: body, ..Words::default() };
+    };
+    Words { text, is_page: false, code }
 }
 
 /// What a success says.
@@ -138,19 +142,26 @@ fn page_text(page: &[u8]) -> Vec<u8> {
     words.join(" ").into_bytes()
 }
 
-/// The message of a `google.rpc.Status`. Any bytes may look like protobuf: what is taken for one has
-/// a message that is text.
-fn status_message(body: &[u8]) -> Option<Vec<u8>> {
-    let message = reply::Status::decode(body).ok()?.message;
-    let is_text = !message.is_empty() && std::str::from_utf8(&message).is_ok();
-    is_text.then_some(message)
+/// The message and the code of a `google.rpc.Status`. Any bytes may look like protobuf: what is taken
+/// for one has a message that is text.
+fn status_of(body: &[u8]) -> Option<(Vec<u8>, Option<u32>)> {
+    let status = reply::Status::decode(body).ok()?;
+    let is_text = !status.message.is_empty() && std::str::from_utf8(&status.message).is_ok();
+    is_text.then(|| (status.message, u32::try_from(status.code).ok()))
 }
 
-/// The message of a `google.rpc.Status` in JSON, or what others call theirs.
-fn json_message(body: &[u8]) -> Option<Vec<u8>> {
+/// The message of a `google.rpc.Status` in JSON, or what others call theirs, and its code.
+fn json_status(body: &[u8]) -> Option<(Vec<u8>, Option<u32>)> {
     let json: serde_json::Value = serde_json::from_slice(body).ok()?;
     let text = |key: &str| json.get(key)?.as_str().filter(|text| !text.is_empty());
     let message = ["message", "error", "detail", "reason"].iter().find_map(|key| text(key));
-    let nested = || json.get("error")?.get("message")?.as_str();
-    message.or_else(nested).map(|text| text.as_bytes().to_vec())
+    let nested = |key: &str| json.get("error")?.get(key);
+    let message = message.or_else(|| nested("message")?.as_str());
+    let code = json.get("code").or_else(|| nested("code")).and_then(serde_json::Value::as_u64);
+    let code = code.and_then(|code| u32::try_from(code).ok());
+    if message.is_none() && code.is_none() {
+        return None;
+    }
+    let text = message.map_or_else(|| body.to_vec(), |text| text.as_bytes().to_vec());
+    Some((text, code))
 }

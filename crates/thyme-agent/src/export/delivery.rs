@@ -130,6 +130,17 @@ impl Tally {
     }
 }
 
+/// What of a part may be why the sink fails on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blame {
+    /// A record, which may be given up: others are accepted.
+    Record,
+    /// Something of it: others are accepted, but nothing is given up for such a failure.
+    Part,
+    /// Perhaps its size: nothing is accepted, so that there is nothing to compare with.
+    Size,
+}
+
 /// Failures of a part in a row that may be its own fault.
 struct Suspicion {
     failures: u32,
@@ -185,6 +196,10 @@ impl<S: Sink> Delivery<S> {
         self.halve_beforehand(&mut parts).await;
         self.send_parts(&mut parts, &mut course, &mut tally).await;
         while course.is_held() {
+            if course.try_again_alone(&self.evidence, &mut parts) {
+                self.send_parts(&mut parts, &mut course, &mut tally).await;
+                continue;
+            }
             let turn = self.wait_aside(&mut parts, &mut course, &mut tally, slot).await;
             self.send_parts(&mut parts, &mut course, &mut tally).await;
             drop(turn);
@@ -275,9 +290,10 @@ impl<S: Sink> Delivery<S> {
             if course.is_aside && failure.cause != Cause::Unreachable {
                 return refused(Why::Failed(failure.said));
             }
-            if let Some(is_sure) = self.is_to_blame(&mut suspicion, part, course, failure.cause) {
-                self.warn_of_suspect(part, &failure);
+            if let Some(blame) = self.blame(&mut suspicion, part, course, failure.cause) {
+                self.warn_of_suspect(part, &failure, blame);
                 course.is_on_trial = true;
+                let is_sure = blame == Blame::Record;
                 return refused(Why::Suspect { is_sure, said: failure.said });
             }
             self.warn_of_retry(part, &failure, wait);
@@ -404,14 +420,14 @@ impl<S: Sink> Delivery<S> {
         Suspicion { failures: 0, names_size: 0, has_timed_out: false, accepted_before }
     }
 
-    /// Whether a part is why the sink fails, and if so, whether its last record may be given up.
-    fn is_to_blame(
+    /// Whether a part is why the sink fails, and if so, what of it.
+    fn blame(
         &self,
         suspicion: &mut Suspicion,
         part: &Part,
         course: &Course,
         cause: Cause,
-    ) -> Option<bool> {
+    ) -> Option<Blame> {
         if cause == Cause::Unreachable {
             *suspicion = self.no_suspicion();
             return None;
@@ -425,10 +441,11 @@ impl<S: Sink> Delivery<S> {
         }
         let accepted = self.evidence.accepted_requests() - suspicion.accepted_before;
         if accepted >= failures_max.into() {
-            return Some(cause.may_be_the_request() && !suspicion.has_timed_out);
+            let is_sure = cause.may_be_the_request() && !suspicion.has_timed_out;
+            return Some(if is_sure { Blame::Record } else { Blame::Part });
         }
         // Nothing to compare with: all that are large may fail.
-        (part.records > 1 && part.uncompressed_bytes > SUSPECT_BYTES_MIN).then_some(false)
+        (part.records > 1 && part.uncompressed_bytes > SUSPECT_BYTES_MIN).then_some(Blame::Size)
     }
 
     /// Says that sending has panicked, and waits before it is tried again.
@@ -497,16 +514,39 @@ impl<S: Sink> Delivery<S> {
         });
     }
 
-    fn warn_of_suspect(&self, part: &Part, failure: &Failure) {
-        self.warnings.about(Topic::Rejected, |suppressed| {
-            tracing::error!(
+    fn warn_of_suspect(&self, part: &Part, failure: &Failure, blame: Blame) {
+        let what = match blame {
+            Blame::Record => {
+                return self.warnings.about(Topic::Rejected, |suppressed| {
+                    tracing::error!(
+                        exporter = self.id,
+                        records = part.records,
+                        cause = failure.cause.as_str(),
+                        said = %failure.said,
+                        suppressed,
+                        "the sink fails on this request but accepts others: looking for the record \
+                         that does it, which will be dropped"
+                    );
+                });
+            }
+            Blame::Part => {
+                "the sink fails on this request but accepts others: it is halved, and what fails is \
+                 kept and tried again"
+            }
+            Blame::Size => {
+                "the sink fails time after time and accepts nothing: a large request is tried in \
+                 halves, in case its size is why. Everything is kept"
+            }
+        };
+        self.warnings.about(Topic::Halved, |suppressed| {
+            tracing::warn!(
                 exporter = self.id,
                 records = part.records,
+                uncompressed_bytes = part.uncompressed_bytes,
                 cause = failure.cause.as_str(),
                 said = %failure.said,
                 suppressed,
-                "the sink fails on this request but accepts others: looking for the record that \
-                 does it, which will be dropped"
+                "{what}"
             );
         });
     }
@@ -584,7 +624,6 @@ mod tests {
         config::Compression,
         export::{
             bisect::tests::{bodies_of_part, request_of},
-            limits::GIVEN_UP_IN_A_ROW_MAX,
             slot::Slots,
         },
     };
@@ -697,6 +736,56 @@ mod tests {
             assert!(passed >= hour && passed < hour + Duration::from_secs(45));
             let retries = delivery.metrics.send_retries.get();
             assert!((120..130).contains(&retries), "{retries}");
+        }
+    }
+
+    /// Scenario: row 71: an outage of 503s for an hour, with a request of more than 256 KiB.
+    /// Guarantees: it is tried in halves, in words of their own: nothing says that others are accepted,
+    /// or that anything will be dropped, and nothing is an error.
+    #[tokio::test]
+    async fn an_outage_with_a_large_request_is_no_error() {
+        let hour = Duration::from_secs(3600);
+        let delivery =
+            delivery(
+                RETRY,
+                move |_, passed| {
+                    if passed < hour { failed(Cause::Busy) } else { accepted() }
+                },
+            );
+        let said = Said::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(said.clone()).finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        let all = vec!["x".repeat(100_000); 8];
+        let settled = deliver(&delivery, request_of(&all, Compression::None)).await;
+        drop(guard);
+        assert_eq!(counts(settled), (8, 0, vec![]));
+        let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+        assert!(said.contains("Everything is kept"), "{said}");
+        for wrong in ["ERROR", "accepts others", "dropped"] {
+            assert!(!said.contains(wrong), "{said}");
+        }
+    }
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl tracing_subscriber::fmt::MakeWriter<'_> for Said {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
         }
     }
 
@@ -944,23 +1033,92 @@ mod tests {
         assert!(ends[0].1 >= ends[1].1);
     }
 
-    /// Scenario: the sink accepts something, and then rejects every record for good.
-    /// Guarantees: no more than the limit are given up before it accepts something again.
+    /// Scenario: the sink accepts something, and then rejects every record, one of a kind or all, for
+    /// an hour.
+    /// Guarantees: what it accepted before is no proof against what it refuses then: nothing is given
+    /// up, and there are few attempts.
     #[tokio::test]
-    async fn what_is_rejected_in_a_row_has_an_end() {
+    async fn what_was_accepted_before_a_refusal_proves_nothing() {
         let hour = Duration::from_secs(3600);
-        let delivery = delivery(RETRY, move |sent, passed| {
-            let is_good = passed >= hour || sent.iter().all(|body| body == "good");
-            if is_good { accepted() } else { rejected() }
+        for refusal in [rejected as fn() -> Outcome, too_large] {
+            let delivery = delivery(RETRY, move |sent, passed| {
+                let is_good = passed >= hour || sent.iter().all(|body| body == "good");
+                if is_good { accepted() } else { refusal() }
+            });
+            deliver(&delivery, request_of(&bodies(&["good"]), Compression::None)).await;
+            let all: Vec<String> = (0..1500).map(|number| number.to_string()).collect();
+            let settled = deliver(&delivery, request_of(&all, Compression::None)).await;
+            assert_eq!(counts(settled), (1500, 0, vec![]));
+            assert!(attempts(&delivery) < 2 * 1500 + 1000, "{}", attempts(&delivery));
+        }
+    }
+
+    /// Scenario: a request of 300 records of which the sink takes one, while it takes another request
+    /// every few seconds.
+    /// Guarantees: all others are given up, at a few attempts each.
+    #[tokio::test]
+    async fn what_is_refused_beside_what_is_taken_is_given_up() {
+        let delivery = delivery(RETRY, move |sent, _| {
+            if sent.iter().all(|body| body == "good") { accepted() } else { rejected() }
         });
-        deliver(&delivery, request_of(&bodies(&["good"]), Compression::None)).await;
-        let all: Vec<String> = (0..1500).map(|number| number.to_string()).collect();
-        let (acknowledged, _, dropped) =
-            counts(deliver(&delivery, request_of(&all, Compression::None)).await);
-        let limit = GIVEN_UP_IN_A_ROW_MAX;
-        assert!(dropped[0].1 <= limit, "{dropped:?}");
-        assert_eq!(acknowledged + dropped[0].1, 1500);
-        assert!(attempts(&delivery) < 2 * 1500 + 1000, "{}", attempts(&delivery));
+        let mut all: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+        all[70] = "good".to_owned();
+        let refused = deliver(&delivery, request_of(&all, Compression::None));
+        let others = async {
+            loop {
+                delivery.sink.sleep(Duration::from_secs(5)).await;
+                deliver(&delivery, request_of(&bodies(&["good"]), Compression::None)).await;
+            }
+        };
+        let settled = tokio::select! {
+            biased;
+            settled = refused => settled,
+            () = others => unreachable!(),
+        };
+        assert_eq!(counts(settled), (1, 0, vec![(DropReason::Rejected, 299)]));
+        let sent = delivery.sink.attempts.lock().unwrap();
+        let refused = sent.iter().filter(|sent| sent.iter().any(|body| body != "good")).count();
+        assert!(refused < 5 * 300, "{refused}");
+    }
+
+    /// Scenario: of two replicas behind one address one refuses everything, as rejected or as too
+    /// large; requests of a hundred records, and of one.
+    /// Guarantees: a record is given up only after two refusals with an acceptance between them: few
+    /// are, where one refusal would do it to half of them.
+    #[tokio::test]
+    async fn one_refusal_is_not_enough() {
+        for refusal in [rejected as fn() -> Outcome, too_large] {
+            let refused: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
+            let noted = Arc::clone(&refused);
+            let state = AtomicU64::new(1);
+            let delivery = delivery(RETRY, move |sent, _| {
+                let next =
+                    state.load(Ordering::Relaxed).wrapping_mul(6_364_136_223_846_793_005) + 1;
+                state.store(next, Ordering::Relaxed);
+                if next >> 63 == 0 {
+                    return accepted();
+                }
+                noted.lock().unwrap().push(sent.to_vec());
+                refusal()
+            });
+            let mut lost = 0;
+            for number in 0..400_u64 {
+                let records = if number % 2 == 0 { 1 } else { 100 };
+                let all: Vec<String> =
+                    (0..records).map(|record| format!("{number} {record}")).collect();
+                let one = deliver(&delivery, request_of(&all, Compression::None));
+                let other = deliver(&delivery, request_of(&bodies(&["x"]), Compression::None));
+                let settled = futures_of(vec![one, other]).await;
+                lost += 101 - settled.into_iter().map(|one| counts(one).0).sum::<u64>().min(101);
+                lost -= 100 - records;
+            }
+            let refused = refused.lock().unwrap();
+            let alone = refused.iter().filter(|sent| sent.len() == 1).count();
+            let twice = refused.iter().filter(|sent| {
+                sent.len() == 1 && refused.iter().filter(|other| other == sent).count() > 1
+            });
+            assert!(lost <= twice.count() as u64 / 2, "{lost} of {alone} refused alone");
+        }
     }
 
     /// Scenario: D17: a sink that says 503 with words about size to more than two records.

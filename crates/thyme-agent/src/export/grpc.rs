@@ -6,7 +6,7 @@
 //! | OK | accepted, less the partial success's rejections |
 //! | any but denied, with words about the message's size (OUT_OF_RANGE, RESOURCE_EXHAUSTED; tonic, Go, Java...) | too large: halved; "for now" where it is a status of the row but one below |
 //! | INVALID_ARGUMENT, UNKNOWN, INTERNAL that name single records (Loki behind a gateway) | rejected in part: the sink has the others |
-//! | INVALID_ARGUMENT | rejected: something of it is wrong; about the way it was sent: misdirected |
+//! | INVALID_ARGUMENT | rejected: something of it is wrong; about the way it was sent, or compression: misdirected; about credentials: denied; about quotas or overload: busy |
 //! | DEADLINE_EXCEEDED | too late: tried again, halved, and fewer at once |
 //! | CANCELLED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS | busy: tried again |
 //! | RESOURCE_EXHAUSTED | busy; OTLP wants it dropped where `RetryInfo` is missing, we keep it |
@@ -23,9 +23,9 @@ use prost::Message;
 use super::{
     body,
     client::Answer,
-    outcome::{Cause, Failure, Outcome, Quote},
+    outcome::{Cause, Failure, Oddity, Outcome, Quote},
     reply,
-    words::{is_about_a_cut_body, is_about_size, is_about_transport, rejected_in_part},
+    words::{self, is_about_a_cut_body, is_about_size, is_about_transport, rejected_in_part},
 };
 use crate::config::Compression;
 
@@ -71,6 +71,24 @@ impl Code {
             429 | 502 | 503 => Self::Retryable,
             _ => Self::Other,
         }
+    }
+}
+
+/// What a status of gRPC, or else one of HTTP, that stands in an answer is about, where it is not about
+/// the records.
+pub(super) fn cause_beside_the_records(number: u32) -> Option<Cause> {
+    let code = match number {
+        0 | 400 | 413 | 422 => return None,
+        1..=16 => Code::from_number(number),
+        _ => Code::from_http(StatusCode::from_u16(u16::try_from(number).ok()?).ok()?),
+    };
+    match code {
+        Code::Ok | Code::InvalidArgument => None,
+        Code::Denied => Some(Cause::Denied),
+        Code::Misdirected => Some(Cause::Misdirected),
+        Code::TimedOut => Some(Cause::TimedOut),
+        Code::ResourceExhausted | Code::OutOfRange | Code::Retryable => Some(Cause::Busy),
+        Code::Other => Some(Cause::Fault),
     }
 }
 
@@ -157,6 +175,9 @@ fn refused(code: Code, number: Option<u32>, said: &[u8], retry_after: Option<Dur
         }
         Code::InvalidArgument if is_about_a_cut_body(said) => Outcome::TooLarge(said_all),
         _ if is_about_size(said) => Outcome::TooLarge(said_all),
+        Code::InvalidArgument if let Some(cause) = words::cause_beside_the_records(said) => {
+            fail(cause)
+        }
         Code::InvalidArgument => Outcome::Rejected(said_all),
         Code::ResourceExhausted | Code::OutOfRange | Code::Retryable | Code::TimedOut => {
             fail(Cause::Busy)
@@ -188,17 +209,22 @@ fn without_status(answer: &Answer) -> Outcome {
     if is_large { Outcome::TooLargeForNow(failure) } else { Outcome::Failed(failure) }
 }
 
-/// Reads the response's message. One that is compressed, which we did not ask for, or cut, tells
-/// nothing: the status has said that the request was taken.
+/// Reads the response's message. The status has said that the request was taken: one that is none of
+/// OTLP's, compressed, which we did not ask for, or cut, is said.
 fn accepted(body: &[u8]) -> Outcome {
     let message = match body {
+        [] => Some(&[][..]),
         [0, a, b, c, d, message @ ..] => {
-            let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-            message.get(..length).unwrap_or_default()
+            message.get(..u32::from_be_bytes([*a, *b, *c, *d]) as usize)
         }
-        _ => &[],
+        _ => None,
     };
-    let partial = reply::partial_success(message).unwrap_or_default();
+    let Some(partial) = message.and_then(reply::partial_success) else {
+        return Outcome::Unconfirmed(
+            Oddity::Body,
+            Quote::new(&[b"grpc-status 0: ", body].concat()),
+        );
+    };
     Outcome::Accepted {
         rejected_records: u64::try_from(partial.rejected_log_records).unwrap_or_default(),
         said: Quote::new(&partial.error_message),
@@ -296,20 +322,29 @@ mod tests {
 
     /// Scenario: a status of 0 with a response that rejects 3 records; one that is cut, compressed
     /// or missing.
-    /// Guarantees: the 3 are reported; the others are acceptances.
+    /// Guarantees: the 3 are reported; the others are taken, and said, as over HTTP.
     #[test]
     fn accepted_with_partial_success() {
         let mut answer = trailers_only(0, "");
         let rejected_by = |answer: &Answer| match outcome(answer) {
             Outcome::Accepted { rejected_records, .. } => Some(rejected_records),
-            _ => None,
+            Outcome::Unconfirmed(Oddity::Body, _) => None,
+            other => panic!("{other:?}"),
         };
         assert_eq!(rejected_by(&answer), Some(0));
         let message = [0x0a, 2, 0x08, 3];
-        for (head, expected) in [([0, 0, 0, 0, 4], 3), ([0, 0, 0, 0, 9], 0), ([1, 0, 0, 0, 4], 0)] {
+        for (head, expected) in
+            [([0, 0, 0, 0, 4], Some(3)), ([0, 0, 0, 0, 9], None), ([1, 0, 0, 0, 4], None)]
+        {
             answer.body = [&head[..], &message].concat().into();
-            assert_eq!(rejected_by(&answer), Some(expected));
+            assert_eq!(rejected_by(&answer), expected);
         }
+        for (body, expected) in [(&b"garbage"[..], None), (&[0; 5], Some(0))] {
+            answer.body = Bytes::copy_from_slice(body);
+            assert_eq!(rejected_by(&answer), expected);
+        }
+        answer.body = [&[0, 0, 0, 0, 7][..], b"garbage"].concat().into();
+        assert_eq!(rejected_by(&answer), None);
     }
 
     /// Scenario: answers of proxies, without `grpc-status`.

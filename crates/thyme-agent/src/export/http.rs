@@ -11,6 +11,7 @@
 //! | 401, 403, 407 | denied: kept until the credentials work again |
 //! | 400, 422 in HTML, or with words about TLS, headers, path or coding | misdirected: kept |
 //! | 400, 422, 500 that name single records (Loki) | rejected in part: the sink has the others |
+//! | 400, 422 with words, or a status in the body, about credentials, quotas, overload or compression | denied, busy or misdirected: kept |
 //! | 400, 422 | rejected: something of it is wrong |
 //! | 408, 504 | too late: tried again, halved, and fewer at once |
 //! | 429, 502, 503 (OTLP's retryable ones); 425 | busy: tried again; too large "for now" with words about size |
@@ -22,11 +23,12 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderValue, header};
 
 use super::{
-    body::{self, Response},
+    body::{self, Response, Words},
     client::Answer,
+    grpc,
     outcome::{Cause, Failure, Oddity, Outcome, Quote},
     retry,
-    words::{is_about_a_cut_body, is_about_size, is_about_transport, rejected_in_part},
+    words::{self, is_about_a_cut_body, is_about_size, is_about_transport, rejected_in_part},
 };
 use crate::config::Compression;
 
@@ -76,12 +78,21 @@ pub(super) fn outcome(answer: &Answer) -> Outcome {
         400 if is_about_a_cut_body(&said.text) => return Outcome::TooLarge(quote),
         _ if is_about_size(&said.text) => return Outcome::TooLarge(quote),
         400 | 422 if said.is_page => Cause::Misdirected,
-        400 | 422 => return Outcome::Rejected(quote),
+        400 | 422 => match cause_beside_the_records(&said) {
+            Some(cause) => cause,
+            None => return Outcome::Rejected(quote),
+        },
         501 | 505 | 511 => Cause::Misdirected,
         500..=599 => Cause::Fault,
         _ => Cause::Misdirected,
     };
     Outcome::failed(cause, quote)
+}
+
+/// What a "bad request" is about, by the code in its body or its words, where not about the records.
+fn cause_beside_the_records(said: &Words) -> Option<Cause> {
+    let by_code = said.code.and_then(grpc::cause_beside_the_records);
+    by_code.or_else(|| words::cause_beside_the_records(&said.text))
 }
 
 fn accepted(answer: &Answer) -> Outcome {
@@ -212,6 +223,16 @@ mod tests {
             (400, "", "entry too far behind", "in part"),
             (500, "", "Message=entry too far behind, total ignored: 1 out of 2", "in part"),
             (400, "", "proto: wrong wireType", "rejected"),
+            (400, "", "gzip: invalid header", "misdirected"),
+            (400, "text/plain", "Invalid API key", "denied"),
+            (422, "", "quota exceeded for this plan", "busy"),
+            (400, "application/json", r#"{"code":14,"message":"no"}"#, "busy"),
+            (400, "application/json", r#"{"code":16}"#, "denied"),
+            (400, "application/json", r#"{"error":{"code":503,"message":"no"}}"#, "busy"),
+            (400, "application/json", r#"{"code":3,"message":"no"}"#, "rejected"),
+            (400, "application/json", r#"{"code":400,"message":"no"}"#, "rejected"),
+            (400, "", "\u{8}\u{e}\u{12}\u{2}no", "busy"),
+            (400, "", "\u{8}\u{3}\u{12}\u{2}no", "rejected"),
         ] {
             let outcome = outcome(&answer(status, content_type, said.as_bytes()));
             assert_eq!(name(&outcome), expected, "{status} {said}");

@@ -61,6 +61,10 @@ pub(super) const REFUSED_SIZE_BYTES_MIN: usize = 64 * 1024;
 /// nothing since the first of them.
 pub(super) const PROBES_MAX: u32 = 64;
 
+/// Refusals of a single record, with something accepted between each two of them, before it is given
+/// up.
+pub(super) const REFUSALS_ALONE_MIN: u32 = 2;
+
 /// Records given up on a sink's word before it must have accepted something again.
 pub(super) const GIVEN_UP_IN_A_ROW_MAX: u64 = 1_000;
 

@@ -79,7 +79,7 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Words about a peer that speaks something else than `protocol`.
-    pub(super) fn unexpected(&self, protocol: Protocol) -> Option<&'static str> {
+    pub(super) fn unexpected(&self, protocol: Protocol) -> Option<String> {
         self.first.unexpected(protocol)
     }
 
@@ -398,9 +398,14 @@ impl Pool {
                 Ok(())
             }
             Err(error) => {
+                let what = if lock(&self.balance).is_empty() {
+                    "the sink has no address yet: its name is looked up again"
+                } else {
+                    "the sink's name can't be looked up now: the addresses known before stay in use"
+                };
                 self.warnings.about(Topic::Resolve, |suppressed| {
                     let error = Quote::of_error(&error);
-                    tracing::warn!(%error, suppressed, "the addresses known before stay in use");
+                    tracing::warn!(%error, suppressed, "{what}");
                 });
                 Err(error)
             }

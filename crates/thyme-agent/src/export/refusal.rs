@@ -1,21 +1,21 @@
 //! What becomes of a part of a request that the sink does not want: halved, set aside, or given up.
 //! One rule for whatever it says: **a refused request is halved, and a single record that is refused
-//! is given up only where the sink has accepted something**, for its word is worth nothing before.
+//! is given up only where the sink refuses it alone, accepts something that is sent after that, and
+//! refuses it alone again**, for its word is worth nothing before.
 //!
-//! - *Too large* (413, words about size): the sink must have accepted something that was sent after
-//!   the first refusal of this request.
-//! - *Rejected* (400, 422, INVALID_ARGUMENT): it must have accepted something ever.
+//! - So it is with *too large* (413, words about size) and *rejected* (400, 422, INVALID_ARGUMENT).
 //! - In both cases at most [`GIVEN_UP_IN_A_ROW_MAX`] records are given up in a row; then it must
 //!   accept something again.
 //! - *Suspect* (failed alone, see `delivery`): others were accepted already.
 //!
-//! What may not be given up is held. A request that holds something goes aside: its consumer takes
-//! the next one, which may be the evidence. Aside, one request at a time is tried: all that it holds
+//! What may not be given up is held. A record that was refused alone is tried again as soon as
+//! another part of its request was accepted. A request that holds something else goes aside: its
+//! consumer takes the next one, which may be the evidence. Aside, one request at a time is tried: all that it holds
 //! once there is evidence, else one part of it, one in each interval for the whole exporter.
 //!
 //! What it costs: of a request of `n` records at most `2n - 1` attempts are refused, and so many only
-//! where the sink refuses each of them and accepts others; `k` refused records among many cost about
-//! `2k log2(n/k)`. Where it accepts nothing at all, a request has [`PROBES_MAX`] attempts at once, and
+//! where the sink refuses each of them and accepts others, and one more for each record that is given
+//! up; `k` refused records among many cost about `2k log2(n/k)`. Where it accepts nothing at all, a request has [`PROBES_MAX`] attempts at once, and
 //! from then on at most three in each interval, whatever waits.
 //!
 //! [`GIVEN_UP_IN_A_ROW_MAX`]: super::limits::GIVEN_UP_IN_A_ROW_MAX
@@ -32,7 +32,7 @@ use super::{
     bisect::Part,
     delivery::{Delivery, Sink, Tally},
     evidence::{Evidence, Moment},
-    limits::PROBES_MAX,
+    limits::{PROBES_MAX, REFUSALS_ALONE_MIN},
     outcome::Quote,
     retry::Backoff,
     slot::Slot,
@@ -61,8 +61,8 @@ pub(super) enum Why {
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) why: Why,
-    /// Whether, before this attempt, the sink had accepted something that was sent after the first
-    /// refusal of this request.
+    /// Whether, before this attempt, the sink had accepted something that was sent after the refusal
+    /// of this request that asked for evidence last.
     pub(super) is_proved: bool,
 }
 
@@ -111,9 +111,24 @@ impl Course {
         !self.held.is_empty()
     }
 
-    /// Whether the sink has accepted something that was sent after the first refusal.
+    /// Whether the sink has accepted something that was sent after the first refusal, or the last
+    /// one that asked for new evidence.
     pub(super) fn is_proved(&self, evidence: &Evidence) -> bool {
         self.refused_at.is_some_and(|at| evidence.has_accepted_since(at))
+    }
+
+    /// Puts the records that were refused alone to what is to be sent, if the sink has accepted
+    /// something that was sent after that; returns whether there are any.
+    pub(super) fn try_again_alone(&mut self, evidence: &Evidence, parts: &mut Vec<Part>) -> bool {
+        if !self.is_proved(evidence) {
+            return false;
+        }
+        let held = std::mem::take(&mut self.held);
+        let (alone, held): (VecDeque<_>, _) = held.into_iter().partition(|one| one.0.refusals > 0);
+        self.held = held;
+        let is_any = !alone.is_empty();
+        parts.extend(alone.into_iter().rev().map(|(part, _)| part));
+        is_any
     }
 }
 
@@ -121,7 +136,7 @@ impl<S: Sink> Delivery<S> {
     /// Halves what was refused, or gives it up, or holds it.
     pub(super) async fn take_refusal(
         &self,
-        part: Part,
+        mut part: Part,
         refusal: Refusal,
         parts: &mut Vec<Part>,
         course: &mut Course,
@@ -147,8 +162,16 @@ impl<S: Sink> Delivery<S> {
             return course.hold(part, why);
         }
         let is_sure = match &why {
-            Why::TooLarge(_) => is_proved,
-            Why::Rejected(_) => is_proved || self.evidence.has_accepted(),
+            Why::TooLarge(_) | Why::Rejected(_) if part.refusals == 0 => {
+                // What the sink accepted before proves nothing about this record.
+                course.refused_at = Some(self.evidence.now());
+                part.refusals = 1;
+                false
+            }
+            Why::TooLarge(_) | Why::Rejected(_) => {
+                part.refusals += u32::from(is_proved);
+                is_proved && part.refusals >= REFUSALS_ALONE_MIN
+            }
             Why::Suspect { is_sure, .. } => *is_sure,
             Why::Failed(_) => false,
         };

@@ -24,6 +24,8 @@ struct ExportLogsServiceResponse {
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Status {
+    #[prost(int32, tag = "1")]
+    pub(crate) code: i32,
     #[prost(bytes = "vec", tag = "2")]
     pub(crate) message: Vec<u8>,
     #[prost(message, repeated, tag = "3")]
@@ -73,13 +75,28 @@ pub(crate) fn partial_success_json(response: &[u8]) -> Option<PartialSuccess> {
     };
     let field = |camel: &str, snake: &str| partial.get(camel).or_else(|| partial.get(snake));
     let rejected = field("rejectedLogRecords", "rejected_log_records");
-    let rejected =
-        rejected.and_then(|value| value.as_i64().or_else(|| value.as_str()?.parse().ok()));
+    let rejected = rejected.and_then(whole_number);
     let said = field("errorMessage", "error_message").and_then(|value| value.as_str());
     Some(PartialSuccess {
         rejected_log_records: rejected.unwrap_or_default(),
         error_message: said.unwrap_or_default().into(),
     })
+}
+
+/// A 64-bit number as protobuf's JSON mapping reads one: a number or a string, written as a float
+/// too where it has no fraction.
+fn whole_number(value: &serde_json::Value) -> Option<i64> {
+    let of_float = |float: f64| {
+        let is_whole = float.fract() == 0.0 && float.abs() < 2_f64.powi(63);
+        is_whole.then_some(float as i64)
+    };
+    match value.as_str() {
+        Some(text) => {
+            let text = text.trim();
+            text.parse().ok().or_else(|| of_float(text.parse().ok()?))
+        }
+        None => value.as_i64().or_else(|| of_float(value.as_f64()?)),
+    }
 }
 
 impl Status {
@@ -172,7 +189,7 @@ pub(super) mod tests {
             any("type.googleapis.com/google.rpc.DebugInfo", vec![8, 1]),
             any("type.googleapis.com/google.rpc.RetryInfo", retry_info.encode_to_vec()),
         ];
-        Status { message: b"slow down".into(), details }.encode_to_vec()
+        Status { code: 0, message: b"slow down".into(), details }.encode_to_vec()
     }
 
     /// Base64 without padding, as gRPC writes it.
@@ -265,6 +282,20 @@ pub(super) mod tests {
         assert_eq!(read_json(json), partial_of(7, "too old"));
         let json = br#"{"partialSuccess":{"rejectedLogRecords":7}}"#;
         assert_eq!(read_json(json), partial_of(7, ""));
+        for (written, read) in [
+            ("3.0", 3),
+            ("\"3\"", 3),
+            ("\"3.0\"", 3),
+            ("3e2", 300),
+            ("\"3e2\"", 300),
+            ("3.5", 0),
+            ("1e300", 0),
+            ("\"many\"", 0),
+            ("null", 0),
+        ] {
+            let json = format!(r#"{{"partialSuccess":{{"rejectedLogRecords":{written}}}}}"#);
+            assert_eq!(read_json(json.as_bytes()), partial_of(read, ""), "{written}");
+        }
         assert_eq!(read_json(b"{}"), partial_of(0, ""));
         for other in [&b"[]"[..], b"ok", br#"{"status":"success"}"#, b"hi"] {
             assert_eq!((partial_success(other), partial_success_json(other)), (None, None));

@@ -125,7 +125,15 @@ pub(crate) fn message_of_kept(
     uncompressed_bytes: usize,
 ) -> Vec<u8> {
     let (body_bytes, body) = (body.len(), vec![Bytes::from(body)]);
-    message_of(&Part { body, body_bytes, uncompressed_bytes, records: 0, compression })
+    message_of(&Part {
+        body,
+        body_bytes,
+        uncompressed_bytes,
+        records: 0,
+        first: 0,
+        refusals: 0,
+        compression,
+    })
 }
 
 struct SimulatedSink<N>(Arc<N>);

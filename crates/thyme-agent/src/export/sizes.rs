@@ -80,7 +80,15 @@ mod tests {
 
     fn part(kib: usize) -> Part {
         let (body, compression) = (vec![], Compression::None);
-        Part { body, body_bytes: 0, uncompressed_bytes: kib * KIB, records: 9, compression }
+        Part {
+            body,
+            body_bytes: 0,
+            uncompressed_bytes: kib * KIB,
+            records: 9,
+            first: 0,
+            refusals: 0,
+            compression,
+        }
     }
 
     fn too_large() -> Outcome {

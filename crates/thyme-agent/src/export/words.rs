@@ -4,7 +4,7 @@
 //! Words decide how a request is tried again, not whether it is lost: see `delivery`. So a phrase
 //! that is taken for one about size costs a few more attempts.
 
-use super::outcome::InPart;
+use super::outcome::{Cause, InPart};
 
 /// Bytes of an answer in which words are looked for.
 const WORDS_BYTES_MAX: usize = 16 * 1024;
@@ -117,6 +117,79 @@ pub(super) fn is_about_transport(said: &[u8]) -> bool {
     ];
     let said = lower(said);
     PHRASES.iter().any(|phrase| said.contains(phrase))
+}
+
+/// What a "bad request" is about, where that is neither its records nor its size: who sends it, how
+/// much all send, whether the sink works at present, or the coding of its body, which is ours.
+pub(super) fn cause_beside_the_records(said: &[u8]) -> Option<Cause> {
+    const DENIED: [&str; 20] = [
+        "api key",
+        "api-key",
+        "apikey",
+        "api_key",
+        "license key",
+        "unauthorized",
+        "unauthorised",
+        "unauthenticated",
+        "not authorized",
+        "authenticat",
+        "authorization",
+        "credential",
+        "access token",
+        "auth token",
+        "invalid token",
+        "token expired",
+        "expired token",
+        "permission denied",
+        "access denied",
+        "forbidden",
+    ];
+    const BUSY: [&str; 23] = [
+        "quota",
+        "rate limit",
+        "rate-limit",
+        "ratelimit",
+        "too many requests",
+        "throttl",
+        "overload",
+        "try again",
+        "retry later",
+        "temporarily",
+        "unavailable",
+        "resource exhausted",
+        "resource_exhausted",
+        "memory usage",
+        "out of memory",
+        "queue is full",
+        "at capacity",
+        "not ready",
+        "shutting down",
+        "no healthy upstream",
+        "no space left",
+        "read-only",
+        "context deadline exceeded",
+    ];
+    const CODING: [&str; 10] = [
+        "gzip",
+        "zstd",
+        "zlib",
+        "deflate",
+        "flate:",
+        "snappy",
+        "decompress",
+        "uncompress",
+        "compression",
+        "magic number",
+    ];
+    let said = lower(said);
+    let has = |phrases: &[&str]| phrases.iter().any(|phrase| said.contains(phrase));
+    if has(&DENIED) {
+        Some(Cause::Denied)
+    } else if has(&BUSY) {
+        Some(Cause::Busy)
+    } else {
+        has(&CODING).then_some(Cause::Misdirected)
+    }
 }
 
 /// Whether an answer says which records it refused, and how many. So says Loki, which has kept the
@@ -284,6 +357,41 @@ mod tests {
         }
         for said in ["entry too far behind", "invalid UTF-8", "proto: wrong wireType = 3"] {
             assert!(!is_about_transport(said.as_bytes()), "{said}");
+        }
+    }
+
+    /// Scenario: "bad requests" that are about credentials, quotas, overload or compression; and those
+    /// about records.
+    /// Guarantees: the first say nothing about the records.
+    #[test]
+    fn words_about_anything_but_the_records() {
+        for (said, cause) in [
+            ("gzip: invalid header", Cause::Misdirected),
+            ("zstd: magic number mismatch", Cause::Misdirected),
+            ("failed to decompress the request body", Cause::Misdirected),
+            ("Invalid API key", Cause::Denied),
+            ("API-Key header is missing", Cause::Denied),
+            ("The security token included in the request is an expired token", Cause::Denied),
+            ("Unauthorized", Cause::Denied),
+            ("daily quota of your plan is used up", Cause::Busy),
+            ("Ingestion rate limit exceeded", Cause::Busy),
+            ("server overloaded, please retry later", Cause::Busy),
+            ("the service is temporarily unavailable", Cause::Busy),
+            ("data refused due to high memory usage", Cause::Busy),
+        ] {
+            assert_eq!(cause_beside_the_records(said.as_bytes()), Some(cause), "{said}");
+        }
+        for said in [
+            "",
+            "entry too far behind",
+            "invalid UTF-8",
+            "proto: wrong wireType = 3",
+            "invalid character 'x' looking for beginning of value",
+            "unexpected token",
+            "attribute count limit exceeded",
+            "timestamp out of range",
+        ] {
+            assert_eq!(cause_beside_the_records(said.as_bytes()), None, "{said}");
         }
     }
 

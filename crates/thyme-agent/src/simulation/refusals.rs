@@ -14,24 +14,12 @@ use crate::{
 pub(super) struct Refusals {
     /// The latest attempt that it accepted, by the time when it began.
     accepted: Option<u64>,
-    /// The first attempt of each line that it refused.
+    /// The first attempt of each line that it refused in a single record.
     first: HashMap<usize, u64>,
-    /// Single records that the sink refuses before it has accepted anything, by their attempt: it
-    /// may do so before its answer is there.
-    undecided: HashMap<u64, Vec<Vec<Piece>>>,
     /// Records, by what the agent heard of them.
     acknowledged: i64,
     rejected: i64,
     rejected_in_part: i64,
-}
-
-/// What a sink must have accepted before its refusal of a single record counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Proof {
-    /// Something.
-    Ever,
-    /// Something that was sent after it refused this record first.
-    Since,
 }
 
 impl Refusals {
@@ -57,33 +45,22 @@ impl World {
     }
 
     /// The sink refuses the attempt that begins now. A single record may be missing for that, where
-    /// the sink has accepted others.
-    pub(super) fn note_refusal(&mut self, records: &[Vec<Piece>], proof: Proof) {
-        let refusals = &mut self.sink.refusals;
-        let mut first = self.sink.attempts;
-        for piece in records.iter().flatten() {
-            first = first.min(*refusals.first.entry(piece.line).or_insert(self.sink.attempts));
+    /// the sink has refused it alone before and has accepted something that was sent after that.
+    pub(super) fn note_refusal(&mut self, records: &[Vec<Piece>]) {
+        if records.len() != 1 {
+            return;
         }
-        let is_proved = match proof {
-            Proof::Ever => refusals.accepted.is_some(),
-            Proof::Since => refusals.accepted.is_some_and(|accepted| accepted > first),
-        };
-        if records.len() == 1 && is_proved {
+        let (refusals, now) = (&mut self.sink.refusals, self.sink.attempts);
+        let firsts = records.iter().flatten().map(|piece| piece.line);
+        let first = firsts.map(|line| *refusals.first.entry(line).or_insert(now)).min();
+        if refusals.accepted > first.or(Some(now)) {
             self.refuse(records);
-        } else if records.len() == 1 && proof == Proof::Ever {
-            refusals.undecided.insert(self.sink.attempts, records.to_vec());
         }
     }
 
     /// The agent hears the answer to an attempt with so many records.
-    pub(super) fn heard(&mut self, attempt: u64, answer: &Answer, records: i64) {
-        let refusals = &mut self.sink.refusals;
-        refusals.count(answer, records);
-        if let Some(records) = refusals.undecided.remove(&attempt)
-            && refusals.accepted.is_some()
-        {
-            self.refuse(&records);
-        }
+    pub(super) fn heard(&mut self, answer: &Answer, records: i64) {
+        self.sink.refusals.count(answer, records);
     }
 
     /// The sink does not take these records.

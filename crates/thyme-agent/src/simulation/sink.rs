@@ -15,7 +15,7 @@ use prost::Message as _;
 
 use super::{
     plan::Mood,
-    refusals::{Proof, Refusals},
+    refusals::Refusals,
     truth::Piece,
     world::{Shared, World},
 };
@@ -115,7 +115,8 @@ impl World {
         let pieces = self.truth.pieces_of(record.time_unix_nano, body)?;
         let Some(first) = pieces.first() else { return Ok(pieces) };
         let line = &self.truth.lines[first.line];
-        if self.kubelet.containers[line.container].identity != *identity {
+        let is_renamed = *identity == identity_of(&[]) && self.may_be_renamed(first.line);
+        if self.kubelet.containers[line.container].identity != *identity && !is_renamed {
             return Err(format!("line {} is not one of {identity}", first.line));
         }
         let attribute = |key: &str| {
@@ -192,13 +193,13 @@ impl World {
         }
         let is_too_large = self.plan.sink_bytes_max.is_some_and(|max| message_bytes > max);
         if is_too_large || mood == Mood::Narrow {
-            self.note_refusal(records, Proof::Since);
+            self.note_refusal(records);
             let is_for_now = self.chance.one_in(2);
             return Some(if is_for_now { Answer::TooLargeForNow } else { Answer::TooLarge });
         }
         let rejects = mood == Mood::Refusing || self.is_poisonous(records);
         if rejects || self.chance.one_in(self.plan.reject_odds) {
-            self.note_refusal(records, Proof::Ever);
+            self.note_refusal(records);
             return Some(Answer::Rejected);
         }
         None
@@ -304,7 +305,7 @@ impl Network for SimulatedNetwork {
         let (at, answer, records) = *world.sink.answers.get(&attempt)?;
         (at <= world.now).then(|| {
             world.sink.answers.remove(&attempt);
-            world.heard(attempt, &answer, records);
+            world.heard(&answer, records);
             answer
         })
     }
