@@ -74,9 +74,18 @@ impl Config {
     /// The file can't be read, or its text is no configuration: see [`Config::parse`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
-        match regular_file::read_text(path, CONFIG_BYTES_MAX) {
-            Ok(text) => Self::parse(&text, &file),
-            Err(source) => Err(ConfigError::Read { file, source }),
+        let bytes = match regular_file::read(path, CONFIG_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(ConfigError::Read { file, source }),
+        };
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text, &file),
+            Err(error) => {
+                let lines = memchr::memchr_iter(b'\n', &bytes[..error.valid_up_to()]).count();
+                let (line, message) = (1 + lines as u64, "it is not UTF-8 text".to_owned());
+                let problem = Problem { file, line, key: String::new(), message };
+                Err(ConfigError::Invalid(vec![problem]))
+            }
         }
     }
 

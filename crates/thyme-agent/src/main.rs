@@ -130,8 +130,13 @@ fn run(path: &Path) -> anyhow::Result<()> {
     let mut config = Config::load(path)?;
     let runtime = network()?;
     preflight::check(&config, runtime.handle())?;
+    let own_log = preflight::exclude_own_log(&mut config);
     let metrics = Arc::new(Metrics::default());
     let _log = start_log(&config.telemetry, Arc::clone(&metrics))?;
+    if let Some(path) = own_log {
+        let path = path.display();
+        tracing::warn!(%path, "a receiver includes the agent's own log, which is not read");
+    }
     let ports = Ports::bind(&config).map_err(anyhow::Error::msg)?;
     config.thyme.open_files_max = allowed_open_files(config.thyme.open_files_max)?;
     let signals = Signals::listen(&runtime)?;

@@ -50,6 +50,10 @@ use crate::{
     world::{SharedClock, StateDisk},
 };
 
+/// What a spool holds in the state directory, by a name each.
+pub const FILE_NAMES: &[&str] =
+    &["spool/cursor", "spool/000000000001.segment", "spool/000000000001.damaged"];
+
 /// What a worker says to the spool.
 #[derive(Debug)]
 pub enum SpoolMessage {

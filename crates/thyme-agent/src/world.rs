@@ -68,6 +68,17 @@ pub struct Opened {
     pub through: Option<Box<Path>>,
 }
 
+/// A file as its name shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// Which file it is.
+    pub inode: Inode,
+    /// When its inode came to be, in nanoseconds since the Unix epoch, where that is known.
+    pub born_unix_nanos: Option<u64>,
+    /// Its length, in bytes.
+    pub bytes: u64,
+}
+
 /// What a directory entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
@@ -119,8 +130,8 @@ pub trait LogTree: Send {
     /// Opens `relative` beneath `root`. `Ok(None)`: it isn't a regular file, a symbolic link is on
     /// the way, or it is a link itself and leads where none may lead.
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>>;
-    /// How many bytes a file has that can't be opened.
-    fn bytes(&mut self, path: &Path) -> io::Result<u64>;
+    /// What a path leads to, whether it may be opened or not.
+    fn look_at(&mut self, path: &Path) -> io::Result<Looked>;
     /// Which file a symbolic link leads to now, whether it may be read or not.
     fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {
         let _no_links_here = path;

@@ -84,9 +84,30 @@ pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
     let tree = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();
         let line = error.location().map_or(1, |location| location.line().max(1));
-        SyntaxError { line, message: UserMessageFormatter.format_message(error).into_owned() }
+        SyntaxError { line, message: words(&UserMessageFormatter.format_message(error)) }
     })?;
     Ok(node(tree, None))
+}
+
+/// The parser's words, or better ones where these speak of its inside.
+fn words(said: &str) -> String {
+    let better = match said {
+        "expected string scalar" | "null is not allowed here" => {
+            "a key must be text: put it in quotes, or is there a `?`, `[` or `{` too many?"
+        }
+        "reference to unknown value" => "an alias (`*name`) needs an anchor (`&name`) above it",
+        "Recursive reference not allowed here" => {
+            "an alias (`*name`) can't stand within what its anchor (`&name`) names"
+        }
+        "YAML merge value must be mapping or sequence of mappings" => {
+            "`<<` takes an alias of a mapping, or a list of such"
+        }
+        _ if said.starts_with("invalid u64") || said.starts_with("invalid i64") => {
+            "the tag `!!int` takes a whole number"
+        }
+        _ => said,
+    };
+    better.to_owned()
 }
 
 /// What serde hands over: lines are still on the wrappers.

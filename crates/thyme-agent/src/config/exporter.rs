@@ -10,7 +10,7 @@ use super::{
     read::{Field, Place, Reference, Section, all},
     tls,
 };
-use crate::export::{HeaderFault, configured_header, endpoint::Endpoint};
+use crate::export::{ExportError, HeaderFault, configured_header, endpoint::Endpoint};
 
 const GRPC_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 const HTTP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -133,18 +133,18 @@ fn endpoint(field: &Field<'_>, protocol: Protocol) -> Option<String> {
         Protocol::Grpc => (
             // Every address of a name is used, as gRPC's `dns` resolver would.
             text.strip_prefix("dns:///").unwrap_or(&text).to_owned(),
-            "expected host:port, such as collector:4317 or https://collector:4317",
+            "host:port, such as collector:4317 or https://collector:4317",
         ),
-        Protocol::Http => (text, "expected a URL, such as http://collector:4318"),
+        Protocol::Http => (text, "a URL, such as http://collector:4318"),
     };
     if refuse_credentials(field, &text) {
         return None;
     }
-    if is_endpoint(&text, protocol) {
-        return Some(text);
+    if let Err(reason) = check_endpoint(&text, protocol) {
+        field.refuse(format!("expected {expected}: {reason}"));
+        return None;
     }
-    field.refuse(expected);
-    None
+    Some(text)
 }
 
 /// A proxy; an empty text is none. No message shows it.
@@ -163,19 +163,23 @@ pub(super) fn refuse_credentials(field: &Field<'_>, url: &str) -> bool {
     names_user
 }
 
-/// Whether the exporter takes it, and it is a URL but for a missing scheme.
-fn is_endpoint(text: &str, protocol: Protocol) -> bool {
-    let Ok(uri) = text.parse::<Uri>() else { return false };
-    let scheme_fits = matches!(
-        (uri.scheme_str(), protocol),
-        (Some("http" | "https"), _) | (None, Protocol::Grpc)
-    );
+/// Whether the exporter takes it, and it is a URL but for a missing scheme; if not, why.
+pub(super) fn check_endpoint(text: &str, protocol: Protocol) -> Result<(), &'static str> {
     let read = match protocol {
         // Whether TLS is spoken makes no difference to the form.
         Protocol::Grpc => Endpoint::grpc(text, false),
         Protocol::Http => Endpoint::http(text),
     };
-    scheme_fits && read.is_ok()
+    match read {
+        Err(ExportError::Endpoint { reason, .. }) => return Err(reason),
+        Err(_) => return Err("it is none"),
+        Ok(_) => {}
+    }
+    let Ok(uri) = text.parse::<Uri>() else { return Err("it is malformed") };
+    match (uri.scheme_str(), protocol) {
+        (Some("http" | "https"), _) | (None, Protocol::Grpc) => Ok(()),
+        _ => Err("its scheme is neither http nor https"),
+    }
 }
 
 /// The level for the library that compresses; 0 is the default, as in the Collector.
@@ -254,6 +258,10 @@ fn retry(body: &Section<'_>) -> Option<RetryConfig> {
         ))
         .filter(|elapsed| !elapsed.is_zero()),
     };
+    // As in the Collector, what is switched off is not looked at.
+    if !config.enabled {
+        return Some(config);
+    }
     if config.initial_interval > config.max_interval {
         body.refuse("`initial_interval` must not be more than `max_interval`");
     }

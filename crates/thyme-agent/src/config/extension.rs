@@ -5,14 +5,16 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::{
-    BearerTokenConfig, FileStorageConfig, HealthCheckConfig, Source, ThymeConfig,
+    BearerTokenConfig, FileStorageConfig, HealthCheckConfig, Protocol, Secret, Source, ThymeConfig,
     component::Type,
     read::{Field, Section},
     units::format_bytes,
 };
+
+use crate::export::{HeaderFault, configured_header};
 
 const WORKERS_MAX: i64 = 64;
 const REQUEST_BYTES_MIN: usize = 64 << 10;
@@ -72,11 +74,15 @@ pub(super) const TYPES: &[Type<Extension>] = &[
 
 fn bearer_token(id: &str, body: &Section<'_>) -> Option<BearerTokenConfig> {
     let header = body.field("header").map_or(Some("authorization".to_owned()), |field| {
-        let name = field.text()?;
-        if HeaderName::from_bytes(name.as_bytes()).is_err() {
-            field.refuse("this can't be the name of a header");
+        let name = field.text()?.to_ascii_lowercase();
+        // What one of the protocols has names of its own for, its exporter finds out.
+        let header = configured_header(Protocol::Http, &name, &Secret::from(String::new()));
+        match header {
+            Err(HeaderFault::Name(reason)) => field.refuse(format!("`{name}` {reason}")),
+            _ if name == "host" => field.refuse("`host` names the sink, and can't hold a token"),
+            _ => {}
         }
-        Some(name.to_ascii_lowercase())
+        Some(name)
     });
     let scheme = body.field("scheme").map_or(Some("Bearer".to_owned()), |field| {
         let scheme = field.text_or_empty()?;

@@ -320,7 +320,10 @@ impl<'a> Section<'a> {
     pub(super) fn required(&self, key: &'static str) -> Option<Field<'a>> {
         let field = self.field(key);
         if field.is_none() {
-            self.refuse(format!("the key `{key}` is missing"));
+            match self.entries.iter().find(|(name, _)| name == key) {
+                Some((_, node)) => self.field.child(key, node).refuse("must not be empty"),
+                None => self.refuse(format!("the key `{key}` is missing")),
+            }
         }
         field
     }

@@ -2,7 +2,7 @@
 
 use super::{
     BatchConfig, Config, ExporterConfig, FileStorageConfig, FilelogConfig, HealthCheckConfig,
-    Origin, Protocol, ThymeConfig,
+    Origin, Protocol, Secret, ThymeConfig,
     component::{Component, Components},
     exporter::{self, Exporter},
     extension::{self, Extension},
@@ -11,6 +11,7 @@ use super::{
     receiver::{self, Receiver},
     telemetry,
 };
+use crate::export::{HeaderFault, configured_header};
 
 /// Room beside the body in a request that holds a single record: its resource, attributes and
 /// framing. Paths and names of pods are far shorter.
@@ -81,6 +82,10 @@ fn in_service(list: &Field<'_>, defined: &Defined) -> Option<InService> {
     let mut found = InService::default();
     for reference in list.items()? {
         let Some(component) = defined.extensions.resolve(&reference) else { continue };
+        // As in the Collector, which starts it once.
+        if found.named.contains(&component.id) {
+            continue;
+        }
         found.named.push(component.id.clone());
         let second = match component.value.clone() {
             Some(Extension::HealthCheck(config)) => found.health_check.replace(config).is_some(),
@@ -277,6 +282,12 @@ impl<'a> Around<'a> {
         // What is wrong with it is noted already.
         let Some(Extension::BearerToken(found)) = found.value.clone() else { return None };
         let wanted = &wanted.id;
+        if let Err(HeaderFault::Name(reason)) =
+            configured_header(config.protocol, &found.header, &Secret::from(String::new()))
+        {
+            let message = format!("the header `{}` of `{wanted}` {reason}", found.header);
+            component.refuse(self.problems, message);
+        }
         if config.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(&found.header)) {
             let message =
                 format!("`headers` and `{wanted}` both set the header `{}`", found.header);

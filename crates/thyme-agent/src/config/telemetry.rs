@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     LogEncoding, LogLevel, MetricsReader, OtlpReaderConfig, PrometheusConfig, Protocol,
     TelemetryConfig, Temporality,
-    exporter::{headers, refuse_credentials},
+    exporter::{check_endpoint, headers, refuse_credentials},
     extension::is_host,
     read::{Field, Section, all},
 };
@@ -212,10 +212,9 @@ fn url(field: &Field<'_>, insecure: bool) -> Option<String> {
         (false, true) => format!("http://{text}"),
         (false, false) => format!("https://{text}"),
     };
-    let uri = url.parse::<http::Uri>().ok();
-    if uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https"))) {
-        return Some(url);
+    if let Err(reason) = check_endpoint(&url, Protocol::Http) {
+        field.refuse(format!("expected a URL, such as http://collector:4317: {reason}"));
+        return None;
     }
-    field.refuse("expected a URL, such as http://collector:4317");
-    None
+    Some(url)
 }

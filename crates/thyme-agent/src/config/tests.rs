@@ -611,6 +611,10 @@ fn extensions_must_be_in_service_to_be_used() {
         problems("service:", twice),
         "agent.yaml:9: service::extensions[1]: only one extension of this type can be in service"
     );
+    let again =
+        "extensions: {health_check: }\nservice:\n  extensions: [health_check, health_check]";
+    let config = parse(&MINIMAL.replace("service:", again)).unwrap();
+    assert!(config.health_check.is_some(), "as in the Collector, named twice is started once");
 }
 
 /// A pipeline with two receivers, and two storages in service.
@@ -861,7 +865,7 @@ fn what_is_no_configuration_is_refused() {
     );
     assert_eq!(
         parse("service:\n  pipelines:\n").unwrap_err(),
-        "agent.yaml:1: service: the key `pipelines` is missing"
+        "agent.yaml:2: service::pipelines: must not be empty"
     );
     assert_eq!(
         parse("service:\n  pipelines: {}\n").unwrap_err(),
@@ -928,4 +932,68 @@ proptest::proptest! {
     fn no_text_panics(text in "[-\\[\\]{}:,&*!|>'\"%@`#$ \na-z0-9]{0,80}") {
         proptest::prop_assert!(parse(&text).is_err());
     }
+}
+
+/// Scenario: endpoints whose port is out of range, whose host is not ASCII, or that have no port.
+/// Guarantees: the message says which of it is wrong.
+#[test]
+fn a_bad_endpoint_says_what_is_bad() {
+    for (endpoint, expected) in [
+        ("collector:70000", "its port is not a number up to 65535"),
+        ("http://collector:70000", "its port is not a number up to 65535"),
+        ("bücher.example:4317", "must be written in its ASCII form, `xn--…`"),
+        ("collector", "it needs a port"),
+        ("ftp://collector:1", "its scheme is not one of http, https, dns"),
+    ] {
+        let message = problems("endpoint: collector:4317", &format!("endpoint: '{endpoint}'"));
+        assert!(message.contains(expected), "{endpoint}: {message}");
+        assert!(message.contains("exporters::otlp::endpoint: expected host:port"), "{message}");
+    }
+}
+
+/// Scenario: a section that must be there is there, and empty.
+/// Guarantees: it is not called missing, and told at its line.
+#[test]
+fn what_is_empty_is_not_called_missing() {
+    assert_eq!(
+        parse("exporters:\nservice:\n").unwrap_err(),
+        "agent.yaml:2: service: must not be empty"
+    );
+}
+
+/// Scenario: `retry_on_failure` is switched off, with limits that would contradict each other.
+/// Guarantees: taken, as the Collector does.
+#[test]
+fn a_retry_that_is_off_is_not_looked_at() {
+    let text = COMPLETE
+        .replace("      enabled: true\n      initial", "      enabled: false\n      initial")
+        .replace("max_elapsed_time: 5m", "max_elapsed_time: 1s");
+    assert!(!parse(&text).unwrap().exporter.retry.enabled);
+}
+
+/// Scenario: the header of a token is one of the protocol's own, or binary metadata over gRPC; and an
+/// include has a NUL.
+/// Guarantees: refused with line and key.
+#[test]
+fn a_token_stands_in_no_header_of_the_protocol() {
+    for name in ["Content-Type", "host", "transfer-encoding", "content-length", "te", "connection"]
+    {
+        let text = format!(
+            "receivers: {{filelog: {{include: [/a]}}}}\nexporters: {{otlp: {{endpoint: 'https://a:1', auth: \
+             {{authenticator: bearertokenauth}}}}}}\nextensions:\n  bearertokenauth:\n    token: x\n    \
+             header: {name}\nservice: {{extensions: [bearertokenauth], pipelines: {{logs: {{receivers: \
+             [filelog], exporters: [otlp]}}}}}}\n"
+        );
+        let message = parse(&text).unwrap_err();
+        assert!(
+            message.contains("agent.yaml:6: extensions::bearertokenauth::header: `"),
+            "{message}"
+        );
+        let binary = text.replace(&format!("header: {name}"), "header: x-token-bin");
+        let message = parse(&binary).unwrap_err();
+        assert!(message.contains("exporters::otlp: the header `x-token-bin`"), "{message}");
+        assert!(parse(&binary.replace("otlp", "otlphttp")).is_ok());
+    }
+    let nul = problems("include: [", "include: [\"/a\\0b\", ");
+    assert!(nul.contains("receivers::filelog::include[0]: /a\\0b: there is a NUL in it"), "{nul}");
 }

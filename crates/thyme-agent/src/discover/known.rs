@@ -19,6 +19,8 @@ pub(super) struct KnownFile {
     pub(super) is_open: bool,
     /// What it had when it could not be opened.
     pub(super) bytes: u64,
+    /// What it had when that was so for the first time, where that is known.
+    pub(super) first_bytes: Option<u64>,
 }
 
 /// A group at the last look.
@@ -38,14 +40,19 @@ impl KnownGroup {
         self.files.iter().find(|file| file.name == name)
     }
 
-    /// What a file had that could not be opened at the last look either.
-    pub(super) fn waited(&self, name: &OsStr, inode: Inode) -> Option<u64> {
-        let seen = self.find(name).filter(|seen| seen.inode == inode && !seen.is_open)?;
-        Some(seen.bytes)
+    /// A file that could not be opened at the last look either.
+    pub(super) fn waited(&self, inode: Inode) -> Option<&KnownFile> {
+        self.files.iter().find(|seen| seen.inode == inode && !seen.is_open)
     }
 
-    /// Files that could not be opened and are not among those that there are now, compressed or not.
-    pub(super) fn missed(&self, live: &OsStr, now: &[KnownFile]) -> Vec<(Inode, u64)> {
+    /// Files that could not be opened and are not among those that there are now, compressed or not, nor in
+    /// another group.
+    pub(super) fn missed(
+        &self,
+        live: &OsStr,
+        now: &[KnownFile],
+        mut is_elsewhere: impl FnMut(&KnownFile) -> bool,
+    ) -> Vec<(Inode, u64)> {
         let plain = |file: &KnownFile| LogName::parse(&file.name).map(|name| name.plain.to_owned());
         let is_new_archive = |file: &KnownFile| {
             let is_archive = LogName::parse(&file.name).is_some_and(|name| name.compressed);
@@ -59,7 +66,7 @@ impl KnownGroup {
             now.iter().any(|other| is_that(other) || (file.name == *live && is_new_archive(other)))
         };
         let missed = self.files.iter().filter(|file| !file.is_open && !is_there(file));
-        missed.map(|file| (file.inode, file.bytes)).collect()
+        missed.filter(|file| !is_elsewhere(file)).map(|file| (file.inode, file.bytes)).collect()
     }
 
     pub(super) fn unopened(&self) -> i64 {
@@ -68,7 +75,12 @@ impl KnownGroup {
 }
 
 /// A group that its directory does not show any more.
-pub(super) fn gone(key: Arc<GroupKey>, known: KnownGroup, is_replaced: bool) -> FoundGroup {
-    let missed = known.missed(&key.live, &[]);
+pub(super) fn gone(
+    key: Arc<GroupKey>,
+    known: KnownGroup,
+    is_replaced: bool,
+    is_elsewhere: impl FnMut(&KnownFile) -> bool,
+) -> FoundGroup {
+    let missed = known.missed(&key.live, &[], is_elsewhere);
     FoundGroup { key, files: Vec::new(), is_complete: true, is_replaced, missed }
 }

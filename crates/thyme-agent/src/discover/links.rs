@@ -15,7 +15,8 @@ use std::{
 
 use super::{
     Source,
-    scan::{Look, Scanner, is_absent},
+    look::Look,
+    scan::{Scanner, is_absent},
 };
 use crate::{limits::LINKS_PER_LOOK, tail::identity::Inode, world::LogTree};
 
@@ -119,7 +120,7 @@ impl Look<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{DirectoryState, Entry, Opened};
+    use crate::world::{DirectoryState, Entry, Looked, Opened};
     use std::io;
 
     /// A tree in which only one link has been switched; it counts how often it is asked.
@@ -141,7 +142,7 @@ mod tests {
             Err(io::ErrorKind::Unsupported.into())
         }
 
-        fn bytes(&mut self, _: &Path) -> io::Result<u64> {
+        fn look_at(&mut self, _: &Path) -> io::Result<Looked> {
             Err(io::ErrorKind::Unsupported.into())
         }
 

@@ -34,6 +34,12 @@ pub enum PatternError {
         /// As written.
         pattern: String,
     },
+    /// No path has one.
+    #[error("{pattern}: there is a NUL in it, which no path has")]
+    Nul {
+        /// As written, with `\0` for each.
+        pattern: String,
+    },
     /// A pattern must say where it begins.
     #[error("{pattern}: expected an absolute path, such as /var/log/pods/*/*/*.log")]
     Relative {
@@ -86,6 +92,9 @@ impl Pattern {
 
     /// One without alternates that hold a slash.
     fn new(pattern: &str) -> Result<Self, PatternError> {
+        if pattern.contains('\0') {
+            return Err(PatternError::Nul { pattern: pattern.replace('\0', "\\0") });
+        }
         let path = Path::new(pattern);
         if !path.is_absolute() {
             return Err(PatternError::Relative { pattern: pattern.to_owned() });

@@ -1,13 +1,15 @@
 //! Files that go on under another name which is a log file's too: `app.log` becomes
 //! `app-2026-01-02.log`, or `app.log.1` becomes `app.log.2`. A file is known by its inode in all of
 //! its directory, not only within the group of its name: it stays with the group that it was found
-//! in first, as a rotated file of that group.
+//! in first, as a rotated file of that group. So it does where its new name is no log file's: a writer
+//! that was late writes to it all the same. A file that has several names in its directory is one file.
 //!
 //! An inode's number is used again. So a new name for a known number is the known file only if it was
 //! born at the same time; of files that are known from before the start, if it has the same head. For
 //! that, and for nothing else, the first bytes of a log file are read here.
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     path::Path,
     sync::Arc,
@@ -16,22 +18,24 @@ use std::{
 use super::{
     GroupKey,
     known::{KnownFile, KnownGroup},
+    look::Look,
     pattern::LogName,
-    scan::{Look, Place},
+    scan::Place,
 };
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
-    tail::identity::Head,
-    world::{HashMap, Opened},
+    tail::{descriptors::is_shortage, identity::Head},
+    world::{Entry, EntryKind, HashMap, Opened},
 };
 
 /// Entries of a directory by the group that they belong to.
 pub(super) type Entries = HashMap<Arc<GroupKey>, Vec<(OsString, u64, Place)>>;
 
-/// An entry whose file was opened to find out which one it is.
+/// What was found out about an entry, besides whose it is.
 #[derive(Debug)]
-pub(super) struct LookedAt {
-    pub(super) opened: Opened,
+pub(super) struct Whose {
+    /// Open, where it had to be opened to find out.
+    pub(super) opened: Option<Opened>,
     /// Whether it is a file that its group knows under another name.
     pub(super) is_renamed: bool,
 }
@@ -60,16 +64,13 @@ impl Memory {
         memory
     }
 
-    /// Groups of other names than `live` that had files with this number in the directory.
-    fn others<'a>(
-        &'a self,
-        receiver: &Arc<str>,
-        key: &'a GroupKey,
-        number: u64,
-    ) -> impl Iterator<Item = &'a Remembered> {
-        let place = (Arc::clone(receiver), Arc::clone(&key.directory));
-        let files = self.0.get(&place).map_or(&[][..], Vec::as_slice);
-        files.iter().filter(move |file| file.inode == number && file.live != key.live)
+    /// Those of a directory.
+    fn of(&self, receiver: &Arc<str>, directory: &Arc<Path>) -> &[Remembered] {
+        if self.0.is_empty() {
+            return &[];
+        }
+        let place = (Arc::clone(receiver), Arc::clone(directory));
+        self.0.get(&place).map_or(&[][..], Vec::as_slice)
     }
 
     /// All files of a directory have been found, as far as they are there.
@@ -89,112 +90,225 @@ type ByNumber<'a> = HashMap<(usize, u64), Vec<(&'a Arc<GroupKey>, &'a KnownFile)
 fn by_number(before: &HashMap<Arc<GroupKey>, KnownGroup>) -> ByNumber<'_> {
     let mut numbers = ByNumber::default();
     for (key, group) in before {
-        for file in group.files.iter().filter(|file| file.is_open) {
+        for file in &group.files {
             numbers.entry((key.receiver, file.inode.inode)).or_default().push((key, file));
         }
     }
     numbers
 }
 
-/// A group, and its file, if that had to be opened.
-type Owner = (Arc<GroupKey>, Option<LookedAt>);
+/// An entry of a directory, until it is known whose it is.
+struct Claim {
+    /// The group that its name says; `None` where the name is no log file's.
+    key: Option<Arc<GroupKey>>,
+    receiver: usize,
+    name: OsString,
+    number: u64,
+    place: Place,
+    certainty: Certainty,
+}
+
+/// How much a name says, the surest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Certainty {
+    /// It is the file that had this name before, and is open.
+    Known,
+    /// A name that the kubelet gives says which group it belongs to; so does a link, which is no file that
+    /// could have another name.
+    Named,
+    /// It may be a file that had another name.
+    Doubtful,
+}
 
 impl Look<'_> {
-    /// Gives each entry to the group whose file it is.
+    /// Gives each entry to the group whose file it is. A file that has several names comes once.
     pub(super) fn follow_renames(
         &mut self,
         entries: Entries,
+        all: &[Entry],
         before: &HashMap<Arc<GroupKey>, KnownGroup>,
     ) -> Entries {
-        let mut owned = Entries::default();
-        let mut doubtful = Vec::new();
+        let numbers = by_number(before);
+        let mut claims = self.strays(&entries, all, &numbers);
         for (key, files) in entries {
             for (name, number, place) in files {
-                let known = before.get(&key).and_then(|group| group.find(&name));
-                let is_known = known.is_some_and(|file| file.is_open && file.inode.inode == number);
-                // A link is no file that could have another name.
-                let is_link = self.scanner.links.get(self.directory, &name).is_some();
-                if is_known || is_link || !is_plain(&name) {
-                    owned.entry(Arc::clone(&key)).or_default().push((name, number, place));
-                } else {
-                    doubtful.push((Arc::clone(&key), name, number, place));
+                let certainty = self.certainty(before.get(&key), &name, number);
+                let (key, receiver) = (Some(Arc::clone(&key)), key.receiver);
+                claims.push(Claim { key, receiver, name, number, place, certainty });
+            }
+        }
+        // Of several names of a new file, the shortest is the likeliest to stay.
+        claims.sort_by(|one, other| {
+            let rank = |claim: &Claim| (claim.certainty, claim.name.len());
+            rank(one).cmp(&rank(other)).then_with(|| one.name.cmp(&other.name))
+        });
+        let mut owned = Entries::default();
+        let mut names: HashMap<(usize, u64), OsString> = HashMap::default();
+        for claim in claims {
+            let is_link = self.scanner.links.get(self.directory, &claim.name).is_some();
+            let number = (claim.receiver, claim.number);
+            if !is_link && let Some(other) = names.get(&number) {
+                let other = other.clone();
+                if self.is_one_file(&other, &claim.name) {
+                    continue;
                 }
             }
-        }
-        let numbers = if doubtful.is_empty() { ByNumber::default() } else { by_number(before) };
-        for (key, name, number, place) in doubtful {
-            let known = numbers.get(&(key.receiver, number)).map_or(&[][..], Vec::as_slice);
-            let owner = self
-                .known_owner(
-                    (&key, &name, number, place),
-                    (known, before.contains_key(&key)),
-                    &owned,
-                )
-                .or_else(|| self.remembered_owner(&key, &name, number, place));
-            let (group, looked_at) = owner.unwrap_or((key, None));
-            if let Some(looked_at) = looked_at {
-                self.looked_at.insert((Arc::clone(&group), name.clone()), looked_at);
+            let Some(group) = self.owner_of(&claim, &numbers, before) else { continue };
+            if !is_link {
+                names.entry(number).or_insert_with(|| claim.name.clone());
             }
-            owned.entry(group).or_default().push((name, number, place));
+            owned.entry(group).or_default().push((claim.name, claim.number, claim.place));
         }
         owned
+    }
+
+    fn certainty(&self, known: Option<&KnownGroup>, name: &OsStr, number: u64) -> Certainty {
+        let known = known.and_then(|group| group.find(name));
+        let is_link = self.scanner.links.get(self.directory, name).is_some();
+        match known {
+            _ if is_link => Certainty::Named,
+            Some(file) if file.is_open && file.inode.inode == number => Certainty::Known,
+            _ if !is_plain(name) => Certainty::Named,
+            _ => Certainty::Doubtful,
+        }
+    }
+
+    /// Entries whose names are no log files', and which may be log files that were renamed: they have the
+    /// numbers of files that are known.
+    fn strays(&self, entries: &Entries, all: &[Entry], numbers: &ByNumber<'_>) -> Vec<Claim> {
+        let mut strays = Vec::new();
+        let receivers: BTreeSet<usize> = self.known.places.iter().map(|place| place.0).collect();
+        for receiver in receivers {
+            let remembered = self.remembered(receiver);
+            let place = self.known.places.iter().find(|place| place.0 == receiver);
+            let Some(place) = place.copied() else { continue };
+            for entry in all.iter().filter(|entry| entry.kind == EntryKind::File) {
+                let is_known = numbers.contains_key(&(receiver, entry.inode))
+                    || remembered.iter().any(|file| file.inode == entry.inode);
+                let Some(parsed) = LogName::parse(&entry.name).filter(|_| is_known) else {
+                    continue;
+                };
+                let (directory, live) = (Arc::clone(self.directory), parsed.live.into());
+                let own = entries.get(&GroupKey { receiver, directory, live });
+                if own.is_some_and(|files| files.iter().any(|(name, ..)| *name == entry.name)) {
+                    continue;
+                }
+                strays.push(Claim {
+                    key: None,
+                    receiver,
+                    name: entry.name.clone(),
+                    number: entry.inode,
+                    place,
+                    certainty: Certainty::Doubtful,
+                });
+            }
+        }
+        strays
+    }
+
+    /// Files of this directory that the state knows, and that were not found yet.
+    fn remembered(&self, receiver: usize) -> &[Remembered] {
+        let name = self.scanner.receiver_name(receiver);
+        name.map_or(&[], |name| self.scanner.memory.of(name, self.directory))
+    }
+
+    /// Whether two entries that have one number are one file: where several file systems are one on top of
+    /// the other, that alone does not say so.
+    fn is_one_file(&mut self, one: &OsStr, other: &OsStr) -> bool {
+        let directory = self.directory;
+        let mut look = |name| self.scanner.tree.look_at(&directory.join(name));
+        let (Ok(one), Ok(other)) = (look(one), look(other)) else {
+            self.must_look_again = true;
+            return true;
+        };
+        (one.inode, one.born_unix_nanos) == (other.inode, other.born_unix_nanos)
+    }
+
+    /// The group whose file an entry is; `None` where it is none's.
+    fn owner_of(
+        &mut self,
+        claim: &Claim,
+        numbers: &ByNumber<'_>,
+        before: &HashMap<Arc<GroupKey>, KnownGroup>,
+    ) -> Option<Arc<GroupKey>> {
+        if claim.certainty != Certainty::Doubtful {
+            return claim.key.clone();
+        }
+        let known = numbers.get(&(claim.receiver, claim.number)).map_or(&[][..], Vec::as_slice);
+        let has_live = claim.key.as_ref().is_none_or(|key| before.contains_key(key));
+        self.known_owner(claim, known, has_live)
+            .or_else(|| self.remembered_owner(claim))
+            .or_else(|| claim.key.clone())
     }
 
     /// The group in which the last look saw a file. A name that is doubtful is another than that which
     /// the file had, or one that it has had as a rotated file.
     fn known_owner(
         &mut self,
-        (key, name, number, place): (&Arc<GroupKey>, &OsStr, u64, Place),
-        (known, has_live): (&[(&Arc<GroupKey>, &KnownFile)], bool),
-        owned: &Entries,
-    ) -> Option<Owner> {
+        claim: &Claim,
+        known: &[(&Arc<GroupKey>, &KnownFile)],
+        has_live: bool,
+    ) -> Option<Arc<GroupKey>> {
         let device = self.state.identity.inode.device;
         let is_elsewhere = |(group, file): &&(&Arc<GroupKey>, &KnownFile)| {
-            *group != key && file.inode.device == device
+            Some(*group) != claim.key.as_ref() && file.inode.device == device
         };
-        if let Some((group, _)) = known.iter().filter(is_elsewhere).find(|one| *one.1.name == *name)
-        {
-            return Some((Arc::clone(group), None));
+        let mut elsewhere = known.iter().filter(is_elsewhere);
+        if let Some((group, _)) = elsewhere.clone().find(|one| one.1.name == claim.name) {
+            return Some(Arc::clone(group));
         }
-        // A file that has its old name, too, was not renamed.
-        let is_linked = |group: &Arc<GroupKey>, file: &KnownFile| {
-            let files = owned.get(group).map_or(&[][..], Vec::as_slice);
-            files.iter().any(|(other, same, _)| *other == file.name && *same == number)
+        elsewhere.clone().next()?;
+        let Ok(looked) = self.scanner.tree.look_at(&self.directory.join(&claim.name)) else {
+            // It has another name by now, or none.
+            self.must_look_again = true;
+            return None;
         };
-        let mut renamed =
-            known.iter().filter(is_elsewhere).filter(|(group, file)| !is_linked(group, file));
-        let first = renamed.next()?;
-        let opened = self.open_at(name, place)?;
-        let born = opened.file.born_unix_nanos();
-        // Where nothing is known of births, a live name that was there before has a new file.
-        let is_new_live = born.is_none() && has_live;
+        let born = looked.born_unix_nanos;
+        // Where nothing is known of births, a live name that was there before has a new file, and what has
+        // no log file's name may be anything.
+        let is_unknown = born.is_none() && has_live;
         let is_it = |(_, file): &&(&Arc<GroupKey>, &KnownFile)| {
-            opened.inode == file.inode && born == file.born && !is_new_live
+            looked.inode == file.inode && born == file.born && !is_unknown
         };
-        let group = [first].into_iter().chain(renamed).find(is_it).map(|(group, _)| *group);
-        let is_renamed = group.is_some();
-        Some((Arc::clone(group.unwrap_or(key)), Some(LookedAt { opened, is_renamed })))
+        let (group, _) = elsewhere.find(is_it)?;
+        let whose = Whose { opened: None, is_renamed: true };
+        self.whose.insert((Arc::clone(group), claim.name.clone()), whose);
+        Some(Arc::clone(group))
     }
 
     /// The group of a file that the state knows under another name.
-    fn remembered_owner(
-        &mut self,
-        key: &Arc<GroupKey>,
-        name: &OsStr,
-        number: u64,
-        place: Place,
-    ) -> Option<Owner> {
-        let receiver = Arc::clone(self.scanner.receiver_name(key.receiver)?);
-        self.scanner.memory.others(&receiver, key, number).next()?;
-        let opened = self.open_at(name, place)?;
+    fn remembered_owner(&mut self, claim: &Claim) -> Option<Arc<GroupKey>> {
+        let live = claim.key.as_ref().map(|key| Arc::clone(&key.live));
+        let may_be = |file: &&Remembered| {
+            file.inode == claim.number && live.as_ref().is_none_or(|live| *live != file.live)
+        };
+        self.remembered(claim.receiver).iter().find(may_be)?;
+        let opened = match self.open_at(&claim.name, claim.place) {
+            Ok(opened) => opened?,
+            Err(error) => {
+                // One that has a log file's name fails again when it is to be read.
+                if claim.key.is_none() && is_shortage(&error) {
+                    self.wait_for_descriptor();
+                } else {
+                    self.must_look_again = true;
+                }
+                return None;
+            }
+        };
+        let remembered = self.remembered(claim.receiver).iter().filter(may_be);
         let is_it = |file: &&Remembered| file.head.matches(&*opened.file).unwrap_or(false);
-        let known = self.scanner.memory.others(&receiver, key, number).find(is_it);
+        let known = { remembered }.find(is_it).map(|file| Arc::clone(&file.live));
         let is_renamed = known.is_some();
-        let group = known.map_or_else(
-            || Arc::clone(key),
-            |file| Arc::new(GroupKey { live: Arc::clone(&file.live), ..GroupKey::clone(key) }),
-        );
-        Some((group, Some(LookedAt { opened, is_renamed })))
+        let group = match (known, &claim.key) {
+            (Some(live), _) => {
+                let (receiver, directory) = (claim.receiver, Arc::clone(self.directory));
+                Arc::new(GroupKey { receiver, directory, live })
+            }
+            (None, key) => key.clone()?,
+        };
+        let whose = Whose { opened: Some(opened), is_renamed };
+        self.whose.insert((Arc::clone(&group), claim.name.clone()), whose);
+        Some(group)
     }
 }
 

@@ -13,24 +13,19 @@ use std::{
 
 use super::{
     FoundFile, GroupKey, Source,
-    known::{KnownFile, KnownGroup, gone},
+    known::{KnownGroup, gone},
     links::Links,
-    pattern::{Level, LogName},
-    renamed::{Entries, LookedAt, Memory},
+    look::Look,
+    renamed::Memory,
 };
 use crate::{
+    checkpoint::FirstStart,
     complaints::Complaints,
     config::StartAt,
     limits::WATCHED_SCANS,
     metrics::Metrics,
-    tail::{
-        descriptors::{Descriptors, is_shortage},
-        identity::Inode,
-    },
-    worker::Charge,
-    world::{
-        DirectoryIdentity, DirectoryState, Entry, EntryKind, HashMap, LogTree, Opened, SharedClock,
-    },
+    tail::{descriptors::Descriptors, identity::Inode},
+    world::{DirectoryIdentity, HashMap, LogTree, Opened, SharedClock},
 };
 
 /// A directory whose time of change lies further back than this has shown all its changes.
@@ -46,7 +41,7 @@ type Places = Arc<BTreeSet<Place>>;
 #[derive(Clone, Debug)]
 pub(super) struct Directory {
     pub(super) path: Arc<Path>,
-    places: Places,
+    pub(super) places: Places,
 }
 
 /// What a look found.
@@ -76,7 +71,7 @@ pub(super) struct FoundGroup {
 /// What the last look at a directory saw. There may be tens of thousands: it is kept small.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    places: Places,
+    pub(super) places: Places,
     /// Which directory it was; `None` before the first look.
     pub(super) identity: Option<DirectoryIdentity>,
     /// Which directory stood here at the last look, whether it could be read or not.
@@ -87,17 +82,19 @@ pub(super) struct Known {
     scan: u32,
     /// Time of change at the last look; `None` when it must be looked at again in any case.
     pub(super) changed_at: Option<SystemTime>,
-    groups: HashMap<Arc<GroupKey>, KnownGroup>,
+    pub(super) groups: HashMap<Arc<GroupKey>, KnownGroup>,
+    /// Whether something of it could not be read or opened at the last look.
+    is_partly_seen: bool,
     /// Whether it stands in the line of those with files that wait for a descriptor.
-    is_waiting: bool,
+    pub(super) is_waiting: bool,
     /// How many of its files did so at the last look.
     pub(super) waiting_files: usize,
-    refused: HashSet<OsString>,
+    pub(super) refused: HashSet<OsString>,
 }
 
 /// The memory of discovery.
 pub(super) struct Scanner {
-    sources: Vec<Source>,
+    pub(super) sources: Vec<Source>,
     /// By path, so that what lies beneath a directory follows it.
     pub(super) known: BTreeMap<Arc<Path>, Known>,
     /// The directories that patterns are rooted in.
@@ -110,15 +107,15 @@ pub(super) struct Scanner {
     descriptors: Arc<Descriptors>,
     /// Directories with files that wait for a descriptor, the next one first.
     pub(super) waiting: VecDeque<Arc<Path>>,
-    /// When the agent started for the first time, while that is now.
-    first_start: Option<u64>,
+    /// When the agent started for the first time, as long as that matters.
+    first_start: Option<FirstStart>,
     is_first_scan: bool,
-    complaints: Complaints<PathBuf>,
-    metrics: Arc<Metrics>,
+    pub(super) complaints: Complaints<PathBuf>,
+    pub(super) metrics: Arc<Metrics>,
     /// What the state knows of files that were not found yet.
     pub(super) memory: Memory,
     /// Canonical names of the receivers.
-    receiver_names: Vec<Arc<str>>,
+    pub(super) receiver_names: Vec<Arc<str>>,
     /// All sets of places that directories stand in: about as many as patterns have levels.
     places: Vec<Places>,
     /// Number of the last scan, below [`WATCHED_SCANS`].
@@ -133,7 +130,7 @@ impl Scanner {
         tree: Box<dyn LogTree>,
         clock: SharedClock,
         descriptors: Arc<Descriptors>,
-        first_start: Option<u64>,
+        first_start: Option<FirstStart>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -147,7 +144,7 @@ impl Scanner {
             descriptors,
             waiting: VecDeque::new(),
             first_start,
-            is_first_scan: true,
+            is_first_scan: first_start.is_some_and(|first| first.is_this),
             complaints: Complaints::default(),
             metrics,
             memory: Memory::default(),
@@ -184,6 +181,12 @@ impl Scanner {
         (&mut *self.tree, self.roots.iter().map(|root| &*root.path).collect())
     }
 
+    /// Whether nothing is left that could not be read or opened at its last look. A root that does not exist
+    /// has nothing.
+    pub(super) fn has_seen_all(&self) -> bool {
+        self.known.values().all(|known| !known.is_partly_seen)
+    }
+
     /// How many directories have files that wait for a descriptor.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
@@ -199,16 +202,16 @@ impl Scanner {
     }
 
     /// Whether a file was there before the agent's first start, however late it could be opened.
-    fn is_old(&self, opened: &Opened) -> bool {
+    pub(super) fn is_old(&self, opened: &Opened) -> bool {
         // A birth carries the time of the kernel's last tick.
         const TICK_NANOS: u64 = 10_000_000;
         let Some(started) = self.first_start else { return false };
         let born = opened.file.born_unix_nanos();
-        born.map_or(self.is_first_scan, |born| born + TICK_NANOS < started)
+        born.map_or(self.is_first_scan, |born| born + TICK_NANOS < started.unix_nanos)
     }
 
     /// Counts a failure, and says it unless it lasts.
-    fn complain(&mut self, path: &Path, what: &'static str, error: &io::Error) {
+    pub(super) fn complain(&mut self, path: &Path, what: &'static str, error: &io::Error) {
         self.metrics.file_errors.increment();
         if self.complaints.is_news(path.to_owned(), self.clock.now()) {
             tracing::warn!(?path, %error, "{what}");
@@ -331,26 +334,13 @@ impl Scanner {
         }
         self.links.forget(&directory.path);
         let wall = UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos());
-        let mut look = Look {
-            directory: &directory.path,
-            state,
-            is_replaced,
-            scanner: self,
-            known: &mut known,
-            groups: HashMap::default(),
-            looked_at: HashMap::default(),
-            directories: BTreeMap::new(),
-            must_look_again: false,
-        };
-        for entry in entries {
-            look.at_entry(&entry);
-        }
-        let mut found = look.finish();
-        let must_look_again = look.must_look_again;
+        let mut look = Look::new(&directory.path, state, is_replaced, self, &mut known);
+        let (mut found, must_look_again) = look.at(&entries);
         // A change within the clock's granularity of this look might not show in the time.
         let is_settled =
             |at: &SystemTime| wall.duration_since(*at).is_ok_and(|age| age > SETTLED_AFTER);
         let settled = changed_at.filter(is_settled);
+        known.is_partly_seen = must_look_again || known.waiting_files > 0;
         known.changed_at = if must_look_again { None } else { settled };
         if self.hidden.remove(&directory.path).is_some() || is_replaced {
             found.directories.extend(self.beneath(&directory.path));
@@ -360,7 +350,7 @@ impl Scanner {
     }
 
     /// The same places, kept once.
-    fn shared(&mut self, places: BTreeSet<Place>) -> Places {
+    pub(super) fn shared(&mut self, places: BTreeSet<Place>) -> Places {
         if let Some(kept) = self.places.iter().find(|kept| ***kept == places) {
             return Arc::clone(kept);
         }
@@ -378,8 +368,11 @@ impl Scanner {
                 return Found::default();
             };
             self.links.forget(&directory.path);
-            let groups: Vec<_> =
-                known.groups.into_iter().map(|(key, group)| gone(key, group, true)).collect();
+            let groups: Vec<_> = known
+                .groups
+                .into_iter()
+                .map(|(key, group)| gone(key, group, true, |_| false))
+                .collect();
             for group in &groups {
                 self.metrics.unopened_files.add_gauge(-(group.missed.len() as i64));
             }
@@ -387,13 +380,18 @@ impl Scanner {
             return Found { groups, directories, is_gone: true };
         }
         self.complain(&directory.path, "cannot read a log directory", error);
-        known.changed_at = None;
+        (known.changed_at, known.is_partly_seen) = (None, true);
         self.known.insert(Arc::clone(&directory.path), known);
         Found::default()
     }
 
     /// Opens a file of `directory`, beneath the root that leads there.
-    fn open(&mut self, directory: &Path, name: &OsStr, place: Place) -> io::Result<Option<Opened>> {
+    pub(super) fn open(
+        &mut self,
+        directory: &Path,
+        name: &OsStr,
+        place: Place,
+    ) -> io::Result<Option<Opened>> {
         let root = &self.sources[place.0].patterns[place.1].root;
         let relative = directory.strip_prefix(root).unwrap_or(Path::new("")).join(name);
         self.descriptors.open_new(&mut *self.tree, root, &relative)
@@ -416,280 +414,6 @@ fn roots(sources: &[Source]) -> Vec<Directory> {
 /// Whether an error says that there is no such directory.
 pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// One look into one directory.
-pub(super) struct Look<'a> {
-    pub(super) directory: &'a Arc<Path>,
-    pub(super) state: DirectoryState,
-    /// Whether another directory was known here.
-    is_replaced: bool,
-    pub(super) scanner: &'a mut Scanner,
-    known: &'a mut Known,
-    groups: Entries,
-    /// Files that were opened to find out whose they are.
-    pub(super) looked_at: HashMap<(Arc<GroupKey>, OsString), LookedAt>,
-    directories: BTreeMap<Arc<Path>, BTreeSet<Place>>,
-    must_look_again: bool,
-}
-
-impl Look<'_> {
-    fn at_entry(&mut self, entry: &Entry) {
-        let (kind, name) = (entry.kind, &entry.name);
-        let places: Vec<Place> = self.known.places.iter().copied().collect();
-        if kind == EntryKind::Directory {
-            // One that leads to files was not meant to be one.
-            if places.iter().filter(|place| self.at_directory(entry, **place)).count() > 0 {
-                return;
-            }
-        }
-        for place in places {
-            let Some(key) = self.group_of(name, place) else { continue };
-            let number = match kind {
-                EntryKind::File => Some(entry.inode),
-                EntryKind::Link => self.number_behind(name),
-                EntryKind::Directory | EntryKind::Other => {
-                    self.refuse(name);
-                    None
-                }
-            };
-            let Some(number) = number else { continue };
-            let files = self.groups.entry(Arc::new(key)).or_default();
-            if files.iter().all(|(other, ..)| *other != *name) {
-                files.push((name.clone(), number, place));
-            }
-        }
-    }
-
-    /// Counts what is no log file, once.
-    fn refuse(&mut self, name: &OsStr) {
-        if self.known.refused.insert(name.to_owned()) {
-            self.scanner.metrics.refused_files.increment();
-            tracing::warn!(
-                path = ?self.directory.join(name),
-                "neither a regular file nor a link that may be followed: it is not read"
-            );
-        }
-    }
-
-    /// Notes a directory that leads to files; `false` when it doesn't.
-    fn at_directory(&mut self, entry: &Entry, (receiver, pattern, level): Place) -> bool {
-        let name = &entry.name;
-        let levels = &self.scanner.sources[receiver].patterns[pattern].levels;
-        let below = match &levels[level] {
-            Level::AnyDepth => level,
-            Level::Name(glob) if level + 1 < levels.len() && glob.is_match(name) => level + 1,
-            Level::Name(_) => return false,
-        };
-        let mut places = BTreeSet::from([(receiver, pattern, below)]);
-        if let Level::AnyDepth = levels[below] {
-            // `**` may also stand for no directory at all.
-            places.insert((receiver, pattern, below + 1));
-        }
-        let path = self.directory.join(name);
-        // One that was replaced by a directory with the same number shows it by its watch.
-        let is_known = self.scanner.known.get(&*path).is_some_and(|known| {
-            let is_same = known.identity.is_some_and(|one| one.inode.inode == entry.inode);
-            is_same && known.places.is_superset(&places)
-        });
-        if !is_known {
-            self.directories.entry(path.into()).or_default().extend(places);
-        }
-        true
-    }
-
-    /// The group that a name belongs to, if the pattern ends here and includes its live name.
-    fn group_of(&self, name: &OsStr, (receiver, pattern, level): Place) -> Option<GroupKey> {
-        let source = &self.scanner.sources[receiver];
-        let levels = &source.patterns[pattern].levels;
-        let level = match &levels[level] {
-            Level::AnyDepth => level + 1,
-            Level::Name(_) => level,
-        };
-        let (Level::Name(glob), true) = (&levels[level], level + 1 == levels.len()) else {
-            return None;
-        };
-        let parsed = LogName::parse(name)?;
-        let path = self.directory.join(name);
-        let included = glob.is_match(parsed.live)
-            && !source.excludes(&path)
-            && !source.excludes(&self.directory.join(parsed.live));
-        let (directory, live) = (Arc::clone(self.directory), parsed.live.into());
-        included.then_some(GroupKey { receiver, directory, live })
-    }
-
-    /// Compares with the last look, and opens what is new.
-    fn finish(&mut self) -> Found {
-        let mut found = Found::default();
-        let directories = std::mem::take(&mut self.directories);
-        let shared = |(path, places)| Directory { path, places: self.scanner.shared(places) };
-        found.directories = directories.into_iter().map(shared).collect();
-        let mut before = std::mem::take(&mut self.known.groups);
-        let entries = std::mem::take(&mut self.groups);
-        let nothing = HashMap::default();
-        let is_replaced = self.is_replaced;
-        let seen = if self.is_replaced { &nothing } else { &before };
-        for (key, entries) in self.follow_renames(entries, seen) {
-            let (key, known) = before.remove_entry(&key).unwrap_or((key, KnownGroup::default()));
-            let was_known = !known.files.is_empty();
-            let was_complete = known.is_complete;
-            let former = known;
-            let known = if self.is_replaced { &KnownGroup::default() } else { &former };
-            let mut changed = known.files.len() != entries.len();
-            let mut now = KnownGroup { files: Vec::new(), is_complete: true };
-            let mut files = Vec::with_capacity(entries.len());
-            for (name, number, place) in entries {
-                let (shown, is_open) = match self.resolve(&key, known, &name, number, place) {
-                    Resolved::Known(file) | Resolved::Opened(file) => (file, true),
-                    Resolved::Shown(file) => (file, false),
-                    Resolved::Refused => continue,
-                    Resolved::Missing => {
-                        now.is_complete = false;
-                        continue;
-                    }
-                };
-                now.is_complete &= is_open;
-                let waited = known.waited(&name, shown.inode);
-                let bytes = if is_open { 0 } else { self.bytes_of(&name, waited) };
-                let born = match &shown.opened {
-                    Some(opened) => opened.file.born_unix_nanos(),
-                    None => known.born_of(shown.inode),
-                };
-                let file = KnownFile { name, inode: shown.inode, born, is_open, bytes };
-                changed |= known
-                    .find(&file.name)
-                    .is_none_or(|seen| (seen.inode, seen.is_open) != (file.inode, file.is_open));
-                now.files.push(file);
-                files.push(shown);
-            }
-            changed |= now.is_complete && !was_complete;
-            let is_complete = now.is_complete;
-            let missed = former.missed(&key.live, &now.files);
-            changed |= !missed.is_empty();
-            self.scanner.metrics.unopened_files.add_gauge(now.unopened() - former.unopened());
-            if !now.files.is_empty() {
-                self.known.groups.insert(Arc::clone(&key), now);
-            }
-            if changed && (!files.is_empty() || was_known) {
-                found.groups.push(FoundGroup { key, files, is_complete, is_replaced, missed });
-            }
-        }
-        for (key, known) in before {
-            self.scanner.metrics.unopened_files.add_gauge(-known.unopened());
-            found.groups.push(gone(key, known, is_replaced));
-        }
-        if !self.must_look_again {
-            let Scanner { memory, receiver_names, .. } = &mut *self.scanner;
-            memory.forget(receiver_names, self.directory);
-        }
-        found
-    }
-
-    /// A file that is known under this name, or was live and has been rotated, stays as it is; any
-    /// other is opened, since an inode's number may have been used again.
-    fn resolve(
-        &mut self,
-        key: &GroupKey,
-        known: &KnownGroup,
-        name: &OsStr,
-        number: u64,
-        place: Place,
-    ) -> Resolved {
-        let beside = Inode { device: self.state.identity.inode.device, inode: number };
-        let linked = self.scanner.links.get(self.directory, name).flatten();
-        let inode = linked.unwrap_or(beside);
-        let same = |seen: &&KnownFile| seen.inode == inode && seen.is_open;
-        let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
-        let as_live = || known.find(&key.live).filter(|_| is_rotated);
-        let charge = Charge::default();
-        let shown = FoundFile {
-            name: name.to_owned(),
-            inode,
-            opened: None,
-            is_renamed: false,
-            is_old: false,
-            charge,
-        };
-        if let Some(LookedAt { opened, is_renamed }) = self.take_looked_at(key, name) {
-            return self.opened(FoundFile { is_renamed, ..shown }, opened);
-        }
-        if known.find(name).filter(same).or_else(|| as_live().filter(same)).is_some() {
-            return Resolved::Known(shown);
-        }
-        self.open(shown, place)
-    }
-
-    fn bytes_of(&mut self, name: &OsStr, waited: Option<u64>) -> u64 {
-        if let Some(bytes) = waited.filter(|_| self.known.waiting_files > 0) {
-            return bytes;
-        }
-        // It may be gone by now: then nobody knows.
-        self.scanner.tree.bytes(&self.directory.join(name)).unwrap_or(0)
-    }
-
-    fn opened(&self, shown: FoundFile, opened: Opened) -> Resolved {
-        let (inode, is_old) = (opened.inode, self.scanner.is_old(&opened));
-        Resolved::Opened(FoundFile { inode, opened: Some(opened), is_old, ..shown })
-    }
-
-    fn take_looked_at(&mut self, key: &GroupKey, name: &OsStr) -> Option<LookedAt> {
-        if self.looked_at.is_empty() {
-            return None;
-        }
-        self.looked_at.remove(&(Arc::new(key.clone()), name.to_owned()))
-    }
-
-    /// Opens a file to find out which one it is. A failure shows again when it is to be read.
-    pub(super) fn open_at(&mut self, name: &OsStr, place: Place) -> Option<Opened> {
-        self.scanner.open(self.directory, name, place).ok().flatten()
-    }
-
-    fn open(&mut self, shown: FoundFile, place: Place) -> Resolved {
-        let opened = self.scanner.open(self.directory, &shown.name, place);
-        crate::failpoint::hit("file_opened");
-        let path = self.directory.join(&shown.name);
-        match opened {
-            Ok(Some(opened)) => {
-                self.scanner.complaints.is_well(&path);
-                self.opened(shown, opened)
-            }
-            Ok(None) => {
-                self.refuse(&shown.name);
-                Resolved::Refused
-            }
-            // It was deleted, moved or compressed since the directory was read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.must_look_again = true;
-                Resolved::Missing
-            }
-            Err(error) if is_shortage(&error) => {
-                self.known.waiting_files += 1;
-                if !std::mem::replace(&mut self.known.is_waiting, true) {
-                    self.scanner.waiting.push_back(Arc::clone(self.directory));
-                }
-                Resolved::Shown(shown)
-            }
-            Err(error) => {
-                self.must_look_again = true;
-                self.scanner.complain(&path, "cannot open a log file", &error);
-                Resolved::Shown(shown)
-            }
-        }
-    }
-}
-
-/// What became of a file that its directory shows.
-enum Resolved {
-    /// It was known before.
-    Known(FoundFile),
-    /// It is open.
-    Opened(FoundFile),
-    /// It can't be opened now.
-    Shown(FoundFile),
-    /// It is no log file.
-    Refused,
-    /// It was there, and has another name now, or none.
-    Missing,
 }
 
 #[cfg(test)]

@@ -156,7 +156,7 @@ fn may_be(entry: &Entry, checkpoint: &FileCheckpoint) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{DirectoryState, Opened, real::NodeLogs};
+    use crate::world::{DirectoryState, Looked, Opened, real::NodeLogs};
     use std::{fs, io};
 
     /// The tree, with one directory that can't be read.
@@ -179,8 +179,8 @@ mod tests {
             NodeLogs::default().open(root, relative)
         }
 
-        fn bytes(&mut self, path: &Path) -> io::Result<u64> {
-            NodeLogs::default().bytes(path)
+        fn look_at(&mut self, path: &Path) -> io::Result<Looked> {
+            NodeLogs::default().look_at(path)
         }
     }
 

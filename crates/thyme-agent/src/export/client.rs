@@ -389,7 +389,10 @@ fn is_ours(name: &HeaderName) -> bool {
         header::TRANSFER_ENCODING,
         header::UPGRADE,
     ];
-    OURS.contains(name) || name.as_str().starts_with("grpc-")
+    // HTTP/2 knows these no more than `connection`.
+    const OF_HTTP_1: [&str; 2] = ["keep-alive", "proxy-connection"];
+    let text = name.as_str();
+    OURS.contains(name) || OF_HTTP_1.contains(&text) || text.starts_with("grpc-")
 }
 
 /// Counts a request as in flight while it lives.

@@ -68,7 +68,7 @@ pub(super) enum ConnectError {
     #[error("{address}: HTTP")]
     Http { address: SocketAddr, source: hyper::Error },
     #[error("{address}: {said}")]
-    Foreign { address: SocketAddr, said: &'static str },
+    Foreign { address: SocketAddr, said: String },
     #[error("the proxy {proxy}")]
     Proxy { proxy: String, source: ProxyError },
     #[error("{address}: closed as soon as it was open")]

@@ -93,6 +93,16 @@ impl Endpoint {
 }
 
 fn parse_authority(text: &str) -> Result<Authority, &'static str> {
+    if !text.is_ascii() {
+        return Err("a name beyond ASCII must be written in its ASCII form, `xn--…`");
+    }
+    if let Some((_, port)) = text.rsplit_once(':')
+        && !port.is_empty()
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_err()
+    {
+        return Err("its port is not a number up to 65535");
+    }
     let authority: Authority = text.parse().map_err(|_| "it is not host:port")?;
     if text.contains('@') {
         return Err("credentials belong into headers");

@@ -18,6 +18,9 @@ use crate::config::Protocol;
 /// Bytes that are kept: a frame's head in HTTP/2, and more than the other ones need.
 const BYTES_MAX: usize = 9;
 
+/// Letters that make a greeting of it.
+const TEXT_BYTES_MIN: usize = 4;
+
 /// The first bytes of one connection.
 #[derive(Debug, Default)]
 pub(super) struct FirstBytes {
@@ -26,11 +29,13 @@ pub(super) struct FirstBytes {
 }
 
 /// What a peer speaks, by its first bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Spoken {
     Http1,
     Http2,
     Tls,
+    /// Another protocol of lines, such as SSH, SMTP or Redis, and what it begins with.
+    Other(String),
 }
 
 impl FirstBytes {
@@ -49,37 +54,58 @@ impl FirstBytes {
             [0, _, _, 4 | 7, _, 0, 0, 0, 0] => Some(Spoken::Http2),
             // A handshake or an alert.
             [0x15 | 0x16, 3, ..] => Some(Spoken::Tls),
+            [b'H', ..] if b"HTTP/1".starts_with(&bytes[..bytes.len().min(6)]) => None,
+            greeting if greeting.len() >= TEXT_BYTES_MIN => {
+                let end = greeting.iter().position(|byte| !matches!(byte, b' '..=b'~'));
+                let text = &greeting[..end.unwrap_or(greeting.len())];
+                let text = (text.len() >= TEXT_BYTES_MIN).then(|| String::from_utf8_lossy(text));
+                text.map(|text| Spoken::Other(text.into_owned()))
+            }
             _ => None,
         }
     }
 
     /// Words about a peer that speaks something else than `protocol` on a connection without TLS,
     /// or within it.
-    pub(super) fn unexpected(&self, protocol: Protocol) -> Option<&'static str> {
-        match (self.spoken()?, protocol) {
-            (Spoken::Http1, Protocol::Grpc) => Some(
+    pub(super) fn unexpected(&self, protocol: Protocol) -> Option<String> {
+        let words = match (self.spoken()?, protocol) {
+            (Spoken::Http1, Protocol::Grpc) => {
                 "what answers speaks HTTP/1.1 and not gRPC: it may be the port for OTLP/HTTP, often \
-                 4318; use the exporter otlphttp, or the port for gRPC, often 4317",
-            ),
-            (Spoken::Http2, Protocol::Http) => Some(
+                 4318; use the exporter otlphttp, or the port for gRPC, often 4317"
+            }
+            (Spoken::Http2, Protocol::Http) => {
                 "what answers speaks HTTP/2: it may be the port for OTLP/gRPC, often 4317; use the \
-                 exporter otlp, or the port for HTTP, often 4318",
-            ),
-            (Spoken::Tls, _) => Some(
+                 exporter otlp, or the port for HTTP, often 4318"
+            }
+            (Spoken::Tls, _) => {
                 "what answers speaks TLS: the endpoint needs https://, or for gRPC no \
-                 `tls.insecure`",
-            ),
-            _ => None,
-        }
+                 `tls.insecure`"
+            }
+            (Spoken::Other(greeting), _) => return Some(other_protocol(&greeting)),
+            _ => return None,
+        };
+        Some(words.to_owned())
     }
 
     /// Words about a peer that doesn't speak TLS where it should.
-    pub(super) fn lacks_tls(&self) -> Option<&'static str> {
-        matches!(self.spoken()?, Spoken::Http1 | Spoken::Http2).then_some(
-            "what answers does not speak TLS: the endpoint needs http://, or for gRPC \
-             `tls.insecure: true`",
-        )
+    pub(super) fn lacks_tls(&self) -> Option<String> {
+        match self.spoken()? {
+            Spoken::Http1 | Spoken::Http2 => Some(
+                "what answers does not speak TLS: the endpoint needs http://, or for gRPC \
+                 `tls.insecure: true`"
+                    .to_owned(),
+            ),
+            Spoken::Other(greeting) => Some(other_protocol(&greeting)),
+            Spoken::Tls => None,
+        }
     }
+}
+
+fn other_protocol(greeting: &str) -> String {
+    format!(
+        "what answers speaks neither HTTP nor TLS, it begins with `{greeting}`: it is no OTLP \
+         receiver; is the port of the endpoint right?"
+    )
 }
 
 /// A stream whose first bytes are noted.
@@ -145,18 +171,23 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Noted<Io> {
 mod tests {
     use super::*;
 
-    /// Scenario: what servers of HTTP/1.1, HTTP/2 and TLS begin with, in one piece and byte by byte.
+    /// Scenario: what servers of HTTP/1.1, HTTP/2, TLS and of other protocols begin with, in one piece and
+    /// byte by byte.
     /// Guarantees: each is recognised where it is not expected, and only there.
     #[test]
     fn servers_are_known_by_their_first_bytes() {
         let settings = [0, 0, 18, 4, 0, 0, 0, 0, 0];
         let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0];
-        let cases: [(&[u8], bool, bool, bool); 6] = [
+        let cases: [(&[u8], bool, bool, bool); 10] = [
             (b"HTTP/1.1 400 Bad Request\r\n", true, false, true),
             (&settings, false, true, true),
             (&goaway, false, true, true),
             (&[0x15, 3, 3, 0, 2, 2, 70], true, true, false),
-            (b"SSH-2.0-OpenSSH", false, false, false),
+            (b"SSH-2.0-OpenSSH", true, true, true),
+            (b"-ERR unknown command", true, true, true),
+            (b"220 mail ESMTP", true, true, true),
+            (b"HTT", false, false, false),
+            (&[0, 0, 18], false, false, false),
             (b"", false, false, false),
         ];
         for (bytes, is_foreign_to_grpc, is_foreign_to_http, lacks_tls) in cases {

@@ -79,7 +79,7 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Words about a peer that speaks something else than `protocol`.
-    pub(super) fn unexpected(&self, protocol: Protocol) -> Option<&'static str> {
+    pub(super) fn unexpected(&self, protocol: Protocol) -> Option<String> {
         self.first.unexpected(protocol)
     }
 

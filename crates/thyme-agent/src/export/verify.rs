@@ -51,6 +51,7 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        refuse_short_key(end_entity)?;
         let verified = self.webpki.verify_server_cert(
             end_entity,
             intermediates,
@@ -59,9 +60,13 @@ impl ServerCertVerifier for Verifier {
             now,
         );
         match verified {
-            // webpki has found it valid at this time before it looked at what it is for; that the
-            // peer has its key, the handshake proves. What is left is its name.
-            Err(error) if is_authority(&error) && self.authorities.contains(end_entity) => {
+            // webpki has found it valid at this time before it looked at what it is for, and that, too,
+            // before it looked for who signed it; that the peer has its key, the handshake proves.
+            // What is left is its name.
+            Err(error)
+                if (is_authority(&error) || is_of_nobody(&error))
+                    && self.authorities.contains(end_entity) =>
+            {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -92,6 +97,61 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// Whether nobody is known who signed a certificate, or only somebody else of the same name.
+fn is_of_nobody(error: &rustls::Error) -> bool {
+    let rustls::Error::InvalidCertificate(error) = error else { return false };
+    matches!(error, CertificateError::UnknownIssuer | CertificateError::BadSignature)
+}
+
+/// Bits that an RSA key has at least, by which a signature can be verified.
+const RSA_BITS_MIN: usize = 2048;
+
+/// A key by which no signature can be verified, so that each of them would seem to be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its RSA key has {bits} bits, expected at least {RSA_BITS_MIN}")]
+struct ShortKey {
+    bits: usize,
+}
+
+/// Says of a certificate with a short key what is wrong with it.
+pub(super) fn refuse_short_key(certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+    let Ok(parsed) = ParsedCertificate::try_from(certificate) else { return Ok(()) };
+    match rsa_bits(&parsed.subject_public_key_info()) {
+        Some(bits) if bits < RSA_BITS_MIN => {
+            let reason = rustls::OtherError(Arc::new(ShortKey { bits }));
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(reason)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Length of the modulus of an RSA key's SubjectPublicKeyInfo (RFC 3279, 2.3.1); `None` for other
+/// keys.
+fn rsa_bits(key_info: &[u8]) -> Option<usize> {
+    /// The algorithm `rsaEncryption`, without parameters.
+    const RSA: &[u8] = &[0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, 1, 5, 0];
+    const SEQUENCE: u8 = 0x30;
+    const BITS: u8 = 3;
+    const INTEGER: u8 = 2;
+    let key = value_of(SEQUENCE, key_info)?.strip_prefix(RSA)?;
+    let numbers = value_of(SEQUENCE, value_of(BITS, key)?.strip_prefix(&[0])?)?;
+    let modulus = value_of(INTEGER, numbers)?;
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let first = *modulus.get(zeros)?;
+    Some((modulus.len() - zeros) * 8 - first.leading_zeros() as usize)
+}
+
+/// The value of a DER element with this tag, which may be followed by others.
+fn value_of(tag: u8, der: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = match *der.strip_prefix(&[tag])? {
+        [length @ 0..=0x7f, ref rest @ ..] => (usize::from(length), rest),
+        [0x81, length, ref rest @ ..] => (usize::from(length), rest),
+        [0x82, high, low, ref rest @ ..] => (usize::from(u16::from_be_bytes([high, low])), rest),
+        _ => return None,
+    };
+    rest.get(..length)
+}
+
 /// Whether a certificate was refused for being an authority's.
 fn is_authority(error: &rustls::Error) -> bool {
     let rustls::Error::InvalidCertificate(CertificateError::Other(other)) = error else {
@@ -115,7 +175,8 @@ pub(super) fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
             "the sink's certificate is of an authority that is not trusted: add that to tls.ca_file"
         }
         rustls::Error::InvalidCertificate(CertificateError::BadSignature) => {
-            "the sink's certificate is not signed by the authority that it names"
+            "the sink's certificate is not signed by the authority that it names, or that one has an \
+             RSA key of less than 2048 bits"
         }
         rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => {
             "the sink's certificate can't be read"
@@ -177,6 +238,45 @@ mod tests {
 
     use super::*;
 
+    const RSA_1024: &str = "\
+-----BEGIN CERTIFICATE-----
+MIICJTCCAY6gAwIBAgIUZKIpJWODG4tWAXmgHBGeGJrr/QMwDQYJKoZIhvcNAQEL
+BQAwFzEVMBMGA1UEAwwMc2luay5leGFtcGxlMCAXDTI2MTEzMDA0NTgyNVoYDzIx
+MjYxMTA2MDQ1ODI1WjAXMRUwEwYDVQQDDAxzaW5rLmV4YW1wbGUwgZ8wDQYJKoZI
+hvcNAQEBBQADgY0AMIGJAoGBAKYdAXDH9grwkdGiekirkZvGQPgHmvhtY9UBC8lG
+Rfl2ZuZCV6y3dAT4H8LIlGWSk0pHWsBLQleprpfNmrQfd4YXbTJBGKzMytEbpQDS
+LsJCmJVFPE+uAbdp3y6WNo3qmI4QJSQmXM4rqcPVkNGPrfCymkzxnQtXrMmMG1YN
+OtSfAgMBAAGjbDBqMB0GA1UdDgQWBBR0wwtOG69UvDDB9A/BpMUz4o0QYjAfBgNV
+HSMEGDAWgBR0wwtOG69UvDDB9A/BpMUz4o0QYjAPBgNVHRMBAf8EBTADAQH/MBcG
+A1UdEQQQMA6CDHNpbmsuZXhhbXBsZTANBgkqhkiG9w0BAQsFAAOBgQAxNtLND77+
+/fx1Xu3yL89iIJNuZf0Nyk7CknP9t+XFliEuPvHfXUjIuiY95vhrqw6xdGD7CriM
+SAyq96R8VxAdh4rzkGVgt6vdbNDmMDrQHaGeXB5UYJDDClNisClWP7qBw1JVIenm
+WQdlhFfL+c5sgJ/ZSTkbdtHm2O+tfdNNOQ==
+-----END CERTIFICATE-----
+";
+
+    const RSA_2048: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIDKjCCAhKgAwIBAgIUUsBiL/geTVNT5NXOH93/3QcIAN4wDQYJKoZIhvcNAQEL
+BQAwFzEVMBMGA1UEAwwMc2luay5leGFtcGxlMCAXDTI2MTEzMDA0NTgyNloYDzIx
+MjYxMTA2MDQ1ODI2WjAXMRUwEwYDVQQDDAxzaW5rLmV4YW1wbGUwggEiMA0GCSqG
+SIb3DQEBAQUAA4IBDwAwggEKAoIBAQDkF65GR8kmi3HF6Jt6HbrA0+fwHMDddxth
+QNZQT1u6cmQHN8PRdLpoEqcLRltd1vR/jduGvf9kpB3JJStlvsa8VM97B+mkmSLs
+xB/fTjHhDjX6HtKkv5DabC4juIaZTb8zyb7CAI0Rr+0oSv6lYK0slCGGZrokV0eg
+6HZVVsA+WgRPD/jv12C+dlewS66j8den6nDvTbbndlO2/PC2VLcRYzWil0f/Q4Ig
+ZXZcC5b1OwcgmH0qmW2wYtKin1FTe39+RUxaKwy+wmhuEPpP8zxl5MtSSLhA5ut/
+O8zZbVO4/k8ld71GCFfVdzhyMzHKWzGHasxlj1zt52jCYRqnybujAgMBAAGjbDBq
+MB0GA1UdDgQWBBQ15rV2aJy0W7tO8fyZM3NeKgJe/zAfBgNVHSMEGDAWgBQ15rV2
+aJy0W7tO8fyZM3NeKgJe/zAPBgNVHRMBAf8EBTADAQH/MBcGA1UdEQQQMA6CDHNp
+bmsuZXhhbXBsZTANBgkqhkiG9w0BAQsFAAOCAQEAv2/CPQSYdFGzZgCLY96AoJ0W
+4rF3brK8tMEFTkED9uS3ExA9CxKhTnVYGL7YsBNrSNtBDjOXwYgGd4czL8GDW+xx
+fbxDeb6n4N6iE2p6br63+aD0wVbkMuRRZesP7jc0EuaWIu3ue+AUw5cgSapoBQ1o
+AMydTpgcIIdV+nzF8Yi6R/0x3ZOw/9L0LcGKaGcRfveW9/aMvSZYuqyjtl/p5REc
+UorQjyzb4fmXpN1ZVtMYd2eBY05HKQDumiRFz/DeEnZwhQLJSndGYgyDfOK0oN9M
+SR9wnoiZXQwIZwrr8uBzevyjsja8KYXnxhBrcT3O/Sz4udd37uK6G0Rmb34whA==
+-----END CERTIFICATE-----
+";
+
     /// A certificate that is its own authority, for `sink.example`, valid in these years.
     fn self_signed(years: [i32; 2], name: &str) -> CertificateDer<'static> {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
@@ -221,6 +321,61 @@ mod tests {
         let future = self_signed([2039, 2040], "sink.example");
         let early = refused(&future, &future, "sink.example");
         assert!(early.contains("not valid yet"), "{early}");
+    }
+
+    /// Scenario: `ca_file` is the sink's own certificate, which an authority has signed that nobody knows.
+    /// Guarantees: accepted by its name and in its time, as Go and OpenSSL do; another one of that
+    /// authority is not.
+    #[test]
+    fn a_trusted_certificate_needs_no_authority() {
+        let authority_key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.distinguished_name.push(rcgen::DnType::CommonName, "an authority");
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let leaf = |years: [i32; 2]| {
+            let mut params = CertificateParams::new(["sink.example".to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(years[0], 1, 1);
+            params.not_after = rcgen::date_time_ymd(years[1], 1, 1);
+            let signed = params.signed_by(&KeyPair::generate().unwrap(), &issuer);
+            signed.unwrap().der().clone()
+        };
+        let own = leaf([2020, 2040]);
+        verify(&own, &own, "sink.example").unwrap();
+        let refused = |trusted, shown, name| {
+            let error = verify(trusted, shown, name).unwrap_err();
+            in_words(&error).unwrap()
+        };
+        assert!(refused(&own, &own, "other.example").contains("not valid for name"));
+        let other = leaf([2020, 2040]);
+        assert!(refused(&own, &other, "sink.example").contains("that is not trusted"));
+        let old = leaf([2020, 2021]);
+        assert!(refused(&old, &old, "sink.example").contains("expired"));
+    }
+
+    /// Scenario: certificates with RSA keys of 1024 and 2048 bits, and with another kind of key.
+    /// Guarantees: the first is refused for its key, also where any certificate is taken; the others
+    /// are not.
+    #[test]
+    fn a_short_key_is_called_short() {
+        for (pem, bits) in [(RSA_1024, Some(1024)), (RSA_2048, Some(2048))] {
+            let certificate = credentials::certificates(pem.as_bytes()).unwrap().remove(0);
+            let parsed = ParsedCertificate::try_from(&certificate).unwrap();
+            assert_eq!(rsa_bits(&parsed.subject_public_key_info()), bits);
+            let refused = refuse_short_key(&certificate).err();
+            assert_eq!(refused.is_some(), bits == Some(1024));
+            if let Some(error) = refused {
+                let words = in_words(&error).unwrap();
+                let expected = "its RSA key has 1024 bits, expected at least 2048";
+                assert!(words.contains(expected), "{words}");
+                let error = verify(&certificate, &certificate, "sink.example").unwrap_err();
+                assert!(in_words(&error).unwrap().contains(expected));
+            }
+        }
+        refuse_short_key(&self_signed([2020, 2040], "sink.example")).unwrap();
+        for broken in [&[][..], &[0x30, 0x82], &[0x30, 0x84, 1, 1, 1, 1], &[0x30, 2, 3]] {
+            assert_eq!(rsa_bits(broken), None);
+        }
     }
 
     /// Scenario: errors of TLS as they come: within an I/O error, and alerts of the sink.

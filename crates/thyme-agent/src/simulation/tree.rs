@@ -17,7 +17,8 @@ use super::{
 use crate::{
     tail::identity::{HEAD_BYTES_MAX, Inode},
     world::{
-        DirectoryIdentity, DirectoryState, Entry, EntryKind, FileState, LogFile, LogTree, Opened,
+        DirectoryIdentity, DirectoryState, Entry, EntryKind, FileState, LogFile, LogTree, Looked,
+        Opened,
     },
 };
 
@@ -67,6 +68,8 @@ pub(super) struct Content {
     pub(super) names: u32,
     /// The life of the agent in which it was opened last.
     pub(super) opened_in: Option<u32>,
+    /// The life of the agent in which it was opened under a live file's name last.
+    pub(super) opened_live_in: Option<u32>,
     /// When it lost its last name.
     unlinked_at: u64,
     /// Where its first name was, and since when.
@@ -456,6 +459,7 @@ impl LogTree for SimulatedTree {
         }
         let (inode, bytes, content) = (node.inode, node.bytes.len() as u64, node.content);
         if let Some(content) = content {
+            world.note_name(content, parent_of(text(&path)).1);
             world.tree.contents[content].opened_in = Some(generation);
         }
         world.note(|| format!("agent opens {} inode {inode}, {bytes} bytes", path.display()));
@@ -464,11 +468,16 @@ impl LogTree for SimulatedTree {
         Ok(Some(Opened { file, inode, bytes, through: None }))
     }
 
-    fn bytes(&mut self, path: &Path) -> io::Result<u64> {
+    fn look_at(&mut self, path: &Path) -> io::Result<Looked> {
         let world = self.0.lock();
         let id = world.file_at(text(path));
         let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
-        Ok(world.tree.nodes[id].bytes.len() as u64)
+        let node = &world.tree.nodes[id];
+        Ok(Looked {
+            inode: Inode { device: DEVICE + world.tree.remounts, inode: node.inode },
+            born_unix_nanos: world.plan.knows_births.then(|| unix_nanos(node.born_at)),
+            bytes: node.bytes.len() as u64,
+        })
     }
 }
 

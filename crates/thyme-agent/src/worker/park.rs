@@ -108,7 +108,7 @@ impl Worker {
         let live = group.files.last().and_then(|id| self.files.get(id));
         let Some(file) = live.filter(|file| file.is_parked) else { return false };
         let path = group.key.directory.join(&*file.name);
-        self.tree.bytes(&path).is_ok_and(|bytes| bytes != file.offset)
+        self.tree.look_at(&path).is_ok_and(|looked| looked.bytes != file.offset)
     }
 
     /// Opens a file again that is to be read and was parked; what comes of that where it can't be.
@@ -134,8 +134,8 @@ impl Worker {
             }
             Err(error) if is_shortage(&error) => {
                 let name = if is_compressed { with_gz(&file.name) } else { (*file.name).into() };
-                let bytes = self.tree.bytes(&group.key.directory.join(name)).unwrap_or(0);
-                file.missed_bytes = bytes.saturating_sub(file.offset);
+                let looked = self.tree.look_at(&group.key.directory.join(name));
+                file.missed_bytes = looked.map_or(0, |one| one.bytes).saturating_sub(file.offset);
                 ROOT_LOOK_INTERVAL
             }
             // It has another name by now, or none: discovery will say which.

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Charge, Worker,
-    group::{Group, TailedFile, Turn, reading_place},
+    group::{Group, TailedFile, Turn, reading_place, rotated_at},
     late,
 };
 use crate::{
@@ -162,7 +162,7 @@ impl Worker {
             self.note_compressed(Some(id), found);
             return None;
         }
-        let start_at = if found.is_old { start_at } else { StartAt::Beginning };
+        let passed_over = found.old_bytes.filter(|_| start_at == StartAt::End);
         let opened = found.opened?;
         if compressed && let Some(id) = self.recognise_archive(number, &opened, &plain) {
             self.adopt(id, Some(opened), compressed);
@@ -185,7 +185,7 @@ impl Worker {
             Some((key, checkpoint)) => {
                 self.resume_file(number, opened, (plain, compressed), key, &checkpoint)
             }
-            None => self.begin_file(number, opened, (plain, compressed), is_live, start_at),
+            None => self.begin_file(number, opened, (plain, compressed), is_live, passed_over),
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
         let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
@@ -359,20 +359,23 @@ impl Worker {
         opened: Opened,
         (name, compressed): (Arc<OsStr>, bool),
         is_live: bool,
-        start_at: StartAt,
+        passed_over: Option<u64>,
     ) -> TailedFile {
-        let offset = match start_at {
-            StartAt::Beginning => 0,
+        let offset = match passed_over {
+            None => 0,
             // What is taken as read is remembered as read: what is written to it later is not.
-            StartAt::End if compressed => late::archived_bytes(&*opened.file).unwrap_or(0),
-            StartAt::End if is_live => last_line_end(&*opened.file, opened.bytes).unwrap_or(0),
-            StartAt::End => opened.bytes,
+            Some(_) if compressed => late::archived_bytes(&*opened.file).unwrap_or(0),
+            // It was cut since.
+            Some(bytes) if bytes > opened.bytes => 0,
+            Some(bytes) if is_live => last_line_end(&*opened.file, bytes).unwrap_or(0),
+            Some(bytes) => bytes,
         };
+        let is_passed_over = passed_over.is_some() && (compressed || offset == opened.bytes);
         let mut file = new_file(self.keys.next(), number, opened, name);
         file.offset = offset;
         file.skipped_from = offset;
         file.acknowledged = Acknowledged::new(offset, &[]);
-        if start_at == StartAt::End && (compressed || !is_live) {
+        if is_passed_over && (compressed || !is_live) {
             file.length = offset;
             file.finished_at = Some(self.clock.now());
         }
@@ -383,7 +386,9 @@ impl Worker {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
         let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
-        let place = if file.is_gap && file.name == group.key.live {
+        let is_live = file.name == group.key.live;
+        let has_no_time = is_live && file.is_gap || !is_live && rotated_at(&file.name).is_none();
+        let place = if has_no_time {
             // Nobody knows when it was rotated: it was found after these, and before those.
             known.iter().position(|other| other.key > file.key).unwrap_or(known.len())
         } else {
@@ -629,8 +634,9 @@ fn take_checkpoint(
 
 /// Where the last complete line of a file ends: what `start_at: end` begins with.
 fn last_line_end(file: &dyn LogFile, bytes: u64) -> io::Result<u64> {
-    let mut buffer = vec![0; READ_BYTES];
     let start = bytes.saturating_sub(READ_BYTES as u64);
+    // What was written since is to be read.
+    let mut buffer = vec![0; (bytes - start) as usize];
     let read = file.read_at(&mut buffer, start)?;
     let end = memchr::memrchr(b'\n', &buffer[..read]);
     Ok(end.map_or(bytes, |newline| start + newline as u64 + 1))

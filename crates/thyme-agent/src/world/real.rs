@@ -14,7 +14,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::{
     Clock, DirectoryIdentity, DirectoryState, Entry, EntryKind, FileState, LogFile, LogTree,
-    Opened, SharedClock, StateDisk, StateFile,
+    Looked, Opened, SharedClock, StateDisk, StateFile,
 };
 use crate::{
     discover::{links::LinkRules, open::open_following},
@@ -117,8 +117,13 @@ impl LogTree for NodeLogs {
         open_following(&self.links, root, relative)
     }
 
-    fn bytes(&mut self, path: &Path) -> io::Result<u64> {
-        Ok(fs::metadata(path)?.len())
+    fn look_at(&mut self, path: &Path) -> io::Result<Looked> {
+        let metadata = fs::metadata(path)?;
+        Ok(Looked {
+            inode: Inode { device: metadata.dev(), inode: metadata.ino() },
+            born_unix_nanos: born_unix_nanos(&metadata),
+            bytes: metadata.len(),
+        })
     }
 
     fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {

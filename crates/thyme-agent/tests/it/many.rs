@@ -98,3 +98,90 @@ fn files_that_are_deleted_before_they_could_be_opened_are_counted() {
     assert_eq!(metrics.lost_files.get(), 3);
     assert!(node.take_records().is_empty(), "something came twice");
 }
+
+/// A receiver of lines as they are, whatever their files in one directory are called.
+fn in_one_directory(node: &Node, start_at: &str) -> String {
+    let yaml = node.yaml("compression: none", &format!("open_files_max: {OPEN_FILES_MAX}"));
+    let pods = node.path("pods").display().to_string();
+    let logs = node.path("logs");
+    fs::create_dir_all(&logs).unwrap();
+    yaml.replace(&format!("{pods}/*/*/*.log"), &logs.join("*.log").display().to_string())
+        .replace("    operators: [{type: container}]\n", "")
+        .replace("start_at: beginning", &format!("start_at: {start_at}"))
+}
+
+/// Waits for one record of each of these texts, and for nothing else.
+fn expect_each(node: &Node, texts: impl Iterator<Item = String>) {
+    let mut expected: Vec<String> = texts.collect();
+    let mut found: Vec<String> =
+        node.wait_records(expected.len()).iter().map(crate::node::Record::text).collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+}
+
+/// Scenario: row 39. 40 files in one directory, of which 16 may be open, are renamed: to names that match
+/// while most of them wait for a descriptor; again when most are closed; then, grown, to names that no
+/// pattern matches.
+/// Guarantees: each line comes once, and nothing counts as lost.
+#[test]
+fn files_that_are_renamed_while_they_are_not_open_are_the_same_files() {
+    let node = Node::new();
+    let yaml = in_one_directory(&node, "beginning");
+    let at = |pod: usize, name: &str| node.path("logs").join(format!("{pod}{name}"));
+    let all = |name: &str, text: &str| {
+        (0..PODS).for_each(|pod| append(&at(pod, name), format!("{text} {pod}\n")));
+    };
+    let rename = |from: &str, to: &str| {
+        (0..PODS).for_each(|pod| fs::rename(at(pod, from), at(pod, to)).unwrap());
+    };
+    let expect = |text: &str| expect_each(&node, (0..PODS).map(|pod| format!("{text} {pod}")));
+    node.collector.faults().always(Fault::HttpStatus { status: 503, retry_after: None });
+    all("-a.log", "first");
+    let agent = node.start_yaml(&yaml);
+    let waiting = PODS as u64 - OPEN_FILES_MAX * 7 / 8;
+    wait_until("the others wait", || agent.metrics.unopened_files.get() == waiting);
+    rename("-a.log", "-b.log");
+    all("-b.log", "second");
+    node.collector.faults().clear();
+    expect_each(&node, (0..PODS).flat_map(|pod| [format!("first {pod}"), format!("second {pod}")]));
+    wait_until("all are settled", || agent.metrics.queued_request.get() == (0, 0));
+    rename("-b.log", "-c.log");
+    all("-c.log", "third");
+    expect("third");
+    wait_until("all are settled", || agent.metrics.queued_request.get() == (0, 0));
+    all("-c.log", "fourth");
+    rename("-c.log", "-d.old");
+    expect("fourth");
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
+    rename("-d.old", "-e.old");
+    all("-e.old", "fifth");
+    let agent = node.start_yaml(&yaml);
+    expect("fifth");
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
+    assert!(node.take_records().is_empty(), "something came twice");
+}
+
+/// Scenario: row 39. The first start, with `start_at: end`, beside 40 files of which 16 may be open; the sink
+/// refuses everything, so that most wait for a descriptor while all are written to.
+/// Guarantees: what was there before comes never, what was written since comes once.
+#[test]
+fn what_is_written_to_a_file_that_waits_is_not_passed_over() {
+    let node = Node::new();
+    let yaml = in_one_directory(&node, "end");
+    node.collector.faults().always(Fault::HttpStatus { status: 503, retry_after: None });
+    let at = |pod: usize| node.path("logs").join(format!("{pod}.log"));
+    (0..PODS).for_each(|pod| append(&at(pod), "old\n"));
+    // A file that is as old as the tick in which the agent starts may be new.
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    let agent = node.start_yaml(&yaml);
+    let waiting = PODS as u64 - OPEN_FILES_MAX * 7 / 8;
+    wait_until("the others wait", || agent.metrics.unopened_files.get() == waiting);
+    (0..PODS).for_each(|pod| append(&at(pod), format!("new {pod}\n")));
+    node.collector.faults().clear();
+    expect_each(&node, (0..PODS).map(|pod| format!("new {pod}")));
+    agent.stop();
+    assert!(node.take_records().is_empty());
+}

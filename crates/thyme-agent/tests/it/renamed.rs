@@ -2,7 +2,14 @@
 
 use std::{fs, path::Path};
 
-use crate::node::{Node, append, wait_until};
+use nop_collector::Fault;
+use thyme_agent::metrics::LossReason;
+
+use crate::{
+    node::{Node, append, wait_until},
+    program::Program,
+    unseen::state_says,
+};
 
 /// A receiver of lines as they are, in a directory of its own.
 fn yaml(node: &Node, include: &str) -> String {
@@ -105,4 +112,109 @@ fn numbered_files_that_match_are_read_once() {
     }
     agent.stop();
     assert!(node.take_records().is_empty());
+}
+
+/// Scenario: row 80. The pattern matches the live file only. It is renamed to a name that no pattern
+/// matches: while the agent runs, then once it is killed with lines unread, then twice more. Each time lines
+/// come late, also when the agent has closed the file.
+/// Guarantees: each line comes once, with the name of the live file; nothing counts as lost. Another file of
+/// such a name is not read.
+#[test]
+fn a_late_line_in_a_file_whose_new_name_no_pattern_matches_is_read() {
+    let node = Node::new();
+    let directory = node.path("logs");
+    fs::create_dir(&directory).unwrap();
+    let (live, first) = (directory.join("app.log"), directory.join("app.log.1"));
+    let yaml = yaml(&node, "logs/app.log");
+    append(&live, lines(0..3));
+    append(&directory.join("app.log.9"), "of nobody\n");
+    let agent = node.start_yaml(&yaml);
+    assert_eq!(texts(&node, 3), expected(0..3));
+    fs::rename(&live, &first).unwrap();
+    append(&live, lines(3..4));
+    assert_eq!(texts(&node, 1), expected(3..4));
+    wait_until("the renamed file is closed", || agent.metrics.open_files.get() == 1);
+    append(&first, lines(4..5));
+    assert_eq!(texts(&node, 1), expected(4..5));
+    agent.stop();
+    append(&live, lines(5..7));
+    append(&first, lines(7..8));
+    fs::rename(&first, directory.join("app.log.2")).unwrap();
+    fs::rename(&live, &first).unwrap();
+    append(&live, lines(8..9));
+    let agent = node.start_yaml(&yaml);
+    assert_eq!(texts(&node, 4), expected(5..9));
+    append(&first, lines(9..10));
+    let records = node.wait_records(1);
+    assert_eq!(records[0].text(), "line 0009");
+    assert_eq!(records[0].attributes["log.file.name"], "app.log");
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
+    assert!(node.take_records().is_empty());
+}
+
+/// Scenario: row 80. A rotated file has a name that no pattern matches, and lines that the sink has not
+/// accepted; the agent is killed, and the file removed.
+/// Guarantees: they count as lost.
+#[test]
+fn a_file_whose_name_no_pattern_matches_is_counted_when_it_is_gone() {
+    let node = Node::new();
+    let directory = node.path("logs");
+    fs::create_dir(&directory).unwrap();
+    let (live, first) = (directory.join("app.log"), directory.join("app.log.1"));
+    let yaml = yaml(&node, "logs/app.log");
+    let config = node.path("config.yaml");
+    fs::write(&config, &yaml).unwrap();
+    append(&live, lines(0..3));
+    let agent = Program::start(&config);
+    texts(&node, 3);
+    let settled = format!("\"offset\":{}", lines(0..3).len());
+    wait_until("it is settled", || state_says(&node, &settled));
+    node.collector.faults().always(Fault::HttpStatus { status: 503, retry_after: None });
+    append(&live, lines(3..5));
+    fs::rename(&live, &first).unwrap();
+    append(&live, lines(5..6));
+    wait_until("its new name is known", || state_says(&node, "\"app.log.1\""));
+    agent.kill();
+    fs::remove_file(&first).unwrap();
+    node.collector.faults().clear();
+    let agent = node.start_yaml(&yaml);
+    assert_eq!(texts(&node, 1), expected(5..6));
+    wait_until("it is counted", || agent.metrics.lost_files.get() == 1);
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost(LossReason::NoAgent).get(), lines(3..5).len() as u64);
+}
+
+/// Scenario: row 81. A file with two names that match from the start; a rotation by link and unlink; a second
+/// name that lasts, given while the agent runs and while it is stopped.
+/// Guarantees: each line comes once, and after the first name is gone the file is followed by its other one.
+#[test]
+fn a_file_with_several_names_is_read_once() {
+    let node = Node::new();
+    let directory = node.path("logs");
+    fs::create_dir(&directory).unwrap();
+    let at = |name: &str| directory.join(name);
+    let yaml = yaml(&node, "logs/*.log");
+    append(&at("app.log"), lines(0..3));
+    fs::hard_link(at("app.log"), at("second.log")).unwrap();
+    let agent = node.start_yaml(&yaml);
+    assert_eq!(texts(&node, 3), expected(0..3));
+    fs::hard_link(at("app.log"), at("app-1.log")).unwrap();
+    fs::remove_file(at("app.log")).unwrap();
+    append(&at("app.log"), lines(3..5));
+    assert_eq!(texts(&node, 2), expected(3..5));
+    append(&at("second.log"), lines(5..6));
+    assert_eq!(texts(&node, 1), expected(5..6));
+    agent.stop();
+    fs::hard_link(at("app.log"), at("a.log")).unwrap();
+    append(&at("a.log"), lines(6..7));
+    fs::remove_file(at("second.log")).unwrap();
+    append(&at("app-1.log"), lines(7..8));
+    let agent = node.start_yaml(&yaml);
+    assert_eq!(texts(&node, 2), expected(6..8));
+    append(&at("app.log"), lines(8..9));
+    assert_eq!(texts(&node, 1), expected(8..9));
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
+    assert!(node.take_records().is_empty(), "something came twice");
 }

@@ -202,7 +202,7 @@ fn pods_that_were_deleted_meanwhile_are_counted_and_forgotten() {
 }
 
 /// Whether the state directory says this of any file.
-fn state_says(node: &Node, what: &str) -> bool {
+pub(crate) fn state_says(node: &Node, what: &str) -> bool {
     let state = fs::read_dir(node.path("state")).unwrap();
     let texts = state.filter_map(|one| fs::read(one.unwrap().path()).ok());
     texts.into_iter().any(|text| String::from_utf8_lossy(&text).contains(what))

@@ -1,0 +1,371 @@
+//! One look into one directory: which of its entries are log files and whose, what is new, and what is
+//! gone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
+    io,
+    path::Path,
+    sync::Arc,
+};
+
+use super::{
+    FoundFile, GroupKey,
+    known::{KnownFile, KnownGroup, gone},
+    pattern::{Level, LogName},
+    renamed::{Entries, Whose},
+    scan::{Directory, Found, FoundGroup, Known, Place, Scanner},
+};
+use crate::{
+    tail::{descriptors::is_shortage, identity::Inode},
+    worker::Charge,
+    world::{DirectoryState, Entry, EntryKind, HashMap, Opened},
+};
+
+/// One look into one directory.
+pub(super) struct Look<'a> {
+    pub(super) directory: &'a Arc<Path>,
+    pub(super) state: DirectoryState,
+    /// Whether another directory was known here.
+    is_replaced: bool,
+    pub(super) scanner: &'a mut Scanner,
+    pub(super) known: &'a mut Known,
+    groups: Entries,
+    /// What was found out about files whose names are new, besides whose they are.
+    pub(super) whose: HashMap<(Arc<GroupKey>, OsString), Whose>,
+    directories: BTreeMap<Arc<Path>, BTreeSet<Place>>,
+    pub(super) must_look_again: bool,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(
+        directory: &'a Arc<Path>,
+        state: DirectoryState,
+        is_replaced: bool,
+        scanner: &'a mut Scanner,
+        known: &'a mut Known,
+    ) -> Self {
+        Self {
+            directory,
+            state,
+            is_replaced,
+            scanner,
+            known,
+            groups: HashMap::default(),
+            whose: HashMap::default(),
+            directories: BTreeMap::new(),
+            must_look_again: false,
+        }
+    }
+
+    /// Looks at all entries; says what was found, and whether that may be different in a moment.
+    pub(super) fn at(&mut self, entries: &[Entry]) -> (Found, bool) {
+        entries.iter().for_each(|entry| self.at_entry(entry));
+        (self.finish(entries), self.must_look_again)
+    }
+
+    fn at_entry(&mut self, entry: &Entry) {
+        let (kind, name) = (entry.kind, &entry.name);
+        let places: Vec<Place> = self.known.places.iter().copied().collect();
+        if kind == EntryKind::Directory {
+            // One that leads to files was not meant to be one.
+            if places.iter().filter(|place| self.at_directory(entry, **place)).count() > 0 {
+                return;
+            }
+        }
+        for place in places {
+            let Some(key) = self.group_of(name, place) else { continue };
+            let number = match kind {
+                EntryKind::File => Some(entry.inode),
+                EntryKind::Link => self.number_behind(name),
+                EntryKind::Directory | EntryKind::Other => {
+                    self.refuse(name);
+                    None
+                }
+            };
+            let Some(number) = number else { continue };
+            let files = self.groups.entry(Arc::new(key)).or_default();
+            if files.iter().all(|(other, ..)| *other != *name) {
+                files.push((name.clone(), number, place));
+            }
+        }
+    }
+
+    /// Counts what is no log file, once.
+    fn refuse(&mut self, name: &OsStr) {
+        if self.known.refused.insert(name.to_owned()) {
+            self.scanner.metrics.refused_files.increment();
+            tracing::warn!(
+                path = ?self.directory.join(name),
+                "neither a regular file nor a link that may be followed: it is not read"
+            );
+        }
+    }
+
+    /// Notes a directory that leads to files; `false` when it doesn't.
+    fn at_directory(&mut self, entry: &Entry, (receiver, pattern, level): Place) -> bool {
+        let name = &entry.name;
+        let levels = &self.scanner.sources[receiver].patterns[pattern].levels;
+        let below = match &levels[level] {
+            Level::AnyDepth => level,
+            Level::Name(glob) if level + 1 < levels.len() && glob.is_match(name) => level + 1,
+            Level::Name(_) => return false,
+        };
+        let mut places = BTreeSet::from([(receiver, pattern, below)]);
+        if let Level::AnyDepth = levels[below] {
+            // `**` may also stand for no directory at all.
+            places.insert((receiver, pattern, below + 1));
+        }
+        let path = self.directory.join(name);
+        // One that was replaced by a directory with the same number shows it by its watch.
+        let is_known = self.scanner.known.get(&*path).is_some_and(|known| {
+            let is_same = known.identity.is_some_and(|one| one.inode.inode == entry.inode);
+            is_same && known.places.is_superset(&places)
+        });
+        if !is_known {
+            self.directories.entry(path.into()).or_default().extend(places);
+        }
+        true
+    }
+
+    /// The group that a name belongs to, if the pattern ends here and includes its live name.
+    fn group_of(&self, name: &OsStr, (receiver, pattern, level): Place) -> Option<GroupKey> {
+        let source = &self.scanner.sources[receiver];
+        let levels = &source.patterns[pattern].levels;
+        let level = match &levels[level] {
+            Level::AnyDepth => level + 1,
+            Level::Name(_) => level,
+        };
+        let (Level::Name(glob), true) = (&levels[level], level + 1 == levels.len()) else {
+            return None;
+        };
+        let parsed = LogName::parse(name)?;
+        let path = self.directory.join(name);
+        let included = glob.is_match(parsed.live)
+            && !source.excludes(&path)
+            && !source.excludes(&self.directory.join(parsed.live));
+        let (directory, live) = (Arc::clone(self.directory), parsed.live.into());
+        included.then_some(GroupKey { receiver, directory, live })
+    }
+
+    /// Compares with the last look, and opens what is new.
+    fn finish(&mut self, all: &[Entry]) -> Found {
+        let mut found = Found::default();
+        let directories = std::mem::take(&mut self.directories);
+        let shared = |(path, places)| Directory { path, places: self.scanner.shared(places) };
+        found.directories = directories.into_iter().map(shared).collect();
+        let mut before = std::mem::take(&mut self.known.groups);
+        let entries = std::mem::take(&mut self.groups);
+        let nothing = HashMap::default();
+        let is_replaced = self.is_replaced;
+        let seen = if self.is_replaced { &nothing } else { &before };
+        for (key, entries) in self.follow_renames(entries, all, seen) {
+            let (key, known) = before.remove_entry(&key).unwrap_or((key, KnownGroup::default()));
+            let was_known = !known.files.is_empty();
+            let was_complete = known.is_complete;
+            let former = known;
+            let known = if self.is_replaced { &KnownGroup::default() } else { &former };
+            let mut changed = known.files.len() != entries.len();
+            let mut now = KnownGroup { files: Vec::new(), is_complete: true };
+            let mut files = Vec::with_capacity(entries.len());
+            for (name, number, place) in entries {
+                let (shown, is_open) = match self.resolve(&key, known, &name, number, place) {
+                    Resolved::Known(file) | Resolved::Opened(file) => (file, true),
+                    Resolved::Shown(file) => (file, false),
+                    Resolved::Refused => continue,
+                    Resolved::Missing => {
+                        now.is_complete = false;
+                        continue;
+                    }
+                };
+                now.is_complete &= is_open;
+                let file = match &shown.opened {
+                    Some(opened) => open_file(name, shown.inode, opened.file.born_unix_nanos()),
+                    None if is_open => open_file(name, shown.inode, known.born_of(shown.inode)),
+                    None => self.unopened_file(name, shown.inode, known.waited(shown.inode)),
+                };
+                changed |= known
+                    .find(&file.name)
+                    .is_none_or(|seen| (seen.inode, seen.is_open) != (file.inode, file.is_open));
+                now.files.push(file);
+                files.push(shown);
+            }
+            changed |= now.is_complete && !was_complete;
+            let is_complete = now.is_complete;
+            let missed = former.missed(&key.live, &now.files, |file| self.is_elsewhere(file, all));
+            changed |= !missed.is_empty();
+            self.scanner.metrics.unopened_files.add_gauge(now.unopened() - former.unopened());
+            if !now.files.is_empty() {
+                self.known.groups.insert(Arc::clone(&key), now);
+            }
+            if changed && (!files.is_empty() || was_known) {
+                found.groups.push(FoundGroup { key, files, is_complete, is_replaced, missed });
+            }
+        }
+        for (key, known) in before {
+            self.scanner.metrics.unopened_files.add_gauge(-known.unopened());
+            let is_elsewhere = |file: &KnownFile| self.is_elsewhere(file, all);
+            found.groups.push(gone(key, known, is_replaced, is_elsewhere));
+        }
+        if !self.must_look_again && self.known.waiting_files == 0 {
+            let Scanner { memory, receiver_names, .. } = &mut *self.scanner;
+            memory.forget(receiver_names, self.directory);
+        }
+        found
+    }
+
+    /// A file that is known under this name, or was live and has been rotated, stays as it is; any
+    /// other is opened, since an inode's number may have been used again.
+    fn resolve(
+        &mut self,
+        key: &GroupKey,
+        known: &KnownGroup,
+        name: &OsStr,
+        number: u64,
+        place: Place,
+    ) -> Resolved {
+        let beside = Inode { device: self.state.identity.inode.device, inode: number };
+        let linked = self.scanner.links.get(self.directory, name).flatten();
+        let inode = linked.unwrap_or(beside);
+        let same = |seen: &&KnownFile| seen.inode == inode && seen.is_open;
+        let is_rotated = *name != *key.live && !name.as_encoded_bytes().ends_with(b".gz");
+        let as_live = || known.find(&key.live).filter(|_| is_rotated);
+        let mut shown = FoundFile {
+            name: name.to_owned(),
+            inode,
+            opened: None,
+            is_renamed: false,
+            old_bytes: None,
+            charge: Charge::default(),
+        };
+        let waited = known.waited(inode);
+        if let Some(whose) = self.take_whose(key, name) {
+            shown.is_renamed = whose.is_renamed;
+            if let Some(opened) = whose.opened {
+                return self.opened(shown, opened, waited);
+            }
+            if known.files.iter().any(|seen| same(&seen)) {
+                return Resolved::Known(shown);
+            }
+        }
+        if known.find(name).filter(same).or_else(|| as_live().filter(same)).is_some() {
+            return Resolved::Known(shown);
+        }
+        self.open(shown, place, waited)
+    }
+
+    /// A file that can't be opened now.
+    fn unopened_file(
+        &mut self,
+        name: OsString,
+        inode: Inode,
+        waited: Option<&KnownFile>,
+    ) -> KnownFile {
+        let known = waited.filter(|_| self.known.waiting_files > 0);
+        let (born, bytes) = match known {
+            Some(known) => (known.born, Some(known.bytes)),
+            // It may be gone by now: then nobody knows.
+            None => match self.scanner.tree.look_at(&self.directory.join(&name)) {
+                Ok(looked) => (looked.born_unix_nanos, Some(looked.bytes)),
+                Err(_) => (None, None),
+            },
+        };
+        let first_bytes = waited.map_or(bytes, |waited| waited.first_bytes);
+        KnownFile { name, inode, born, is_open: false, bytes: bytes.unwrap_or(0), first_bytes }
+    }
+
+    /// Whether a file that could not be opened, and is not in its group any more, has another name in
+    /// this directory.
+    fn is_elsewhere(&mut self, file: &KnownFile, all: &[Entry]) -> bool {
+        let (tree, directory) = (&mut self.scanner.tree, self.directory);
+        let mut same = all.iter().filter(|entry| entry.inode == file.inode.inode);
+        !self.is_replaced
+            && same.any(|entry| {
+                let looked = tree.look_at(&directory.join(&entry.name));
+                looked.is_ok_and(|looked| looked.born_unix_nanos == file.born)
+            })
+    }
+
+    fn opened(&self, shown: FoundFile, opened: Opened, waited: Option<&KnownFile>) -> Resolved {
+        let is_old = self.scanner.is_old(&opened);
+        let born = opened.file.born_unix_nanos();
+        let first = waited.filter(|one| one.inode == opened.inode && one.born == born);
+        let first_bytes = first.and_then(|one| one.first_bytes).unwrap_or(opened.bytes);
+        let (inode, old_bytes) = (opened.inode, is_old.then_some(first_bytes));
+        Resolved::Opened(FoundFile { inode, opened: Some(opened), old_bytes, ..shown })
+    }
+
+    fn take_whose(&mut self, key: &GroupKey, name: &OsStr) -> Option<Whose> {
+        if self.whose.is_empty() {
+            return None;
+        }
+        self.whose.remove(&(Arc::new(key.clone()), name.to_owned()))
+    }
+
+    /// Opens a file to find out which one it is. A failure shows again when it is to be read.
+    pub(super) fn open_at(&mut self, name: &OsStr, place: Place) -> io::Result<Option<Opened>> {
+        self.scanner.open(self.directory, name, place)
+    }
+
+    /// Another file of the directory waits for a descriptor.
+    pub(super) fn wait_for_descriptor(&mut self) {
+        self.known.waiting_files += 1;
+        if !std::mem::replace(&mut self.known.is_waiting, true) {
+            self.scanner.waiting.push_back(Arc::clone(self.directory));
+        }
+    }
+
+    fn open(&mut self, shown: FoundFile, place: Place, waited: Option<&KnownFile>) -> Resolved {
+        let opened = self.scanner.open(self.directory, &shown.name, place);
+        crate::failpoint::hit("file_opened");
+        let path = self.directory.join(&shown.name);
+        match opened {
+            // What has that name now need not be a log file.
+            Ok(Some(opened)) if shown.is_renamed && opened.inode != shown.inode => {
+                self.must_look_again = true;
+                Resolved::Missing
+            }
+            Ok(Some(opened)) => {
+                self.scanner.complaints.is_well(&path);
+                self.opened(shown, opened, waited)
+            }
+            Ok(None) => {
+                self.refuse(&shown.name);
+                Resolved::Refused
+            }
+            // It was deleted, moved or compressed since the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.must_look_again = true;
+                Resolved::Missing
+            }
+            Err(error) if is_shortage(&error) => {
+                self.wait_for_descriptor();
+                Resolved::Shown(shown)
+            }
+            Err(error) => {
+                self.must_look_again = true;
+                self.scanner.complain(&path, "cannot open a log file", &error);
+                Resolved::Shown(shown)
+            }
+        }
+    }
+}
+
+/// A file that is open.
+fn open_file(name: OsString, inode: Inode, born: Option<u64>) -> KnownFile {
+    KnownFile { name, inode, born, is_open: true, bytes: 0, first_bytes: None }
+}
+
+/// What became of a file that its directory shows.
+enum Resolved {
+    /// It was known before.
+    Known(FoundFile),
+    /// It is open.
+    Opened(FoundFile),
+    /// It can't be opened now.
+    Shown(FoundFile),
+    /// It is no log file.
+    Refused,
+    /// It was there, and has another name now, or none.
+    Missing,
+}
