@@ -16,6 +16,7 @@
 
 mod recover;
 pub mod segment;
+mod status;
 mod store;
 
 use std::{
@@ -23,7 +24,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -33,6 +34,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
+pub use self::status::SpoolStatus;
 use self::{
     segment::Header,
     store::{AppendError, Entry, Fresh, Lost, Store, Sum},
@@ -85,27 +87,6 @@ pub enum SpoolMessage {
     /// The agent stops: send nothing more, and end when the workers have, at this time at the
     /// latest.
     Stop(Instant),
-}
-
-/// What the spool shows of itself.
-#[derive(Debug, Default)]
-pub struct SpoolStatus {
-    /// Requests that it has and the exporter has not yet. While there are any, workers read nothing
-    /// but what is at risk, so that the spool is drained first.
-    backlog: AtomicU64,
-    is_full: AtomicBool,
-}
-
-impl SpoolStatus {
-    /// Whether requests are in it that the exporter has not been given yet.
-    pub fn has_backlog(&self) -> bool {
-        self.backlog.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether it takes nothing at present, for want of room.
-    pub fn is_full(&self) -> bool {
-        self.is_full.load(Ordering::Relaxed)
-    }
 }
 
 /// A worker's way to the spool.
