@@ -6,6 +6,7 @@
 //! snapshot of everything replaces the journal now and then.
 
 mod adopt;
+mod first_start;
 pub(crate) mod format;
 pub(crate) mod frame;
 mod lock;
@@ -25,12 +26,13 @@ use std::{
 use credentials::regular_file;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use self::store::Store;
 pub use self::{
     adopt::{Owners, adopt},
+    first_start::FirstStart,
     format::{FileCheckpoint, FormatError},
     lock::LOCK_NAME,
 };
+use self::{first_start::FirstStartEnd, store::Store};
 use crate::{
     limits::{CHECKPOINT_BYTES_PER_SECOND, COMPLAINT_INTERVAL, JOURNAL_AGE_MAX},
     metrics::Metrics,
@@ -172,6 +174,7 @@ impl State {
 #[derive(Clone, Debug)]
 pub struct Publisher {
     pending: Arc<Mutex<HashMap<FileKey, Option<FileCheckpoint>>>>,
+    first_start: Arc<FirstStartEnd>,
     wake: Sender<()>,
 }
 
@@ -180,6 +183,12 @@ impl Publisher {
     pub fn publish(&self, changes: impl IntoIterator<Item = Change>) {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
         // A full channel means that the writer has been woken already.
+        let _already_awake = self.wake.try_send(());
+    }
+
+    /// Every file that was there at the first start has left its checkpoint.
+    pub fn end_first_start(&self) {
+        self.first_start.set_due(true);
         let _already_awake = self.wake.try_send(());
     }
 }
@@ -249,6 +258,7 @@ pub(crate) enum Saved {
 pub(crate) struct Table {
     /// What workers have left; shared with the publishers.
     pending: Arc<Mutex<HashMap<FileKey, Option<FileCheckpoint>>>>,
+    first_start: Arc<FirstStartEnd>,
     /// Changes at hand; swapped with the workers', so that neither is ever made anew.
     taken: HashMap<FileKey, Option<FileCheckpoint>>,
     state: State,
@@ -279,10 +289,11 @@ impl Table {
         metrics: Arc<Metrics>,
     ) -> (Publisher, Receiver<()>, Self) {
         let (wake, woken) = bounded(1);
-        let publisher = Publisher { pending: Arc::default(), wake };
+        let publisher = Publisher { pending: Arc::default(), first_start: Arc::default(), wake };
         let resumed = resumed.into_iter().filter_map(|(key, file)| Some((key, file?)));
         let table = Self {
             pending: Arc::clone(&publisher.pending),
+            first_start: Arc::clone(&publisher.first_start),
             taken: HashMap::new(),
             state,
             sink: sink.to_owned(),
@@ -322,6 +333,8 @@ impl Table {
 
     /// Takes what workers have left, and writes and syncs as is due; in any case at the end.
     pub(crate) fn turn(&mut self, is_end: bool) -> Saved {
+        // Before what was left is taken: that was left earlier.
+        let ends_first_start = self.first_start.is_due();
         std::mem::swap(
             &mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner),
             &mut self.taken,
@@ -334,8 +347,13 @@ impl Table {
             // Whoever comes next, also an older version, finds all of it in the snapshot.
             self.last_snapshot = None;
         }
-        if !self.records.is_empty() || sync_due || is_end {
-            return self.write(sync_due || is_end);
+        if !self.records.is_empty() || sync_due || is_end || ends_first_start {
+            let saved = self.write(sync_due || is_end || ends_first_start);
+            if ends_first_start && saved == Saved::Synced {
+                first_start::end(&*self.state.disk);
+                self.first_start.set_due(false);
+            }
+            return saved;
         }
         Saved::No
     }

@@ -32,7 +32,7 @@ use self::{
     watch::{DirectoryEvent, DirectoryWatch},
 };
 use crate::{
-    checkpoint::{FileCheckpoint, FileKey, Publisher},
+    checkpoint::{FileCheckpoint, FileKey, FirstStart, Publisher},
     config::{FilelogConfig, StartAt},
     limits::{
         COMPLAINT_INTERVAL, DIRECTORY_EVENTS_MAX, EVENT_SETTLE_TIME, HEARTBEAT_INTERVAL,
@@ -148,8 +148,9 @@ pub struct DiscoveryStart {
     pub descriptors: Arc<Descriptors>,
     /// What the checkpoints say.
     pub resume: Vec<(FileKey, FileCheckpoint)>,
-    /// Whether `start_at` holds for what the first scan finds.
-    pub is_first_start: bool,
+    /// When the agent started for the first time, as long as `start_at` may hold for files that have no
+    /// checkpoint.
+    pub first_start: Option<FirstStart>,
     /// Time between two scans of everything.
     pub scan_interval: Duration,
     /// Where the groups go.
@@ -192,6 +193,8 @@ pub struct Discovery {
     clock: SharedClock,
     /// Scans since the unseen were looked for.
     scans_since_search: u32,
+    /// Scans in a row that left nothing for the next one, while the first start is not over.
+    scans_of_first_start: Option<u32>,
     heartbeat: Arc<Heartbeat>,
     metrics: Arc<Metrics>,
 }
@@ -201,7 +204,6 @@ impl Discovery {
     pub fn new(start: DiscoveryStart) -> (Self, Sender<()>) {
         let (stopper, stop) = bounded(0);
         let (sender, events) = bounded(DIRECTORY_EVENTS_MAX);
-        let first_start = start.is_first_start.then(|| start.clock.unix_nanos());
         let now = start.clock.now();
         let memory = Memory::new(&start.resume);
         let mut discovery = Self {
@@ -210,7 +212,7 @@ impl Discovery {
                 start.tree,
                 Arc::clone(&start.clock),
                 Arc::clone(&start.descriptors),
-                first_start,
+                start.first_start,
                 Arc::clone(&start.metrics),
             ),
             watch: if start.watches {
@@ -236,6 +238,7 @@ impl Discovery {
             shortage_said: None,
             // The first scan is followed by a search.
             scans_since_search: WATCHED_SCANS,
+            scans_of_first_start: start.first_start.map(|_| 0),
             metrics: start.metrics,
         };
         discovery.scanner.remember(discovery.receiver_names.clone(), memory);
@@ -319,6 +322,7 @@ impl Discovery {
         self.hidden_since = None;
         self.scan_everything();
         self.scanner.end_scan(now);
+        self.end_first_start();
         self.release_vanished();
         self.scans_since_search += 1;
         if self.scans_since_search > WATCHED_SCANS && !self.unseen.is_empty() {
@@ -326,6 +330,20 @@ impl Discovery {
             self.withdraw_vanished();
         }
         self.next_scan = now + self.scan_interval;
+    }
+
+    /// The first start is over once everything was seen, and workers have taken it and said so.
+    fn end_first_start(&mut self) {
+        let Some(scans) = &mut self.scans_of_first_start else { return };
+        let has_left_all = self.workers.iter().all(|worker| worker.messages.is_empty());
+        *scans = if has_left_all && self.scanner.has_seen_all() { *scans + 1 } else { 0 };
+        // A worker may still be at what it took last: the scan after that is the one.
+        if *scans > 1 {
+            self.scans_of_first_start = None;
+            if let Some(publisher) = &self.checkpoints {
+                publisher.end_first_start();
+            }
+        }
     }
 
     /// Looks again at the directories that events name, or, where some were lost, at everything.

@@ -20,9 +20,10 @@ use thyme_core::causes::in_one_line;
 
 use crate::{
     checkpoint::{
-        self, CheckpointError, FileCheckpoint, FileKey, LOCK_NAME, Owners, Restored, State, Writer,
+        self, CheckpointError, FileCheckpoint, FileKey, FirstStart, LOCK_NAME, Owners, Restored,
+        State, Writer,
     },
-    config::{Config, FileStorageConfig, Problem, canonical_name},
+    config::{Config, FileStorageConfig, Problem, StartAt, canonical_name},
     discover::{Discovery, DiscoveryStart, Source, links::LinkRules, pattern::PatternError},
     encode::EncodeError,
     export::{self, ExportError},
@@ -145,7 +146,7 @@ impl Pipeline {
             receiver_names: config.receiver_names(),
             descriptors,
             resume: restored.files,
-            is_first_start: restored.is_first_start,
+            first_start: restored.first_start,
             scan_interval: config.thyme.scan_interval,
             workers: workers.iter().map(|worker| worker.handle.clone()).collect(),
             checkpoints: publisher,
@@ -323,10 +324,12 @@ fn start_checkpoints(
     keys: &KeySource,
     metrics: &Arc<Metrics>,
 ) -> Result<Checkpoints, PipelineError> {
+    let now = SystemClock::shared().unix_nanos();
     // All receivers of a configuration have it, or none.
     let is_kept = config.receivers.iter().any(|receiver| receiver.storage);
     let Some(storage) = config.file_storage.as_ref().filter(|_| is_kept) else {
-        let none = Numbered { is_first_start: true, files: Vec::new() };
+        let first_start = Some(FirstStart::now(now));
+        let none = Numbered { first_start, files: Vec::new() };
         let unused = config.file_storage.as_ref().and_then(open_unused);
         return Ok((unused.map_or(Kept::Nothing, Kept::Unused), none));
     };
@@ -336,10 +339,12 @@ fn start_checkpoints(
     let files = adopt(config, sources, files, keys);
     let resumed = files.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
     let disk = state.disk();
+    let has_end = config.receivers.iter().any(|receiver| receiver.start_at == StartAt::End);
+    let first_start = if has_end { FirstStart::recall(&*disk, is_first_start, now) } else { None };
     let sink = canonical_name(&config.exporter.id);
     let writer = Writer::spawn(state, &sink, resumed, SystemClock::shared(), Arc::clone(metrics))
         .map_err(state_problem(config))?;
-    Ok((Kept::Positions(disk, writer), Numbered { is_first_start, files }))
+    Ok((Kept::Positions(disk, writer), Numbered { first_start, files }))
 }
 
 /// What is wrong with the state directory, at the key that names it.
@@ -438,7 +443,7 @@ fn start_spool(
 
 /// What the state directory held, with the numbers that its files keep.
 struct Numbered {
-    is_first_start: bool,
+    first_start: Option<FirstStart>,
     files: Vec<(FileKey, FileCheckpoint)>,
 }
 

@@ -385,7 +385,7 @@ fn say_that_none_is_left(disk: &dyn StateDisk, files: usize) {
     }
 }
 
-fn write_synced(
+pub(super) fn write_synced(
     disk: &dyn StateDisk,
     name: &str,
     bytes: &[u8],

@@ -19,6 +19,7 @@ use super::{
     renamed::Memory,
 };
 use crate::{
+    checkpoint::FirstStart,
     complaints::Complaints,
     config::StartAt,
     limits::WATCHED_SCANS,
@@ -82,6 +83,8 @@ pub(super) struct Known {
     /// Time of change at the last look; `None` when it must be looked at again in any case.
     pub(super) changed_at: Option<SystemTime>,
     pub(super) groups: HashMap<Arc<GroupKey>, KnownGroup>,
+    /// Whether something of it could not be read or opened at the last look.
+    is_partly_seen: bool,
     /// Whether it stands in the line of those with files that wait for a descriptor.
     pub(super) is_waiting: bool,
     /// How many of its files did so at the last look.
@@ -104,8 +107,8 @@ pub(super) struct Scanner {
     descriptors: Arc<Descriptors>,
     /// Directories with files that wait for a descriptor, the next one first.
     pub(super) waiting: VecDeque<Arc<Path>>,
-    /// When the agent started for the first time, while that is now.
-    first_start: Option<u64>,
+    /// When the agent started for the first time, as long as that matters.
+    first_start: Option<FirstStart>,
     is_first_scan: bool,
     pub(super) complaints: Complaints<PathBuf>,
     pub(super) metrics: Arc<Metrics>,
@@ -127,7 +130,7 @@ impl Scanner {
         tree: Box<dyn LogTree>,
         clock: SharedClock,
         descriptors: Arc<Descriptors>,
-        first_start: Option<u64>,
+        first_start: Option<FirstStart>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -141,7 +144,7 @@ impl Scanner {
             descriptors,
             waiting: VecDeque::new(),
             first_start,
-            is_first_scan: true,
+            is_first_scan: first_start.is_some_and(|first| first.is_this),
             complaints: Complaints::default(),
             metrics,
             memory: Memory::default(),
@@ -178,6 +181,12 @@ impl Scanner {
         (&mut *self.tree, self.roots.iter().map(|root| &*root.path).collect())
     }
 
+    /// Whether nothing is left that could not be read or opened at its last look. A root that does not exist
+    /// has nothing.
+    pub(super) fn has_seen_all(&self) -> bool {
+        self.known.values().all(|known| !known.is_partly_seen)
+    }
+
     /// How many directories have files that wait for a descriptor.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
@@ -198,7 +207,7 @@ impl Scanner {
         const TICK_NANOS: u64 = 10_000_000;
         let Some(started) = self.first_start else { return false };
         let born = opened.file.born_unix_nanos();
-        born.map_or(self.is_first_scan, |born| born + TICK_NANOS < started)
+        born.map_or(self.is_first_scan, |born| born + TICK_NANOS < started.unix_nanos)
     }
 
     /// Counts a failure, and says it unless it lasts.
@@ -331,6 +340,7 @@ impl Scanner {
         let is_settled =
             |at: &SystemTime| wall.duration_since(*at).is_ok_and(|age| age > SETTLED_AFTER);
         let settled = changed_at.filter(is_settled);
+        known.is_partly_seen = must_look_again || known.waiting_files > 0;
         known.changed_at = if must_look_again { None } else { settled };
         if self.hidden.remove(&directory.path).is_some() || is_replaced {
             found.directories.extend(self.beneath(&directory.path));
@@ -370,7 +380,7 @@ impl Scanner {
             return Found { groups, directories, is_gone: true };
         }
         self.complain(&directory.path, "cannot read a log directory", error);
-        known.changed_at = None;
+        (known.changed_at, known.is_partly_seen) = (None, true);
         self.known.insert(Arc::clone(&directory.path), known);
         Found::default()
     }

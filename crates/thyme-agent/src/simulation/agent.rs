@@ -12,7 +12,7 @@ use super::{
     world::Shared,
 };
 use crate::{
-    checkpoint::{self, Change, Publisher, Saved, State, Table},
+    checkpoint::{self, Change, FirstStart, Publisher, Saved, State, Table},
     config::{Config, canonical_name},
     discover::{Discovery, DiscoveryStart, Source},
     export::simulated::{Consumer, exporter},
@@ -91,7 +91,7 @@ impl Agent {
             receiver_names: config.receiver_names(),
             descriptors,
             resume,
-            is_first_start: restored.is_first_start,
+            first_start: restored.is_first_start.then(|| FirstStart::now(clock.unix_nanos())),
             scan_interval: config.thyme.scan_interval,
             workers: handles.clone(),
             checkpoints: Some(publisher),

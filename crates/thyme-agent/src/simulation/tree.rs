@@ -68,6 +68,8 @@ pub(super) struct Content {
     pub(super) names: u32,
     /// The life of the agent in which it was opened last.
     pub(super) opened_in: Option<u32>,
+    /// The life of the agent in which it was opened under a live file's name last.
+    pub(super) opened_live_in: Option<u32>,
     /// When it lost its last name.
     unlinked_at: u64,
     /// Where its first name was, and since when.
@@ -457,6 +459,7 @@ impl LogTree for SimulatedTree {
         }
         let (inode, bytes, content) = (node.inode, node.bytes.len() as u64, node.content);
         if let Some(content) = content {
+            world.note_name(content, parent_of(text(&path)).1);
             world.tree.contents[content].opened_in = Some(generation);
         }
         world.note(|| format!("agent opens {} inode {inode}, {bytes} bytes", path.display()));

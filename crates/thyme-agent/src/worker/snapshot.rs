@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Charge, Worker,
-    group::{Group, TailedFile, Turn, reading_place},
+    group::{Group, TailedFile, Turn, reading_place, rotated_at},
     late,
 };
 use crate::{
@@ -391,7 +391,9 @@ impl Worker {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
         let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
-        let place = if file.is_gap && file.name == group.key.live {
+        let is_live = file.name == group.key.live;
+        let has_no_time = is_live && file.is_gap || !is_live && rotated_at(&file.name).is_none();
+        let place = if has_no_time {
             // Nobody knows when it was rotated: it was found after these, and before those.
             known.iter().position(|other| other.key > file.key).unwrap_or(known.len())
         } else {

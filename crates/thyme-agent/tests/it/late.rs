@@ -6,7 +6,10 @@ use std::{fs, path::Path, time::Duration};
 use nop_collector::Fault;
 use thyme_agent::metrics::LossReason;
 
-use crate::node::{Agent, Node, Record, append, compress, cri, cri_partial, rotate, wait_until};
+use crate::{
+    node::{Agent, Node, Record, append, compress, cri, cri_partial, rotate, wait_until},
+    program::Program,
+};
 
 fn bodies(records: &[Record]) -> Vec<String> {
     records.iter().map(Record::text).collect()
@@ -267,4 +270,38 @@ fn copy_tree(from: &Path, to: &Path) {
             fs::copy(&path, name).unwrap();
         }
     }
+}
+
+/// Scenario: the first start, with `start_at: end`, is killed as soon as it has opened the first file; before
+/// the next one that file is renamed to a name that matches, and lines are written to a new one.
+/// Guarantees: what was there at the first start comes never, what was written since comes once. Once the first
+/// start is over, nothing of it is left in the state.
+#[test]
+fn what_was_there_at_a_first_start_that_was_cut_short_is_passed_over() {
+    let node = Node::new();
+    let logs = node.path("logs");
+    fs::create_dir(&logs).unwrap();
+    let pods = node.path("pods").display().to_string();
+    let yaml = node
+        .yaml("compression: none", "workers: 1")
+        .replace(&format!("{pods}/*/*/*.log"), &logs.join("*.log").display().to_string())
+        .replace("    operators: [{type: container}]\n", "")
+        .replace("start_at: beginning", "start_at: end");
+    let config = node.path("config.yaml");
+    fs::write(&config, &yaml).unwrap();
+    append(&logs.join("app.log"), "old\n".repeat(100));
+    append(&logs.join("other.log"), "old\n".repeat(100));
+    // A file that is as old as the tick in which the agent starts may be new.
+    std::thread::sleep(Duration::from_millis(30));
+    let mut agent = Program::start_armed(&config, "file_opened:1");
+    agent.status();
+    fs::rename(logs.join("app.log"), logs.join("app-1.log")).unwrap();
+    append(&logs.join("app.log"), "new\n");
+    let agent = node.start_yaml(&yaml);
+    assert_eq!(bodies(&node.wait_records(1)), ["new"]);
+    append(&logs.join("app-1.log"), "late\n");
+    assert_eq!(bodies(&node.wait_records(1)), ["late"]);
+    wait_until("it is over", || !node.path("state").join("first_start").exists());
+    agent.stop();
+    assert!(node.take_records().is_empty());
 }
