@@ -441,3 +441,36 @@ fn a_group_that_is_gone_is_no_load() {
         assert_eq!(groups(&stage), 0);
     }
 }
+
+/// Scenario: row 41. A file is renamed to a name that matches too, and can't be opened under it for a
+/// while; a new live file is made.
+/// Guarantees: it stays with its group, and is never taken for a log of its own.
+#[test]
+fn a_renamed_file_that_cannot_be_opened_for_a_while_stays_in_its_group() {
+    let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    stage.write("app.log", "text");
+    assert_eq!(stage.told(), [(0, "app.log".into(), 1, 0)]);
+    fs::rename(stage.at("app.log"), stage.at("app-1.log")).unwrap();
+    stage.write("app.log", "more");
+    stage.deny(&["app-1.log"]);
+    assert_eq!(stage.told(), [(0, "app.log".into(), 2, 0)]);
+    stage.deny(&[]);
+    for _ in 0..2 {
+        stage.discovery.scanner.distrust();
+        assert!(stage.told().iter().all(|(_, live, ..)| live == "app.log"));
+    }
+}
+
+/// Scenario: rows 39 and 41. A file can't be opened; it is renamed to a name that matches too, under which
+/// it can.
+/// Guarantees: it is not counted as deleted.
+#[test]
+fn a_file_that_was_renamed_before_it_could_be_opened_is_not_missed() {
+    let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    stage.write("app.log", "text");
+    stage.deny(&["app.log"]);
+    assert_eq!(stage.told(), [(0, "app.log".into(), 1, 0)]);
+    fs::rename(stage.at("app.log"), stage.at("app-1.log")).unwrap();
+    stage.deny(&[]);
+    assert_eq!(stage.told(), [(0, "app.log".into(), 1, 0)]);
+}

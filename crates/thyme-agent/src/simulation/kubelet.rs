@@ -8,6 +8,7 @@ use thyme_core::cri::TimestampWriter;
 
 use super::{
     plan::ROOT,
+    rotation::Naming,
     tree::NodeId,
     truth::{BLOCK_BYTES, PIECE_BYTES_MIN, make_body},
     world::{World, unix_nanos},
@@ -137,6 +138,12 @@ pub(super) fn finish(world: &mut World) {
     }
 }
 
+/// A second as the kubelet writes it into a name.
+pub(super) fn at_second(second: u64) -> String {
+    let time = jiff::Timestamp::from_second(second as i64).expect("a time of this century");
+    time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string()
+}
+
 impl World {
     fn begin_pod(&mut self) {
         let pod = self.kubelet.pods.len();
@@ -257,7 +264,7 @@ impl World {
         let max = self.plan.config.receivers[0].max_log_size_bytes as u64;
         let bytes = if self.chance.one_in(self.plan.long_odds) {
             self.chance.between(max.min(5_000), (4 * max).min(12_000))
-        } else if self.plan.truncate_weight == 0 && self.chance.one_in(25) {
+        } else if self.can_have_empty_lines() && self.chance.one_in(25) {
             0
         } else {
             self.chance.between(PIECE_BYTES_MIN as u64, 200)
@@ -265,6 +272,11 @@ impl World {
         let rest = bytes % max;
         let is_recognised = rest == 0 || rest >= PIECE_BYTES_MIN as u64;
         self.body_of((if is_recognised { bytes } else { bytes - rest }) as usize)
+    }
+
+    /// An empty line that was joined to one before a gap could not be recognised.
+    fn can_have_empty_lines(&self) -> bool {
+        self.plan.truncate_weight == 0 && !self.plan.naming.is_matched()
     }
 
     fn body_of(&mut self, bytes: usize) -> Vec<u8> {
@@ -370,7 +382,7 @@ impl World {
         let one = &self.kubelet.containers[container];
         let (directory, live, node) = (one.directory.clone(), one.live.clone(), one.node);
         let at = |name: &str| format!("{directory}/{name}");
-        let second = unix_nanos(self.now) / 1_000_000_000;
+        let second = self.second();
         let next = match one.stage.clone() {
             Stage::Idle => {
                 let is_due = second > one.rotated_at && !one.is_truncated;
@@ -415,9 +427,13 @@ impl World {
     /// Archives of a container, oldest first.
     fn archives(&self, container: usize) -> Vec<String> {
         let one = &self.kubelet.containers[container];
-        let prefix = format!("{}.", one.live);
+        let naming = self.plan.naming;
+        let prefix = naming.prefix(&one.live);
         let mut names = self.files_of(&one.directory);
         names.retain(|name| name.starts_with(&prefix) && !name.ends_with(".tmp"));
+        if naming == Naming::Numbered {
+            names.reverse();
+        }
         names
     }
 
@@ -430,6 +446,17 @@ impl World {
             self.unlink(&at(&archives[0]));
             return;
         }
+        if self.plan.naming == Naming::Numbered
+            && let Some((from, to)) = self.shift_chain(&directory, &live)
+        {
+            self.rename(&at(&from), &at(&to));
+            if let Some((_, name, _)) = &mut self.kubelet.containers[container].rotated
+                && *name == from
+            {
+                *name = to;
+            }
+            return;
+        }
         let plain = archives.iter().find(|name| !name.ends_with(".gz"));
         let next = if let (Some(plain), true) = (plain, self.plan.compresses) {
             let id = self.file_at(&at(plain)).expect("it was listed");
@@ -440,10 +467,8 @@ impl World {
             self.tree.nodes[temporary].bytes = archive.finish().expect("memory doesn't fail");
             Stage::Compressing { plain: plain.clone(), temporary }
         } else {
-            let second = unix_nanos(self.now) / 1_000_000_000;
-            let time = jiff::Timestamp::from_second(second as i64).expect("a time of this century");
-            let name = time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string();
-            let rotated = format!("{live}.{name}");
+            let second = self.second();
+            let rotated = self.plan.naming.rotated(&live, second);
             self.rename(&at(&live), &at(&rotated));
             let one = &mut self.kubelet.containers[container];
             one.rotated = Some((one.node, rotated, one.is_midway));
@@ -478,6 +503,7 @@ impl World {
             for container in 0..self.kubelet.containers.len() {
                 if self.kubelet.containers[container].pod == pod {
                     self.forget_rest(container);
+                    self.truth.container_ended(container);
                 }
             }
             self.kubelet.pods[pod].is_going = true;

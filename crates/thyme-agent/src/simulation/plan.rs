@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::chance::Chance;
+use super::{chance::Chance, rotation::Naming};
 use crate::config::{
     BatchConfig, Compression, Config, ContainerFormat, ExporterConfig, FilelogConfig, LineFormat,
     Origin, Protocol, QueueConfig, RetryConfig, StartAt, TelemetryConfig, ThymeConfig, TlsConfig,
@@ -85,6 +85,7 @@ pub(super) struct Plan {
     /// The kubelet's `containerLogMaxFiles`.
     pub(super) files_max: usize,
     pub(super) compresses: bool,
+    pub(super) naming: Naming,
     /// Kinds of lines beside the usual.
     pub(super) partial_odds: u64,
     pub(super) malformed_odds: u64,
@@ -127,15 +128,19 @@ impl Plan {
     pub(super) fn summary(&self) -> String {
         let queue = &self.config.exporter.queue;
         format!(
-            "spool: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, truncations: {}, \
-             replaced: {}, denied: {}, ends: {}, consumers: {}, queue: {}, slow: {}, moods: {:?}",
+            "spool: {}, open files: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, \
+             truncations: {}, replaced: {}, denied: {}, names: {:?}, births: {}, ends: {}, consumers: {}, \
+             queue: {}, slow: {}, moods: {:?}",
             queue.storage.is_some(),
+            self.config.thyme.open_files_max,
             self.tree_fault_odds > 0,
             self.disk_fault_odds > 0,
             self.disk_bytes_max,
             self.truncate_weight > 0,
             self.replace_weight > 0,
             self.deny_weight > 0,
+            self.naming,
+            self.knows_births,
             self.kill_odds + self.power_odds + self.stop_odds > 0,
             queue.num_consumers,
             queue.queue_size,
@@ -153,6 +158,7 @@ impl Plan {
         config.thyme.in_flight_bytes_max = 30_000;
         config.thyme.partial_bytes_max = 5_000;
         config.thyme.container_log_max_files = 5;
+        config.thyme.open_files_max = 100_000;
         config.exporter.queue.storage = Some("file_storage".to_owned());
         Self {
             pods_max: 2,
@@ -165,6 +171,7 @@ impl Plan {
             deny_weight: 0,
             files_max: 5,
             compresses: true,
+            naming: Naming::Kubelet,
             tree_fault_odds: 0,
             race_odds: 0,
             disk_fault_odds: 0,
@@ -188,21 +195,48 @@ impl Plan {
 
     pub(super) fn draw(chance: &mut Chance) -> Self {
         let mut beside = chance.beside();
-        let slowness = beside.one_in(5).then(|| Slowness {
-            per_record: beside.milliseconds(1, 40),
-            per_kilobyte: beside.milliseconds(0, 20),
+        let mut plan = Self::draw_first(chance);
+        plan.draw_beside(&mut beside);
+        plan
+    }
+
+    /// What was added to the simulation later, so that most runs are what they were before.
+    fn draw_beside(&mut self, chance: &mut Chance) {
+        self.slowness = chance.one_in(5).then(|| Slowness {
+            per_record: chance.milliseconds(1, 40),
+            per_kilobyte: chance.milliseconds(0, 20),
         });
-        let replace_weight = u64::from(beside.one_in(6));
+        self.replace_weight = u64::from(chance.one_in(6));
         // What a kill finds unsettled is lost where its directory is gone, and tells little.
-        let spares_kills = replace_weight > 0 && !beside.one_in(4);
-        let deny_weight = u64::from(beside.one_in(6));
+        if self.replace_weight > 0 && !chance.one_in(4) {
+            (self.kill_odds, self.power_odds) = (0, 0);
+        }
+        self.deny_weight = u64::from(chance.one_in(6));
+        self.naming = match chance.below(if is_forced("names") { 2 } else { 12 }) {
+            0 => Naming::Dated,
+            1 => Naming::Numbered,
+            _ => Naming::Kubelet,
+        };
+        if self.naming.is_matched() {
+            self.rotate_weight = 8;
+            // What is counted as lost of chains in replaced directories is not understood yet.
+            self.replace_weight = 0;
+            // Without births, files that were found under archives' names and others are confused.
+            self.knows_births = true;
+            // The pattern of numbered files would match compressed ones, which are none to read.
+            self.compresses = false;
+            let pattern = format!("{ROOT}/*/*/{}", self.naming.pattern());
+            Arc::make_mut(&mut self.config).receivers[0].include = vec![pattern];
+        }
+    }
+
+    fn draw_first(chance: &mut Chance) -> Self {
         // Each fault is left out in about every other run.
         let mut odds = |usual: u64| if chance.one_in(2) { usual } else { 0 };
         let (rotate_weight, pod_weight, restart_weight) = (odds(8), odds(1), odds(1));
         let (partial_odds, malformed_odds, long_odds) = (odds(6), odds(20), odds(30));
         let (unterminated_odds, tree_fault_odds, race_odds) = (odds(40), odds(60), odds(20));
         let (disk_fault_odds, kill_odds, power_odds) = (odds(40), odds(80), odds(160));
-        let (kill_odds, power_odds) = if spares_kills { (0, 0) } else { (kill_odds, power_odds) };
         let (stop_odds, reject_odds, partial_success_odds) = (odds(120), odds(60), odds(40));
         let poison_odds = odds(40);
         let (truncate_weight, late_weight) = (chance.one_in(16).into(), chance.one_in(4).into());
@@ -217,7 +251,7 @@ impl Plan {
         let remount_odds = if chance.one_in(4) { 3 } else { 0 };
         let knows_births = !chance.one_in(4);
         let files_max = chance.between(2, 5) as usize;
-        let config = Arc::new(draw_config(chance, files_max));
+        let config = draw_config(chance, files_max);
         let sink_bytes_max = chance.one_in(5).then(|| chance.between(300, 4_000) as usize);
         Self {
             turns: chance.between(100, 700),
@@ -227,10 +261,11 @@ impl Plan {
             restart_weight,
             truncate_weight,
             late_weight,
-            replace_weight,
-            deny_weight,
+            replace_weight: 0,
+            deny_weight: 0,
             files_max,
             compresses: chance.one_in(2),
+            naming: Naming::Kubelet,
             partial_odds,
             malformed_odds,
             long_odds,
@@ -252,10 +287,15 @@ impl Plan {
             reject_odds,
             poison_odds,
             partial_success_odds,
-            slowness,
-            config,
+            slowness: None,
+            config: Arc::new(config),
         }
     }
+}
+
+/// Whether somebody wants to see an action in every run.
+fn is_forced(action: &str) -> bool {
+    std::env::var_os("FORCE").is_some_and(|wanted| wanted == action)
 }
 
 fn draw_config(chance: &mut Chance, files_max: usize) -> Config {

@@ -115,7 +115,8 @@ impl World {
         let pieces = self.truth.pieces_of(record.time_unix_nano, body)?;
         let Some(first) = pieces.first() else { return Ok(pieces) };
         let line = &self.truth.lines[first.line];
-        if self.kubelet.containers[line.container].identity != *identity {
+        let is_renamed = *identity == identity_of(&[]) && self.may_be_renamed(first.line);
+        if self.kubelet.containers[line.container].identity != *identity && !is_renamed {
             return Err(format!("line {} is not one of {identity}", first.line));
         }
         let attribute = |key: &str| {

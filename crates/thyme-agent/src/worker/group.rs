@@ -262,7 +262,7 @@ impl Group {
 }
 
 /// When a file was rotated, by its name, if that says so.
-fn rotated_at(name: &OsStr) -> Option<&OsStr> {
+pub(super) fn rotated_at(name: &OsStr) -> Option<&OsStr> {
     LogName::parse(name).and_then(|parsed| parsed.rotated_at)
 }
 

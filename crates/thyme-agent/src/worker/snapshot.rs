@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Charge, Worker,
-    group::{Group, TailedFile, Turn, reading_place},
+    group::{Group, TailedFile, Turn, reading_place, rotated_at},
     late,
 };
 use crate::{
@@ -314,13 +314,18 @@ impl Worker {
         key: FileKey,
         checkpoint: &FileCheckpoint,
     ) -> TailedFile {
+        let offset = if is_taken_as_read(checkpoint) {
+            let archived = compressed.then(|| late::archived_bytes(&*opened.file));
+            archived.map_or(opened.bytes, Result::unwrap_or_default)
+        } else {
+            checkpoint.offset
+        };
         let is_whole = checkpoint.finished
             && if compressed {
                 // One that was read as an archive was read as far as can be, also if it is damaged.
-                opened.inode.inode == checkpoint.inode
-                    || !late::holds_more(&*opened.file, checkpoint.offset)
+                opened.inode.inode == checkpoint.inode || !late::holds_more(&*opened.file, offset)
             } else {
-                opened.bytes == checkpoint.offset
+                opened.bytes == offset
             };
         let is_another = !compressed && is_rewritten(&opened, checkpoint);
         let mut file = new_file(key, number, opened, name);
@@ -335,11 +340,11 @@ impl Worker {
             return file;
         }
         file.head = checkpoint.head();
-        file.endings = Endings::resumed(checkpoint.offset, checkpoint.ending());
-        file.offset = checkpoint.offset;
+        file.endings = Endings::resumed(offset, checkpoint.ending());
+        file.offset = offset;
         // What was read of it may go on with a line of the file before it, which is read again.
         file.skipped_from = 0;
-        file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
+        file.acknowledged = Acknowledged::new(offset, &checkpoint.beyond);
         (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);
         // One that holds more had a late writer; a live one was only hidden.
         let group = self.groups.get(&number);
@@ -386,7 +391,9 @@ impl Worker {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
         let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
-        let place = if file.is_gap && file.name == group.key.live {
+        let is_live = file.name == group.key.live;
+        let has_no_time = is_live && file.is_gap || !is_live && rotated_at(&file.name).is_none();
+        let place = if has_no_time {
             // Nobody knows when it was rotated: it was found after these, and before those.
             known.iter().position(|other| other.key > file.key).unwrap_or(known.len())
         } else {
@@ -624,10 +631,22 @@ fn take_checkpoint(
         let has_inode = |one: &FileCheckpoint| one.inode == opened.inode.inode && has_head(one);
         let same = |one: &FileCheckpoint| one.device == opened.inode.device && has_inode(one);
         let moved = |one: &FileCheckpoint| one.head_bytes > 0 && has_inode(one);
+        // It was read as its archive last, which stands beside it: a rotated name is no other file's.
+        let is_beside = |one: &FileCheckpoint| {
+            one.name == *plain && one.name != one.live && one.head_bytes > 0 && has_head(one)
+        };
         let by_device = resume.iter().position(|(_, one)| same(one));
-        by_device.or_else(|| resume.iter().position(|(_, one)| moved(one)))
+        let by_inode = by_device.or_else(|| resume.iter().position(|(_, one)| moved(one)));
+        by_inode.or_else(|| resume.iter().position(|(_, one)| is_beside(one)))
     };
     Some(resume.swap_remove(position?))
+}
+
+/// Whether an older agent noted a rotated file that had content as finished at 0: with `start_at: end`
+/// it took it as read, and did not write down up to where. An empty one has no head.
+fn is_taken_as_read(checkpoint: &FileCheckpoint) -> bool {
+    let FileCheckpoint { finished, offset, beyond, head_bytes, .. } = checkpoint;
+    *finished && *offset == 0 && beyond.is_empty() && *head_bytes > 0
 }
 
 /// Where the last complete line of a file ends: what `start_at: end` begins with.
@@ -769,5 +788,46 @@ mod tests {
         assert!(!may_be_that_file(&older, Some(&archive), true));
         assert!(may_be_that_file(&younger, Some(&archive), true));
         assert!(may_be_that_file(&older, Some(&opened(b"no gzip")), true));
+    }
+
+    /// Scenario: row 5. A file was read to its end as its archive, which has a number of its own; when the
+    /// agent starts again, the plain file still stands beside it.
+    /// Guarantees: it goes on with that checkpoint, and is not read again. A live file, one of another
+    /// name and one that begins otherwise do not.
+    #[test]
+    fn a_plain_file_beside_its_archive_has_its_checkpoint() {
+        let rotated: Arc<OsStr> = Arc::from(OsStr::new("0.log.20260101-000000"));
+        let live: Arc<OsStr> = Arc::from(OsStr::new("0.log"));
+        let takes = |content: &[u8], of: &Arc<OsStr>, name: &Arc<OsStr>| {
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, content).unwrap();
+            let bytes = content.len() as u64;
+            let opened = Opened { file: Box::new(file), inode: NUMBER, bytes, through: None };
+            let head = Head::of(b"one\ntwo\n");
+            let checkpoint = FileCheckpoint {
+                receiver: Arc::from("file_log"),
+                directory: Arc::from(Path::new("/logs")),
+                name: Arc::clone(of),
+                live: Arc::clone(&live),
+                inode: OTHER.inode,
+                device: OTHER.device,
+                head_bytes: head.bytes,
+                head_crc32: head.crc32,
+                tail_bytes: 0,
+                tail_crc32: 0,
+                length: 8,
+                offset: 8,
+                beyond: Vec::new(),
+                finished: true,
+                uid: None,
+                former_uid: None,
+                others: None,
+            };
+            take_checkpoint(&mut vec![(1, checkpoint)], &opened, name, false).is_some()
+        };
+        assert!(takes(b"one\ntwo\n", &rotated, &rotated));
+        assert!(!takes(b"one\nsix\n", &rotated, &rotated));
+        assert!(!takes(b"one\ntwo\n", &rotated, &live));
+        assert!(!takes(b"one\ntwo\n", &live, &live));
     }
 }
