@@ -56,7 +56,8 @@ impl Agent {
             checkpoint::open_on(Arc::clone(&disk), None).map_err(|error| error.to_string())?;
         shared.lock().note(|| format!("the agent starts with {restored:?}"));
         let keys = Arc::new(KeySource::default());
-        let sources = vec![Source::new(&config.receivers[0]).expect("a pattern")];
+        let source = |one| Source::new(one).expect("a pattern");
+        let sources: Vec<_> = config.receivers.iter().map(source).collect();
         let resume = adopt(&config, &sources, restored.files, &keys);
         let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
         let (publisher, table) = new_table(&config, state, resumed, &clock, &metrics);
