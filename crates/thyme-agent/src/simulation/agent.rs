@@ -128,7 +128,8 @@ impl Agent {
         if has_event {
             self.shared.lock().scan_begins();
             discovery.scan(now);
-            self.shared.lock().scan_ends();
+            let is_any_waiting = self.metrics.unopened_files.get() > 0;
+            self.shared.lock().scan_ends(is_any_waiting);
         }
         discovery.turn(now);
     }

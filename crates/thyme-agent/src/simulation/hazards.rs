@@ -34,9 +34,24 @@ impl World {
         }
     }
 
-    /// Each file that was there before the look began has been opened, unless the look was disturbed.
-    pub(super) fn scan_ends(&mut self) {
+    /// Whether this run's agent may have too few descriptors for all log files.
+    pub(super) fn may_lack_descriptors(&self) -> bool {
+        self.plan.config.thyme.open_files_max < 100
+    }
+
+    /// Whether the agent may open one more file that it never had open.
+    pub(super) fn has_room_to_open(&self) -> bool {
+        let max = self.plan.config.thyme.open_files_max;
+        self.tree.open_files < max - max / 8
+    }
+
+    /// Each file that was there before the look began has been opened, unless the look was disturbed,
+    /// or the agent has said that some wait for a descriptor.
+    pub(super) fn scan_ends(&mut self, is_any_waiting: bool) {
         let Some(scan) = self.tree.scan.take() else { return };
+        if self.may_lack_descriptors() && is_any_waiting {
+            return;
+        }
         let generation = self.generation;
         let contents = self.tree.contents.iter_mut();
         for content in contents.filter(|one| one.names > 0 && one.born_at < scan.began_at) {
@@ -56,6 +71,12 @@ impl World {
         let now = self.now;
         let mut denied = self.tree.denied.iter();
         self.faults && denied.any(|(one, until)| now < *until && is_beneath(path, one))
+    }
+
+    /// Whether a directory could not be read at this time, or after it.
+    pub(super) fn was_denied(&self, directory: &str, since: u64) -> bool {
+        let mut denied = self.tree.denied.iter();
+        denied.any(|(one, until)| since < *until && is_beneath(directory, one))
     }
 
     /// A container's live file, its directory, or one above can't be read for a while; what is open

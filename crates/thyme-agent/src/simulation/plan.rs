@@ -128,9 +128,11 @@ impl Plan {
     pub(super) fn summary(&self) -> String {
         let queue = &self.config.exporter.queue;
         format!(
-            "spool: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, truncations: {}, \
-             replaced: {}, denied: {}, names: {:?}, births: {}, receivers: {}, ends: {}, consumers: {}, queue: {}, slow: {}, moods: {:?}",
+            "spool: {}, open files: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, \
+             truncations: {}, replaced: {}, denied: {}, names: {:?}, births: {}, receivers: {}, ends: {}, \
+             consumers: {}, queue: {}, slow: {}, moods: {:?}",
             queue.storage.is_some(),
+            self.config.thyme.open_files_max,
             self.tree_fault_odds > 0,
             self.disk_fault_odds > 0,
             self.disk_bytes_max,
@@ -157,6 +159,7 @@ impl Plan {
         config.thyme.in_flight_bytes_max = 30_000;
         config.thyme.partial_bytes_max = 5_000;
         config.thyme.container_log_max_files = 5;
+        config.thyme.open_files_max = 100_000;
         config.exporter.queue.storage = Some("file_storage".to_owned());
         Self {
             pods_max: 2,

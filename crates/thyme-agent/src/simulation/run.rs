@@ -131,8 +131,7 @@ impl World {
         self.make_directory("/var/log");
         self.make_directory(super::plan::ROOT);
         self.disk.bytes_max = self.plan.disk_bytes_max;
-        // What can't be opened in time is read after what can.
-        if self.plan.truncate_weight > 0 || self.plan.config.thyme.open_files_max < 100 {
+        if self.plan.truncate_weight > 0 {
             // An open line may be older than the truncation that it outlives.
             self.truth.forget_order();
         }

@@ -106,6 +106,8 @@ pub(super) struct Tree {
     last_inode: u64,
     /// How often the disk has got another device number.
     pub(super) remounts: u64,
+    /// How many files the agent has open.
+    pub(super) open_files: usize,
     /// The look at all directories that is under way.
     pub(super) scan: Option<Scan>,
     /// What can't be read, and until when.
@@ -270,9 +272,11 @@ impl World {
         if self.is_up && was_opened {
             let is_open = |node: &Node| node.content == Some(content) && node.handles > 0;
             if !self.tree.nodes.iter().any(is_open) {
-                // It had been read and closed: what was written to it since nobody has seen.
+                // It had been read and closed: what was written to it since nobody has seen. One that had
+                // made room for another may not have been read to its end.
+                let made_room = self.may_lack_descriptors();
                 for (_, line) in &self.tree.contents[content].lines {
-                    if self.truth.lines[*line].is_late {
+                    if self.truth.lines[*line].is_late || made_room {
                         self.truth.excuse(*line);
                     }
                 }
@@ -319,10 +323,13 @@ impl World {
     }
 
     /// Bytes of files that this life of the agent had open, that had lost their names before `until`,
-    /// and that have come to nowhere.
+    /// and that have come to nowhere. Where a directory could not be looked into, they may have archives
+    /// there: the next start counts them, or reads these.
     pub(super) fn lost_bytes(&self, until: u64) -> u64 {
         let is_mine = |content: &&Content| {
-            content.names == 0 && self.was_opened(content) && content.unlinked_at < until
+            let was_opened = self.was_opened(content);
+            let is_known = !self.was_denied(&content.directory, content.unlinked_at);
+            content.names == 0 && was_opened && content.unlinked_at < until && is_known
         };
         let mut lost = 0;
         for content in self.tree.contents.iter().filter(is_mine) {
@@ -464,6 +471,11 @@ impl LogTree for SimulatedTree {
         let id = world.file_at(text(&path));
         let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
         let generation = world.generation;
+        world.tree.open_files += 1;
+        if !world.has_room_to_open() {
+            // What can't be opened in time is read after what can.
+            world.truth.forget_order();
+        }
         let node = &mut world.tree.nodes[id];
         node.handles += 1;
         if node.handles == 1 {
@@ -543,6 +555,7 @@ impl Drop for SimulatedFile {
     fn drop(&mut self) {
         let mut world = self.shared.lock();
         world.tree.nodes[self.id].handles -= 1;
+        world.tree.open_files -= 1;
         world.free_if_unused(self.id);
     }
 }

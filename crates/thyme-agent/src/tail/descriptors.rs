@@ -37,7 +37,11 @@ impl Descriptors {
     /// Whether one more may be opened that was never open. Some room is left for files that are to be
     /// read on: a group may hold a new file, and need an older one before it can read that.
     pub fn has_room_for_new(&self) -> bool {
-        self.metrics.open_files.get() < self.max - self.max / 8
+        self.metrics.open_files.get() < self.max_for_new()
+    }
+
+    fn max_for_new(&self) -> u64 {
+        self.max - self.max / 8
     }
 
     /// Opens a file that was never open, as [`LogTree::open`] does. Without room the error is the
@@ -94,9 +98,12 @@ impl Descriptors {
         self.wanted.fetch_max(count, Ordering::Relaxed);
     }
 
-    /// So many are waited for by discovery, and none by others but those that say so again.
+    /// Discovery waits for so many new files, and nobody else for any but those that say so again. What
+    /// is open beyond the room for new ones has to be closed first.
     pub fn set_wanted(&self, count: u64) {
-        self.wanted.store(count, Ordering::Relaxed);
+        let beyond = self.metrics.open_files.get().saturating_sub(self.max_for_new());
+        let wanted = if count == 0 { 0 } else { count + beyond };
+        self.wanted.store(wanted, Ordering::Relaxed);
     }
 
     /// How many somebody waits for.
@@ -166,5 +173,22 @@ mod tests {
         assert_eq!(metrics.open_files.get(), 2);
         drop((second, third));
         assert_eq!(metrics.open_files.get(), 0);
+    }
+
+    /// Scenario: row 39. All eight descriptors are in use, one of them the spare one for files that are read
+    /// on, and discovery waits for one new file; then one is given up, and then another.
+    /// Guarantees: two are asked for, for with one closed there is no room for a new file yet: a quiet file
+    /// that is closed for it and opened again at once would keep it waiting for ever.
+    #[test]
+    fn what_is_open_beyond_the_room_for_new_files_is_asked_for_too() {
+        let metrics = Arc::new(Metrics::default());
+        let descriptors = Descriptors::new(8, &metrics);
+        for (open, wanted, has_room) in [(8, 2, false), (7, 1, false), (6, 1, true)] {
+            metrics.open_files.add_gauge(open - metrics.open_files.get() as i64);
+            descriptors.set_wanted(1);
+            assert_eq!((descriptors.wanted(), descriptors.has_room_for_new()), (wanted, has_room));
+        }
+        descriptors.set_wanted(0);
+        assert_eq!(descriptors.wanted(), 0);
     }
 }

@@ -372,13 +372,17 @@ impl Worker {
         asked
     }
 
-    /// Whether a deleted file was compressed: then the next start reads on in its archive.
+    /// Whether a deleted file was compressed, or may have been: then the next start reads on in its archive,
+    /// or finds that there is none.
     fn has_archive(&mut self, id: u32) -> bool {
         let Some(file) = self.files.get(&id) else { return false };
         let Some(group) = self.groups.get(&file.group) else { return false };
         let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
         let is_live = file.name == group.key.live;
-        let entries = self.tree.entries(&group.key.directory).unwrap_or_default();
+        let entries = match self.tree.entries(&group.key.directory) {
+            Ok(entries) => entries,
+            Err(error) => return error.kind() != io::ErrorKind::NotFound,
+        };
         let mut new_archives = Vec::new();
         for entry in &entries {
             let Some(name) = LogName::parse(&entry.name) else { continue };

@@ -626,8 +626,13 @@ fn take_checkpoint(
         let has_inode = |one: &FileCheckpoint| one.inode == opened.inode.inode && has_head(one);
         let same = |one: &FileCheckpoint| one.device == opened.inode.device && has_inode(one);
         let moved = |one: &FileCheckpoint| one.head_bytes > 0 && has_inode(one);
+        // It was read as its archive last, which stands beside it: a rotated name is no other file's.
+        let is_beside = |one: &FileCheckpoint| {
+            one.name == *plain && one.name != one.live && one.head_bytes > 0 && has_head(one)
+        };
         let by_device = resume.iter().position(|(_, one)| same(one));
-        by_device.or_else(|| resume.iter().position(|(_, one)| moved(one)))
+        let by_inode = by_device.or_else(|| resume.iter().position(|(_, one)| moved(one)));
+        by_inode.or_else(|| resume.iter().position(|(_, one)| is_beside(one)))
     };
     Some(resume.swap_remove(position?))
 }
@@ -771,5 +776,46 @@ mod tests {
         assert!(!may_be_that_file(&older, Some(&archive), true));
         assert!(may_be_that_file(&younger, Some(&archive), true));
         assert!(may_be_that_file(&older, Some(&opened(b"no gzip")), true));
+    }
+
+    /// Scenario: row 5. A file was read to its end as its archive, which has a number of its own; when the
+    /// agent starts again, the plain file still stands beside it.
+    /// Guarantees: it goes on with that checkpoint, and is not read again. A live file, one of another
+    /// name and one that begins otherwise do not.
+    #[test]
+    fn a_plain_file_beside_its_archive_has_its_checkpoint() {
+        let rotated: Arc<OsStr> = Arc::from(OsStr::new("0.log.20260101-000000"));
+        let live: Arc<OsStr> = Arc::from(OsStr::new("0.log"));
+        let takes = |content: &[u8], of: &Arc<OsStr>, name: &Arc<OsStr>| {
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, content).unwrap();
+            let bytes = content.len() as u64;
+            let opened = Opened { file: Box::new(file), inode: NUMBER, bytes, through: None };
+            let head = Head::of(b"one\ntwo\n");
+            let checkpoint = FileCheckpoint {
+                receiver: Arc::from("file_log"),
+                directory: Arc::from(Path::new("/logs")),
+                name: Arc::clone(of),
+                live: Arc::clone(&live),
+                inode: OTHER.inode,
+                device: OTHER.device,
+                head_bytes: head.bytes,
+                head_crc32: head.crc32,
+                tail_bytes: 0,
+                tail_crc32: 0,
+                length: 8,
+                offset: 8,
+                beyond: Vec::new(),
+                finished: true,
+                uid: None,
+                former_uid: None,
+                others: None,
+            };
+            take_checkpoint(&mut vec![(1, checkpoint)], &opened, name, false).is_some()
+        };
+        assert!(takes(b"one\ntwo\n", &rotated, &rotated));
+        assert!(!takes(b"one\nsix\n", &rotated, &rotated));
+        assert!(!takes(b"one\ntwo\n", &rotated, &live));
+        assert!(!takes(b"one\ntwo\n", &live, &live));
     }
 }
