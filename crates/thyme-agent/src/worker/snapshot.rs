@@ -314,13 +314,18 @@ impl Worker {
         key: FileKey,
         checkpoint: &FileCheckpoint,
     ) -> TailedFile {
+        let offset = if is_taken_as_read(checkpoint) {
+            let archived = compressed.then(|| late::archived_bytes(&*opened.file));
+            archived.map_or(opened.bytes, Result::unwrap_or_default)
+        } else {
+            checkpoint.offset
+        };
         let is_whole = checkpoint.finished
             && if compressed {
                 // One that was read as an archive was read as far as can be, also if it is damaged.
-                opened.inode.inode == checkpoint.inode
-                    || !late::holds_more(&*opened.file, checkpoint.offset)
+                opened.inode.inode == checkpoint.inode || !late::holds_more(&*opened.file, offset)
             } else {
-                opened.bytes == checkpoint.offset
+                opened.bytes == offset
             };
         let is_another = !compressed && is_rewritten(&opened, checkpoint);
         let mut file = new_file(key, number, opened, name);
@@ -335,11 +340,11 @@ impl Worker {
             return file;
         }
         file.head = checkpoint.head();
-        file.endings = Endings::resumed(checkpoint.offset, checkpoint.ending());
-        file.offset = checkpoint.offset;
+        file.endings = Endings::resumed(offset, checkpoint.ending());
+        file.offset = offset;
         // What was read of it may go on with a line of the file before it, which is read again.
         file.skipped_from = 0;
-        file.acknowledged = Acknowledged::new(checkpoint.offset, &checkpoint.beyond);
+        file.acknowledged = Acknowledged::new(offset, &checkpoint.beyond);
         (file.uid, file.former_uid) = (checkpoint.uid, checkpoint.former_uid);
         // One that holds more had a late writer; a live one was only hidden.
         let group = self.groups.get(&number);
@@ -635,6 +640,13 @@ fn take_checkpoint(
         by_inode.or_else(|| resume.iter().position(|(_, one)| is_beside(one)))
     };
     Some(resume.swap_remove(position?))
+}
+
+/// Whether an older agent noted a rotated file that had content as finished at 0: with `start_at: end`
+/// it took it as read, and did not write down up to where. An empty one has no head.
+fn is_taken_as_read(checkpoint: &FileCheckpoint) -> bool {
+    let FileCheckpoint { finished, offset, beyond, head_bytes, .. } = checkpoint;
+    *finished && *offset == 0 && beyond.is_empty() && *head_bytes > 0
 }
 
 /// Where the last complete line of a file ends: what `start_at: end` begins with.

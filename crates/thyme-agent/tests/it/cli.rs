@@ -187,6 +187,55 @@ fn a_configuration_is_a_regular_file() {
     }
 }
 
+/// Scenario: under the name of each file of the state stands a directory or a FIFO; the state's directory
+/// is a file, or is missing.
+/// Guarantees: the start ends at once, with line and key, the path, what it is and what was expected.
+#[test]
+fn an_odd_state_directory_is_told_at_its_key() {
+    let directory = TempDir::new().unwrap();
+    let path = configuration(directory.path());
+    let state = directory.path().join("state");
+    let extension = format!("extensions:\n  file_storage: {{directory: {}}}\n", state.display());
+    let text = fs::read_to_string(&path)
+        .unwrap()
+        .replace("extensions:\n", &extension)
+        .replace("[health_check,", "[file_storage, health_check,")
+        .replace("    start_at:", "    storage: file_storage\n    start_at:")
+        .replace("none\n", "none\n    sending_queue: {storage: file_storage}\n");
+    fs::write(&path, text).unwrap();
+    let told = || {
+        let started = output(&["--config", path.to_str().unwrap()]);
+        assert_eq!(started.status.code(), Some(1));
+        let said = text_of(&started);
+        let key = "extensions::file_storage::directory: ";
+        said.lines().find_map(|line| Some(line.split_once(key)?.1.to_owned())).expect(&said)
+    };
+    assert!(told().contains("make it, or set `create_directory: true`"), "{}", told());
+    fs::write(&state, "").unwrap();
+    assert!(told().contains("it is a file, expected a directory"), "{}", told());
+    fs::remove_file(&state).unwrap();
+    fs::create_dir(&state).unwrap();
+    let names = ["lock", "checkpoints", "checkpoints.synced", "journal.000004", "spool"];
+    for name in names.into_iter().chain(["spool/000000000003.segment"]) {
+        let odd = state.join(name);
+        fs::create_dir_all(odd.parent().unwrap()).unwrap();
+        let _made = fs::remove_dir_all(&odd);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &odd, rustix::fs::Mode::RWXU).unwrap();
+        let said = told();
+        assert!(said.starts_with(&format!("{}: ", odd.display())), "{name}: {said}");
+        assert!(said.contains("it is a FIFO, expected a "), "{name}: {said}");
+        fs::remove_file(&odd).unwrap();
+        if name != "spool" {
+            fs::create_dir(&odd).unwrap();
+            let said = told();
+            assert!(said.starts_with(&format!("{}: ", odd.display())), "{name}: {said}");
+            assert!(said.contains("it is a directory, expected a regular file"), "{name}: {said}");
+            fs::remove_dir(&odd).unwrap();
+        }
+        let _gone = fs::remove_dir_all(state.join("spool"));
+    }
+}
+
 /// Scenario: an agent without files, SIGHUP, then SIGTERM.
 /// Guarantees: it serves health and metrics, ignores the first and drains at the second with 0.
 #[test]

@@ -1,7 +1,7 @@
 //! The state directory between two starts: whose positions they are when names, devices or versions
 //! have changed meanwhile.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use crate::node::{Node, append, cri, wait_until};
 
@@ -146,4 +146,64 @@ fn the_state_of_an_older_agent_is_taken_over() {
     agent.stop();
     let text = fs::read_to_string(node.path("state/checkpoints")).unwrap();
     assert!(text.contains("\"receiver\":\"file_log\""), "{text}");
+}
+
+/// Scenario: an agent of before noted files that were rotated at its first start, with
+/// `start_at: end`, as finished at 0; one of them has been compressed since.
+/// Guarantees: the next agent takes them as read, too; what is written from then on comes.
+#[test]
+fn files_that_an_older_agent_took_as_read_stay_so() {
+    let node = Node::new();
+    let container = node.container("a");
+    let live = container.join("0.log");
+    append(&live, lines(0..100));
+    let older = crate::node::rotate(&container, "20260101-000000");
+    append(&live, lines(100..200));
+    crate::node::rotate(&container, "20260101-000001");
+    append(&live, lines(200..300));
+    // A file that is as old as the tick in which the agent starts may be new.
+    std::thread::sleep(Duration::from_millis(30));
+    let yaml = node.yaml("compression: none", "workers: 1").replace("beginning", "end");
+    let agent = node.start_yaml(&yaml);
+    wait_until("all files are known", || {
+        let state = fs::read_to_string(node.path("state/checkpoints")).unwrap_or_default();
+        let names = journal_and(&node, state);
+        names.contains("20260101-000000") && names.contains("20260101-000001")
+    });
+    agent.stop();
+    assert!(node.take_records().is_empty(), "nothing of what was there is read");
+    rewrite_snapshot(&node, |content| {
+        let before = |line: &str| {
+            let mut file: serde_json::Value = serde_json::from_str(line).unwrap();
+            if file["finished"] == true {
+                for key in ["length", "tail_bytes", "tail_crc32", "positions"] {
+                    file.as_object_mut().unwrap().remove(key);
+                }
+                file["offset"] = 0.into();
+            }
+            format!("{file}\n")
+        };
+        let text: String = content.lines().map(before).collect();
+        assert_eq!(text.matches("\"finished\":true").count(), 2, "{text}");
+        text
+    });
+    crate::node::compress(&older);
+    append(&live, lines(300..310));
+    let agent = node.start_yaml(&yaml);
+    let records = node.wait_records(10);
+    let texts: Vec<_> = records.iter().map(|record| record.text().to_owned()).collect();
+    assert_eq!(texts, (300..310).map(|line| format!("line {line}")).collect::<Vec<_>>());
+    wait_until("it is settled", || agent.metrics.acknowledged.get().0 == 10);
+    agent.stop();
+    assert!(node.take_records().is_empty());
+}
+
+/// The snapshot and what the journals say.
+fn journal_and(node: &Node, mut state: String) -> String {
+    for entry in fs::read_dir(node.path("state")).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("journal.") {
+            state += &fs::read_to_string(entry.path()).unwrap_or_default();
+        }
+    }
+    state
 }
