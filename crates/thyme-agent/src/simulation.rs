@@ -33,7 +33,7 @@ use std::{
     time::Instant,
 };
 
-use self::run::{Report, run, run_outage};
+use self::run::{Report, run, run_killed, run_outage};
 pub use self::steady::run_steadily;
 
 /// Seeds of a run of the tests, unless `SEEDS` says otherwise.
@@ -172,6 +172,16 @@ fn an_hour_without_a_sink_loses_nothing() {
     assert!(peak.memory_bytes < 60_000, "{peak:?}");
     assert!(peak.spool_bytes > 0 && peak.spool_bytes <= 64 << 20, "{peak:?}");
     assert!(peak.written_bytes > 1 << 20, "{peak:?}");
+}
+
+/// Scenario: row 70. The agent is killed every 8 s beside a slow sink that takes a tenth of a request at
+/// once, and needs longer than that for a whole one.
+/// Guarantees: each life makes progress, and a line is sent a few times at most.
+#[test]
+fn kills_beside_a_slow_sink_with_a_limit_make_progress() {
+    let report = run_killed(1, 60).unwrap();
+    assert!(report.lines > 500 && report.lives > 5, "{report:?}");
+    assert!(report.duplicates <= report.lines, "{report:?}");
 }
 
 /// Scenario: some seeds run twice.

@@ -323,7 +323,8 @@ fn new_worker(
     state: &Arc<WorkerState>,
     metrics: &Arc<Metrics>,
 ) -> Worker {
-    let config = WorkerConfig::new(&shared.lock().plan.config);
+    // Each line is settled for itself, so that the truth knows what may come again.
+    let config = WorkerConfig { span_bytes: 1, ..WorkerConfig::new(&shared.lock().plan.config) };
     let clock = Arc::new(shared.clone());
     let (keys, state, metrics) = (Arc::clone(keys), Arc::clone(state), Arc::clone(metrics));
     Worker::new(config, channels, keys, state, metrics, clock, false)

@@ -150,6 +150,34 @@ impl Plan {
         )
     }
 
+    /// A slow sink takes only a small part of a request at once, and nothing else goes wrong: a request
+    /// takes it longer than a life of the agent.
+    pub(super) fn slow_and_small(chance: &mut Chance) -> Self {
+        let mut plan = Self::outage(chance);
+        let config = Arc::make_mut(&mut plan.config);
+        config.batch.send_batch_size = 8192;
+        config.batch.send_batch_max_size = 0;
+        config.thyme.workers = 1;
+        config.thyme.request_bytes_max = 40_000;
+        config.thyme.in_flight_bytes_max = 100_000;
+        config.exporter.queue.storage = None;
+        config.exporter.queue.num_consumers = 2;
+        config.exporter.timeout = Duration::from_secs(5);
+        config.exporter.retry.initial_interval = Duration::from_millis(200);
+        Self {
+            pods_max: 1,
+            rotate_weight: 0,
+            long_odds: 0,
+            moods: vec![Mood::Good],
+            sink_bytes_max: Some(4_000),
+            slowness: Some(Slowness {
+                per_record: Duration::from_millis(50),
+                per_kilobyte: Duration::ZERO,
+            }),
+            ..plan
+        }
+    }
+
     /// The sink can't be reached for an hour, and nothing else goes wrong: containers write and the
     /// kubelet rotates, compresses and deletes.
     pub(super) fn outage(chance: &mut Chance) -> Self {

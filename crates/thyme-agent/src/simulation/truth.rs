@@ -71,7 +71,8 @@ pub(super) struct Line {
     pub(super) is_partial: bool,
     /// Where it stands.
     pub(super) content: Option<ContentId>,
-    /// Next line of its stream.
+    /// Lines of its stream before and after it.
+    before: Option<usize>,
     pub(super) next: Option<usize>,
     /// When it was written, in nanoseconds of the run.
     pub(super) written_at: u64,
@@ -204,18 +205,20 @@ impl Truth {
         if stream < 2 {
             assert!(self.by_time.insert(time_unix_nano, line).is_none(), "times are unique");
         }
-        if let Some(before) = self.last_of_stream.insert((container, stream), line) {
+        let before = self.last_of_stream.insert((container, stream), line);
+        if let Some(before) = before {
             for receiver in 0..self.receivers {
                 self.lines[before + receiver].next = Some(line + receiver);
             }
         }
-        self.lines.extend((0..self.receivers).map(|_| Line {
+        self.lines.extend((0..self.receivers).map(|receiver| Line {
             container,
             stream,
             body: body.clone(),
             time_unix_nano,
             is_partial,
             content: None,
+            before: before.map(|before| before + receiver),
             next: None,
             written_at,
             must_be_whole: false,
@@ -451,10 +454,35 @@ impl Truth {
         for piece in pieces {
             let line = &mut self.lines[piece.line];
             line.settled.add(piece, Coming { generation: 0, is_uncertain: false });
-            if line.settled.is_whole(&line.body) {
-                self.settled.push(piece.line);
-            }
+            self.note_settled(piece.line);
         }
+    }
+
+    /// A line that is settled, and those that go on with it. With a fragment of its record that is not,
+    /// a line comes again.
+    fn note_settled(&mut self, line: usize) {
+        let is_whole = |line: usize| {
+            let line = &self.lines[line];
+            line.settled.is_whole(&line.body)
+        };
+        let goes_on_with = |line: usize| {
+            let before = self.lines[line].before?;
+            self.lines[before].is_partial.then_some(before)
+        };
+        let mut before = goes_on_with(line);
+        while let Some(fragment) = before {
+            if !is_whole(fragment) {
+                return;
+            }
+            before = goes_on_with(fragment);
+        }
+        let mut settled = Vec::new();
+        let mut next = Some(line);
+        while let Some(line) = next.filter(|line| is_whole(*line)) {
+            settled.push(line);
+            next = self.lines[line].next.filter(|_| self.lines[line].is_partial);
+        }
+        self.settled.extend(settled);
     }
 
     /// The workers have taken all settlements and left their checkpoints.
