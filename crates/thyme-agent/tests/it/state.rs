@@ -75,7 +75,8 @@ fn a_receiver_that_is_left_out_for_one_run_keeps_its_positions() {
     assert!(node.take_records().is_empty());
     let agent = node.start_yaml(&both);
     // Those that one of them had not read yet, and what is new to both.
-    node.wait_records(10);
+    let texts: Vec<String> = node.wait_records(10).iter().map(|one| one.text()).collect();
+    assert_eq!(texts, (20..30).map(|number| format!("line {number}")).collect::<Vec<_>>());
     append(&live, lines(30..31));
     node.wait_records(2);
     let (_, metrics) = agent.stop();
