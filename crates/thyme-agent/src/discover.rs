@@ -2,6 +2,7 @@
 //! Every new file is opened at once, so that it can't be deleted before it is read. It must not
 //! read a byte of them, and never waits for a worker.
 
+mod compressed;
 mod hidden;
 mod known;
 pub mod links;

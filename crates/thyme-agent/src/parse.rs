@@ -523,6 +523,7 @@ pub fn parse_piece(
     batch: &mut Batch,
     counts: &mut ParseCounts,
 ) -> (usize, Continuation) {
+    let is_begun = begun.is_some();
     let (mut line, body, odd_time) = match begun {
         Some(begun) => (begun, chunk.bytes, None),
         None => match read_line(chunk.bytes, state) {
@@ -550,6 +551,9 @@ pub fn parse_piece(
     } else {
         base
     };
+    // A fragment that lacks its newline lacks those behind it, too, as far as anybody knows now.
+    let is_end = !is_begun && piece.len() == body.len();
+    let suffix = if line.partial && is_end { state.suffixes.with_partial(&suffix) } else { suffix };
     // Even the whole line may come with more behind it, when it is read again.
     let file = state.suffixes.file();
     let suffix = state.suffixes.with_cut_uid(suffix, file, chunk.offset, piece);

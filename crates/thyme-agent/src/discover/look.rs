@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     FoundFile, GroupKey,
+    compressed::{Content, content_of},
     known::{KnownFile, KnownGroup, gone},
     pattern::{Level, LogName},
     renamed::{Entries, Whose},
@@ -21,6 +22,10 @@ use crate::{
     worker::Charge,
     world::{DirectoryState, Entry, EntryKind, HashMap, Opened},
 };
+
+/// Why a file is refused.
+const NO_FILE: &str = "neither a regular file nor a link that may be followed";
+const COMPRESSED: &str = "compressed, and none of the kubelet's archives";
 
 /// One look into one directory.
 pub(super) struct Look<'a> {
@@ -79,7 +84,7 @@ impl<'a> Look<'a> {
                 EntryKind::File => Some(entry.inode),
                 EntryKind::Link => self.number_behind(name),
                 EntryKind::Directory | EntryKind::Other => {
-                    self.refuse(name);
+                    self.refuse(name, NO_FILE);
                     None
                 }
             };
@@ -92,13 +97,10 @@ impl<'a> Look<'a> {
     }
 
     /// Counts what is no log file, once.
-    fn refuse(&mut self, name: &OsStr) {
+    fn refuse(&mut self, name: &OsStr, why: &'static str) {
         if self.known.refused.insert(name.to_owned()) {
             self.scanner.metrics.refused_files.increment();
-            tracing::warn!(
-                path = ?self.directory.join(name),
-                "neither a regular file nor a link that may be followed: it is not read"
-            );
+            tracing::warn!(path = ?self.directory.join(name), "{why}: it is not read");
         }
     }
 
@@ -327,10 +329,20 @@ impl<'a> Look<'a> {
             }
             Ok(Some(opened)) => {
                 self.scanner.complaints.is_well(&path);
-                self.opened(shown, opened, waited)
+                match content_of(&shown.name, &*opened.file) {
+                    Content::Log => self.opened(shown, opened, waited),
+                    Content::Compressed => {
+                        self.refuse(&shown.name, COMPRESSED);
+                        Resolved::Refused
+                    }
+                    Content::TooShort => {
+                        self.must_look_again = true;
+                        Resolved::Missing
+                    }
+                }
             }
             Ok(None) => {
-                self.refuse(&shown.name);
+                self.refuse(&shown.name, NO_FILE);
                 Resolved::Refused
             }
             // It was deleted, moved or compressed since the directory was read.

@@ -77,7 +77,7 @@ pub(super) const PLAIN: &[Plain] = &[
     plain!(deleted_open_bytes, Gauge, Agent, "thyme_files_deleted_open_bytes", "By",
         "Bytes of deleted files that are kept open until they are read"),
     plain!(refused_files, Counter, Agent, "thyme_files_refused", "{file}",
-        "Directory entries refused: links that may not be followed, FIFOs, devices"),
+        "Directory entries refused: links that may not be followed, FIFOs, devices, compressed files that are none of the kubelet's archives"),
     plain!(refused_paths, Counter, Agent, "thyme_files_refused_paths", "{path}",
         "Paths with the kubelet's form whose names are none that Kubernetes allows: no attributes"),
     plain!(file_errors, Counter, Agent, "thyme_files_errors", "{error}",

@@ -218,3 +218,31 @@ fn a_file_with_several_names_is_read_once() {
     assert_eq!(metrics.lost_files.get(), 0);
     assert!(node.take_records().is_empty(), "something came twice");
 }
+
+/// Scenario: row 83. The pattern matches what logrotate compresses too: the archive is empty at first, then
+/// its content comes, and the plain file is removed. A file of such a name that holds text is there, too.
+/// Guarantees: the archive is not read, and counted once; the text is.
+#[test]
+fn what_logrotate_compresses_is_not_read_as_text() {
+    let node = Node::new();
+    let directory = node.path("logs");
+    fs::create_dir(&directory).unwrap();
+    let at = |name: &str| directory.join(name);
+    let yaml = yaml(&node, "logs/app.log*");
+    append(&at("app.log"), lines(0..3));
+    append(&at("app.log.text.gz"), lines(3..4));
+    let agent = node.start_yaml(&yaml);
+    assert_eq!(texts(&node, 4), expected(0..4));
+    fs::rename(at("app.log"), at("app.log.1")).unwrap();
+    append(&at("app.log.1.gz"), "");
+    append(&at("app.log"), lines(4..5));
+    assert_eq!(texts(&node, 1), expected(4..5));
+    append(&at("app.log.1.gz"), b"\x1f\x8b\x08 and what follows\n");
+    fs::remove_file(at("app.log.1")).unwrap();
+    wait_until("it is refused", || agent.metrics.refused_files.get() == 1);
+    append(&at("app.log"), lines(5..6));
+    assert_eq!(texts(&node, 1), expected(5..6));
+    let (_, metrics) = agent.stop();
+    assert_eq!((metrics.refused_files.get(), metrics.lost_files.get()), (1, 0));
+    assert!(node.take_records().is_empty());
+}

@@ -254,6 +254,30 @@ fn ended_lines_leave() {
     agent.stop();
 }
 
+/// Scenario: row 10. A container ends within a fragment: its last one lacks its newline. Another one ends with
+/// a whole fragment and such a one.
+/// Guarantees: the first leaves marked as partial; of the second the whole fragment leaves as a piece, and what
+/// stands behind it as another, marked.
+#[test]
+fn a_fragment_without_its_newline_leaves_marked() {
+    let node = Node::new();
+    let fragment = cri_partial("stdout", "fragment");
+    append(&node.container("a").join("0.log"), fragment.trim_end());
+    let agent = node.start();
+    let records = node.wait_records(1);
+    assert_eq!(bodies(&records), ["fragment"]);
+    assert_eq!(records[0].attributes["thyme.partial"], "true");
+    let second = cri_partial("stdout", "another") + fragment.trim_end();
+    append(&node.container("b").join("0.log"), second);
+    let records = node.wait_records(2);
+    assert_eq!(bodies(&records), ["another", "fragment"]);
+    let marks = |record: &Record, name: &str| record.attributes.get(name).cloned();
+    assert_eq!(marks(&records[0], "thyme.partial"), None);
+    assert_eq!(marks(&records[1], "thyme.partial").as_deref(), Some("true"));
+    assert_eq!(marks(&records[1], "thyme.chunk.offset").as_deref(), Some("7"));
+    agent.stop();
+}
+
 /// Scenario: row 10, while the other stream goes on. A container's stderr ends in a fragment, its
 /// stdout writes on without a pause.
 /// Guarantees: the fragment leaves all the same, marked as partial.
