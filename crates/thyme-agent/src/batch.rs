@@ -4,9 +4,12 @@
 //! One buffer a batch bounds memory by arithmetic, whatever the number of containers is; segments
 //! are put together by container only when the batch closes, without moving a byte.
 
-use std::{ops::Range, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 
-use crate::queue::FileRange;
+use crate::{
+    limits::SPAN_BYTES,
+    queue::{FileRange, Span},
+};
 
 /// Number of a container within its worker.
 pub type ContainerIndex = u32;
@@ -20,6 +23,17 @@ pub struct Segment {
     pub start: u32,
     /// One past the last byte.
     pub end: u32,
+    /// Records of the batch before it.
+    pub records_before: u64,
+}
+
+/// Which records have to be settled before a range of the batch is, as places in the order of reading.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Where the segment of them stands in [`Batch::segments`].
+    segment: usize,
+    start: u64,
+    end: u64,
 }
 
 impl Segment {
@@ -53,6 +67,12 @@ pub struct Batch {
     pub source_bytes: u64,
     /// When the first record came; `None` while empty.
     pub opened_at: Option<Instant>,
+    /// Of each range.
+    places: Vec<Place>,
+    /// Records before the last mark.
+    marked: u64,
+    /// Ranges are joined up to this length.
+    pub span_bytes: u64,
     /// Bytes that the prefixes of the containers may add, an upper bound.
     prefix_bytes: usize,
     limits: BatchLimits,
@@ -71,9 +91,18 @@ impl Batch {
             record_count: 0,
             source_bytes: 0,
             opened_at: None,
+            places: Vec::new(),
+            marked: 0,
+            span_bytes: SPAN_BYTES,
             prefix_bytes: 0,
             limits,
         }
+    }
+
+    /// The same with ranges that are joined up to another length.
+    pub fn with_spans_of(mut self, span_bytes: u64) -> Self {
+        self.span_bytes = span_bytes;
+        self
     }
 
     /// Whether there is nothing to send.
@@ -84,18 +113,20 @@ impl Batch {
     /// Makes the records to come belong to `container`, whose resource has that many bytes.
     pub fn begin_segment(&mut self, container: ContainerIndex, resource_bytes: usize) {
         let at = self.records.len() as u32;
+        self.mark();
+        let segment = Segment { container, start: at, end: at, records_before: self.record_count };
         if let Some(last) = self.segments.last_mut() {
             if last.container == container {
                 return;
             }
             if last.start == last.end {
                 // Nothing was added to it: the next container takes its place.
-                *last = Segment { container, start: at, end: at };
+                *last = segment;
                 self.prefix_bytes += resource_bytes + PREFIX_BYTES_MAX;
                 return;
             }
         }
-        self.segments.push(Segment { container, start: at, end: at });
+        self.segments.push(segment);
         self.prefix_bytes += resource_bytes + PREFIX_BYTES_MAX;
     }
 
@@ -116,20 +147,56 @@ impl Batch {
                 && self.record_count > 0)
     }
 
-    /// Notes that the records cover these bytes of a file.
+    /// What is covered from now on is so by records to come. In between, records and what they cover
+    /// are not told apart.
+    pub fn mark(&mut self) {
+        self.marked = self.record_count;
+    }
+
+    /// What the records cover, each piece with the places that its records have in the message.
+    pub fn spans(&self) -> Arc<[Span]> {
+        let mut order: Vec<usize> = (0..self.segments.len()).collect();
+        // As the encoder puts them together.
+        order.sort_by_key(|at| self.segments[*at].container);
+        let mut before = vec![0; self.segments.len()];
+        let mut place = 0;
+        for at in order {
+            before[at] = place;
+            let next =
+                self.segments.get(at + 1).map_or(self.record_count, |one| one.records_before);
+            place += next - self.segments[at].records_before;
+        }
+        let span = |(range, place): (&FileRange, &Place)| {
+            let moved = |at: u64| {
+                let segment = self.segments.get(place.segment);
+                let within = at - segment.map_or(0, |one| one.records_before.min(at));
+                before.get(place.segment).copied().unwrap_or(0) + within
+            };
+            Span { range: *range, start: moved(place.start), end: moved(place.end) }
+        };
+        self.ranges.iter().zip(&self.places).map(span).collect()
+    }
+
+    /// Notes that the records since the last mark cover these bytes of a file.
     pub fn cover(&mut self, range: FileRange) {
         if range.start == range.end {
             return;
         }
         self.source_bytes += range.end - range.start;
-        if let Some(last) = self.ranges.last_mut()
+        let segment = self.segments.len().saturating_sub(1);
+        let place = Place { segment, start: self.marked, end: self.record_count };
+        if let (Some(last), Some(last_place)) = (self.ranges.last_mut(), self.places.last_mut())
             && last.file == range.file
             && last.end == range.start
+            && last_place.segment == segment
+            && range.end - last.start <= self.span_bytes
         {
             last.end = range.end;
+            last_place.end = place.end;
             return;
         }
         self.ranges.push(range);
+        self.places.push(place);
     }
 
     /// Empties it; keeps the marks' memory, and takes `records` as the next buffer.
@@ -137,6 +204,8 @@ impl Batch {
         records.clear();
         self.segments.clear();
         self.ranges.clear();
+        self.places.clear();
+        self.marked = 0;
         self.record_count = 0;
         self.source_bytes = 0;
         self.opened_at = None;
@@ -193,5 +262,36 @@ mod tests {
             batch.ranges.iter().map(|one| (one.file, one.start, one.end)).collect();
         assert_eq!(ranges, [(1, 0, 9), (2, 9, 10), (1, 9, 12)]);
         assert_eq!(batch.source_bytes, 13);
+    }
+
+    /// Scenario: two containers take turns in a batch, the one with the greater number first; a line
+    /// that has left already ends without a record; pieces are longer than is joined.
+    /// Guarantees: each piece has the places of its own records in the message, where a container's
+    /// records stand together; pieces are joined up to the length of a span.
+    #[test]
+    fn spans_have_the_places_of_the_message() {
+        let mut batch = Batch::new(LIMITS);
+        batch.span_bytes = 10;
+        for (container, start, end, records) in [
+            (7, 0, 6, 2),
+            (2, 0, 4, 1),
+            (7, 6, 10, 1),
+            (7, 10, 11, 0),
+            (7, 11, 15, 3),
+            (2, 4, 9, 2),
+        ] {
+            batch.begin_segment(container, 20);
+            batch.records.extend(vec![0; records]);
+            batch.record_count += records as u64;
+            batch.cover(FileRange { file: container, start, end });
+            batch.end_segment();
+        }
+        let spans = batch.spans();
+        let spans: Vec<_> = spans
+            .iter()
+            .map(|span| (span.range.file, span.range.start..span.range.end, span.start..span.end))
+            .collect();
+        let expected = [(7, 0..6, 3..5), (2, 0..4, 0..1), (7, 6..15, 5..9), (2, 4..9, 1..3)];
+        assert_eq!(spans, expected);
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod endpoint;
 mod sizes;
 mod slot;
 mod delivery;
+mod account;
 mod refusal;
 mod evidence;
 mod pace;

@@ -130,6 +130,14 @@ pub const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Failures in a row to read the spool's next record before the rest of its segment is set aside.
 pub const SPOOL_READ_FAILURES_MAX: u32 = 5;
 
+/// Bytes of a file that are settled together, but for the end of a line: so much on either side of a
+/// settled part of a request may come again after a restart.
+pub const SPAN_BYTES: u64 = 32 * 1024;
+
+/// Ranges of settled records, for one request, that the spool's cursor holds; of those behind them
+/// the records are sent again after a restart.
+pub const SPOOL_CURSOR_RANGES_MAX: usize = 64;
+
 /// Shortest time between two writes of the spool's cursor: what settled since comes twice after a
 /// crash.
 pub const SPOOL_CURSOR_INTERVAL: Duration = Duration::from_millis(100);

@@ -18,7 +18,7 @@ use std::{
 
 use opentelemetry::metrics::Histogram;
 
-use crate::queue::Settled;
+use crate::queue::{Settled, SettledPart};
 
 /// A counter or gauge of records beside its source bytes: bytes of the files they came from.
 #[derive(Debug, Default)]
@@ -368,26 +368,40 @@ impl Metrics {
     /// queued. The source bytes of a part of the records are their share of the request's; what is
     /// acknowledged takes the rest, so that the sum is exact. The caller holds [`Metrics::together`].
     pub fn book_end(&self, settled: &Settled) {
-        let (records, bytes) = (settled.request.records, settled.request.source_bytes);
+        let taken = (settled.acknowledged_records, settled.dead_lettered_records);
+        self.book(settled.request.unsettled(), taken, &settled.dropped);
+    }
+
+    /// The same for a part of a request.
+    pub fn book_part(&self, part: &SettledPart) {
+        let taken = (part.acknowledged_records, part.dead_lettered_records);
+        self.book((part.records, part.source_bytes), taken, &part.dropped);
+    }
+
+    fn book(
+        &self,
+        (records, bytes): (u64, u64),
+        (acknowledged, dead_lettered): (u64, u64),
+        dropped: &[(DropReason, u64)],
+    ) {
         let share = |part: u64| {
             let share = u128::from(bytes) * u128::from(part) / u128::from(records.max(1));
             i64::try_from(share).unwrap_or(i64::MAX)
         };
         let mut rest = bytes as i64;
-        if settled.dead_lettered_records > 0 {
-            let is_all = settled.dead_lettered_records == records;
-            let part = if is_all { rest } else { share(settled.dead_lettered_records) };
+        if dead_lettered > 0 {
+            let is_all = dead_lettered == records;
+            let part = if is_all { rest } else { share(dead_lettered) };
             rest -= part;
-            self.dead_lettered.add(settled.dead_lettered_records as i64, part);
+            self.dead_lettered.add(dead_lettered as i64, part);
         }
-        for (number, &(reason, part_records)) in (1..).zip(&settled.dropped) {
-            let is_all_that_is_left =
-                settled.acknowledged_records == 0 && number == settled.dropped.len();
+        for (number, &(reason, part_records)) in (1..).zip(dropped) {
+            let is_all_that_is_left = acknowledged == 0 && number == dropped.len();
             let part = if is_all_that_is_left { rest } else { share(part_records) };
             rest -= part;
             self.dropped(reason).add(part_records as i64, part);
         }
-        self.acknowledged.add(settled.acknowledged_records as i64, rest);
+        self.acknowledged.add(acknowledged as i64, rest);
     }
 
     /// Bytes lost for a reason.
@@ -432,6 +446,7 @@ mod tests {
                 source_bytes: 1_003,
                 compression: Compression::None,
                 reply: crossbeam_channel::unbounded().0,
+                settled: Default::default(),
                 token: crate::queue::Token::default(),
             };
             let settled = Settled {

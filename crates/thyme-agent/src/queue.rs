@@ -1,12 +1,12 @@
 //! What stands between a worker and the exporter: encoded requests one way, their settlement the
 //! other. It must not know how either side works.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::config::Compression;
 pub use crate::metrics::DropReason;
+use crate::{config::Compression, tail::acknowledge::Acknowledged};
 
 /// What a worker needs back to move its checkpoints; the exporter only carries it.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub struct Token {
     /// Whether it was given to the spool.
     pub to_spool: bool,
     /// What the records cover; their order is the order of reading.
-    pub ranges: Arc<[FileRange]>,
+    pub spans: Arc<[Span]>,
     /// The memory behind the body, to be used again.
     pub buffer: Bytes,
     /// What the request takes from the budget of bytes in flight.
@@ -31,6 +31,17 @@ pub struct FileRange {
     /// First byte.
     pub start: u64,
     /// One past the last byte.
+    pub end: u64,
+}
+
+/// A piece of a file, and the records that have to be settled before it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The piece.
+    pub range: FileRange,
+    /// Place of the first of those records among the request's, in the order of the message.
+    pub start: u64,
+    /// One past the last of them.
     pub end: u64,
 }
 
@@ -53,13 +64,32 @@ pub struct Request {
     /// Where the settlement goes. It has room for every request that may be outstanding, so
     /// sending never blocks.
     pub reply: crossbeam_channel::Sender<Settlement>,
+    /// Records of it, by their place in the message, of whose end the owner has been told: they are
+    /// not sent again.
+    pub settled: Acknowledged,
     /// For the worker.
     pub token: Token,
+}
+
+impl Request {
+    /// Records, and bytes of the files, of whose end the owner has not been told.
+    pub fn unsettled(&self) -> (u64, u64) {
+        unsettled(self.records, self.source_bytes, self.settled.count())
+    }
+}
+
+/// What is left of records, and of the bytes that they share, where so many of them are settled.
+pub fn unsettled(records: u64, source_bytes: u64, settled: u64) -> (u64, u64) {
+    let settled = settled.min(records);
+    let share = u128::from(source_bytes) * u128::from(settled) / u128::from(records.max(1));
+    (records - settled, source_bytes.saturating_sub(u64::try_from(share).unwrap_or(u64::MAX)))
 }
 
 /// What became of a request, as its owner is told.
 #[derive(Debug)]
 pub enum Settlement {
+    /// A part of it came to its end, and is not the last.
+    Part(SettledPart),
     /// It came to its end.
     Ended(Settled),
     /// The spool has it on disk, and sees to the rest.
@@ -70,8 +100,31 @@ pub enum Settlement {
     CopyLost(u64),
 }
 
-/// The end of a request. Every record of it is accounted for in exactly one of the three:
-/// `request.records == acknowledged + dead_lettered + sum(dropped)`.
+/// The end of a part of a request: `records == acknowledged + dead_lettered + sum(dropped)`.
+#[derive(Debug)]
+pub struct SettledPart {
+    /// The owner's own number of the request.
+    pub number: u64,
+    /// What the records of the whole request cover.
+    pub spans: Arc<[Span]>,
+    /// Places of the part's records.
+    pub places: Range<u64>,
+    /// Places of all records of the request that are settled by now, this part's among them.
+    pub settled: Acknowledged,
+    /// Records of the part.
+    pub records: u64,
+    /// Bytes of the files that they count for.
+    pub source_bytes: u64,
+    /// Taken by the sink.
+    pub acknowledged_records: u64,
+    /// Refused by the sink as too large even alone.
+    pub dead_lettered_records: u64,
+    /// Dropped, by reason.
+    pub dropped: Vec<(DropReason, u64)>,
+}
+
+/// The end of a request. Every record of it of which no part has told is accounted for in exactly one
+/// of the three: `request.unsettled().0 == acknowledged + dead_lettered + sum(dropped)`.
 #[derive(Debug)]
 pub struct Settled {
     /// The request itself, whose buffers the worker uses again.

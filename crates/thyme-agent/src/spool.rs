@@ -16,6 +16,7 @@
 
 mod recover;
 pub mod segment;
+mod status;
 mod store;
 
 use std::{
@@ -23,7 +24,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -33,6 +34,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
+pub use self::status::SpoolStatus;
 use self::{
     segment::Header,
     store::{AppendError, Entry, Fresh, Lost, Store, Sum},
@@ -45,7 +47,8 @@ use crate::{
     },
     metrics::Metrics,
     pipeline::EndNote,
-    queue::{Request, Settled, Settlement, Token},
+    queue::{Request, Settled, SettledPart, Settlement, Token},
+    tail::acknowledge::Acknowledged,
     world::{SharedClock, StateDisk},
 };
 
@@ -65,6 +68,15 @@ pub enum SpoolMessage {
         /// Which worker.
         worker: usize,
     },
+    /// So much of the request of this worker with this number is settled: the copy counts for the rest.
+    Advance {
+        /// Which worker.
+        worker: usize,
+        /// Its number of the request.
+        number: u64,
+        /// Places of the settled records.
+        settled: Acknowledged,
+    },
     /// The request of this worker with this number has ended: its copy is not needed any more.
     Forget {
         /// Which worker.
@@ -75,27 +87,6 @@ pub enum SpoolMessage {
     /// The agent stops: send nothing more, and end when the workers have, at this time at the
     /// latest.
     Stop(Instant),
-}
-
-/// What the spool shows of itself.
-#[derive(Debug, Default)]
-pub struct SpoolStatus {
-    /// Requests that it has and the exporter has not yet. While there are any, workers read nothing
-    /// but what is at risk, so that the spool is drained first.
-    backlog: AtomicU64,
-    is_full: AtomicBool,
-}
-
-impl SpoolStatus {
-    /// Whether requests are in it that the exporter has not been given yet.
-    pub fn has_backlog(&self) -> bool {
-        self.backlog.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether it takes nothing at present, for want of room.
-    pub fn is_full(&self) -> bool {
-        self.is_full.load(Ordering::Relaxed)
-    }
 }
 
 /// A worker's way to the spool.
@@ -370,6 +361,16 @@ impl Spool {
             SpoolMessage::Secure { request, worker } => {
                 self.waiting.push_back(Waiting { request, is_copy: true, worker });
             }
+            SpoolMessage::Advance { worker, number, settled } => {
+                let is_meant = |one: &&mut Waiting| {
+                    one.is_copy && one.worker == worker && one.request.token.number == number
+                };
+                if let Some(id) = self.copies.get(&(worker, number)) {
+                    self.store.advance(*id, settled);
+                } else if let Some(waiting) = self.waiting.iter_mut().find(is_meant) {
+                    waiting.request.settled = settled;
+                }
+            }
             SpoolMessage::Forget { worker, number } => {
                 self.waiting.retain(|one| {
                     !one.is_copy || one.worker != worker || one.request.token.number != number
@@ -383,13 +384,18 @@ impl Spool {
         }
     }
 
-    /// Books the end of a request that was sent from here.
+    /// Books the end of a request, or of a part of one, that was sent from here.
     fn take_settlement(&mut self, settlement: Settlement) {
-        let Settlement::Ended(settled) = settlement else { return };
+        let settled = match settlement {
+            Settlement::Ended(settled) => settled,
+            Settlement::Part(part) => return self.take_part(part),
+            Settlement::Kept(_) | Settlement::Secured(_) | Settlement::CopyLost(_) => return,
+        };
         let Settled { request, .. } = &settled;
         self.handed_requests -= 1;
         self.handed_bytes -= request.body_bytes;
-        let (records, bytes) = (request.records as i64, request.source_bytes as i64);
+        let (records, bytes) = request.unsettled();
+        let (records, bytes) = (records as i64, bytes as i64);
         self.metrics.queue_requests.add_gauge(-1);
         self.metrics.spool_requests.add_gauge(-1);
         let together = self.metrics.together();
@@ -404,13 +410,24 @@ impl Spool {
         }
     }
 
+    fn take_part(&mut self, part: SettledPart) {
+        let together = self.metrics.together();
+        self.metrics.queued_spool.add(-(part.records as i64), -(part.source_bytes as i64));
+        self.metrics.book_part(&part);
+        drop(together);
+        self.store.advance(part.number, part.settled);
+    }
+
     /// Writes what waits, as far as there is room, and says so to the workers once it is synced.
     fn keep(&mut self, now: Instant) {
         while let Some(waiting) = self.waiting.pop_front() {
             let header = self.header(&waiting.request);
             let (body, is_copy) = (&waiting.request.body, waiting.is_copy);
             match self.store.append(&Fresh { body, header, is_copy }) {
-                Ok(id) => self.written.push(Written { waiting, id }),
+                Ok(id) => {
+                    self.store.advance(id, waiting.request.settled.clone());
+                    self.written.push(Written { waiting, id });
+                }
                 Err(error) => {
                     self.waiting.push_front(waiting);
                     self.report_failure(error, now);
@@ -580,6 +597,7 @@ impl Spool {
             records: header.records,
             source_bytes: header.source_bytes,
             compression: header.compression,
+            settled: self.store.settled_of(header.id),
             reply: self.reply.clone(),
             token: Token { number: header.id, ..Token::default() },
         }

@@ -48,13 +48,14 @@ use crate::{
     discover::{GroupKey, pattern::Pattern},
     encode::{EncodeError, Encoder},
     limits::{
-        HEARTBEAT_INTERVAL, READ_BYTES, SPARE_REQUESTS, SPOOL_LOOK_INTERVAL,
+        HEARTBEAT_INTERVAL, READ_BYTES, SPAN_BYTES, SPARE_REQUESTS, SPOOL_LOOK_INTERVAL,
         SPOOL_PENDING_REQUESTS, UPKEEP_INTERVAL,
     },
     metrics::Metrics,
     queue::{Request, Settlement, Token},
     spool::SpoolLink,
     tail::{
+        acknowledge::Acknowledged,
         descriptors::Descriptors,
         idle_watch::{IdleWatch, Woken},
     },
@@ -78,6 +79,8 @@ pub struct WorkerConfig {
     pub partial_bytes_max: usize,
     /// Bytes of deleted files that may be kept open.
     pub deleted_files_bytes_max: u64,
+    /// Bytes of a file that are settled together.
+    pub span_bytes: u64,
 }
 
 impl WorkerConfig {
@@ -92,6 +95,7 @@ impl WorkerConfig {
             spool_pending_bytes_max: SPOOL_PENDING_REQUESTS * config.thyme.request_bytes_max,
             deleted_files_bytes_max: (config.thyme.deleted_files_bytes_max / workers) as u64,
             partial_bytes_max: config.thyme.partial_bytes_max / workers,
+            span_bytes: SPAN_BYTES,
         }
     }
 }
@@ -258,7 +262,7 @@ impl Worker {
             idle,
             clock,
             buffer: vec![0; READ_BYTES],
-            batch: Batch::new(limits),
+            batch: Batch::new(limits).with_spans_of(config.span_bytes),
             encoder,
             unsent: VecDeque::new(),
             under_way: BTreeMap::new(),
@@ -435,7 +439,7 @@ impl Worker {
     /// Encodes the open batch and hands it over.
     fn close_batch(&mut self) -> Result<(), EncodeError> {
         let (records, source_bytes) = (self.batch.record_count, self.batch.source_bytes);
-        let ranges: Arc<[_]> = self.batch.ranges.as_slice().into();
+        let spans = self.batch.spans();
         // What was read before may still be in the spool: this must not overtake it.
         let to_spool =
             (self.batch_goes_to_spool || self.must_wait_for_spool()) && !self.is_spool_useless();
@@ -448,7 +452,7 @@ impl Worker {
             self.metrics.queued_batch.add(0, -(source_bytes as i64));
             self.metrics.acknowledged.add(0, source_bytes as i64);
             drop(together);
-            self.acknowledge(&ranges);
+            self.acknowledge(spans.iter().map(|span| span.range));
             return Ok(());
         }
         let groups = &self.groups;
@@ -475,7 +479,8 @@ impl Worker {
             source_bytes,
             compression: self.compression(),
             reply: self.reply.clone(),
-            token: Token { number, to_spool, ranges, buffer: encoded.buffer, charged_bytes },
+            settled: Acknowledged::default(),
+            token: Token { number, to_spool, spans, buffer: encoded.buffer, charged_bytes },
         };
         self.dispatch(request);
         Ok(())

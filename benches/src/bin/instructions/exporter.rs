@@ -85,6 +85,8 @@ impl Exporter {
             source_bytes: self.body.len() as u64 * 8,
             compression: Compression::Zstd,
             reply: self.reply.clone(),
+            settled: Default::default(),
+            settled: Default::default(),
             token: Token { number, ..Token::default() },
         }
     }

@@ -203,6 +203,7 @@ pub(super) mod tests {
             source_bytes,
             compression,
             reply,
+            settled: Default::default(),
             token,
         }
     }

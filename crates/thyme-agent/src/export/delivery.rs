@@ -26,6 +26,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
+    account::{Account, Tally},
     bisect::{Bisector, Part},
     evidence::Evidence,
     limits::{RETRY_AFTER_MAX, SUSPECT_BYTES_MIN, SUSPECT_FAILURES_MAX, SUSPECT_PART_FAILURES_MAX},
@@ -40,7 +41,7 @@ use super::{
 use crate::{
     config::RetryConfig,
     metrics::Metrics,
-    queue::{DropReason, Request, Settled},
+    queue::{DropReason, Request},
 };
 
 /// The world outside: the sink, the clock, and chance.
@@ -104,32 +105,6 @@ impl End {
     }
 }
 
-/// Where the records of a request went.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    acknowledged: u64,
-    pub(super) dead_lettered: u64,
-    dropped: Vec<(DropReason, u64)>,
-}
-
-impl Tally {
-    /// All of a part's records but those were taken.
-    fn take_all_but(&mut self, dropped: u64, reason: DropReason, part: &Part) {
-        self.acknowledged += part.records - dropped;
-        self.drop_records(reason, dropped);
-    }
-
-    pub(super) fn drop_records(&mut self, reason: DropReason, records: u64) {
-        if records == 0 {
-            return;
-        }
-        match self.dropped.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, sum)) => *sum += records,
-            None => self.dropped.push((reason, records)),
-        }
-    }
-}
-
 /// What of a part may be why the sink fails on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blame {
@@ -182,45 +157,58 @@ impl<S: Sink> Delivery<S> {
 
     /// Brings a request to its end. Halves are sent in order, each ended before the next.
     #[cfg(any(test, feature = "simulation"))]
-    pub(super) async fn deliver(&self, request: Request, slot: &mut Slot) -> Settled {
-        let tally = self.send_all_of(&request, slot).await;
-        settle(request, tally)
+    pub(super) async fn deliver(&self, request: Request, slot: &mut Slot) -> crate::queue::Settled {
+        let mut request = request;
+        let tally = self.send_all_of(&mut request, slot).await;
+        super::account::settle(request, tally)
     }
 
-    /// Brings all of a request to its end, and says where its records went.
-    pub(super) async fn send_all_of(&self, request: &Request, slot: &mut Slot) -> Tally {
+    /// Brings all of a request to its end, but for what of it is settled already, and says where the
+    /// records went of which no part has told.
+    pub(super) async fn send_all_of(&self, request: &mut Request, slot: &mut Slot) -> Tally {
         let mut course = Course::new(&self.retry);
-        let mut tally = Tally::default();
+        let mut account = Account::new(request);
         // What is still to be sent, in reverse order.
-        let mut parts = vec![Part::whole(request)];
-        self.halve_beforehand(&mut parts).await;
-        self.send_parts(&mut parts, &mut course, &mut tally).await;
+        let mut parts = self.parts_to_send(account.request()).await;
+        self.send_parts(&mut parts, &mut course, &mut account).await;
         while course.is_held() {
             if course.try_again_alone(&self.evidence, &mut parts) {
-                self.send_parts(&mut parts, &mut course, &mut tally).await;
+                self.send_parts(&mut parts, &mut course, &mut account).await;
                 continue;
             }
-            let turn = self.wait_aside(&mut parts, &mut course, &mut tally, slot).await;
-            self.send_parts(&mut parts, &mut course, &mut tally).await;
+            let turn = self.wait_aside(&mut parts, &mut course, &mut account, slot).await;
+            self.send_parts(&mut parts, &mut course, &mut account).await;
             drop(turn);
         }
-        tally
+        account.close()
     }
 
-    /// Halves a request of a size that the sink has refused of late, until none of it is.
-    async fn halve_beforehand(&self, parts: &mut Vec<Part>) {
-        let mut whole = std::mem::take(parts);
+    /// What of a request is to be sent, the last first: what is not settled, halved until nothing of it
+    /// has a size that the sink has refused of late. Parts that were settled before are cut out at the
+    /// same places as then.
+    async fn parts_to_send(&self, request: &Request) -> Vec<Part> {
+        let (mut whole, mut parts) = (vec![Part::whole(request)], Vec::new());
         while let Some(part) = whole.pop() {
-            let is_refused = self.sizes.is_refused(&part, self.sink.now());
-            match if is_refused { self.bisector.halve(&part).await } else { None } {
+            let (start, end) = (part.first, part.first + part.records);
+            if request.settled.contains(start, end) {
+                continue;
+            }
+            let is_halved = request.settled.touches(start, end)
+                || self.sizes.is_refused(&part, self.sink.now());
+            match if is_halved { self.bisector.halve(&part).await } else { None } {
                 Some((first, second)) => whole.extend([first, second]),
-                // From the last to the first.
                 None => parts.push(part),
             }
         }
+        parts
     }
 
-    async fn send_parts(&self, parts: &mut Vec<Part>, course: &mut Course, tally: &mut Tally) {
+    async fn send_parts(
+        &self,
+        parts: &mut Vec<Part>,
+        course: &mut Course,
+        account: &mut Account<'_>,
+    ) {
         while let Some(part) = parts.pop() {
             let end = self.send_to_the_end(&part, course).await;
             if !end.is_for_its_halves() {
@@ -229,14 +217,14 @@ impl<S: Sink> Delivery<S> {
             match end {
                 End::Accepted { rejected_records } => {
                     let rejected = rejected_records.min(part.records);
-                    tally.take_all_but(rejected, DropReason::PartialSuccess, &part);
+                    account.take_all_but(rejected, DropReason::PartialSuccess, &part);
                 }
                 End::RejectedInPart(in_part) => {
                     let rejected = in_part.of(part.records);
-                    tally.take_all_but(rejected, DropReason::RejectedInPart, &part);
+                    account.take_all_but(rejected, DropReason::RejectedInPart, &part);
                 }
                 End::Refused(refusal) => {
-                    self.take_refusal(part, refusal, parts, course, tally).await;
+                    self.take_refusal(part, refusal, parts, course, account).await;
                 }
                 End::TooSlow => match self.bisector.halve(&part).await {
                     Some((first, second)) => parts.extend([second, first]),
@@ -246,7 +234,7 @@ impl<S: Sink> Delivery<S> {
                         parts.push(part);
                     }
                 },
-                End::GivenUp => tally.drop_records(DropReason::RetryElapsed, part.records),
+                End::GivenUp => account.drop_part(DropReason::RetryElapsed, &part),
             }
         }
     }
@@ -604,19 +592,6 @@ impl<S: Sink> Delivery<S> {
     }
 }
 
-/// The end of a request whose records went there.
-pub(super) fn settle(request: Request, tally: Tally) -> Settled {
-    let Tally { acknowledged, dead_lettered, dropped } = tally;
-    let dropped_records: u64 = dropped.iter().map(|(_, records)| records).sum();
-    debug_assert_eq!(acknowledged + dead_lettered + dropped_records, request.records);
-    Settled {
-        request,
-        acknowledged_records: acknowledged,
-        dead_lettered_records: dead_lettered,
-        dropped,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -626,6 +601,10 @@ mod tests {
             bisect::tests::{bodies_of_part, request_of},
             slot::Slots,
         },
+    };
+    use crate::{
+        queue::{Settled, Settlement},
+        tail::acknowledge::Acknowledged,
     };
     use std::sync::{Mutex, atomic::AtomicU64};
 
@@ -696,8 +675,31 @@ mod tests {
         Delivery::new(sink, "otlp/test", retry, 10, Bisector::new(1), warnings, metrics)
     }
 
+    /// The end of a request, with what its parts have told before.
     async fn deliver(delivery: &Delivery<Simulation>, request: Request) -> Settled {
-        delivery.deliver(request, &mut Slots::new(1).take().await).await
+        deliver_in(delivery, request, &mut Slots::new(1).take().await).await
+    }
+
+    async fn deliver_in(
+        delivery: &Delivery<Simulation>,
+        mut request: Request,
+        slot: &mut Slot,
+    ) -> Settled {
+        let (reply, told) = crossbeam_channel::unbounded();
+        request.reply = reply;
+        let mut settled = delivery.deliver(request, slot).await;
+        for part in told.try_iter() {
+            let Settlement::Part(part) = part else { panic!("{part:?}") };
+            settled.acknowledged_records += part.acknowledged_records;
+            settled.dead_lettered_records += part.dead_lettered_records;
+            for (reason, records) in part.dropped {
+                match settled.dropped.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, sum)) => *sum += records,
+                    None => settled.dropped.push((reason, records)),
+                }
+            }
+        }
+        settled
     }
 
     fn bodies(names: &[&str]) -> Vec<String> {
@@ -874,6 +876,48 @@ mod tests {
         }
     }
 
+    /// Scenario: row 70: a sink that takes at most two records, and not one of them; a request of which
+    /// a part was settled in an earlier life of the agent.
+    /// Guarantees: each part is told when the sink has answered for it, with its places and counts; what
+    /// was settled before is neither sent nor counted again.
+    #[tokio::test]
+    async fn parts_are_told_as_they_end() {
+        let delivery = delivery(RETRY, |sent, _| {
+            if sent.len() > 2 || sent.iter().any(|body| body == "bad") {
+                rejected()
+            } else {
+                accepted()
+            }
+        });
+        let all = bodies(&["a", "b", "c", "bad", "d", "e", "f", "g"]);
+        for (before, expected) in [
+            (Acknowledged::default(), vec![(0..2, 2, 0), (2..3, 1, 0), (4..6, 2, 0), (6..8, 2, 0)]),
+            (Acknowledged::new(2, &[(4, 6)]), vec![(2..3, 1, 0), (6..8, 2, 0)]),
+        ] {
+            let (reply, told) = crossbeam_channel::unbounded();
+            let mut request = request_of(&all, Compression::Zstd);
+            request.source_bytes = 803;
+            (request.reply, request.settled) = (reply, before.clone());
+            let mut left = request.unsettled();
+            assert_eq!(left.0, 8 - before.count());
+            let settled = delivery.deliver(request, &mut Slots::new(1).take().await).await;
+            let mut places = Vec::new();
+            for told in told.try_iter() {
+                let Settlement::Part(part) = told else { panic!("{told:?}") };
+                left = (left.0 - part.records, left.1 - part.source_bytes);
+                places.push((part.places, part.acknowledged_records, part.dead_lettered_records));
+            }
+            assert_eq!(places, expected);
+            // The last one is the request's end: the record that is refused twice.
+            assert_eq!(settled.request.unsettled(), left);
+            assert_eq!(counts(settled), (0, 0, vec![(DropReason::Rejected, 1)]));
+            assert_eq!(left.0, 1);
+        }
+        let sent = delivery.sink.attempts.lock().unwrap();
+        let times = |body: &str| sent.iter().filter(|sent| *sent == &[body, "b"][..]).count();
+        assert_eq!(times("a"), 1);
+    }
+
     /// Scenario: row 53 (D1): nobody else sends, the request is far smaller than any limit on sizes,
     /// and its sink does not answer in time where it is of more than two records.
     /// Guarantees: each time-out halves it, so that all of it is there after a few.
@@ -974,7 +1018,7 @@ mod tests {
                     async move {
                         let mut slot = slots.take().await;
                         let request = request_of(&all, Compression::None);
-                        counts(delivery.deliver(request, &mut slot).await)
+                        counts(deliver_in(delivery, request, &mut slot).await)
                     }
                 };
                 let all = futures_of((0..20).map(one).collect()).await;
@@ -1022,8 +1066,8 @@ mod tests {
             let (slots, delivery) = (&slots, &delivery);
             async move {
                 let mut slot = slots.take().await;
-                let settled =
-                    delivery.deliver(request_of(&bodies(&[name]), Compression::None), &mut slot);
+                let request = request_of(&bodies(&[name]), Compression::None);
+                let settled = deliver_in(delivery, request, &mut slot);
                 (counts(settled.await), *delivery.sink.passed.lock().unwrap())
             }
         };

@@ -29,8 +29,9 @@ use std::{
 use tokio::sync::SemaphorePermit;
 
 use super::{
+    account::Account,
     bisect::Part,
-    delivery::{Delivery, Sink, Tally},
+    delivery::{Delivery, Sink},
     evidence::{Evidence, Moment},
     limits::{PROBES_MAX, REFUSALS_ALONE_MIN},
     outcome::Quote,
@@ -140,7 +141,7 @@ impl<S: Sink> Delivery<S> {
         refusal: Refusal,
         parts: &mut Vec<Part>,
         course: &mut Course,
-        tally: &mut Tally,
+        account: &mut Account<'_>,
     ) {
         let Refusal { why, is_proved } = refusal;
         if let Why::Failed(_) = why {
@@ -182,18 +183,18 @@ impl<S: Sink> Delivery<S> {
             course.refused_at = Some(self.evidence.now());
             return course.hold(part, why);
         }
-        self.give_up(&part, &why, tally);
+        self.give_up(&part, &why, account);
     }
 
-    fn give_up(&self, part: &Part, why: &Why, tally: &mut Tally) {
+    fn give_up(&self, part: &Part, why: &Why, account: &mut Account<'_>) {
         match why {
             Why::TooLarge(said) => {
                 self.warn_of_dead_letter(part, said);
-                tally.dead_lettered += part.records;
+                account.dead_letter(part);
             }
             Why::Rejected(said) | Why::Suspect { said, .. } | Why::Failed(said) => {
                 self.warn_of_rejection(part, said);
-                tally.drop_records(DropReason::Rejected, part.records);
+                account.drop_part(DropReason::Rejected, part);
             }
         }
     }
@@ -204,7 +205,7 @@ impl<S: Sink> Delivery<S> {
         &self,
         parts: &mut Vec<Part>,
         course: &mut Course,
-        tally: &mut Tally,
+        account: &mut Account<'_>,
         slot: &mut Slot,
     ) -> Option<SemaphorePermit<'_>> {
         // With one consumer, order is kept on arrival, but for records that were refused alone.
@@ -218,7 +219,7 @@ impl<S: Sink> Delivery<S> {
             if self.is_used_up(begun, wait) {
                 for (part, said) in course.held.drain(..) {
                     self.warn_of_refusal_given_up(&part, &said);
-                    tally.drop_records(DropReason::RetryElapsed, part.records);
+                    account.drop_part(DropReason::RetryElapsed, &part);
                 }
                 return None;
             }

@@ -141,7 +141,12 @@ struct SimulatedSink<N>(Arc<N>);
 impl<N: Network> Sink for SimulatedSink<N> {
     async fn attempt(&self, part: &Part) -> Outcome {
         let attempt = self.0.begin(&message_of(part));
-        outcome(poll_fn(|_| self.0.answer(attempt).map_or(Poll::Pending, Poll::Ready)).await)
+        let answer = poll_fn(|_| self.0.answer(attempt).map_or(Poll::Pending, Poll::Ready)).await;
+        if let Answer::Accepted { .. } | Answer::RejectedInPart { .. } = answer {
+            // In the same step its owner is told.
+            self.0.settled(&message_of(part));
+        }
+        outcome(answer)
     }
 
     async fn sleep(&self, wait: Duration) {

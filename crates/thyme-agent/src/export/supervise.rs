@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    delivery::{Delivery, Sink, settle},
+    account::settle,
+    delivery::{Delivery, Sink},
     slot::Slot,
 };
 use crate::{
@@ -18,16 +19,17 @@ use crate::{
     queue::{Request, Settled},
 };
 
-/// Brings a request to its end, from the beginning again after each panic. Until then health says so.
+/// Brings a request to its end, after each panic again with what of it is not settled. Until then
+/// health says so.
 pub(super) async fn deliver<S: Sink>(
     delivery: &Delivery<S>,
-    request: Request,
+    mut request: Request,
     slot: &mut Slot,
 ) -> Settled {
     let mut backoff = delivery.backoff();
     let mut panicked = None;
     loop {
-        match catch(delivery.send_all_of(&request, slot)).await {
+        match catch(delivery.send_all_of(&mut request, slot)).await {
             Ok(tally) => return settle(request, tally),
             Err(what) => {
                 panicked.get_or_insert_with(|| Panicked::new(&delivery.metrics));

@@ -56,7 +56,7 @@ impl Agent {
             checkpoint::open_on(Arc::clone(&disk), None).map_err(|error| error.to_string())?;
         shared.lock().note(|| format!("the agent starts with {restored:?}"));
         let keys = Arc::new(KeySource::default());
-        let sources = vec![Source::new(&config.receivers[0]).expect("a pattern")];
+        let sources = sources(&config);
         let resume = adopt(&config, &sources, restored.files, &keys);
         let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
         let (publisher, table) = new_table(&config, state, resumed, &clock, &metrics);
@@ -280,6 +280,10 @@ impl Agent {
     }
 }
 
+fn sources(config: &Config) -> Vec<Source> {
+    config.receivers.iter().map(|one| Source::new(one).expect("a pattern")).collect()
+}
+
 fn open_spool(
     config: &Config,
     start: SpoolStart,
@@ -319,7 +323,8 @@ fn new_worker(
     state: &Arc<WorkerState>,
     metrics: &Arc<Metrics>,
 ) -> Worker {
-    let config = WorkerConfig::new(&shared.lock().plan.config);
+    // Each line is settled for itself, so that the truth knows what may come again.
+    let config = WorkerConfig { span_bytes: 1, ..WorkerConfig::new(&shared.lock().plan.config) };
     let clock = Arc::new(shared.clone());
     let (keys, state, metrics) = (Arc::clone(keys), Arc::clone(state), Arc::clone(metrics));
     Worker::new(config, channels, keys, state, metrics, clock, false)

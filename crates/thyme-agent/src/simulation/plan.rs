@@ -129,8 +129,8 @@ impl Plan {
         let queue = &self.config.exporter.queue;
         format!(
             "spool: {}, open files: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, \
-             truncations: {}, replaced: {}, denied: {}, names: {:?}, births: {}, ends: {}, consumers: {}, \
-             queue: {}, slow: {}, moods: {:?}",
+             truncations: {}, replaced: {}, denied: {}, names: {:?}, births: {}, receivers: {}, ends: {}, \
+             consumers: {}, queue: {}, slow: {}, moods: {:?}",
             queue.storage.is_some(),
             self.config.thyme.open_files_max,
             self.tree_fault_odds > 0,
@@ -141,12 +141,41 @@ impl Plan {
             self.deny_weight > 0,
             self.naming,
             self.knows_births,
+            self.config.receivers.len(),
             self.kill_odds + self.power_odds + self.stop_odds > 0,
             queue.num_consumers,
             queue.queue_size,
             self.slowness.is_some(),
             self.moods
         )
+    }
+
+    /// A slow sink takes only a small part of a request at once, and nothing else goes wrong: a request
+    /// takes it longer than a life of the agent.
+    pub(super) fn slow_and_small(chance: &mut Chance) -> Self {
+        let mut plan = Self::outage(chance);
+        let config = Arc::make_mut(&mut plan.config);
+        config.batch.send_batch_size = 8192;
+        config.batch.send_batch_max_size = 0;
+        config.thyme.workers = 1;
+        config.thyme.request_bytes_max = 40_000;
+        config.thyme.in_flight_bytes_max = 100_000;
+        config.exporter.queue.storage = None;
+        config.exporter.queue.num_consumers = 2;
+        config.exporter.timeout = Duration::from_secs(5);
+        config.exporter.retry.initial_interval = Duration::from_millis(200);
+        Self {
+            pods_max: 1,
+            rotate_weight: 0,
+            long_odds: 0,
+            moods: vec![Mood::Good],
+            sink_bytes_max: Some(4_000),
+            slowness: Some(Slowness {
+                per_record: Duration::from_millis(50),
+                per_kilobyte: Duration::ZERO,
+            }),
+            ..plan
+        }
     }
 
     /// The sink can't be reached for an hour, and nothing else goes wrong: containers write and the
@@ -227,6 +256,16 @@ impl Plan {
             self.compresses = false;
             let pattern = format!("{ROOT}/*/*/{}", self.naming.pattern());
             Arc::make_mut(&mut self.config).receivers[0].include = vec![pattern];
+        }
+        let has_two = chance.one_in(if is_forced("receivers") { 1 } else { 8 });
+        // Under which name a file was found first may differ between them, which the model can't tell.
+        if has_two && !self.naming.is_matched() {
+            let receivers = &mut Arc::make_mut(&mut self.config).receivers;
+            let mut second = receivers[0].clone();
+            (second.id, second.include_file_name) = ("filelog/second".to_owned(), true);
+            receivers.push(second);
+            // How far a file was read is known for one reader only.
+            self.truncate_weight = 0;
         }
     }
 

@@ -112,6 +112,35 @@ pub(super) fn run_outage(seed: u64) -> Result<(Report, Peak), String> {
     Ok((report, peak))
 }
 
+/// The agent is killed every 8 s beside a sink that needs longer for a request, until it has got
+/// everything; an error says that it has not within so many lives.
+pub(super) fn run_killed(seed: u64, lives_max: u32) -> Result<Report, String> {
+    let mut chance = Chance::new(seed);
+    let plan = Plan::slow_and_small(&mut chance);
+    let mut run = Run { shared: Shared::new(plan, chance), agent: None };
+    run.shared.lock().begin();
+    for _ in 0..1_500 {
+        kubelet::act(&mut run.shared.lock());
+        run.shared.advance(Duration::from_millis(10));
+    }
+    for _ in 0..lives_max {
+        run.start();
+        for _ in 0..160 {
+            run.calm_turn(Duration::from_millis(50))?;
+        }
+        if run.shared.lock().truth.missing().next().is_none() {
+            return Ok(run.report());
+        }
+        run.end(false);
+    }
+    let world = run.shared.lock();
+    let missing = world.truth.missing().count();
+    Err(format!(
+        "{missing} of {} lines are missing after {lives_max} lives",
+        world.truth.lines.len()
+    ))
+}
+
 /// Nothing goes wrong while containers write for so many turns.
 pub(super) fn run_calmly(plan: Plan, chance: Chance, turns: u64) -> Result<Report, String> {
     let mut run = Run { shared: Shared::new(plan, chance), agent: None };
@@ -374,7 +403,7 @@ impl Run {
 fn pieces_in_spool(shared: &Shared) -> (Vec<Piece>, Vec<Piece>) {
     let faults = std::mem::take(&mut shared.lock().faults);
     let disk = SimulatedDisk(shared.clone());
-    let done = read_cursor(&disk);
+    let (done, _) = read_cursor(&disk);
     let (mut all, mut to_be_sent) = (Vec::new(), Vec::new());
     for name in disk.names("spool").expect("no faults") {
         let file = disk.open(&format!("spool/{name}")).expect("no faults");

@@ -5,7 +5,7 @@ use std::{io, path::Path};
 
 use super::{
     segment::{self, Found, Header},
-    store::{Segment, Sum},
+    store::{Parts, Segment, Sum},
 };
 use crate::{tail::acknowledge::Acknowledged, world::StateFile};
 
@@ -42,6 +42,7 @@ struct Oddities {
 /// The look, segment by segment, in the order in which they will be read.
 pub(super) struct Look<'a> {
     done: &'a Acknowledged,
+    parts: &'a Parts,
     seen: Acknowledged,
     /// Least and greatest id of each segment.
     ranges: Vec<(u64, u64)>,
@@ -52,9 +53,10 @@ pub(super) struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    pub(super) fn new(done: &'a Acknowledged) -> Self {
+    pub(super) fn new(done: &'a Acknowledged, parts: &'a Parts) -> Self {
         Self {
             done,
+            parts,
             seen: Acknowledged::default(),
             ranges: Vec::new(),
             damaged_places: 0,
@@ -136,7 +138,7 @@ impl<'a> Look<'a> {
         let (first, last) = segment.ids.unwrap_or((id, id));
         segment.ids = Some((first.min(id), last.max(id)));
         if self.done.skip(id) == id {
-            segment.unread = segment.unread.plus(Sum::of(header));
+            segment.unread = segment.unread.plus(self.parts.rest_of(header));
         }
         true
     }

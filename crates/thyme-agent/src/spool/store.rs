@@ -14,7 +14,12 @@
 //! over, by the look at the start as by reading. So both agree on what there is, and what reading
 //! does not find of it is known to be lost.
 
-use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -25,7 +30,8 @@ use super::{
 };
 use crate::{
     checkpoint::{CheckpointError, frame},
-    limits::{SPOOL_DAMAGED_BYTES_MAX, SPOOL_SEGMENT_BYTES},
+    limits::{SPOOL_CURSOR_RANGES_MAX, SPOOL_DAMAGED_BYTES_MAX, SPOOL_SEGMENT_BYTES},
+    queue::unsettled,
     tail::acknowledge::Acknowledged,
     world::{StateDisk, StateFile},
 };
@@ -79,6 +85,28 @@ impl Sum {
             records: self.records.checked_sub(other.records)?,
             source_bytes: self.source_bytes.checked_sub(other.source_bytes)?,
         })
+    }
+}
+
+/// Of records that are not done: which of the log records in them are settled, by their place.
+#[derive(Debug, Default)]
+pub(super) struct Parts(BTreeMap<u64, Acknowledged>);
+
+impl Parts {
+    /// What of a record is still to be sent.
+    pub(super) fn rest_of(&self, header: &Header) -> Sum {
+        let Some(settled) = self.0.get(&header.id) else { return Sum::of(header) };
+        let (records, source_bytes) =
+            unsettled(header.records, header.source_bytes, settled.count());
+        Sum { requests: 1, records, source_bytes }
+    }
+
+    fn write(&self) -> Vec<CursorPart> {
+        let write = |(id, settled): (&u64, &Acknowledged)| {
+            let beyond = settled.beyond().iter().take(SPOOL_CURSOR_RANGES_MAX);
+            CursorPart { id: *id, below: settled.prefix(), beyond: beyond.copied().collect() }
+        };
+        self.0.iter().map(write).collect()
     }
 }
 
@@ -148,6 +176,7 @@ pub(super) struct Store {
     /// Ids that are done, or were read and given to whoever asked.
     passed: Acknowledged,
     done: Acknowledged,
+    parts: Parts,
     is_cursor_stale: bool,
     next_id: u64,
     next_segment: u64,
@@ -159,6 +188,15 @@ pub(super) struct Store {
 struct Cursor {
     done_below: u64,
     done: Vec<(u64, u64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<CursorPart>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CursorPart {
+    id: u64,
+    below: u64,
+    beyond: Vec<(u64, u64)>,
 }
 
 impl Store {
@@ -178,8 +216,10 @@ impl Store {
         disk.make_directory(DIRECTORY).map_err(failed(DIRECTORY, "cannot create"))?;
         let cursor = load_cursor(&*disk);
         let is_cursor_lost = cursor.is_none();
+        let (done, parts) = cursor.unwrap_or_default();
         let mut store = Self {
-            done: cursor.unwrap_or_default(),
+            done,
+            parts,
             disk,
             bytes_max,
             segments: VecDeque::new(),
@@ -208,7 +248,7 @@ impl Store {
             let length = store.disk.open(&name).and_then(|file| file.length());
             store.damaged.push_back((name.clone(), length.map_err(failed(&name, "cannot open"))?));
         }
-        let mut look = recover::Look::new(&store.done);
+        let mut look = recover::Look::new(&store.done, &store.parts);
         let last = segments.last().copied();
         for number in segments {
             let name = segment_name(number);
@@ -388,7 +428,8 @@ impl Store {
                         self.position.offset = after;
                         continue;
                     }
-                    let Some(rest) = self.segments[at].unread.minus(Sum::of(&header)) else {
+                    let Some(rest) = self.segments[at].unread.minus(self.parts.rest_of(&header))
+                    else {
                         // It was not there when this segment was looked through or written.
                         self.segments[at].is_damaged = true;
                         self.position.offset = after;
@@ -411,8 +452,9 @@ impl Store {
             None => {
                 self.segments[at].is_damaged = true;
                 let at_number = self.segments[at].number;
+                let rest = self.parts.rest_of(&header);
                 self.finish(header.id);
-                Entry::Lost(self.lost(at_number, Sum::of(&header)))
+                Entry::Lost(self.lost(at_number, rest))
             }
         }
     }
@@ -468,9 +510,23 @@ impl Store {
         self.done.skip(id) > id
     }
 
+    /// So much of a record is settled; nothing of it has been before that is not among it.
+    pub(super) fn advance(&mut self, id: u64, settled: Acknowledged) {
+        if !self.is_done(id) && settled != Acknowledged::default() {
+            self.parts.0.insert(id, settled);
+            self.is_cursor_stale = true;
+        }
+    }
+
+    /// What of a record is settled.
+    pub(super) fn settled_of(&self, id: u64) -> Acknowledged {
+        self.parts.0.get(&id).cloned().unwrap_or_default()
+    }
+
     /// A record is done.
     pub(super) fn finish(&mut self, id: u64) {
         self.done.add(id, id + 1);
+        self.parts.0.remove(&id);
         self.is_cursor_stale = true;
         self.remove_done();
     }
@@ -556,7 +612,10 @@ impl Store {
     }
 
     fn write_cursor_as(&mut self, is_synced: bool) -> io::Result<()> {
-        let cursor = Cursor { done_below: self.done.prefix(), done: self.done.beyond().to_vec() };
+        let done = &self.done;
+        self.parts.0.retain(|id, _| done.skip(*id) == *id);
+        let (done_below, parts) = (self.done.prefix(), self.parts.write());
+        let cursor = Cursor { done_below, done: self.done.beyond().to_vec(), parts };
         let content = serde_json::to_vec(&cursor).map_err(io::Error::other)?;
         let mut file = self.disk.create(CURSOR_NEW)?;
         crate::failpoint::hit("spool_cursor_created");
@@ -578,16 +637,17 @@ impl Store {
 
 /// What is done; nothing where the cursor is missing or damaged, so that all is sent again.
 #[cfg(any(test, feature = "simulation"))]
-pub(crate) fn read_cursor(disk: &dyn StateDisk) -> Acknowledged {
-    load_cursor(disk).unwrap_or_default()
+pub(crate) fn read_cursor(disk: &dyn StateDisk) -> (Acknowledged, BTreeMap<u64, Acknowledged>) {
+    let (done, Parts(parts)) = load_cursor(disk).unwrap_or_default();
+    (done, parts)
 }
 
 /// What is done; `None` where the cursor is there and can't be read.
-fn load_cursor(disk: &dyn StateDisk) -> Option<Acknowledged> {
+fn load_cursor(disk: &dyn StateDisk) -> Option<(Acknowledged, Parts)> {
     let bytes = match disk.read(CURSOR) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Some(Acknowledged::default());
+            return Some(Default::default());
         }
         Err(error) => {
             tracing::warn!(%error, "the spool's cursor can't be read: what it holds is sent again");
@@ -601,10 +661,12 @@ fn load_cursor(disk: &dyn StateDisk) -> Option<Acknowledged> {
     done
 }
 
-fn decode_cursor(bytes: &[u8]) -> Option<Acknowledged> {
+fn decode_cursor(bytes: &[u8]) -> Option<(Acknowledged, Parts)> {
     let content = frame::open(CURSOR_MAGIC, bytes).ok()?;
     let cursor: Cursor = serde_json::from_slice(content).ok()?;
-    Some(Acknowledged::new(cursor.done_below, &cursor.done))
+    let part = |one: CursorPart| (one.id, Acknowledged::new(one.below, &one.beyond));
+    let parts = Parts(cursor.parts.into_iter().map(part).collect());
+    Some((Acknowledged::new(cursor.done_below, &cursor.done), parts))
 }
 
 fn segment_name(number: u64) -> String {

@@ -161,6 +161,7 @@ impl Rig {
             source_bytes: 100,
             compression: Compression::Zstd,
             reply: self.reply.clone(),
+            settled: Default::default(),
             token: Token { number, to_spool: true, ..Token::default() },
         }
     }
@@ -194,7 +195,7 @@ impl Rig {
                 }
                 Settlement::Secured(number) => secured.push(number),
                 Settlement::CopyLost(number) => panic!("the copy of {number} is lost"),
-                Settlement::Ended(_) => panic!("nothing has ended"),
+                Settlement::Ended(_) | Settlement::Part(_) => panic!("nothing has ended"),
             }
         }
         (kept, secured)
@@ -291,6 +292,65 @@ fn what_is_kept_survives_a_kill() {
     rig.end();
     let rig = Rig::open(&disk, BYTES_MAX);
     assert_eq!(rig.metrics.recovered.get(), (0, 0));
+}
+
+/// The first six of ten records of a request, and the ninth.
+fn a_part(request: &Request) -> SettledPart {
+    SettledPart {
+        number: request.token.number,
+        spans: Arc::default(),
+        places: 0..6,
+        settled: Acknowledged::new(6, &[(8, 9)]),
+        records: 7,
+        source_bytes: 70,
+        acknowledged_records: 6,
+        dead_lettered_records: 1,
+        dropped: vec![],
+    }
+}
+
+/// Scenario: row 70: a part of a request from the spool is settled, and of one whose copy it holds;
+/// the agent is killed.
+/// Guarantees: the part is booked at once; the next start knows which records are settled, and counts
+/// only the others as queued; the books balance when those end.
+#[test]
+fn the_cursor_knows_the_settled_parts_of_a_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.keep(1, &[1; 100]);
+    rig.told();
+    let copy = rig.request(2, &[2; 100]);
+    rig.link.messages.send(SpoolMessage::Secure { request: copy, worker: 0 }).unwrap();
+    rig.step();
+    let handed = rig.sink.try_recv().unwrap();
+    handed.reply.send(Settlement::Part(a_part(&handed))).unwrap();
+    let settled = Acknowledged::new(4, &[]);
+    rig.link.messages.send(SpoolMessage::Advance { worker: 0, number: 2, settled }).unwrap();
+    std::thread::sleep(SPOOL_CURSOR_INTERVAL);
+    rig.step();
+    assert_eq!(rig.metrics.queued_spool.get(), (3, 30));
+    assert_eq!(rig.metrics.acknowledged.get().0, 6);
+    assert_eq!(rig.metrics.dead_lettered.get().0, 1);
+    drop(rig);
+
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    assert_eq!(rig.metrics.recovered.get(), (3 + 6, 30 + 60));
+    rig.step();
+    let requests: Vec<Request> = std::iter::from_fn(|| rig.sink.try_recv().ok()).collect();
+    let settled: Vec<_> = requests.iter().map(|request| request.settled.clone()).collect();
+    assert_eq!(settled, [Acknowledged::new(6, &[(8, 9)]), Acknowledged::new(4, &[])]);
+    for request in requests {
+        let (reply, acknowledged_records) = (request.reply.clone(), request.unsettled().0);
+        let settled =
+            Settled { request, acknowledged_records, dead_lettered_records: 0, dropped: vec![] };
+        reply.send(Settlement::Ended(settled)).unwrap();
+    }
+    rig.step();
+    assert_eq!(rig.metrics.queued_spool.get(), (0, 0));
+    assert_eq!(rig.metrics.acknowledged.get(), (9, 90));
+    rig.end();
+    assert_eq!(Rig::open(&disk, BYTES_MAX).metrics.recovered.get(), (0, 0));
 }
 
 /// Scenario: copies of requests that the exporter has; one of them ends, the agent is killed.

@@ -27,6 +27,22 @@ impl Acknowledged {
         self.prefix
     }
 
+    /// How many are acknowledged.
+    pub fn count(&self) -> u64 {
+        self.prefix + self.beyond.iter().map(|(start, end)| end - start).sum::<u64>()
+    }
+
+    /// Whether all of `start..end` is.
+    pub fn contains(&self, start: u64, end: u64) -> bool {
+        start >= end || self.skip(start) >= end
+    }
+
+    /// Whether any of `start..end` is.
+    pub fn touches(&self, start: u64, end: u64) -> bool {
+        start < end
+            && (self.skip(start) > start || self.next_start(start).is_some_and(|at| at < end))
+    }
+
     /// Acknowledged ranges beyond the prefix, ascending.
     pub fn beyond(&self) -> &[(u64, u64)] {
         &self.beyond
@@ -105,6 +121,13 @@ mod tests {
             for offset in 0..79 {
                 let skipped = (offset..80).find(|&at| !set[at]).unwrap();
                 prop_assert_eq!(acknowledged.skip(offset as u64), skipped as u64);
+            }
+            prop_assert_eq!(acknowledged.count(), set.iter().filter(|byte| **byte).count() as u64);
+            for (start, end) in (0..79).flat_map(|start| (start..80).map(move |end| (start, end))) {
+                let of = &set[start..end];
+                let (start, end) = (start as u64, end as u64);
+                prop_assert_eq!(acknowledged.contains(start, end), of.iter().all(|byte| *byte));
+                prop_assert_eq!(acknowledged.touches(start, end), of.contains(&true));
             }
             let again = Acknowledged::new(acknowledged.prefix(), acknowledged.beyond());
             prop_assert_eq!(again, acknowledged);

@@ -22,9 +22,12 @@ use crate::{
     encode::EncodeError,
     limits::COMPLAINT_INTERVAL,
     metrics::LossReason,
-    queue::{FileRange, Request, Settlement, Token},
+    queue::{Request, Settlement, Span, Token},
     spool::SpoolMessage,
-    tail::source::{Archive, Source},
+    tail::{
+        acknowledge::Acknowledged,
+        source::{Archive, Source},
+    },
 };
 
 /// A request that the exporter has, as far as a copy of it needs.
@@ -35,7 +38,9 @@ pub(super) struct UnderWay {
     uncompressed_bytes: usize,
     records: u64,
     source_bytes: u64,
-    pub(super) ranges: Arc<[FileRange]>,
+    pub(super) spans: Arc<[Span]>,
+    /// Places of the records that are settled.
+    pub(super) settled: Acknowledged,
     /// Whether the spool was given a copy.
     pub(super) is_secured: bool,
 }
@@ -48,7 +53,8 @@ impl UnderWay {
             uncompressed_bytes: request.uncompressed_bytes,
             records: request.records,
             source_bytes: request.source_bytes,
-            ranges: Arc::clone(&request.token.ranges),
+            spans: Arc::clone(&request.token.spans),
+            settled: request.settled.clone(),
             is_secured: false,
         }
     }
@@ -63,6 +69,7 @@ impl UnderWay {
             source_bytes: self.source_bytes,
             compression,
             reply,
+            settled: self.settled.clone(),
             token: Token { number, ..Token::default() },
         }
     }
@@ -167,7 +174,7 @@ impl Worker {
         let Some(spool) = &self.spool else { return };
         let compression = self.config.config.exporter.compression;
         for (number, request) in &mut self.under_way {
-            let covers = request.ranges.iter().any(|range| files.contains(&range.file));
+            let covers = request.spans.iter().any(|span| files.contains(&span.range.file));
             if !covers || std::mem::replace(&mut request.is_secured, true) {
                 continue;
             }
@@ -188,6 +195,18 @@ impl Worker {
         let request = request.copy(number, compression, self.reply.clone());
         // A spool that has ended ends the pipeline's health, and takes nothing.
         let _ended = spool.messages.send(SpoolMessage::Secure { request, worker: spool.worker });
+    }
+
+    /// The spool has a copy of a request that is settled so far.
+    pub(super) fn advance_copy(&mut self, number: u64, settled: Acknowledged) {
+        let Some(under_way) = self.under_way.get_mut(&number) else { return };
+        under_way.settled = settled.clone();
+        if under_way.is_secured
+            && let Some(spool) = &self.spool
+        {
+            let worker = spool.worker;
+            let _ended = spool.messages.send(SpoolMessage::Advance { worker, number, settled });
+        }
     }
 
     /// Gives a request to the spool.

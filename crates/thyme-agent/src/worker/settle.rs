@@ -1,35 +1,53 @@
 //! Settlements: the budget gets its bytes back, the books are balanced, checkpoints move.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use super::Worker;
 use crate::{
     checkpoint::Change,
     limits::LENGTH_INTERVAL,
-    queue::{FileRange, Request, Settled, Settlement},
+    queue::{FileRange, Request, Settled, SettledPart, Settlement, Span},
 };
 
 impl Worker {
     /// Books what became of a request.
     pub(super) fn take_settlement(&mut self, settlement: Settlement) {
         match settlement {
+            Settlement::Part(part) => self.settle_part(part),
             Settlement::Ended(settled) => self.settle(settled),
             Settlement::Kept(request) => self.give_to_spool(request),
             Settlement::Secured(number) => {
                 // It may have ended meanwhile; then its bytes are acknowledged.
                 if let Some(request) = self.under_way.get(&number) {
-                    let ranges = request.ranges.clone();
-                    self.acknowledge(&ranges);
+                    let spans = Arc::clone(&request.spans);
+                    self.acknowledge(spans.iter().map(|span| span.range));
                 }
             }
             Settlement::CopyLost(number) => self.secure_again(number),
         }
     }
 
+    /// Books the end of a part of a request: what the settled records alone cover is done.
+    fn settle_part(&mut self, part: SettledPart) {
+        let (records, bytes) = (part.records as i64, part.source_bytes as i64);
+        let together = self.metrics.together();
+        self.metrics.queued_request.add(-records, -bytes);
+        self.metrics.book_part(&part);
+        drop(together);
+        let SettledPart { number, spans, places, settled, .. } = part;
+        let is_done = |span: &&Span| {
+            let is_of_the_part = span.start < places.end && places.start < span.end;
+            is_of_the_part && settled.contains(span.start, span.end)
+        };
+        self.acknowledge(spans.iter().filter(is_done).map(|span| span.range));
+        self.advance_copy(number, settled);
+    }
+
     /// Books the end of a request.
     fn settle(&mut self, settled: Settled) {
         let request = &settled.request;
-        let (records, bytes) = (request.records as i64, request.source_bytes as i64);
+        let (records, bytes) = request.unsettled();
+        let (records, bytes) = (records as i64, bytes as i64);
         self.metrics.queue_requests.add_gauge(-1);
         let together = self.metrics.together();
         self.metrics.queued_request.add(-records, -bytes);
@@ -64,13 +82,13 @@ impl Worker {
                 self.state.set_waiting(false);
             }
         }
-        self.acknowledge(&token.ranges);
+        self.acknowledge(token.spans.iter().map(|span| span.range));
         drop(request.body);
         self.encoder.recycle(token.buffer);
     }
 
     /// Moves the checkpoints of files whose bytes are settled.
-    pub(super) fn acknowledge(&mut self, ranges: &[FileRange]) {
+    pub(super) fn acknowledge(&mut self, ranges: impl IntoIterator<Item = FileRange>) {
         let mut touched: Vec<u32> = Vec::new();
         for range in ranges {
             let Some(file) = self.files.get_mut(&range.file) else { continue };

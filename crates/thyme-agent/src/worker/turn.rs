@@ -409,15 +409,18 @@ impl Worker {
             let end = memchr::memchr(b'\n', bytes).unwrap_or(complete - 1);
             head_bytes = booking.end_line(&bytes[..end], begun, id, file.offset);
         }
-        let chunk = Chunk {
-            bytes: &bytes[head_bytes..complete],
-            file: id,
-            offset: file.offset + head_bytes as u64,
-            utf8,
-        };
-        let (consumed, stop) =
-            parse_lines(chunk, &mut booking.group.lines, booking.batch, &mut booking.counts);
-        let consumed = head_bytes + consumed;
+        let (mut consumed, mut stop) = (head_bytes, Stop::NoNewline);
+        // In spans, so that the end of a part of a request settles some of them.
+        while consumed < complete && stop == Stop::NoNewline {
+            let bytes = &bytes[consumed..complete];
+            let bytes = &bytes[..span_end(bytes, booking.batch.span_bytes)];
+            let chunk = Chunk { bytes, file: id, offset: file.offset + consumed as u64, utf8 };
+            booking.batch.mark();
+            let taken;
+            (taken, stop) =
+                parse_lines(chunk, &mut booking.group.lines, booking.batch, &mut booking.counts);
+            consumed += taken;
+        }
         booking.end(&self.metrics, consumed);
         if group.lines.partials.is_any_open() {
             self.attention.with_partials.insert(number);
@@ -507,6 +510,17 @@ impl Worker {
             source.give_back(&self.buffer[taken..filled]);
         }
     }
+}
+
+/// Where the first span of these whole lines ends: behind a line, and with all of them where little is
+/// left.
+fn span_end(lines: &[u8], span_bytes: u64) -> usize {
+    let span_bytes = usize::try_from(span_bytes).unwrap_or(usize::MAX);
+    if lines.len() / 2 < span_bytes {
+        return lines.len();
+    }
+    let end = memchr::memchr(b'\n', &lines[span_bytes - 1..]);
+    end.map_or(lines.len(), |newline| span_bytes + newline)
 }
 
 /// Whether a line of the stream stands in these bytes of a file, as far as that can be told.

@@ -31,7 +31,7 @@ use thyme_agent::{
     config::{Compression, ExporterConfig, Protocol, QueueConfig, RetryConfig, Source, TlsConfig},
     export::{Resolver, Resolving, Timing, spawn_with},
     metrics::Metrics,
-    queue::{DropReason, Request, Settled, Settlement, Token},
+    queue::{DropReason, Request, Settled, SettledPart, Settlement, Token},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -150,6 +150,7 @@ impl Exporter {
             source_bytes: message.len() as u64,
             compression: self.compression,
             reply: self.reply.clone(),
+            settled: Default::default(),
             token: Token::default(),
         };
         self.requests.send(request).await.unwrap();
@@ -162,11 +163,21 @@ impl Exporter {
         }
     }
 
+    /// The next end of a request, with what its parts have told before.
     pub(crate) async fn next_settled(&self) -> Settled {
         let deadline = Instant::now() + PATIENCE;
+        let mut parts: Vec<SettledPart> = Vec::new();
         loop {
             match self.settled.try_recv() {
-                Ok(Settlement::Ended(settled)) => return settled,
+                Ok(Settlement::Part(part)) => parts.push(part),
+                Ok(Settlement::Ended(mut settled)) => {
+                    for part in parts {
+                        settled.acknowledged_records += part.acknowledged_records;
+                        settled.dead_lettered_records += part.dead_lettered_records;
+                        settled.dropped.extend(part.dropped);
+                    }
+                    return settled;
+                }
                 Ok(other) => panic!("an exporter only ends requests: {other:?}"),
                 Err(_) => assert!(Instant::now() < deadline, "nothing is settled"),
             }
