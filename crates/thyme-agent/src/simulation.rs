@@ -4,7 +4,7 @@
 //!
 //! `make simulate SEEDS=1000000` runs on; `make simulate SEED=12345` repeats one run. `FIRST_SEED` is the
 //! first of many, `JOBS` how many run at once; with `GO_ON=1` a failure ends none but its own; `FORCE=names` has
-//! files renamed to names that match too in every run.
+//! files renamed to names that match too in every run, `FORCE=receivers` two receivers of the same files.
 
 #![cfg_attr(not(test), allow(dead_code, unused_imports, reason = "the gate needs a part of it"))]
 
@@ -136,8 +136,8 @@ impl Total {
     }
 }
 
-/// Scenario: rows 1, 2, 4, 5, 7 to 9, 11 to 18, 20, 22, 24, 25, 29, 38, 41 and 56 to 59: random writes, rotations,
-/// compressions, deletions, truncations, names that match and directories that are replaced; the agent is killed, loses its power, or is
+/// Scenario: rows 1, 2, 4, 5, 7 to 9, 11 to 18, 20, 22, 24, 25, 29, 38, 41, 42 and 56 to 59: random writes, rotations,
+/// compressions, deletions, truncations, names that match and directories that are replaced; one or two receivers; the agent is killed, loses its power, or is
 /// told to stop; the sink answers in every way there is. Then all is calm.
 /// Guarantees: after each step what was read is somewhere; at the end every line that must arrive
 /// has arrived with its own bytes, in order, and no line came twice without a reason. The seed of a
@@ -159,7 +159,7 @@ fn seeds_keep_the_promises() {
     }
     let Report { lines, excused, .. } = total.report;
     // Directories that are replaced while no agent runs take many lines with them.
-    assert!(excused * 4 <= lines || total.runs < 100, "{excused} of {lines} lines were excused");
+    assert!(excused * 5 <= lines || total.runs < 100, "{excused} of {lines} lines were excused");
 }
 
 /// Scenario: row 20. The sink can't be reached for an hour, while the kubelet rotates, compresses and

@@ -56,7 +56,7 @@ impl Agent {
             checkpoint::open_on(Arc::clone(&disk), None).map_err(|error| error.to_string())?;
         shared.lock().note(|| format!("the agent starts with {restored:?}"));
         let keys = Arc::new(KeySource::default());
-        let sources = vec![Source::new(&config.receivers[0]).expect("a pattern")];
+        let sources = sources(&config);
         let resume = adopt(&config, &sources, restored.files, &keys);
         let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
         let (publisher, table) = new_table(&config, state, resumed, &clock, &metrics);
@@ -278,6 +278,10 @@ impl Agent {
             self.shared.lock().truth.fail(what);
         }
     }
+}
+
+fn sources(config: &Config) -> Vec<Source> {
+    config.receivers.iter().map(|one| Source::new(one).expect("a pattern")).collect()
 }
 
 fn open_spool(

@@ -104,7 +104,7 @@ pub(super) fn act(world: &mut World) {
     }
     if action == 6 {
         // What nobody reads is lost, and tells little.
-        let odds = if world.is_up { 8 } else { 40 };
+        let odds = if world.is_up { 8 } else { 200 };
         if world.chance.one_in(odds) {
             world.replace_directory();
         }
@@ -344,8 +344,10 @@ impl World {
     /// A line that nobody will finish is what was written of it.
     fn forget_rest(&mut self, container: usize) {
         if let Some((line, rest)) = self.kubelet.containers[container].rest.take() {
-            let body = &mut self.truth.lines[line].body;
-            body.truncate(body.len() + 1 - rest.len());
+            for line in self.truth.twins(line) {
+                let body = &mut self.truth.lines[line].body;
+                body.truncate(body.len() + 1 - rest.len());
+            }
         }
     }
 
@@ -359,9 +361,11 @@ impl World {
         node.modified_at = unix_nanos(self.now).max(node.modified_at + 1);
         let end = node.bytes.len() as u64;
         let content = node.content.expect("live files have a content");
-        self.tree.contents[content].lines.push((end, line));
-        let before = self.truth.lines[line].content.replace(content);
-        self.truth.lines[line].is_torn |= before.is_some_and(|before| before != content);
+        for line in self.truth.twins(line) {
+            self.tree.contents[content].lines.push((end, line));
+            let before = self.truth.lines[line].content.replace(content);
+            self.truth.lines[line].is_torn |= before.is_some_and(|before| before != content);
+        }
         self.kubelet.written_bytes += bytes.len() as u64;
         let path = || {
             format!(

@@ -129,8 +129,8 @@ impl Plan {
         let queue = &self.config.exporter.queue;
         format!(
             "spool: {}, open files: {}, errors of log files: {}, of the disk: {}, disk: {:?} bytes, \
-             truncations: {}, replaced: {}, denied: {}, names: {:?}, births: {}, ends: {}, consumers: {}, \
-             queue: {}, slow: {}, moods: {:?}",
+             truncations: {}, replaced: {}, denied: {}, names: {:?}, births: {}, receivers: {}, ends: {}, \
+             consumers: {}, queue: {}, slow: {}, moods: {:?}",
             queue.storage.is_some(),
             self.config.thyme.open_files_max,
             self.tree_fault_odds > 0,
@@ -141,6 +141,7 @@ impl Plan {
             self.deny_weight > 0,
             self.naming,
             self.knows_births,
+            self.config.receivers.len(),
             self.kill_odds + self.power_odds + self.stop_odds > 0,
             queue.num_consumers,
             queue.queue_size,
@@ -255,6 +256,16 @@ impl Plan {
             self.compresses = false;
             let pattern = format!("{ROOT}/*/*/{}", self.naming.pattern());
             Arc::make_mut(&mut self.config).receivers[0].include = vec![pattern];
+        }
+        let has_two = chance.one_in(if is_forced("receivers") { 1 } else { 8 });
+        // Under which name a file was found first may differ between them, which the model can't tell.
+        if has_two && !self.naming.is_matched() {
+            let receivers = &mut Arc::make_mut(&mut self.config).receivers;
+            let mut second = receivers[0].clone();
+            (second.id, second.include_file_name) = ("filelog/second".to_owned(), true);
+            receivers.push(second);
+            // How far a file was read is known for one reader only.
+            self.truncate_weight = 0;
         }
     }
 

@@ -112,17 +112,19 @@ impl World {
             Some(Value::BytesValue(bytes)) => bytes,
             _ => return Err("a body of another kind".to_owned()),
         };
-        let pieces = self.truth.pieces_of(record.time_unix_nano, body)?;
+        let attribute = |key: &str| {
+            let found = record.attributes.iter().find(|one| one.key == key);
+            found.map(|one| one.value.clone().and_then(|value| value.value))
+        };
+        // Only the second receiver says so.
+        let receiver = usize::from(attribute("log.file.name").is_some());
+        let pieces = self.truth.pieces_of(receiver, record.time_unix_nano, body)?;
         let Some(first) = pieces.first() else { return Ok(pieces) };
         let line = &self.truth.lines[first.line];
         let is_renamed = *identity == identity_of(&[]) && self.may_be_renamed(first.line);
         if self.kubelet.containers[line.container].identity != *identity && !is_renamed {
             return Err(format!("line {} is not one of {identity}", first.line));
         }
-        let attribute = |key: &str| {
-            let found = record.attributes.iter().find(|one| one.key == key);
-            found.map(|one| one.value.clone().and_then(|value| value.value))
-        };
         let is_malformed = attribute(MALFORMED_ATTRIBUTE).is_some();
         if !is_malformed {
             let name = ["stdout", "stderr", ""][line.stream];

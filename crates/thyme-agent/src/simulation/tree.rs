@@ -2,7 +2,7 @@
 //! on while they are held open. What the kubelet does with it stands in `kubelet`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     io,
     path::Path,
@@ -68,6 +68,8 @@ pub(super) struct Content {
     pub(super) names: u32,
     /// The life of the agent in which it was opened last.
     pub(super) opened_in: Option<u32>,
+    /// How often it was opened in that life.
+    opens: usize,
     /// The life of the agent in which it was opened under a live file's name last.
     pub(super) opened_live_in: Option<u32>,
     /// When it lost its last name.
@@ -249,6 +251,7 @@ impl World {
         let opened_in = self.tree.contents[before].opened_in;
         self.tree.contents[fresh].names = 1;
         self.tree.contents[fresh].opened_in = opened_in;
+        self.tree.contents[fresh].opens = self.tree.contents[before].opens;
         self.tree.contents[fresh].directory = self.tree.contents[before].directory.clone();
         self.tree.contents[fresh].born_at = self.now;
         self.tree.contents[before].names -= 1;
@@ -265,7 +268,7 @@ impl World {
     /// A content has lost its last name. Whoever has it open can still read it; nobody else can.
     fn content_unlinked(&mut self, content: ContentId) {
         self.tree.contents[content].unlinked_at = self.now;
-        let was_opened = self.tree.contents[content].opened_in == Some(self.generation);
+        let was_opened = self.was_opened(&self.tree.contents[content]);
         if self.is_up && was_opened {
             let is_open = |node: &Node| node.content == Some(content) && node.handles > 0;
             if !self.tree.nodes.iter().any(is_open) {
@@ -289,6 +292,12 @@ impl World {
         }
     }
 
+    /// Whether each receiver has opened it in this life of the agent.
+    fn was_opened(&self, content: &Content) -> bool {
+        let receivers = self.plan.config.receivers.len();
+        content.opened_in == Some(self.generation) && content.opens >= receivers
+    }
+
     /// The agent has ended: what has no name any more nobody can read, but the spool may have kept
     /// it.
     pub(super) fn agent_ended(&mut self) {
@@ -304,10 +313,13 @@ impl World {
     /// that they have arrived.
     pub(super) fn files_that_may_be_lost(&self) -> usize {
         let contents = self.tree.contents.iter().filter(|content| content.names == 0);
-        let may_be_lost = |content: &&Content| {
-            content.lines.iter().any(|(_, line)| self.truth.may_be_unread(*line))
+        // Each receiver counts for itself.
+        let may_be_lost = |content: &Content| {
+            let lines = content.lines.iter().map(|(_, line)| *line);
+            let unread = lines.filter(|line| self.truth.may_be_unread(*line));
+            unread.map(|line| self.truth.receiver_of(line)).collect::<BTreeSet<_>>().len()
         };
-        contents.filter(may_be_lost).count()
+        contents.map(may_be_lost).sum()
     }
 
     /// Bytes of files that this life of the agent had open, that had lost their names before `until`,
@@ -315,22 +327,23 @@ impl World {
     /// there: the next start counts them, or reads these.
     pub(super) fn lost_bytes(&self, until: u64) -> u64 {
         let is_mine = |content: &&Content| {
-            let was_opened = content.opened_in == Some(self.generation);
+            let was_opened = self.was_opened(content);
             let is_known = !self.was_denied(&content.directory, content.unlinked_at);
             content.names == 0 && was_opened && content.unlinked_at < until && is_known
         };
         let mut lost = 0;
         for content in self.tree.contents.iter().filter(is_mine) {
-            let mut start = 0;
+            let mut starts = [0; 2];
             for (end, line) in &content.lines {
+                let start = &mut starts[self.truth.receiver_of(*line)];
                 let one = &self.truth.lines[*line];
                 // Of a late line, and of one whose file was truncated, nobody knows.
                 let is_known = !one.is_late && !one.is_torn && !one.is_excused;
                 if is_known && self.truth.is_lost(*line) {
-                    lost += end - start;
+                    lost += end - *start;
                     self.note(|| format!("line {line} has come to nowhere"));
                 }
-                start = *end;
+                *start = *end;
             }
         }
         lost
@@ -471,7 +484,9 @@ impl LogTree for SimulatedTree {
         let (inode, bytes, content) = (node.inode, node.bytes.len() as u64, node.content);
         if let Some(content) = content {
             world.note_name(content, parent_of(text(&path)).1);
-            world.tree.contents[content].opened_in = Some(generation);
+            let content = &mut world.tree.contents[content];
+            let before = content.opened_in.replace(generation);
+            content.opens = if before == Some(generation) { content.opens + 1 } else { 1 };
         }
         world.note(|| format!("agent opens {} inode {inode}, {bytes} bytes", path.display()));
         let inode = Inode { device: DEVICE + world.tree.remounts, inode };

@@ -115,7 +115,12 @@ pub(super) struct Piece {
 /// The truth.
 #[derive(Debug, Default)]
 pub(super) struct Truth {
+    ///
+    /// Each is there once for each receiver, one after the other: what comes of one says nothing about
+    /// the others.
     pub(super) lines: Vec<Line>,
+    /// How many receivers read the same files.
+    receivers: usize,
     by_time: HashMap<u64, usize>,
     last_of_stream: HashMap<(usize, usize), usize>,
     /// Containers whose directories are gone: nothing goes on with their last lines.
@@ -129,7 +134,7 @@ pub(super) struct Truth {
     saved: Vec<usize>,
     synced: Vec<usize>,
     /// The last line that was sent for the first time, by container and stream.
-    sent_last: HashMap<(usize, usize), usize>,
+    sent_last: HashMap<(usize, usize, usize), usize>,
     /// Lines of checkpoints of earlier lives that no sync has followed.
     kept_unsynced: Vec<usize>,
     /// Lines that the spool held when the agent ended last.
@@ -167,6 +172,20 @@ pub(super) fn make_body(line: usize, bytes: usize, separator: u8) -> Vec<u8> {
 }
 
 impl Truth {
+    pub(super) fn new(receivers: usize) -> Self {
+        Self { receivers, ..Self::default() }
+    }
+
+    /// A line as each receiver has it.
+    pub(super) fn twins(&self, line: usize) -> std::ops::Range<usize> {
+        line..line + self.receivers
+    }
+
+    /// The receiver that has this line.
+    pub(super) fn receiver_of(&self, line: usize) -> usize {
+        line % self.receivers
+    }
+
     pub(super) fn fail(&mut self, what: impl FnOnce() -> String) {
         if self.failure.is_none() {
             self.failure = Some(what());
@@ -188,16 +207,18 @@ impl Truth {
         }
         let before = self.last_of_stream.insert((container, stream), line);
         if let Some(before) = before {
-            self.lines[before].next = Some(line);
+            for receiver in 0..self.receivers {
+                self.lines[before + receiver].next = Some(line + receiver);
+            }
         }
-        self.lines.push(Line {
+        self.lines.extend((0..self.receivers).map(|receiver| Line {
             container,
             stream,
-            body,
+            body: body.clone(),
             time_unix_nano,
             is_partial,
             content: None,
-            before,
+            before: before.map(|before| before + receiver),
             next: None,
             written_at,
             must_be_whole: false,
@@ -210,32 +231,37 @@ impl Truth {
             is_excused: false,
             is_refused: false,
             is_kept: false,
-        });
+        }));
         line
     }
 
-    /// Which lines a record consists of; an error when nobody wrote it.
-    pub(super) fn pieces_of(&self, time_unix_nano: u64, body: &[u8]) -> Result<Vec<Piece>, String> {
+    /// Which lines a receiver's record consists of; an error when nobody wrote it.
+    pub(super) fn pieces_of(
+        &self,
+        receiver: usize,
+        time_unix_nano: u64,
+        body: &[u8],
+    ) -> Result<Vec<Piece>, String> {
+        let of_time = self.by_time.get(&time_unix_nano).map(|line| line + receiver);
         if body.is_empty() {
-            let line = self.by_time.get(&time_unix_nano);
             // The newline of a line that left before the agent was killed.
             let none = || {
                 if time_unix_nano == 0 { Ok(Vec::new()) } else { Err("an empty record".to_owned()) }
             };
-            return line.map_or_else(none, |line| self.follow(*line, 0, body));
+            return of_time.map_or_else(none, |line| self.follow(line, 0, body));
         }
-        if let Some(line) = self.by_time.get(&time_unix_nano)
-            && self.lines[*line].body.is_empty()
+        if let Some(line) = of_time
+            && self.lines[line].body.is_empty()
         {
-            return self.follow(*line, 0, body);
+            return self.follow(line, 0, body);
         }
         let places = 0..BLOCK_BYTES.min(body.len());
         let found = places.filter_map(|at| self.block_at(body, at)).next();
         let (line, start) = found.ok_or_else(|| "a record that nobody wrote".to_owned())?;
-        self.follow(line, start, body)
+        self.follow(line + receiver, start, body)
     }
 
-    /// The line and the offset in it at which `body` begins, if a block begins at `at`.
+    /// The line of the first receiver and the offset in it at which `body` begins, if a block begins at `at`.
     fn block_at(&self, body: &[u8], at: usize) -> Option<(usize, usize)> {
         let text = std::str::from_utf8(body.get(at..at + 11)?).ok()?;
         let line = usize::from_str_radix(&text[..6], 16).ok()?;
@@ -265,7 +291,7 @@ impl Truth {
                 && let Some(next) = self.block_at(rest, 0)
             {
                 // A file that could not be opened in time leaves a gap.
-                (line, start) = next;
+                (line, start) = (next.0 + self.receiver_of(line), next.1);
                 continue;
             }
             if !self.lines[line].is_partial {
@@ -301,13 +327,15 @@ impl Truth {
     pub(super) fn ended(&mut self, line: usize, now: u64) {
         // What a life has seen of it may end with that life.
         let is_one_life = self.lines[line].begun_after_lives == self.lives_ended;
-        let ended = &mut self.lines[line];
-        let pause = u128::from(now - ended.written_at);
-        ended.must_be_whole = is_one_life && pause < UNTERMINATED_LINE_WAIT.as_nanos();
-        if ended.must_be_whole && ended.was_sent {
-            self.fail(|| {
-                format!("line {line} left, and its end came {pause} ns after its beginning")
-            });
+        for line in self.twins(line) {
+            let ended = &mut self.lines[line];
+            let pause = u128::from(now - ended.written_at);
+            ended.must_be_whole = is_one_life && pause < UNTERMINATED_LINE_WAIT.as_nanos();
+            if ended.must_be_whole && ended.was_sent {
+                self.fail(|| {
+                    format!("line {line} left, and its end came {pause} ns after its beginning")
+                });
+            }
         }
     }
 
@@ -355,8 +383,10 @@ impl Truth {
 
     /// A line goes to a file whose successor may have been read: it comes when it comes.
     pub(super) fn is_late(&mut self, line: usize) {
-        self.lines[line].is_late = true;
-        self.lines[line].was_sent = true;
+        for line in self.twins(line) {
+            self.lines[line].is_late = true;
+            self.lines[line].was_sent = true;
+        }
     }
 
     /// Whether no checkpoint says that it has arrived, so that the agent may take it for unread.
@@ -373,11 +403,12 @@ impl Truth {
     /// A request leaves the queue: lines do so in order, the first time.
     pub(super) fn sent_first(&mut self, pieces: &[Piece]) {
         for piece in pieces {
+            let receiver = self.receiver_of(piece.line);
             let line = &mut self.lines[piece.line];
             if std::mem::replace(&mut line.was_sent, true) {
                 continue;
             }
-            let of = (line.container, line.stream);
+            let of = (line.container, line.stream, receiver);
             let before = self.sent_last.insert(of, piece.line);
             // What the spool held goes first, whatever was read before it.
             let has_order = !self.has_no_order && self.in_spool.is_empty();

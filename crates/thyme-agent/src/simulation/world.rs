@@ -52,6 +52,7 @@ pub(super) struct Shared(Arc<Mutex<World>>);
 
 impl Shared {
     pub(super) fn new(plan: Plan, chance: Chance) -> Self {
+        let truth = Truth::new(plan.config.receivers.len());
         Self(Arc::new(Mutex::new(World {
             plan,
             chance,
@@ -65,7 +66,7 @@ impl Shared {
             disk: Disk::default(),
             kubelet: Kubelet::default(),
             sink: SinkState::default(),
-            truth: Truth::default(),
+            truth,
         })))
     }
 
