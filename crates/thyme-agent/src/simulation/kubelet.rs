@@ -104,7 +104,7 @@ pub(super) fn act(world: &mut World) {
     }
     if action == 6 {
         // What nobody reads is lost, and tells little.
-        let odds = if world.is_up { 8 } else { 40 };
+        let odds = if world.is_up { 8 } else { 200 };
         if world.chance.one_in(odds) {
             world.replace_directory();
         }

@@ -483,7 +483,8 @@ fn is_that_file(file: &TailedFile, inode: Inode, plain: &OsStr, compressed: bool
     }
     let is_same_inode = file.inode == inode;
     let is_same_name = *file.name == *plain;
-    (is_same_name && (is_same_inode || compressed))
+    // An archive that was found first has the number of the plain file that stands beside it no more.
+    (is_same_name && (is_same_inode || compressed || file.is_compressed))
         || (is_same_inode && (file.source.is_some() || file.is_parked))
 }
 
@@ -494,6 +495,9 @@ fn may_be_that_file(file: &TailedFile, opened: Option<&Opened>, compressed: bool
     match &file.source {
         // The number of an open file is no other's; its archive has a number of its own.
         Some(Source::Plain(open)) if compressed => may_be_archive_of(&**open, opened),
+        Some(Source::Archive(_)) if !compressed => {
+            file.head.bytes > 0 && file.head.matches(&*opened.file).unwrap_or(true)
+        }
         Some(_) => true,
         None if compressed => Archive::head(&*opened.file, file.head.bytes as usize)
             .is_ok_and(|head| head == file.head),
@@ -788,6 +792,13 @@ mod tests {
         assert!(!may_be_that_file(&older, Some(&archive), true));
         assert!(may_be_that_file(&younger, Some(&archive), true));
         assert!(may_be_that_file(&older, Some(&opened(b"no gzip")), true));
+        // Found first, and read: its plain file could not be opened then.
+        let mut found = new_file(3, 1, archive, name());
+        (found.is_compressed, found.head) = (true, Head::of(b"two\n"));
+        found.source = found.source.map(into_archive);
+        assert!(is_that_file(&found, NUMBER, &name(), false));
+        assert!(may_be_that_file(&found, Some(&opened(b"two\nthree\n")), false));
+        assert!(!may_be_that_file(&found, Some(&opened(b"one\n")), false));
     }
 
     /// Scenario: row 5. A file was read to its end as its archive, which has a number of its own; when the
