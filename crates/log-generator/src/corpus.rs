@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thyme_core::manifest::ManifestLine;
+use thyme_core::splitmix::scramble;
 
 use crate::container::{Container, ContainerOptions, Framing, Tally, Window};
 use crate::limits::{CLOCK_LINES_MAX, PODS_MAX, WRITE_BYTES_MAX};
 use crate::line::buffer::Buffer;
-use crate::line::prng::scramble;
 use crate::line::vocabulary::Vocabulary;
 use crate::line::{Kind, LineMaker, SizeRange};
 use crate::manifest::Manifest;

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use thyme_core::splitmix::scramble;
 
 use crate::churn::Lifetime;
 use crate::container::Framing;
 use crate::limits::{PODS_MAX, ROTATE_FILES_MIN, ROTATE_INTERVAL_MIN};
-use crate::line::prng::scramble;
 use crate::line::{Kind, SizeRange};
 use crate::names::is_namespace;
 use crate::rate::Pace;

@@ -1,6 +1,8 @@
-//! Chance that a seed repeats: splitmix64.
+//! Chance that a seed repeats.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use thyme_core::splitmix;
 
 /// Draws moments and choices.
 #[derive(Debug)]
@@ -33,11 +35,7 @@ impl Moments {
     }
 
     fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        splitmix::next(&mut self.state)
     }
 }
 

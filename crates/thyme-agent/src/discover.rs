@@ -479,10 +479,23 @@ impl Discovery {
                 .fold((0, 0), |(files, bytes), lost| (files + u64::from(lost > 0), bytes + lost));
             self.metrics.lost_files.add(unread);
             self.metrics.lost(LossReason::NoAgent).add(bytes);
-            tracing::warn!(
-                files = searched.gone.len(), not_read_to_their_end = unread, bytes, first = ?first.directory,
-                "log files were deleted with their directories while no agent ran"
-            );
+            let (files, first) = (searched.gone.len(), &first.directory);
+            if unread > 0 {
+                tracing::warn!(
+                    files,
+                    not_read_to_their_end = unread,
+                    bytes,
+                    ?first,
+                    "log files were deleted with their directories while no agent ran"
+                );
+            } else {
+                // They may have been deleted before the agent was killed, and be in the spool.
+                tracing::info!(
+                    files,
+                    ?first,
+                    "log files are gone with their directories; nothing of them was left to read"
+                );
+            }
         }
         if let Some((_, first)) = searched.excess.first() {
             self.metrics.checkpoints_forgotten.add(searched.excess.len() as u64);

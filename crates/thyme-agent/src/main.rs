@@ -178,6 +178,16 @@ fn say_how_it_ended(report: DrainReport, has_storage: bool) {
             "stopped: everything read is settled, but for lines without an end, which the next start reads"
         ),
         (0, false) if in_spool == 0 => tracing::info!("stopped: everything read is settled"),
+        (0, _) => {
+            tracing::warn!(
+                requests,
+                in_spool,
+                "stopped; the next start sends what is in the spool"
+            );
+        }
+        (_, true) if in_spool == 0 => {
+            tracing::warn!(requests, records, "stopped; the next start reads the unsettled again");
+        }
         (_, true) => tracing::warn!(
             requests,
             records,
@@ -187,6 +197,7 @@ fn say_how_it_ended(report: DrainReport, has_storage: bool) {
         (_, false) => tracing::error!(
             requests,
             records,
+            in_spool,
             "stopped; the unsettled is lost, since the receiver has no `storage`"
         ),
     }

@@ -33,7 +33,7 @@ use std::{
     time::Instant,
 };
 
-use self::run::{Report, run, run_killed, run_outage};
+use self::run::{Report, run, run_drain, run_killed, run_outage};
 pub use self::steady::run_steadily;
 
 /// Seeds of a run of the tests, unless `SEEDS` says otherwise.
@@ -182,6 +182,15 @@ fn kills_beside_a_slow_sink_with_a_limit_make_progress() {
     let report = run_killed(1, 60).unwrap();
     assert!(report.lines > 500 && report.lives > 5, "{report:?}");
     assert!(report.duplicates <= report.lines, "{report:?}");
+}
+
+/// Scenario: row 72. The spool is full, deleted files hold unread lines, and the agent is told to stop
+/// beside a sink that works.
+/// Guarantees: what the files hold goes to the sink while time remains: nothing of it is lost.
+#[test]
+fn a_stop_with_a_full_spool_drains_deleted_files() {
+    let (held, lost) = run_drain(1).unwrap();
+    assert!(held > 0 && lost == 0, "{held} bytes held, {lost} lost");
 }
 
 /// Scenario: some seeds run twice.

@@ -1,5 +1,7 @@
 //! A cheap pseudo-random generator for texts. Not for secrets, nor for statistics.
 
+use thyme_core::splitmix::scramble;
+
 /// wyrand: one multiplication a number. The same seed gives the same numbers on every machine.
 #[derive(Clone, Debug)]
 pub struct Prng {
@@ -31,14 +33,6 @@ impl Prng {
 #[inline]
 pub(crate) const fn scale(bits: u32, end: u32) -> u32 {
     ((bits as u64 * end as u64) >> 32) as u32
-}
-
-/// splitmix64's finalizer: neighbouring numbers become unrelated ones.
-pub(crate) const fn scramble(value: u64) -> u64 {
-    let mut mixed = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use thyme_core::splitmix;
+
 /// Numbers that look random (SplitMix64; Steele, Lea and Flood, 2014).
 #[derive(Debug)]
 pub(super) struct Chance(u64);
@@ -17,11 +19,7 @@ impl Chance {
     }
 
     pub(super) fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
+        splitmix::next(&mut self.0)
     }
 
     /// From 0 up to, but not including, `end`.

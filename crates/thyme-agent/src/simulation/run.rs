@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     export::simulated::message_of_kept,
+    metrics::LossReason,
     spool::{
         read_cursor,
         segment::{self, Found},
@@ -110,6 +111,36 @@ pub(super) fn run_outage(seed: u64) -> Result<(Report, Peak), String> {
     run.stop_and_start()?;
     let report = run.report();
     Ok((report, peak))
+}
+
+/// The spool is full in an outage, and deleted files hold what nobody has read; then the sink works, and
+/// the agent is told to stop. Returns what those files held, and what of it is counted as lost.
+pub(super) fn run_drain(seed: u64) -> Result<(u64, u64), String> {
+    let mut chance = Chance::new(seed);
+    let mut plan = Plan::outage(&mut chance);
+    let thyme = &mut Arc::make_mut(&mut plan.config).thyme;
+    (thyme.spool_bytes_max, thyme.shutdown_timeout) = (8_000, Duration::from_secs(60));
+    let mut run = Run { shared: Shared::new(plan, chance), agent: None };
+    run.shared.lock().begin();
+    run.start();
+    let metrics = run.agent.as_ref().map(|agent| Arc::clone(&agent.metrics)).unwrap_or_default();
+    let is_ready = || metrics.spool_full.get() > 0 && metrics.deleted_open_bytes.get() > 10_000;
+    for _ in 0..10_000 {
+        if is_ready() {
+            break;
+        }
+        kubelet::act(&mut run.shared.lock());
+        run.calm_turn(Duration::from_millis(500))?;
+    }
+    let held = if is_ready() { metrics.deleted_open_bytes.get() } else { 0 };
+    run.shared.lock().faults = false;
+    if let Some(agent) = &mut run.agent {
+        agent.stop();
+    }
+    while run.agent.is_some() {
+        run.calm_turn(Duration::from_millis(100))?;
+    }
+    Ok((held, metrics.lost(LossReason::Shutdown).get()))
 }
 
 /// The agent is killed every 8 s beside a sink that needs longer for a request, until it has got

@@ -140,23 +140,33 @@ impl Worker {
             .is_some_and(|spool| self.spool_pending_requests > 0 || spool.status.has_backlog())
     }
 
-    /// Takes urgent files to the spool, as far as it has room. Returns when there will be more to
-    /// do; now while there is more to read.
+    /// Whether the agent stops, and what ends with it can go to the sink alone.
+    fn must_go_to_sink(&self) -> bool {
+        self.is_stopping && self.is_spool_useless() && !self.is_budget_used()
+    }
+
+    /// Takes urgent files to the spool, as far as it has room; at the end, where it has none, those
+    /// without a name to the sink. Returns when there will be more to do; now while there is more to
+    /// read.
     pub(super) fn rescue(&mut self, now: Instant) -> Result<Option<Instant>, EncodeError> {
-        if self.spool.is_none() || self.urgent.is_empty() {
-            return Ok(None);
-        }
         let mut next: Option<Instant> = None;
         let mut at = 0;
-        while at < self.urgent.len() && self.has_spool_room() {
+        while at < self.urgent.len() && (self.has_spool_room() || self.must_go_to_sink()) {
             let number = self.urgent[at];
-            let urgent = self.urgent_files(number);
+            let mut urgent = self.urgent_files(number);
             if urgent.is_empty() {
                 self.urgent.swap_remove(at);
                 continue;
             }
             at += 1;
-            self.secure(&urgent);
+            if self.has_spool_room() {
+                self.secure(&urgent);
+            } else {
+                urgent.retain(|id| self.files.get(id).is_some_and(|file| !file.is_present));
+                if urgent.is_empty() {
+                    continue;
+                }
+            }
             if let Some(due) = self.rescue_group(number, &urgent, now)? {
                 next = Some(next.map_or(due, |other| other.min(due)));
             }

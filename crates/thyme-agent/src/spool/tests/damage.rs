@@ -142,15 +142,12 @@ fn what_is_damaged_under_way_is_a_dead_letter() {
     assert_eq!(rig.metrics.spool_damaged_requests.get(), 3);
 }
 
-/// Numbers that follow from a seed (xorshift).
+/// Numbers that follow from a seed.
 struct Chance(u64);
 
 impl Chance {
     fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % end as u64).unwrap()
+        usize::try_from(thyme_core::splitmix::next(&mut self.0) % end as u64).unwrap()
     }
 }
 
@@ -162,7 +159,7 @@ impl Chance {
 #[test]
 fn no_damage_doubles_or_hides_a_request() {
     for seed in 1..400 {
-        let mut chance = Chance(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+        let mut chance = Chance(seed);
         let requests = 1 + chance.below(9) as u8;
         let (directory, disk, segments) = filled(requests, 1 + chance.below(4));
         let mut records: Vec<Vec<Vec<u8>>> = Vec::new();
