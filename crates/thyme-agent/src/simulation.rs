@@ -159,7 +159,10 @@ fn seeds_keep_the_promises() {
     }
     let Report { lines, excused, .. } = total.report;
     // Directories that go while no agent runs take many lines with them: about a fifth.
-    assert!(excused * 9 <= lines * 2 || total.runs < 100, "{excused} of {lines} lines were excused");
+    assert!(
+        excused * 9 <= lines * 2 || total.runs < 100,
+        "{excused} of {lines} lines were excused"
+    );
 }
 
 /// Scenario: row 20. The sink can't be reached for an hour, while the kubelet rotates, compresses and
