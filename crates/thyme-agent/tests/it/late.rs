@@ -272,8 +272,8 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// Scenario: the first start, with `start_at: end`, is killed as soon as it has opened the first file; before
-/// the next one that file is renamed to a name that matches, and lines are written to a new one.
+/// Scenario: the first start, with `start_at: end`, is killed once the state is there, without any file;
+/// before the next one a file is renamed to a name that matches, and lines are written to a new one.
 /// Guarantees: what was there at the first start comes never, what was written since comes once. Once the first
 /// start is over, nothing of it is left in the state.
 #[test]
@@ -293,7 +293,7 @@ fn what_was_there_at_a_first_start_that_was_cut_short_is_passed_over() {
     append(&logs.join("other.log"), "old\n".repeat(100));
     // A file that is as old as the tick in which the agent starts may be new.
     std::thread::sleep(Duration::from_millis(30));
-    let mut agent = Program::start_armed(&config, "file_opened:1");
+    let mut agent = Program::start_armed(&config, "checkpoint_directory_synced:1");
     agent.status();
     fs::rename(logs.join("app.log"), logs.join("app-1.log")).unwrap();
     append(&logs.join("app.log"), "new\n");

@@ -122,7 +122,7 @@ fn expect_each(node: &Node, texts: impl Iterator<Item = String>) {
 
 /// Scenario: row 39. 40 files in one directory, of which 16 may be open, are renamed: to names that match
 /// while most of them wait for a descriptor; again when most are closed; then, grown, to names that no
-/// pattern matches.
+/// pattern matches, and so while the agent is stopped, and back to names that match.
 /// Guarantees: each line comes once, and nothing counts as lost.
 #[test]
 fn files_that_are_renamed_while_they_are_not_open_are_the_same_files() {
@@ -161,6 +161,12 @@ fn files_that_are_renamed_while_they_are_not_open_are_the_same_files() {
     expect("fifth");
     let (_, metrics) = agent.stop();
     assert_eq!(metrics.lost_files.get(), 0);
+    rename("-e.old", "-f.log");
+    all("-f.log", "sixth");
+    let agent = node.start_yaml(&yaml);
+    expect("sixth");
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
     assert!(node.take_records().is_empty(), "something came twice");
 }
 
@@ -184,4 +190,25 @@ fn what_is_written_to_a_file_that_waits_is_not_passed_over() {
     expect_each(&node, (0..PODS).map(|pod| format!("new {pod}")));
     agent.stop();
     assert!(node.take_records().is_empty());
+}
+
+/// Scenario: row 39. As above, and most of the files have names that no pattern matches before they could be
+/// opened for the first time.
+/// Guarantees: each line comes once, and nothing counts as lost.
+#[test]
+fn files_that_are_renamed_before_they_could_be_opened_are_read() {
+    let node = Node::new();
+    let yaml = in_one_directory(&node, "beginning");
+    let at = |pod: usize, name: &str| node.path("logs").join(format!("{pod}{name}"));
+    node.collector.faults().always(Fault::HttpStatus { status: 503, retry_after: None });
+    (0..PODS).for_each(|pod| append(&at(pod, ".log"), format!("first {pod}\n")));
+    let agent = node.start_yaml(&yaml);
+    let waiting = PODS as u64 - OPEN_FILES_MAX * 7 / 8;
+    wait_until("the others wait", || agent.metrics.unopened_files.get() == waiting);
+    (0..PODS).for_each(|pod| fs::rename(at(pod, ".log"), at(pod, ".log.1")).unwrap());
+    node.collector.faults().clear();
+    expect_each(&node, (0..PODS).map(|pod| format!("first {pod}")));
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
+    assert!(node.take_records().is_empty(), "something came twice");
 }
