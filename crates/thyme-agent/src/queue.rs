@@ -123,6 +123,17 @@ pub struct SettledPart {
     pub dropped: Vec<(DropReason, u64)>,
 }
 
+impl SettledPart {
+    /// Pieces of the files that this part has settled: all of their records are, and some of them
+    /// only now.
+    pub fn ranges(&self) -> impl Iterator<Item = FileRange> + '_ {
+        let is_of_the_part =
+            |span: &&Span| span.start < self.places.end && self.places.start < span.end;
+        let is_settled = |span: &&Span| self.settled.contains(span.start, span.end);
+        self.spans.iter().filter(is_of_the_part).filter(is_settled).map(|span| span.range)
+    }
+}
+
 /// The end of a request. Every record of it of which no part has told is accounted for in exactly one
 /// of the three: `request.unsettled().0 == acknowledged + dead_lettered + sum(dropped)`.
 #[derive(Debug)]
@@ -135,4 +146,38 @@ pub struct Settled {
     pub dead_lettered_records: u64,
     /// Dropped, by reason.
     pub dropped: Vec<(DropReason, u64)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a request of three spans of several records each is halved within the second one; the
+    /// end of its first half is told, then that of its second.
+    /// Guarantees: a span is settled with the last of its records, and once.
+    #[test]
+    fn a_span_is_settled_with_the_last_of_its_records() {
+        let range = |number: u64| FileRange { file: 1, start: 10 * number, end: 10 * (number + 1) };
+        let span = |number, start, end| Span { range: range(number), start, end };
+        let spans: Arc<[Span]> = [span(0, 0, 3), span(1, 3, 6), span(2, 6, 9)].into();
+        let mut settled = Acknowledged::default();
+        let mut part = |places: Range<u64>| {
+            settled.add(places.start, places.end);
+            let part = SettledPart {
+                number: 0,
+                spans: Arc::clone(&spans),
+                records: places.end - places.start,
+                places,
+                settled: settled.clone(),
+                source_bytes: 0,
+                acknowledged_records: 0,
+                dead_lettered_records: 0,
+                dropped: Vec::new(),
+            };
+            part.ranges().collect::<Vec<_>>()
+        };
+        assert_eq!(part(0..4), [range(0)]);
+        assert_eq!(part(8..9), []);
+        assert_eq!(part(4..8), [range(1), range(2)]);
+    }
 }

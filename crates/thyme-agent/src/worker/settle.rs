@@ -6,7 +6,7 @@ use super::Worker;
 use crate::{
     checkpoint::Change,
     limits::LENGTH_INTERVAL,
-    queue::{FileRange, Request, Settled, SettledPart, Settlement, Span},
+    queue::{FileRange, Request, Settled, SettledPart, Settlement},
 };
 
 impl Worker {
@@ -34,13 +34,8 @@ impl Worker {
         self.metrics.queued_request.add(-records, -bytes);
         self.metrics.book_part(&part);
         drop(together);
-        let SettledPart { number, spans, places, settled, .. } = part;
-        let is_done = |span: &&Span| {
-            let is_of_the_part = span.start < places.end && places.start < span.end;
-            is_of_the_part && settled.contains(span.start, span.end)
-        };
-        self.acknowledge(spans.iter().filter(is_done).map(|span| span.range));
-        self.advance_copy(number, settled);
+        self.acknowledge(part.ranges());
+        self.advance_copy(part.number, part.settled);
     }
 
     /// Books the end of a request.
