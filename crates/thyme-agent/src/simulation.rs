@@ -174,7 +174,7 @@ fn an_hour_without_a_sink_loses_nothing() {
     assert!(peak.written_bytes > 1 << 20, "{peak:?}");
 }
 
-/// Scenario: row 70. The agent is killed every 8 s beside a slow sink that takes a tenth of a request at
+/// Scenario: row 65. The agent is killed every 8 s beside a slow sink that takes a tenth of a request at
 /// once, and needs longer than that for a whole one.
 /// Guarantees: each life makes progress, and a line is sent a few times at most.
 #[test]
@@ -184,7 +184,7 @@ fn kills_beside_a_slow_sink_with_a_limit_make_progress() {
     assert!(report.duplicates <= report.lines, "{report:?}");
 }
 
-/// Scenario: row 72. The spool is full, deleted files hold unread lines, and the agent is told to stop
+/// Scenario: row 67. The spool is full, deleted files hold unread lines, and the agent is told to stop
 /// beside a sink that works.
 /// Guarantees: what the files hold goes to the sink while time remains: nothing of it is lost.
 #[test]

@@ -393,7 +393,7 @@ fn start_and_listen(directory: &Path) -> (Restored, String) {
     (restored, text)
 }
 
-/// Scenario: row 76. A snapshot and a journal with a file that came since and one that has moved since;
+/// Scenario: row 71. A snapshot and a journal with a file that came since and one that has moved since;
 /// then the snapshots are gone, or the journal is, or the journal's first line is damaged.
 /// Guarantees: what follows is said with the path; without snapshots what the journal says by itself is
 /// used, and it is no first start; without the journal the snapshot is. An undamaged start says
@@ -449,7 +449,7 @@ fn a_missing_snapshot_or_journal_is_said() {
     }
 }
 
-/// Scenario: row 76. At random, bytes of snapshots and journal are flipped, cut off or doubled, and
+/// Scenario: row 71. At random, bytes of snapshots and journal are flipped, cut off or doubled, and
 /// whole files removed or given each other's names, after a few writes of positions that only grow.
 /// Guarantees: the start ends well; a file goes on from a place where it was once, never from one that
 /// is ahead; unless all is as it was, that is said; and it is a first start only where nothing is left.

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    /// Scenario: row 83. Files of several names: empty, with text, with the first bytes of compressed ones.
+    /// Scenario: row 76. Files of several names: empty, with text, with the first bytes of compressed ones.
     /// Guarantees: only what is compressed by name and content is taken for it, and never an archive of the
     /// kubelet's.
     #[test]

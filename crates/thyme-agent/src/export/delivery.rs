@@ -741,7 +741,7 @@ mod tests {
         }
     }
 
-    /// Scenario: row 71: an outage of 503s for an hour, with a request of more than 256 KiB.
+    /// Scenario: row 66: an outage of 503s for an hour, with a request of more than 256 KiB.
     /// Guarantees: it is tried in halves, in words of their own: nothing says that others are accepted,
     /// or that anything will be dropped, and nothing is an error.
     #[tokio::test]
@@ -876,7 +876,7 @@ mod tests {
         }
     }
 
-    /// Scenario: row 70: a sink that takes at most two records, and not one of them; a request of which
+    /// Scenario: row 65: a sink that takes at most two records, and not one of them; a request of which
     /// a part was settled in an earlier life of the agent.
     /// Guarantees: each part is told when the sink has answered for it, with its places and counts; what
     /// was settled before is neither sent nor counted again.

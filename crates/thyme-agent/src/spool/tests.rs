@@ -309,7 +309,7 @@ fn a_part(request: &Request) -> SettledPart {
     }
 }
 
-/// Scenario: row 70: a part of a request from the spool is settled, and of one whose copy it holds;
+/// Scenario: row 65: a part of a request from the spool is settled, and of one whose copy it holds;
 /// the agent is killed.
 /// Guarantees: the part is booked at once; the next start knows which records are settled, and counts
 /// only the others as queued; the books balance when those end.

@@ -114,7 +114,7 @@ fn numbered_files_that_match_are_read_once() {
     assert!(node.take_records().is_empty());
 }
 
-/// Scenario: row 80. The pattern matches the live file only. It is renamed to a name that no pattern
+/// Scenario: row 68. The pattern matches the live file only. It is renamed to a name that no pattern
 /// matches: while the agent runs, then once it is killed with lines unread, then twice more. Each time lines
 /// come late, also when the agent has closed the file.
 /// Guarantees: each line comes once, with the name of the live file; nothing counts as lost. Another file of
@@ -153,7 +153,7 @@ fn a_late_line_in_a_file_whose_new_name_no_pattern_matches_is_read() {
     assert!(node.take_records().is_empty());
 }
 
-/// Scenario: row 80. A rotated file has a name that no pattern matches, and lines that the sink has not
+/// Scenario: row 68. A rotated file has a name that no pattern matches, and lines that the sink has not
 /// accepted; the agent is killed, and the file removed.
 /// Guarantees: they count as lost.
 #[test]
@@ -185,7 +185,7 @@ fn a_file_whose_name_no_pattern_matches_is_counted_when_it_is_gone() {
     assert_eq!(metrics.lost(LossReason::NoAgent).get(), lines(3..5).len() as u64);
 }
 
-/// Scenario: row 81. A file with two names that match from the start; a rotation by link and unlink; a second
+/// Scenario: row 69. A file with two names that match from the start; a rotation by link and unlink; a second
 /// name that lasts, given while the agent runs and while it is stopped.
 /// Guarantees: each line comes once, and after the first name is gone the file is followed by its other one.
 #[test]
@@ -219,7 +219,7 @@ fn a_file_with_several_names_is_read_once() {
     assert!(node.take_records().is_empty(), "something came twice");
 }
 
-/// Scenario: row 83. The pattern matches what logrotate compresses too: the archive is empty at first, then
+/// Scenario: row 76. The pattern matches what logrotate compresses too: the archive is empty at first, then
 /// its content comes, and the plain file is removed. A file of such a name that holds text is there, too.
 /// Guarantees: the archive is not read, and counted once; the text is.
 #[test]

@@ -151,7 +151,7 @@ impl Chance {
     }
 }
 
-/// Scenario: row 75. A spool of up to three segments; requests are doubled, swapped within a segment and
+/// Scenario: row 70. A spool of up to three segments; requests are doubled, swapped within a segment and
 /// between two, cut out, cut off, and bits flipped, at random, before a start.
 /// Guarantees: each request comes once at the most and as it was kept; what is missing is counted
 /// as damaged, neighbours whose headers are damaged as one at least, but for what was cut off or out
