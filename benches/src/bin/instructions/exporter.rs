@@ -86,7 +86,6 @@ impl Exporter {
             compression: Compression::Zstd,
             reply: self.reply.clone(),
             settled: Default::default(),
-            settled: Default::default(),
             token: Token { number, ..Token::default() },
         }
     }
