@@ -288,7 +288,19 @@ impl<'a> Look<'a> {
             })
     }
 
-    fn opened(&self, shown: FoundFile, opened: Opened, waited: Option<&KnownFile>) -> Resolved {
+    /// A file that is open now, whoever opened it.
+    fn opened(&mut self, shown: FoundFile, opened: Opened, waited: Option<&KnownFile>) -> Resolved {
+        match content_of(&shown.name, &*opened.file) {
+            Content::Log => {}
+            Content::Compressed => {
+                self.refuse(&shown.name, COMPRESSED);
+                return Resolved::Refused;
+            }
+            Content::TooShort => {
+                self.must_look_again = true;
+                return Resolved::Missing;
+            }
+        }
         let is_old = self.scanner.is_old(&opened);
         let born = opened.file.born_unix_nanos();
         let first = waited.filter(|one| one.inode == opened.inode && one.born == born);
@@ -329,17 +341,7 @@ impl<'a> Look<'a> {
             }
             Ok(Some(opened)) => {
                 self.scanner.complaints.is_well(&path);
-                match content_of(&shown.name, &*opened.file) {
-                    Content::Log => self.opened(shown, opened, waited),
-                    Content::Compressed => {
-                        self.refuse(&shown.name, COMPRESSED);
-                        Resolved::Refused
-                    }
-                    Content::TooShort => {
-                        self.must_look_again = true;
-                        Resolved::Missing
-                    }
-                }
+                self.opened(shown, opened, waited)
             }
             Ok(None) => {
                 self.refuse(&shown.name, NO_FILE);

@@ -246,3 +246,27 @@ fn what_logrotate_compresses_is_not_read_as_text() {
     assert_eq!((metrics.refused_files.get(), metrics.lost_files.get()), (1, 0));
     assert!(node.take_records().is_empty());
 }
+
+/// Scenario: row 76. While no agent runs, logrotate's archive gets the number of a file that the state knows,
+/// as ext4 gives a number away again at once.
+/// Guarantees: the archive is not read, and counted once.
+#[test]
+fn an_archive_with_the_number_of_a_known_file_is_not_read_as_text() {
+    let node = Node::new();
+    let directory = node.path("logs");
+    fs::create_dir(&directory).unwrap();
+    let at = |name: &str| directory.join(name);
+    let yaml = yaml(&node, "logs/app*");
+    append(&at("app.log"), lines(0..3));
+    let agent = node.start_yaml(&yaml);
+    assert_eq!(texts(&node, 3), expected(0..3));
+    agent.stop();
+    fs::rename(at("app.log"), at("app-other.gz")).unwrap();
+    fs::write(at("app-other.gz"), b"\x1f\x8b\x08 and what follows\n").unwrap();
+    append(&at("app.log"), lines(3..4));
+    let agent = node.start_yaml(&yaml);
+    assert_eq!(texts(&node, 1), expected(3..4));
+    wait_until("it is refused", || agent.metrics.refused_files.get() == 1);
+    agent.stop();
+    assert!(node.take_records().is_empty());
+}
