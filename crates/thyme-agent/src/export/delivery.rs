@@ -121,8 +121,8 @@ struct Suspicion {
     failures: u32,
     /// Those of them that named size.
     names_size: u32,
-    /// One of them took too long.
-    has_timed_out: bool,
+    /// One of them is none that a request could be the cause of.
+    is_doubtful: bool,
     /// Requests that the sink had accepted at the first of them.
     accepted_before: u64,
 }
@@ -405,7 +405,7 @@ impl<S: Sink> Delivery<S> {
 
     fn no_suspicion(&self) -> Suspicion {
         let accepted_before = self.evidence.accepted_requests();
-        Suspicion { failures: 0, names_size: 0, has_timed_out: false, accepted_before }
+        Suspicion { failures: 0, names_size: 0, is_doubtful: false, accepted_before }
     }
 
     /// Whether a part is why the sink fails, and if so, what of it.
@@ -421,7 +421,7 @@ impl<S: Sink> Delivery<S> {
             return None;
         }
         suspicion.failures += 1;
-        suspicion.has_timed_out |= cause == Cause::TimedOut;
+        suspicion.is_doubtful |= !cause.may_be_the_request();
         let is_halved = course.is_on_trial && part.records > 1;
         let failures_max = if is_halved { SUSPECT_PART_FAILURES_MAX } else { SUSPECT_FAILURES_MAX };
         if suspicion.failures < failures_max {
@@ -429,8 +429,7 @@ impl<S: Sink> Delivery<S> {
         }
         let accepted = self.evidence.accepted_requests() - suspicion.accepted_before;
         if accepted >= failures_max.into() {
-            let is_sure = cause.may_be_the_request() && !suspicion.has_timed_out;
-            return Some(if is_sure { Blame::Record } else { Blame::Part });
+            return Some(if suspicion.is_doubtful { Blame::Part } else { Blame::Record });
         }
         // Nothing to compare with: all that are large may fail.
         (part.records > 1 && part.uncompressed_bytes > SUSPECT_BYTES_MIN).then_some(Blame::Size)
@@ -1400,6 +1399,39 @@ mod tests {
             let sent = delivery.sink.attempts.lock().unwrap();
             let last = sent.iter().rposition(|sent| sent.iter().any(|body| body == "d")).unwrap();
             assert!(sent[last..].iter().filter(|sent| sent[0] == "refused").count() > 3);
+        }
+    }
+
+    /// Scenario: seven times the sink refuses the credentials for a record, is busy, or takes too long, and
+    /// the eighth time it fails, while it accepts others; from then on it accepts that record as well.
+    /// Guarantees: one such failure does not turn the others into the record's own: it is delivered.
+    #[tokio::test]
+    async fn failures_of_other_causes_do_not_condemn_a_record() {
+        for cause in [Cause::Denied, Cause::Busy, Cause::TimedOut, Cause::Misdirected] {
+            let tries = std::sync::atomic::AtomicU32::new(0);
+            let delivery = delivery(RETRY, move |sent, _| {
+                if sent[0] != "held" {
+                    return accepted();
+                }
+                match tries.fetch_add(1, Ordering::Relaxed) {
+                    0..7 => failed(cause),
+                    7 => failed(Cause::Fault),
+                    _ => accepted(),
+                }
+            });
+            let held = deliver(&delivery, request_of(&bodies(&["held"]), Compression::Zstd));
+            let others = async {
+                loop {
+                    deliver(&delivery, request_of(&bodies(&["x"]), Compression::None)).await;
+                    delivery.sink.sleep(Duration::from_secs(1)).await;
+                }
+            };
+            let settled = tokio::select! {
+                biased;
+                settled = held => settled,
+                () = others => unreachable!(),
+            };
+            assert_eq!(counts(settled), (1, 0, vec![]), "{cause:?}");
         }
     }
 

@@ -101,6 +101,11 @@ impl Parts {
         Sum { requests: 1, records, source_bytes }
     }
 
+    /// Behind all records that it knows of.
+    fn next_id(&self) -> u64 {
+        self.0.last_key_value().map_or(0, |(id, _)| id.saturating_add(1))
+    }
+
     fn write(&self) -> Vec<CursorPart> {
         let write = |(id, settled): (&u64, &Acknowledged)| {
             let beyond = settled.beyond().iter().take(SPOOL_CURSOR_RANGES_MAX);
@@ -233,6 +238,8 @@ impl Store {
             damaged: VecDeque::new(),
         };
         store.next_id = store.done.beyond().last().map_or(store.done.prefix(), |last| last.1);
+        // What a record that is gone had settled must not hold for another one of its number.
+        store.next_id = store.next_id.max(store.parts.next_id());
         let (mut segments, mut damaged) = (Vec::new(), Vec::new());
         for name in store.disk.names(DIRECTORY).map_err(failed(DIRECTORY, "cannot read"))? {
             let number = |suffix| name.strip_suffix(suffix)?.parse::<u64>().ok();

@@ -353,6 +353,41 @@ fn the_cursor_knows_the_settled_parts_of_a_request() {
     assert_eq!(Rig::open(&disk, BYTES_MAX).metrics.recovered.get(), (0, 0));
 }
 
+/// Scenario: a part of the only request is settled, and the cursor says so; then the rest is, the segment
+/// goes, and the agent is killed before the cursor is written again.
+/// Guarantees: of the next request all is sent: what was settled of one that is gone holds for no other.
+#[test]
+fn settled_parts_of_a_request_that_is_gone_hold_for_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.keep(1, &[1; 100]);
+    rig.step();
+    let handed = rig.sink.try_recv().unwrap();
+    handed.reply.send(Settlement::Part(a_part(&handed))).unwrap();
+    std::thread::sleep(SPOOL_CURSOR_INTERVAL);
+    rig.step();
+    let (reply, acknowledged_records) = (handed.reply.clone(), 3);
+    let settled = Settled {
+        request: handed,
+        acknowledged_records,
+        dead_lettered_records: 0,
+        dropped: vec![],
+    };
+    reply.send(Settlement::Ended(settled)).unwrap();
+    rig.step();
+    drop(rig);
+
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    assert_eq!(rig.metrics.recovered.get(), (0, 0));
+    rig.keep(2, &[2; 100]);
+    rig.step();
+    let handed = rig.sink.try_recv().unwrap();
+    assert_eq!(handed.settled, Acknowledged::default());
+    drop(rig);
+    assert_eq!(Rig::open(&disk, BYTES_MAX).metrics.recovered.get(), (10, 100));
+}
+
 /// Scenario: copies of requests that the exporter has; one of them ends, the agent is killed.
 /// Guarantees: no copy is sent while its request is under way; the next start sends those whose
 /// requests had not ended, and no other.

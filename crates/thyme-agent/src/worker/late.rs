@@ -19,7 +19,7 @@ use crate::{
     limits::{LATE_LOOK_INTERVAL, UPKEEP_INTERVAL},
     parse::partial::Partials,
     tail::source::{Archive, Source},
-    world::{LogFile, Opened},
+    world::{Entry, LogFile, Opened},
 };
 
 /// Bytes at the end of a `.gz` that say how many it holds, modulo 2^32 (RFC 1952, ISIZE).
@@ -94,10 +94,25 @@ impl Worker {
         let Some(file) = self.files.get(&id) else { return false };
         let (group, plain) = (file.group, Arc::clone(&file.name));
         let compressed = with_gz(&plain);
-        [&*plain, &*compressed].into_iter().all(|name| {
+        let is_absent = [&*plain, &*compressed].into_iter().all(|name| {
             let opened = self.open_again(group, name);
             opened.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-        })
+        });
+        is_absent || self.has_no_name(id)
+    }
+
+    /// Whether no name of its directory is a closed plain file's, though another file has its own. An archive
+    /// may be its, whatever its name.
+    fn has_no_name(&mut self, id: u32) -> bool {
+        let Some(file) = self.files.get(&id).filter(|file| !file.is_compressed) else {
+            return false;
+        };
+        let Some(group) = self.groups.get(&file.group) else { return false };
+        let Ok(entries) = self.tree.entries(&group.key.directory) else { return false };
+        let may_be_it = |entry: &Entry| {
+            entry.inode == file.inode.inode || entry.name.as_encoded_bytes().ends_with(b".gz")
+        };
+        !entries.iter().any(may_be_it)
     }
 
     /// Opens a file again that was closed; of a plain one, also whether it still is what was read, as far
