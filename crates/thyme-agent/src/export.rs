@@ -1,20 +1,24 @@
 //! Sends requests to the sink: OTLP over gRPC or HTTP, until each of them is settled.
 //!
 //! ```text
-//! workers --mpsc(queue_size + num_consumers)--> num_consumers x [ delivery <-> client <-> pool ] --> sink
-//!    ^                                                                |
-//!    '----------------------------- Settled --------------------------'
+//! workers --mpsc(queue_size + num_consumers)--> tasks x [ delivery <-> client <-> pool ] --> sink
+//!    ^                                                         |
+//!    '------------- settled parts, Settled --------------------'
 //! ```
 //!
-//! Each consumer takes a request, brings it to its end (`delivery`) and takes the next; so there
-//! are `num_consumers` requests in flight at most, and with one consumer their order is kept. A
-//! request that the sink refuses waits aside (`refusal`), and its consumer goes on. A
-//! request's bytes are never copied or compressed again, unless the sink finds it too large.
+//! There are `num_consumers` slots, and 64 tasks more than that. A task with a slot takes a
+//! request, brings it to its end (`delivery`) and takes the next; a request that waits aside
+//! (`refusal`) gives its slot back. So `num_consumers` requests are under way at most, beside one
+//! of those that wait aside, and with one consumer their order is kept, but for records that were
+//! refused alone. A request's bytes are compressed again only where less than all of it is sent:
+//! it was too large, or as large as what was; it was refused or not answered in time, or failed
+//! while others passed; or a part of it was settled before.
 //!
-//! What this stage must not do: count records (the worker does, from `Settled`), read files, or
-//! drop what could be kept. Where OTLP would drop a request that a later attempt may save (refused
-//! credentials, wrong endpoints, RESOURCE_EXHAUSTED without RetryInfo, internal errors), it is kept
-//! and the log says so; `retry_on_failure.max_elapsed_time` sets a limit for those who want one.
+//! What this stage must not do: keep the books (the worker does; `account` only tells it how the
+//! records of each part ended), read files, or drop what could be kept. Where OTLP would drop a
+//! request that a later attempt may save (refused credentials, wrong endpoints,
+//! RESOURCE_EXHAUSTED without RetryInfo, internal errors), it is kept and the log says so;
+//! `retry_on_failure.max_elapsed_time` sets a limit for those who want one.
 //! The tables are in `grpc` and `http`.
 
 mod limits;

@@ -1,6 +1,7 @@
-//! Which file a file is: device, inode and the hash of its head. The path's directory is part of
-//! the identity too, since identities are compared only within one container's directory, so files
-//! with equal heads in two directories are never taken for one.
+//! Which file a file is: inode and the hash of its head. The device decides between two
+//! candidates for a position, since it may change with a reboot. The path's directory is part of
+//! the identity too, since identities are compared only within one container's directory, so
+//! files with equal heads in two directories are never taken for one.
 
 use std::io;
 
