@@ -323,8 +323,10 @@ fn new_worker(
     state: &Arc<WorkerState>,
     metrics: &Arc<Metrics>,
 ) -> Worker {
-    // Each line is settled for itself, so that the truth knows what may come again.
-    let config = WorkerConfig { span_bytes: 1, ..WorkerConfig::new(&shared.lock().plan.config) };
+    let config = {
+        let plan = &shared.lock().plan;
+        WorkerConfig { span_bytes: plan.span_bytes, ..WorkerConfig::new(&plan.config) }
+    };
     let clock = Arc::new(shared.clone());
     let (keys, state, metrics) = (Arc::clone(keys), Arc::clone(state), Arc::clone(metrics));
     Worker::new(config, channels, keys, state, metrics, clock, false)

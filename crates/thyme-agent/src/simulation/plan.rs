@@ -112,6 +112,9 @@ pub(super) struct Plan {
     pub(super) mood_ms_max: u64,
     /// How often the sink takes a request whatever its state is.
     pub(super) exception_odds: u64,
+    /// Bytes of a file that are settled together. With one, each line is settled for itself, so that the
+    /// truth knows what may come again.
+    pub(super) span_bytes: u64,
     /// The sink takes no larger message.
     pub(super) sink_bytes_max: Option<usize>,
     /// How often a request is refused that is not wrong.
@@ -323,6 +326,7 @@ impl Plan {
             moods,
             mood_ms_max: chance.pick(&[300, 3_000, 30_000, 180_000]),
             exception_odds: 5,
+            span_bytes: 1,
             sink_bytes_max,
             reject_odds,
             poison_odds,

@@ -8,7 +8,10 @@ use super::{
     plan::{Mood, Plan},
     run::run_calmly,
 };
-use crate::config::{BatchConfig, Compression};
+use crate::{
+    config::{BatchConfig, Compression},
+    limits::SPAN_BYTES,
+};
 
 /// Turns in which containers write.
 const TURNS: u64 = 1_000;
@@ -53,6 +56,7 @@ impl Plan {
             long_odds: 0,
             unterminated_odds: 0,
             moods: vec![Mood::Good],
+            span_bytes: SPAN_BYTES,
             ..plan
         }
     }
