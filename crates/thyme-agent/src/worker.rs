@@ -165,6 +165,8 @@ pub struct Worker {
     is_stopping: bool,
     /// Set once it stops: until then what was read may settle.
     drain_deadline: Option<Instant>,
+    /// Set once open lines were let go of because nothing says that they are unread.
+    are_partials_flushed: bool,
 }
 
 fn batch_limits(config: &Config) -> BatchLimits {
@@ -280,6 +282,7 @@ impl Worker {
             last_idle_check: now,
             is_stopping: false,
             drain_deadline: None,
+            are_partials_flushed: false,
             metrics,
             config,
         })
@@ -597,7 +600,8 @@ impl Worker {
         if let Some(due) = self.rescue(now)?.filter(|due| *due < deadline) {
             return Ok(Step::Wait(due.saturating_duration_since(now)));
         }
-        if is_first && self.checkpoints.is_none() {
+        // Not only at the first call: files without a name may have come first then.
+        if self.checkpoints.is_none() && !std::mem::replace(&mut self.are_partials_flushed, true) {
             self.flush_all_partials()?;
         }
         if self.batch.opened_at.is_some() && !self.is_closing_blocked() {
