@@ -165,8 +165,6 @@ pub struct Worker {
     is_stopping: bool,
     /// Set once it stops: until then what was read may settle.
     drain_deadline: Option<Instant>,
-    /// Set once open lines were let go of because nothing says that they are unread.
-    are_partials_flushed: bool,
 }
 
 fn batch_limits(config: &Config) -> BatchLimits {
@@ -282,7 +280,6 @@ impl Worker {
             last_idle_check: now,
             is_stopping: false,
             drain_deadline: None,
-            are_partials_flushed: false,
             metrics,
             config,
         })
@@ -600,8 +597,8 @@ impl Worker {
         if let Some(due) = self.rescue(now)?.filter(|due| *due < deadline) {
             return Ok(Step::Wait(due.saturating_duration_since(now)));
         }
-        // Not only at the first call: files without a name may have come first then.
-        if self.checkpoints.is_none() && !std::mem::replace(&mut self.are_partials_flushed, true) {
+        // At every call: at the first one files without a name may come before, and open more.
+        if self.checkpoints.is_none() {
             self.flush_all_partials()?;
         }
         if self.batch.opened_at.is_some() && !self.is_closing_blocked() {

@@ -312,9 +312,6 @@ impl Store {
             .and_then(|()| fresh.body.iter().try_for_each(|chunk| active.file.append(chunk)));
         crate::failpoint::hit("spool_record_written");
         if let Err(error) = appended {
-            // The disk may keep what it has of it: its number is not used again.
-            active.unsynced.push((id, Sum::default()));
-            self.next_id += 1;
             self.abandon_active();
             return Err(AppendError::Disk(error));
         }
