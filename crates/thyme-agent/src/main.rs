@@ -177,6 +177,12 @@ fn say_how_it_ended(report: DrainReport, has_storage: bool) {
             open_lines,
             "stopped: everything read is settled, but for lines without an end, which the next start reads"
         ),
+        (0, false) if open_lines > 0 => tracing::error!(
+            requests,
+            open_lines,
+            in_spool,
+            "stopped; lines without an end are lost, since the receiver has no `storage`"
+        ),
         (0, false) if in_spool == 0 => tracing::info!("stopped: everything read is settled"),
         (0, _) => {
             tracing::warn!(

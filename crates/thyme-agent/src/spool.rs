@@ -435,10 +435,7 @@ impl Spool {
                 }
             }
         }
-        // A record that failed takes along what was written before it and not yet synced.
-        while let Some(lost) = self.written.pop_if(|written| self.store.is_done(written.id)) {
-            self.waiting.push_front(lost.waiting);
-        }
+        self.take_back();
         if self.written.is_empty() {
             if self.waiting.is_empty() {
                 // What found no room has another place by now: the next request finds out anew.
@@ -447,17 +444,22 @@ impl Spool {
             return;
         }
         if let Err(error) = self.store.sync() {
-            for written in self.written.drain(..).rev() {
-                self.waiting.push_front(written.waiting);
-            }
+            // What is in a segment that was sealed meanwhile is synced.
+            self.take_back();
             self.report_failure(AppendError::Disk(error), now);
-            return;
         }
         if self.waiting.is_empty() && self.status.is_full.swap(false, Ordering::Relaxed) {
             tracing::info!("the spool has room again");
         }
         for written in std::mem::take(&mut self.written) {
             self.confirm(written);
+        }
+    }
+
+    /// A failure takes along what was written before it and not yet synced: it is written again.
+    fn take_back(&mut self) {
+        while let Some(lost) = self.written.pop_if(|written| self.store.is_done(written.id)) {
+            self.waiting.push_front(lost.waiting);
         }
     }
 

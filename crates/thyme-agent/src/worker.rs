@@ -597,7 +597,8 @@ impl Worker {
         if let Some(due) = self.rescue(now)?.filter(|due| *due < deadline) {
             return Ok(Step::Wait(due.saturating_duration_since(now)));
         }
-        if is_first && self.checkpoints.is_none() {
+        // At every call: at the first one files without a name may come before, and open more.
+        if self.checkpoints.is_none() {
             self.flush_all_partials()?;
         }
         if self.batch.opened_at.is_some() && !self.is_closing_blocked() {

@@ -25,7 +25,8 @@ pub struct Owners<'a> {
     pub sink: &'a str,
 }
 
-/// A file whatever its receiver is: directory and inode.
+/// Where a file is, whatever its receiver: directory and inode. Several may have been there, see
+/// [`FileCheckpoint::may_be_file_of`].
 type Place = (Arc<Path>, u64, u64);
 
 fn place(file: &FileCheckpoint) -> Place {
@@ -41,18 +42,18 @@ pub fn adopt(
 ) -> Vec<(FileKey, FileCheckpoint)> {
     let mut former_sinks = BTreeSet::new();
     let mut former_receivers = BTreeSet::new();
-    let mut owned: HashMap<Place, Vec<Arc<str>>> = HashMap::new();
-    let mut least: HashMap<Place, u64> = HashMap::new();
+    // By place: who has a position, and the checkpoint that it is from.
+    let mut owned: HashMap<Place, Vec<(Arc<str>, FileCheckpoint)>> = HashMap::new();
+    let mut former: HashMap<Place, Vec<FileCheckpoint>> = HashMap::new();
     let mut files = files;
     for file in &mut files {
         former_sinks.extend(file.go_to(owners.sink));
         if let Some(receiver) = owners.receivers.iter().find(|name| **name == file.receiver) {
             // One name for all of them.
             file.receiver = Arc::clone(receiver);
-            owned.entry(place(file)).or_default().push(Arc::clone(&file.receiver));
+            owned.entry(place(file)).or_default().push((Arc::clone(receiver), file.clone()));
         } else {
-            let least = least.entry(place(file)).or_insert(file.offset);
-            *least = (*least).min(file.offset);
+            former.entry(place(file)).or_default().push(file.clone());
         }
     }
     let mut adopted = Vec::with_capacity(files.len());
@@ -64,13 +65,17 @@ pub fn adopt(
         let place = place(&file);
         let path: PathBuf = file.directory.join(&*file.live);
         // Another position in the same file may be the one to begin with.
-        let is_least = file.offset == least[&place];
+        let is_least = former[&place]
+            .iter()
+            .all(|other| file.offset <= other.offset || !other.may_be_file_of(&file));
         let owned = owned.entry(place).or_default();
         let mut is_taken = false;
         for (number, receiver) in owners.receivers.iter().enumerate().filter(|_| is_least) {
-            if !owned.contains(receiver) && (owners.includes)(number, &path) {
+            let is_owned =
+                owned.iter().any(|(owner, of)| owner == receiver && of.may_be_file_of(&file));
+            if !is_owned && (owners.includes)(number, &path) {
                 is_taken = true;
-                owned.push(Arc::clone(receiver));
+                owned.push((Arc::clone(receiver), file.clone()));
                 let receiver = Arc::clone(receiver);
                 adopted.push((keys.next(), FileCheckpoint { receiver, ..file.clone() }));
             }

@@ -238,6 +238,14 @@ impl FileCheckpoint {
             && (self.uid, self.former_uid) == (other.uid, other.former_uid)
     }
 
+    /// Whether both may be about one file, given that directory and number agree. A number is used
+    /// again: an archive keeps that of the file that it was made of, which a later file may have.
+    pub(super) fn may_be_file_of(&self, other: &Self) -> bool {
+        let differ = self.head_bytes == other.head_bytes && self.head_crc32 != other.head_crc32;
+        // A receiver has one position in a file.
+        self.name == other.name || (self.receiver != other.receiver && !differ)
+    }
+
     /// Whether the position is that of `other`.
     pub(super) fn has_same_position(&self, other: &Self) -> bool {
         let ending = |file: &Self| (file.tail_bytes, file.tail_crc32);
@@ -368,16 +376,18 @@ pub(crate) fn encode<'a>(
     files: impl Iterator<Item = (FileKey, &'a FileCheckpoint)> + Clone,
     sink: &str,
 ) -> Vec<u8> {
-    let mut least: HashMap<(&Path, Inode), (u64, u32)> = HashMap::new();
+    let mut places: HashMap<(&Path, Inode), Vec<&FileCheckpoint>> = HashMap::new();
     for (_, file) in files.clone() {
-        let (offset, count) =
-            least.entry((&file.directory, file.inode())).or_insert((file.offset, 0));
-        (*offset, *count) = ((*offset).min(file.offset), *count + 1);
+        places.entry((&file.directory, file.inode())).or_default().push(file);
     }
     let mut lines = Vec::new();
     for (key, file) in files {
-        match least[&(&*file.directory, file.inode())] {
-            (offset, count) if count > 1 && offset < file.offset => {
+        let beside = &places[&(&*file.directory, file.inode())];
+        let is_other = |other: &&&FileCheckpoint| {
+            other.receiver != file.receiver && other.may_be_file_of(file)
+        };
+        match beside.iter().filter(is_other).map(|other| other.offset).min() {
+            Some(offset) if offset < file.offset => {
                 let mut lesser = file.clone();
                 lesser.set_position(Position { offset, ..Position::default() });
                 push_file_as(&mut lines, key, &lesser, &file.position(), sink);

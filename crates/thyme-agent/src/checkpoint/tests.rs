@@ -5,6 +5,7 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 use super::*;
 use crate::limits::JOURNAL_BYTES_MIN;
 use crate::tail::uid::FileUid;
+use crate::worker::KeySource;
 use crate::world::real::SystemClock;
 
 fn checkpoint(offset: u64) -> FileCheckpoint {
@@ -168,6 +169,47 @@ fn an_older_version_is_told_the_lesser_of_two_positions() {
     assert_eq!(read.iter().map(|line| line.beyond.len()).collect::<Vec<_>>(), [1, 0]);
     let files = format::decode(&bytes).unwrap().into_values().map(|file| file.of_sink(SINK));
     assert_eq!(files.collect::<Vec<_>>(), [behind, ahead]);
+}
+
+/// An archive that was read to its end, and the live file, which has got its number.
+fn of_one_number(receiver: &str) -> [FileCheckpoint; 2] {
+    let receiver: Arc<str> = receiver.into();
+    let live = OsStr::new("0.log").into();
+    let archive = FileCheckpoint { receiver, finished: true, ..checkpoint(10_000) };
+    let live = FileCheckpoint { name: live, head_crc32: 5, finished: false, ..archive.clone() };
+    [archive, FileCheckpoint { offset: 3_000, ..live }]
+}
+
+/// Scenario: an archive was read to its end, and the live file has the number that it had.
+/// Guarantees: an older version is told of both what is so.
+#[test]
+fn an_older_version_knows_an_archive_and_the_next_file_of_its_number() {
+    let [archive, live] = of_one_number("file_log/pods");
+    let read = read_by_version_1(&format::encode([(1, &archive), (2, &live)].into_iter(), SINK));
+    let positions: Vec<_> = read.iter().map(|line| (line.offset, line.finished)).collect();
+    assert_eq!(positions, [(10_000, true), (3_000, false)]);
+}
+
+/// Scenario: as before, in the state of a version that knew no receivers, and in that of a receiver
+/// that has another name now; also with one position in both files.
+/// Guarantees: the present receiver goes on in both where it was.
+#[test]
+fn an_archive_and_the_next_file_of_its_number_are_both_adopted() {
+    let receivers = ["file_log/pods".into()];
+    let owners = Owners { receivers: &receivers, includes: &|_, _| true, sink: SINK };
+    for former in ["", "file_log/former"] {
+        for offset in [3_000, 10_000] {
+            let [archive, live] = of_one_number(former);
+            let files = vec![archive, FileCheckpoint { offset, ..live }];
+            let adopted = adopt(files, &owners, &KeySource::default());
+            let is = |(_, file): &(FileKey, FileCheckpoint)| {
+                (file.receiver.to_string(), file.offset, file.finished)
+            };
+            let pods = || "file_log/pods".to_owned();
+            let adopted: Vec<_> = adopted.iter().map(is).collect();
+            assert_eq!(adopted, [(pods(), 10_000, true), (pods(), offset, false)]);
+        }
+    }
 }
 
 /// A table that a test writes by hand.

@@ -276,3 +276,25 @@ fn a_closed_file_whose_name_another_has_is_counted_as_lost() {
     let (report, metrics) = agent.stop();
     assert_eq!((report.lost_bytes, metrics.lost_files.get()), (first.len() as u64, 1));
 }
+
+/// Scenario: a receiver has no `storage`, a line of one file is open, and another file is deleted right
+/// before the agent stops: it has its rest read first.
+/// Guarantees: the open line leaves all the same.
+#[test]
+fn a_deleted_file_keeps_no_open_line_back_at_a_stop() {
+    let node = Node::new();
+    let (container, other) = (node.container("a"), node.container("b"));
+    append(&container.join("0.log"), cri("one") + &cri_partial("stdout", "begun"));
+    append(&other.join("0.log"), cri("two"));
+    let yaml = node.yaml("compression: none", "workers: 1");
+    let agent = node.start_yaml(&yaml.replace("    storage: file_storage\n", ""));
+    node.wait_records(2);
+    wait_until("the fragment is read", || agent.metrics.queued_partial.get().0 == 1);
+    append(&other.join("0.log"), cri("three"));
+    fs::remove_file(other.join("0.log")).unwrap();
+    let (report, _) = agent.stop();
+    assert_eq!((report.open_lines, report.unsettled_records), (0, 0));
+    let mut found = bodies(&node.wait_records(2));
+    found.sort_unstable();
+    assert_eq!(found, ["begun", "three"]);
+}
