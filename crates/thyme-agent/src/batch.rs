@@ -71,6 +71,9 @@ pub struct Batch {
     places: Vec<Place>,
     /// Records before the last mark.
     marked: u64,
+    /// Memory of [`Self::spans`].
+    order: Vec<usize>,
+    before: Vec<u64>,
     /// Ranges are joined up to this length.
     pub span_bytes: u64,
     /// Bytes that the prefixes of the containers may add, an upper bound.
@@ -93,6 +96,8 @@ impl Batch {
             opened_at: None,
             places: Vec::new(),
             marked: 0,
+            order: Vec::new(),
+            before: Vec::new(),
             span_bytes: SPAN_BYTES,
             prefix_bytes: 0,
             limits,
@@ -154,13 +159,16 @@ impl Batch {
     }
 
     /// What the records cover, each piece with the places that its records have in the message.
-    pub fn spans(&self) -> Arc<[Span]> {
-        let mut order: Vec<usize> = (0..self.segments.len()).collect();
+    pub fn spans(&mut self) -> Arc<[Span]> {
+        let (order, before) = (&mut self.order, &mut self.before);
+        order.clear();
+        order.extend(0..self.segments.len());
         // As the encoder puts them together.
-        order.sort_by_key(|at| self.segments[*at].container);
-        let mut before = vec![0; self.segments.len()];
+        order.sort_unstable_by_key(|at| (self.segments[*at].container, *at));
+        before.clear();
+        before.resize(self.segments.len(), 0);
         let mut place = 0;
-        for at in order {
+        for &mut at in order {
             before[at] = place;
             let next =
                 self.segments.get(at + 1).map_or(self.record_count, |one| one.records_before);
