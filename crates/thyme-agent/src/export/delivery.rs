@@ -679,6 +679,21 @@ mod tests {
         deliver_in(delivery, request, &mut Slots::new(1).take().await).await
     }
 
+    /// [`deliver`], while another request of one record is delivered each second.
+    async fn deliver_beside_others(delivery: &Delivery<Simulation>, request: Request) -> Settled {
+        let others = async {
+            loop {
+                deliver(delivery, request_of(&bodies(&["x"]), Compression::None)).await;
+                delivery.sink.sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            settled = deliver(delivery, request) => settled,
+            () = others => unreachable!(),
+        }
+    }
+
     async fn deliver_in(
         delivery: &Delivery<Simulation>,
         mut request: Request,
@@ -1306,21 +1321,8 @@ mod tests {
             let is_slow = sent.iter().any(|body| body == "slow");
             if is_slow && passed < hour { failed(Cause::TimedOut) } else { accepted() }
         });
-        let slow = async {
-            let all = bodies(&["a", "b", "c", "slow", "d"]);
-            deliver(&delivery, request_of(&all, Compression::Zstd)).await
-        };
-        let others = async {
-            loop {
-                deliver(&delivery, request_of(&bodies(&["x"]), Compression::None)).await;
-                delivery.sink.sleep(Duration::from_secs(1)).await;
-            }
-        };
-        let settled = tokio::select! {
-            biased;
-            settled = slow => settled,
-            () = others => unreachable!(),
-        };
+        let all = bodies(&["a", "b", "c", "slow", "d"]);
+        let settled = deliver_beside_others(&delivery, request_of(&all, Compression::Zstd)).await;
         assert_eq!(counts(settled), (5, 0, vec![]));
         let sent = delivery.sink.attempts.lock().unwrap();
         let slow = |sent: &Vec<String>| sent.iter().any(|body| body == "slow");
@@ -1380,21 +1382,9 @@ mod tests {
                 let is_refused = sent.iter().any(|body| body == "refused");
                 if is_refused && passed < hour { failed(cause) } else { accepted() }
             });
-            let refused = async {
-                let all = bodies(&["a", "b", "c", "refused", "d"]);
-                deliver(&delivery, request_of(&all, Compression::Zstd)).await
-            };
-            let others = async {
-                loop {
-                    deliver(&delivery, request_of(&bodies(&["x"]), Compression::None)).await;
-                    delivery.sink.sleep(Duration::from_secs(1)).await;
-                }
-            };
-            let settled = tokio::select! {
-                biased;
-                settled = refused => settled,
-                () = others => unreachable!(),
-            };
+            let all = bodies(&["a", "b", "c", "refused", "d"]);
+            let settled =
+                deliver_beside_others(&delivery, request_of(&all, Compression::Zstd)).await;
             assert_eq!(counts(settled), (5, 0, vec![]));
             let sent = delivery.sink.attempts.lock().unwrap();
             let last = sent.iter().rposition(|sent| sent.iter().any(|body| body == "d")).unwrap();
@@ -1419,18 +1409,8 @@ mod tests {
                     _ => accepted(),
                 }
             });
-            let held = deliver(&delivery, request_of(&bodies(&["held"]), Compression::Zstd));
-            let others = async {
-                loop {
-                    deliver(&delivery, request_of(&bodies(&["x"]), Compression::None)).await;
-                    delivery.sink.sleep(Duration::from_secs(1)).await;
-                }
-            };
-            let settled = tokio::select! {
-                biased;
-                settled = held => settled,
-                () = others => unreachable!(),
-            };
+            let request = request_of(&bodies(&["held"]), Compression::Zstd);
+            let settled = deliver_beside_others(&delivery, request).await;
             assert_eq!(counts(settled), (1, 0, vec![]), "{cause:?}");
         }
     }
