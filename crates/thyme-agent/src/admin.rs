@@ -2,7 +2,7 @@
 //!
 //! Listeners and answers only. What health means is the pipeline's to say, what stands on a page
 //! telemetry's. Nothing here changes the agent. Whoever reaches these ports takes at most
-//! [`ADMIN_CONNECTIONS_MAX`] connections of [`ADMIN_CONNECTION_TIME_MAX`] from it: descriptors are
+//! [`ADMIN_CONNECTIONS_MAX`] connections of `ADMIN_CONNECTION_TIME_MAX` from it: descriptors are
 //! for log files.
 
 mod serve;
