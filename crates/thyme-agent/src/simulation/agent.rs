@@ -175,6 +175,10 @@ impl Agent {
     pub(super) fn export(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         self.consumers.retain_mut(|consumer| consumer.as_mut().poll(&mut context).is_pending());
+        if self.metrics.panicked_requests.get() > 0 {
+            // Production keeps its request and goes on; here nothing is to panic.
+            self.shared.lock().truth.fail(|| "the code that sends a request panicked".to_owned());
+        }
     }
 
     /// The checkpoint thread's turn, perhaps its last.
