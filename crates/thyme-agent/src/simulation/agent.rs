@@ -128,10 +128,13 @@ impl Agent {
         if has_event {
             self.shared.lock().scan_begins();
             discovery.scan(now);
+        }
+        // What waits for a descriptor has its turn here.
+        discovery.turn(now);
+        if has_event {
             let is_any_waiting = self.metrics.unopened_files.get() > 0;
             self.shared.lock().scan_ends(is_any_waiting);
         }
-        discovery.turn(now);
     }
 
     /// One step of every worker that chance has running.
