@@ -167,7 +167,7 @@ impl<'a> Look<'a> {
             let was_complete = known.is_complete;
             let former = known;
             let known = if self.is_replaced { &KnownGroup::default() } else { &former };
-            let mut changed = known.files.len() != entries.len();
+            let mut changed = false;
             let mut now = KnownGroup { files: Vec::new(), is_complete: true };
             let mut files = Vec::with_capacity(entries.len());
             for (name, number, place) in entries {
@@ -192,6 +192,7 @@ impl<'a> Look<'a> {
                 now.files.push(file);
                 files.push(shown);
             }
+            changed |= known.files.len() != now.files.len();
             changed |= now.is_complete && !was_complete;
             let is_complete = now.is_complete;
             let missed = former.missed(&key.live, &now.files, |file| self.is_elsewhere(file, all));
@@ -242,6 +243,9 @@ impl<'a> Look<'a> {
         };
         let waited = known.waited(inode);
         if let Some(whose) = self.take_whose(key, name) {
+            if whose.is_unsure {
+                return Resolved::Missing;
+            }
             shown.is_renamed = whose.is_renamed;
             if let Some(opened) = whose.opened {
                 return self.opened(shown, opened, waited);
@@ -316,11 +320,6 @@ impl<'a> Look<'a> {
         self.whose.remove(&(Arc::new(key.clone()), name.to_owned()))
     }
 
-    /// Opens a file to find out which one it is. A failure shows again when it is to be read.
-    pub(super) fn open_at(&mut self, name: &OsStr, place: Place) -> io::Result<Option<Opened>> {
-        self.scanner.open(self.directory, name, place)
-    }
-
     /// Another file of the directory waits for a descriptor.
     pub(super) fn wait_for_descriptor(&mut self) {
         self.known.waiting_files += 1;
@@ -380,6 +379,6 @@ enum Resolved {
     Shown(FoundFile),
     /// It is no log file.
     Refused,
-    /// It was there, and has another name now, or none.
+    /// It was there, and has another name now, or none; or it could not be found out whose it is.
     Missing,
 }
