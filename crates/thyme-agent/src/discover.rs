@@ -9,6 +9,7 @@ pub mod links;
 mod look;
 pub mod open;
 pub mod pattern;
+mod refused;
 mod renamed;
 mod scan;
 mod unseen;

@@ -2,8 +2,8 @@
 //! and what has changed since the last look.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
-    ffi::{OsStr, OsString},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ffi::OsStr,
     io,
     ops::Bound,
     path::{Path, PathBuf},
@@ -16,6 +16,7 @@ use super::{
     known::{KnownGroup, gone},
     links::Links,
     look::Look,
+    refused::Refused,
     renamed::Memory,
 };
 use crate::{
@@ -89,7 +90,7 @@ pub(super) struct Known {
     pub(super) is_waiting: bool,
     /// How many of its files did so at the last look.
     pub(super) waiting_files: usize,
-    pub(super) refused: HashSet<OsString>,
+    pub(super) refused: Refused,
 }
 
 /// The memory of discovery.
@@ -249,7 +250,10 @@ impl Scanner {
     pub(super) fn due_directories(&mut self, is_watched: impl Fn(&Path) -> bool) -> Vec<Arc<Path>> {
         self.scans = (self.scans + 1) % WATCHED_SCANS;
         let is_due = |(path, known): &(&Arc<Path>, &Known)| {
-            known.changed_at.is_none() || known.scan == self.scans || !is_watched(path)
+            known.changed_at.is_none()
+                || known.scan == self.scans
+                || known.refused.may_grow()
+                || !is_watched(path)
         };
         let due = self.known.iter().filter(is_due);
         due.map(|(path, _)| Arc::clone(path)).collect()
@@ -312,7 +316,11 @@ impl Scanner {
         known.is_replaced |= known.identity.is_some_and(|before| before != state.identity);
         let changed_at = state.changed_at;
         let is_unchanged = changed_at.is_some() && known.changed_at == changed_at;
-        if had_all_places && is_unchanged && !known.is_replaced {
+        if had_all_places
+            && is_unchanged
+            && !known.is_replaced
+            && !known.refused.has_grown(&mut *self.tree, &directory.path)
+        {
             self.known.insert(Arc::clone(&directory.path), known);
             return Found::default();
         }
@@ -329,9 +337,6 @@ impl Scanner {
         let is_replaced = std::mem::take(&mut known.is_replaced);
         known.waiting_files = 0;
         known.identity = Some(state.identity);
-        if is_replaced {
-            known.refused.clear();
-        }
         self.links.forget(&directory.path);
         let wall = UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos());
         let mut look = Look::new(&directory.path, state, is_replaced, self, &mut known);

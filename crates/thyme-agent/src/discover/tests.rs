@@ -24,11 +24,12 @@ use crate::{
 /// Paths that can't be opened or read for now.
 type Denied = Arc<Mutex<Vec<PathBuf>>>;
 
-/// How often a directory was listed, and a file's length asked for.
+/// How often a directory was listed, a file's length asked for, and a file opened.
 #[derive(Default)]
 struct Calls {
     entries: AtomicU64,
     bytes: AtomicU64,
+    opens: AtomicU64,
 }
 
 /// The tree, as far as it is not denied.
@@ -80,6 +81,7 @@ impl LogTree for Deniable {
     }
 
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
+        self.1.opens.fetch_add(1, Ordering::Relaxed);
         self.check(&root.join(relative))?;
         NodeLogs::default().open(root, relative)
     }
@@ -473,4 +475,69 @@ fn a_file_that_was_renamed_before_it_could_be_opened_is_not_missed() {
     fs::rename(stage.at("app.log"), stage.at("app-1.log")).unwrap();
     stage.deny(&[]);
     assert_eq!(stage.told(), [(0, "app.log".into(), 1, 0)]);
+}
+
+/// How often directories were listed and files opened by what is done.
+fn calls(stage: &mut Stage, done: impl FnOnce(&mut Stage)) -> (u64, u64) {
+    let count = |stage: &Stage| {
+        let calls = [&stage.calls.entries, &stage.calls.opens];
+        calls.map(|one| one.load(Ordering::Relaxed))
+    };
+    let before = count(stage);
+    done(stage);
+    let [entries, opens] = count(stage);
+    (entries - before[0], opens - before[1])
+}
+
+/// Scenario: row 76. A pattern matches what logrotate compresses under dated names. Each day one comes and
+/// one goes, and the directory is read again; then one is written anew, as text.
+/// Guarantees: each is opened, said and counted once, and forgotten when it is gone; the text is read.
+#[test]
+fn what_is_refused_is_opened_again_only_when_it_has_changed() {
+    let mut stage = Stage::new("app.log*", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    let name = |day: u64| format!("app.log-202611{day:02}.gz");
+    stage.write("app.log", "text");
+    for day in 10..20 {
+        fs::write(stage.at(&name(day)), b"\x1f\x8b and more").unwrap();
+        if day >= 13 {
+            fs::remove_file(stage.at(&name(day - 3))).unwrap();
+        }
+        let (_, opens) = calls(&mut stage, |stage| _ = stage.told());
+        assert_eq!(opens, 1 + u64::from(day == 10), "day {day}");
+    }
+    assert_eq!(stage.metrics.refused_files.get(), 10);
+    let root = Arc::from(stage.root.path());
+    assert_eq!(stage.discovery.scanner.known[&root].refused.len(), 3);
+    stage.write(&name(19), "a line of text\n");
+    stage.write("app.log.1", "more");
+    let told = stage.told().into_iter().map(|(_, live, ..)| live).collect::<Vec<_>>();
+    assert_eq!(told, ["app.log-20261119.gz", "app.log.1"]);
+    assert_eq!(stage.discovery.scanner.known[&root].refused.len(), 2);
+}
+
+/// Scenario: row 76. A file is empty, and its name says that it will be compressed; nothing happens for many
+/// scans. Then one of two such gets text and the other one what is compressed.
+/// Guarantees: meanwhile its directory is not read again, and counts as seen; the text is read at the next
+/// scan, also beside a watch, and the other is counted.
+#[test]
+fn an_empty_file_that_may_be_compressed_waits_without_being_read() {
+    let mut stage = Stage::new("app.log*", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    for name in ["app.log.1.gz", "app.log.2.gz"] {
+        stage.write(name, "");
+    }
+    assert_eq!(stage.told(), []);
+    assert!(stage.discovery.scanner.has_seen_all());
+    // The directory's time of change says all as soon as it lies back.
+    stage.clock.advance(Duration::from_secs(3));
+    stage.told();
+    let scans = |stage: &mut Stage| (0..20).for_each(|_| assert_eq!(stage.told(), []));
+    assert_eq!(calls(&mut stage, scans), (0, 0));
+    let due = |stage: &mut Stage| stage.discovery.scanner.due_directories(|_| true).len();
+    assert_eq!([due(&mut stage), due(&mut stage)], [1, 1]);
+    stage.write("app.log.1.gz", "a line of text\n");
+    fs::write(stage.at("app.log.2.gz"), b"\x1f\x8b and more").unwrap();
+    assert_eq!(stage.told(), [(0, "app.log.1.gz".to_owned(), 1, 0)]);
+    assert_eq!(stage.metrics.refused_files.get(), 1);
+    stage.told();
+    assert_eq!(calls(&mut stage, |stage| _ = stage.told()), (0, 0));
 }
