@@ -541,3 +541,32 @@ fn an_empty_file_that_may_be_compressed_waits_without_being_read() {
     stage.told();
     assert_eq!(calls(&mut stage, |stage| _ = stage.told()), (0, 0));
 }
+
+/// Scenario: row 40. All files of a root were removed while no agent ran, so that it is empty at the start, and
+/// stays so.
+/// Guarantees: what they held and was not acknowledged counts as lost at that very start, once, as soon as the
+/// root has been empty for as long as a file system may take to be mounted.
+#[test]
+fn an_empty_root_that_lasts_shows_at_that_start_that_its_files_are_gone() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("pods")).unwrap();
+    let checkpoint = |directory: &str| {
+        let line = format!(
+            r#"{{"receiver": "file_log", "directory": "{}", "live": "0.log", "name": "0.log", "device": 1,
+            "inode": 1, "head_bytes": 4, "head_crc32": 0, "offset": 4, "length": 10}}"#,
+            root.path().join(directory).display(),
+        );
+        serde_json::from_str(&line).unwrap()
+    };
+    let resume = vec![(1, checkpoint("pods/a")), (2, checkpoint("pods"))];
+    let mut stage = Stage::new("pods/*.log", 1, false, root, resume);
+    let mut after = |time: Duration| {
+        stage.clock.advance(time);
+        (0..=WATCHED_SCANS).for_each(|_| stage.discovery.scan(stage.clock.now()));
+        (stage.metrics.lost_files.get(), stage.metrics.lost(LossReason::NoAgent).get())
+    };
+    assert_eq!(after(Duration::ZERO), (0, 0));
+    assert_eq!(after(HIDDEN_TIME_MAX / 2), (0, 0));
+    assert_eq!(after(HIDDEN_TIME_MAX / 2), (2, 12));
+    assert_eq!(after(HIDDEN_TIME_MAX), (2, 12));
+}
