@@ -75,6 +75,17 @@ pub struct FoundFile {
     pub charge: Charge,
 }
 
+/// A file that is gone and could never be opened.
+#[derive(Debug)]
+pub struct Missed {
+    /// Its name.
+    pub name: OsString,
+    /// Which file it was.
+    pub inode: Inode,
+    /// How many bytes it had; of an archive, what it took on disk.
+    pub bytes: u64,
+}
+
 /// All files of a group that its directory shows; none when it is gone.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -88,8 +99,8 @@ pub struct Snapshot {
     /// Whether these are not the files of the directory that was known: that one is gone, or another
     /// stands under its name.
     pub is_replaced: bool,
-    /// Files that are gone and could never be opened, and how many bytes they had.
-    pub missed: Vec<(Inode, u64)>,
+    /// Files that are gone and could never be opened.
+    pub missed: Vec<Missed>,
     /// On the first snapshot of a group: what its checkpoints say.
     pub resume: Vec<(FileKey, FileCheckpoint)>,
     /// Where old files begin that no checkpoint knows.

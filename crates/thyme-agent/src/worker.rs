@@ -620,3 +620,6 @@ impl Worker {
         Ok(Step::End)
     }
 }
+
+#[cfg(test)]
+mod tests;

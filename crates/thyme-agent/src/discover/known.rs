@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{GroupKey, pattern::LogName, scan::FoundGroup};
+use super::{GroupKey, Missed, pattern::LogName, scan::FoundGroup};
 use crate::tail::identity::Inode;
 
 /// A file of a group at the last look.
@@ -52,7 +52,7 @@ impl KnownGroup {
         live: &OsStr,
         now: &[KnownFile],
         mut is_elsewhere: impl FnMut(&KnownFile) -> bool,
-    ) -> Vec<(Inode, u64)> {
+    ) -> Vec<Missed> {
         let plain = |file: &KnownFile| LogName::parse(&file.name).map(|name| name.plain.to_owned());
         let is_new_archive = |file: &KnownFile| {
             let is_archive = LogName::parse(&file.name).is_some_and(|name| name.compressed);
@@ -66,7 +66,10 @@ impl KnownGroup {
             now.iter().any(|other| is_that(other) || (file.name == *live && is_new_archive(other)))
         };
         let missed = self.files.iter().filter(|file| !file.is_open && !is_there(file));
-        missed.filter(|file| !is_elsewhere(file)).map(|file| (file.inode, file.bytes)).collect()
+        let missed = missed.filter(|file| !is_elsewhere(file));
+        missed
+            .map(|file| Missed { name: file.name.clone(), inode: file.inode, bytes: file.bytes })
+            .collect()
     }
 
     pub(super) fn unopened(&self) -> i64 {

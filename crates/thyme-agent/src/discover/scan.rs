@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    FoundFile, GroupKey, Source,
+    FoundFile, GroupKey, Missed, Source,
     known::{KnownGroup, gone},
     links::Links,
     look::Look,
@@ -24,7 +24,7 @@ use crate::{
     config::StartAt,
     limits::WATCHED_SCANS,
     metrics::Metrics,
-    tail::{descriptors::Descriptors, identity::Inode},
+    tail::descriptors::Descriptors,
     world::{DirectoryIdentity, HashMap, LogTree, Opened, SharedClock},
 };
 
@@ -64,8 +64,8 @@ pub(super) struct FoundGroup {
     pub(super) is_complete: bool,
     /// Whether the directory is gone in which it was known, or another one stands there now.
     pub(super) is_replaced: bool,
-    /// Files that are gone and could never be opened, and how many bytes they had.
-    pub(super) missed: Vec<(Inode, u64)>,
+    /// Files that are gone and could never be opened.
+    pub(super) missed: Vec<Missed>,
 }
 
 /// What the last look at a directory saw. There may be tens of thousands: it is kept small.

@@ -83,8 +83,6 @@ pub(super) struct TailedFile {
     pub(super) is_parked: bool,
     /// Whether its directory shows it as `.gz`.
     pub(super) is_compressed: bool,
-    /// What of it was unread when it could not be opened again.
-    pub(super) missed_bytes: u64,
     /// What of it counts as the worker's load.
     pub(super) charge: Charge,
 }

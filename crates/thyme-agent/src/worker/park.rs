@@ -2,12 +2,15 @@
 //! that have been quiet longest: they are *parked*. A watch or a look at its length says when one has
 //! grown; then it is opened again, beneath its root, and must be the file that it was.
 
-use std::{ffi::OsString, sync::Arc, time::Instant};
+use std::{
+    ffi::{OsStr, OsString},
+    sync::Arc,
+    time::Instant,
+};
 
 use super::{
     Worker,
     group::{TailedFile, Turn},
-    late::with_gz,
     snapshot::into_archive,
     turn::Progress,
 };
@@ -61,10 +64,13 @@ impl Worker {
         let mut given_up = 0;
         for id in self.group_files(number) {
             let Some(file) = self.files.get_mut(&id) else { continue };
-            let Some(source) = file.source.as_ref().filter(|_| file.may_wait()) else { continue };
-            let length = if file.is_compressed { 0 } else { source.file().length().unwrap_or(0) };
-            file.missed_bytes = length.saturating_sub(file.offset);
+            if file.source.is_none() || !file.may_wait() {
+                continue;
+            }
+            // Should it be gone before it can be opened again, so much is lost of it.
+            file.look_again();
             (file.source, file.is_parked) = (None, true);
+            self.note_growth(id);
             given_up += 1;
         }
         Some(given_up)
@@ -115,7 +121,6 @@ impl Worker {
     pub(super) fn reopen_parked(&mut self, number: u32, id: u32, now: Instant) -> Option<Progress> {
         let is_compressed = self.files.get(&id).filter(|file| file.is_parked)?.is_compressed;
         let opened = self.open_closed(id);
-        let group = self.groups.get_mut(&number)?;
         let file = self.files.get_mut(&id)?;
         let wait = match opened {
             Ok(Some((opened, _))) if is_compressed => {
@@ -124,7 +129,7 @@ impl Worker {
             }
             Ok(Some((opened, is_same))) => {
                 file.source = Some(Source::Plain(opened.file));
-                (file.is_parked, file.missed_bytes) = (false, 0);
+                file.is_parked = false;
                 if is_same {
                     return None;
                 }
@@ -132,17 +137,37 @@ impl Worker {
                 let _anew = self.begin_anew(number, id);
                 return Some(Progress::Again);
             }
-            Err(error) if is_shortage(&error) => {
-                let name = if is_compressed { with_gz(&file.name) } else { (*file.name).into() };
-                let looked = self.tree.look_at(&group.key.directory.join(name));
-                file.missed_bytes = looked.map_or(0, |one| one.bytes).saturating_sub(file.offset);
-                ROOT_LOOK_INTERVAL
+            Err(error) => {
+                if self.is_parked_cut(id) {
+                    // What it holds now is another content, of which nothing was read.
+                    let _anew = self.begin_anew(number, id);
+                    let _holds =
+                        self.oldest_unfinished(number).map(|anew| self.is_parked_cut(anew));
+                }
+                if is_shortage(&error) { ROOT_LOOK_INTERVAL } else { UNWATCHED_CHECK_INTERVAL }
             }
-            // It has another name by now, or none: discovery will say which.
-            _ => UNWATCHED_CHECK_INTERVAL,
+            // It has another name by now: discovery will say which.
+            Ok(None) => UNWATCHED_CHECK_INTERVAL,
         };
+        let group = self.groups.get_mut(&number)?;
         group.next_poll = now + wait;
         Some(Progress::At(group.next_poll))
+    }
+
+    /// Notes how long a plain parked file is that can't be opened now; whether it is shorter than what was
+    /// read of it.
+    fn is_parked_cut(&mut self, id: u32) -> bool {
+        let Some(file) = self.files.get_mut(&id).filter(|file| !file.is_compressed) else {
+            return false;
+        };
+        let Some(group) = self.groups.get(&file.group) else { return false };
+        // Another file may have its name by now, or none.
+        let looked = self.tree.look_at(&group.key.directory.join(&*file.name));
+        let Some(looked) = looked.ok().filter(|one| one.inode == file.inode) else { return false };
+        let is_cut = looked.bytes < file.offset;
+        file.length = file.length.max(looked.bytes);
+        self.note_growth(id);
+        is_cut
     }
 
     /// A parked file was found again, open: perhaps compressed meanwhile.
@@ -153,7 +178,7 @@ impl Worker {
         file.inode = opened.inode;
         file.source = Some(if compressed { into_archive(source) } else { source });
         file.end_since = None;
-        (file.is_parked, file.missed_bytes) = (false, 0);
+        file.is_parked = false;
     }
 
     /// A file that was live and is shown no more may be an archive by now that can't be opened yet: until
@@ -175,22 +200,29 @@ impl Worker {
         }
     }
 
-    /// Parked files of a group that its directory does not show any more: nobody can open them again.
-    pub(super) fn end_parked(&mut self, number: u32, now: Instant) {
+    /// Parked files of a group that its directory does not show any more: nobody can open them again. Returns
+    /// their names.
+    pub(super) fn end_parked(&mut self, number: u32, now: Instant) -> Vec<Arc<OsStr>> {
+        let mut ended = Vec::new();
         for id in self.group_files(number) {
             let is_gone = |file: &&mut Box<TailedFile>| file.is_parked && !file.is_present;
             let Some(file) = self.files.get_mut(&id).filter(is_gone) else { continue };
             file.is_parked = false;
             file.finished_at = Some(now);
+            ended.push(Arc::clone(&file.name));
             self.attention.ending.insert(id);
-            if file.missed_bytes > 0 {
+            let bytes = file.length.saturating_sub(file.offset);
+            // It is counted once: the next start knows of nothing more in it.
+            file.length = file.offset;
+            if bytes > 0 {
                 self.metrics.lost_files.increment();
-                self.metrics.lost(LossReason::NotOpened).add(file.missed_bytes);
+                self.metrics.lost(LossReason::NotOpened).add(bytes);
                 tracing::warn!(
-                    file = ?file.name, bytes = file.missed_bytes,
+                    file = ?file.name, bytes,
                     "a log file was deleted before it could be opened again"
                 );
             }
         }
+        ended
     }
 }

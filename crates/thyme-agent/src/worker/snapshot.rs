@@ -17,7 +17,7 @@ use super::{
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     config::StartAt,
-    discover::{FoundFile, Snapshot, pattern::LogName},
+    discover::{FoundFile, Missed, Snapshot, pattern::LogName},
     encode::EncodeError,
     limits::{COMPLAINT_INTERVAL, READ_BYTES},
     metrics::LossReason,
@@ -76,9 +76,9 @@ impl Worker {
             new_archives += u64::from(is_new == Some(Begun::Archive));
         }
         self.keep_what_may_be_archived(number, &unopened);
-        self.end_parked(number, now);
+        let ended = self.end_parked(number, now);
         crate::failpoint::hit("snapshot_taken");
-        self.count_missed(&snapshot.missed, &resume);
+        self.count_missed(&snapshot.missed, &snapshot.key.live, &resume, ended);
         if snapshot.is_complete {
             self.withdraw(number, resume, new_archives, now);
         } else if let Some(group) = self.groups.get_mut(&number) {
@@ -418,15 +418,36 @@ impl Worker {
         }
     }
 
-    /// Counts files that are gone and could not be opened. What is known of one by a checkpoint is
-    /// counted with that.
-    fn count_missed(&self, missed: &[(Inode, u64)], resume: &Resume) {
-        let is_known = |inode: Inode| resume.iter().any(|(_, one)| one.inode == inode.inode);
-        for (inode, bytes) in missed.iter().filter(|(inode, bytes)| *bytes > 0 && !is_known(*inode))
-        {
+    /// Counts files that are gone and could not be opened. What is known of one by a checkpoint is counted
+    /// with that; an archive of a file that was parked, with what was unread of that one.
+    fn count_missed(
+        &self,
+        missed: &[Missed],
+        live: &OsStr,
+        resume: &Resume,
+        mut ended: Vec<Arc<OsStr>>,
+    ) {
+        for Missed { name, inode, bytes } in missed.iter().filter(|missed| missed.bytes > 0) {
+            let parsed = LogName::parse(name).filter(|parsed| parsed.compressed);
+            let plain = parsed.map(|parsed| parsed.plain);
+            let is_it = |one: &FileCheckpoint| {
+                one.inode == inode.inode || plain.is_some_and(|plain| *one.name == *plain)
+            };
+            if resume.iter().any(|(_, one)| is_it(one)) {
+                continue;
+            }
+            // What was live may have become any archive.
+            let parked = plain.and_then(|plain| {
+                let same = ended.iter().position(|ended| **ended == *plain);
+                same.or_else(|| ended.iter().position(|ended| **ended == *live))
+            });
+            if let Some(parked) = parked {
+                ended.swap_remove(parked);
+                continue;
+            }
             self.metrics.lost_files.increment();
             self.metrics.lost(LossReason::NotOpened).add(*bytes);
-            tracing::warn!(?inode, bytes, "a log file was deleted before it could be opened");
+            tracing::warn!(?name, bytes, "a log file was deleted before it could be opened");
         }
     }
 
@@ -546,7 +567,6 @@ pub(super) fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr
         former_uid: None,
         is_parked: false,
         is_compressed: false,
-        missed_bytes: 0,
         charge: Charge::default(),
     }
 }
@@ -580,7 +600,6 @@ fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -
         is_last: false,
         is_gap: true,
         is_parked: false,
-        missed_bytes: 0,
         uid: checkpoint.uid,
         former_uid: checkpoint.former_uid,
         charge: Charge::default(),

@@ -254,29 +254,6 @@ fn a_shutdown_says_what_it_leaves() {
     assert!(accounted <= written && accounted + secured >= written, "{report:?}, {kept} kept");
 }
 
-/// Scenario: nothing can be sent. A rotated file was read to its end and closed; right before the agent
-/// ends, another one is renamed to its name, as a numbered chain ends.
-/// Guarantees: it is counted as lost, with its bytes, although its name is there.
-#[test]
-fn a_closed_file_whose_name_another_has_is_counted_as_lost() {
-    let node = Node::new();
-    let container = node.container("a");
-    let [live, rotated] = ["0.log", "0.log.1"].map(|name| container.join(name));
-    node.collector.faults().always(UNAVAILABLE);
-    let yaml = node.yaml("compression: none", "shutdown_timeout: 100ms").replace("*.log", "*.log*");
-    let first = lines("first", 20);
-    append(&live, &first);
-    let agent = node.start_yaml(&yaml);
-    wait_until("it is read", || agent.metrics.read.get().0 == 20);
-    fs::rename(&live, &rotated).unwrap();
-    append(&live, lines("second", 10));
-    wait_until("the other is read", || agent.metrics.read.get().0 == 30);
-    wait_until("the rotated file is closed", || agent.metrics.open_files.get() == 1);
-    fs::rename(&live, &rotated).unwrap();
-    let (report, metrics) = agent.stop();
-    assert_eq!((report.lost_bytes, metrics.lost_files.get()), (first.len() as u64, 1));
-}
-
 /// Scenario: a receiver has no `storage`, a line of one file is open, and another file is deleted right
 /// before the agent stops: it has its rest read first.
 /// Guarantees: the open line leaves all the same.

@@ -1,0 +1,399 @@
+//! A worker with its discovery on real files and a clock of the test's own, stepped on one thread: what
+//! hangs on the order of things is no matter of time here.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::ExportLogsServiceRequest, common::v1::any_value,
+};
+use prost::Message;
+
+use super::*;
+use crate::{
+    discover::{Discovery, DiscoveryStart, Source},
+    limits::{IDLE_AFTER, IDLE_CHECK_INTERVAL, LATE_LOOK_INTERVAL, LINGER_TIME},
+    metrics::LossReason,
+    queue::Settled,
+    world::{
+        Clock, Opened,
+        real::{NodeLogs, SystemClock},
+    },
+};
+
+/// How far the clock goes on from one step to the next.
+const STEP: Duration = Duration::from_millis(10);
+
+/// A clock that is as far ahead of the system's as it was advanced.
+#[derive(Clone, Default)]
+struct Ahead(Arc<Mutex<Duration>>);
+
+impl Ahead {
+    fn by(&self) -> Duration {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn advance(&self, by: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
+    }
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> Instant {
+        Instant::now() + self.by()
+    }
+
+    fn unix_nanos(&self) -> u64 {
+        SystemClock.unix_nanos() + self.by().as_nanos() as u64
+    }
+}
+
+/// A directory of logs, and the agent as far as it reads them.
+struct Scene {
+    directory: tempfile::TempDir,
+    clock: Ahead,
+    discovery: Discovery,
+    _stopper: Sender<()>,
+    messages: Sender<WorkerMessage>,
+    worker: Worker,
+    requests: tokio::sync::mpsc::Receiver<Request>,
+    /// Whether requests are settled.
+    settles: bool,
+    /// Requests that wait for that.
+    unsettled: Vec<Request>,
+    /// Bodies of the records that came.
+    bodies: Vec<String>,
+    descriptors: Arc<Descriptors>,
+    /// How many of them somebody else wants.
+    wanted: u64,
+    /// Files that somebody else has open.
+    held: Vec<Opened>,
+    metrics: Arc<Metrics>,
+}
+
+impl Scene {
+    /// An agent that may have so many files open and has looked at a directory with these files once.
+    fn new(open_files_max: usize, files: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        let yaml = format!(
+            "receivers: {{file_log: {{include: ['{}/*.log'], start_at: beginning}}}}\n\
+             processors: {{batch: {{timeout: 20ms}}}}\n\
+             exporters: {{otlp: {{endpoint: 'a:1', compression: none}}}}\n\
+             service: {{pipelines: {{logs: {{receivers: [file_log], processors: [batch], \
+             exporters: [otlp]}}}}}}\n",
+            directory.path().display()
+        );
+        let config = Arc::new(Config::parse(&yaml, "test.yaml").unwrap());
+        let (metrics, clock) = (Arc::new(Metrics::default()), Ahead::default());
+        let descriptors = Descriptors::new(open_files_max, &metrics);
+        let (messages, inbox) = unbounded();
+        let (sender, requests) = tokio::sync::mpsc::channel(1_000);
+        let channels = WorkerChannels {
+            messages: inbox,
+            requests: sender,
+            spool: None,
+            checkpoints: None,
+            tree: Box::new(NodeLogs::default()),
+            descriptors: Arc::clone(&descriptors),
+        };
+        let state = Arc::new(WorkerState::new(Instant::now()));
+        let worker = Worker::new(
+            WorkerConfig::new(&config),
+            channels,
+            Arc::new(KeySource::default()),
+            Arc::clone(&state),
+            Arc::clone(&metrics),
+            Arc::new(clock.clone()),
+            false,
+        );
+        let (discovery, stopper) = Discovery::new(DiscoveryStart {
+            sources: vec![Source::new(&config.receivers[0]).unwrap()],
+            receiver_names: config.receiver_names(),
+            descriptors: Arc::clone(&descriptors),
+            resume: Vec::new(),
+            first_start: None,
+            scan_interval: Duration::from_secs(1),
+            workers: vec![WorkerHandle { messages: messages.clone(), state }],
+            checkpoints: None,
+            tree: Box::new(NodeLogs::default()),
+            clock: Arc::new(clock.clone()),
+            watches: false,
+            metrics: Arc::clone(&metrics),
+        });
+        let mut scene = Self {
+            directory,
+            clock,
+            discovery,
+            _stopper: stopper,
+            messages,
+            worker: worker.unwrap(),
+            requests,
+            settles: true,
+            unsettled: Vec::new(),
+            bodies: Vec::new(),
+            descriptors,
+            wanted: 0,
+            held: Vec::new(),
+            metrics,
+        };
+        scene.discovery.turn(scene.clock.now());
+        scene
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn append(&self, name: &str, text: &str) {
+        let mut file = OpenOptions::new().create(true).append(true).open(self.at(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.at(from), self.at(to)).unwrap();
+    }
+
+    /// Compresses a file as the kubelet does.
+    fn compress(&self, name: &str) {
+        let text = fs::read(self.at(name)).unwrap();
+        let mut archive = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        archive.write_all(&text).unwrap();
+        fs::write(self.at("archive.tmp"), archive.finish().unwrap()).unwrap();
+        self.rename("archive.tmp", &format!("{name}.gz"));
+        self.remove(name);
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.at(name)).unwrap();
+    }
+
+    /// Takes all descriptors that nobody has.
+    fn hold_descriptors(&mut self) {
+        fs::write(self.at("held"), "").unwrap();
+        let root = self.directory.path();
+        let mut tree = NodeLogs::default();
+        while let Ok(opened) = self.descriptors.open(&mut tree, root, Path::new("held")) {
+            self.held.extend(opened);
+        }
+    }
+
+    /// One step of everything; what the worker does next.
+    fn step(&mut self) -> Step {
+        self.clock.advance(STEP);
+        self.discovery.turn(self.clock.now());
+        self.descriptors.want(self.wanted);
+        let step = self.worker.step().unwrap();
+        while let Ok(request) = self.requests.try_recv() {
+            self.bodies.extend(bodies(&request));
+            self.unsettled.push(request);
+        }
+        for request in self.unsettled.extract_if(.., |_| self.settles) {
+            let reply = request.reply.clone();
+            let acknowledged_records = request.records;
+            let settled = Settled {
+                request,
+                acknowledged_records,
+                dead_lettered_records: 0,
+                dropped: Vec::new(),
+            };
+            reply.send(Settlement::Ended(settled)).unwrap();
+        }
+        step
+    }
+
+    /// So much time passes.
+    fn pass(&mut self, time: Duration) {
+        let end = self.clock.by() + time;
+        while self.clock.by() < end {
+            self.step();
+        }
+    }
+
+    /// Lets time pass until something holds.
+    fn until(&mut self, expected: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let end = self.clock.by() + 2 * IDLE_CHECK_INTERVAL.max(LATE_LOOK_INTERVAL);
+        while !holds(self) {
+            assert!(self.clock.by() < end, "never came true: {expected}");
+            self.step();
+        }
+    }
+
+    /// The agent is told to stop, and has done so.
+    fn stop(&mut self) {
+        self.messages.send(WorkerMessage::Stop).unwrap();
+        while self.worker.step().unwrap() != Step::End {
+            self.clock.advance(STEP);
+        }
+    }
+
+    fn file(&self, name: &str) -> Option<&TailedFile> {
+        let mut files = self.worker.files.values();
+        files.find(|file| *file.name == *name).map(|file| &**file)
+    }
+
+    /// A file has been read, and gives its descriptor up.
+    fn park(&mut self, name: &str) {
+        self.wanted = 1;
+        self.until("it is parked", |scene| scene.is_parked(name));
+        self.wanted = 0;
+    }
+
+    /// Whether a file is parked.
+    fn is_parked(&self, name: &str) -> bool {
+        self.file(name).is_some_and(|file| file.is_parked)
+    }
+
+    /// Files and bytes that count as lost because they could not be opened.
+    fn not_opened(&self) -> (u64, u64) {
+        (self.metrics.lost_files.get(), self.metrics.lost(LossReason::NotOpened).get())
+    }
+}
+
+fn bodies(request: &Request) -> Vec<String> {
+    let message = ExportLogsServiceRequest::decode(&*request.body.concat()).unwrap();
+    let scopes = message.resource_logs.into_iter().flat_map(|logs| logs.scope_logs);
+    let records = scopes.flat_map(|scope| scope.log_records);
+    let texts = records.map(|record| match record.body.unwrap().value.unwrap() {
+        any_value::Value::StringValue(text) => text,
+        other => panic!("{other:?}"),
+    });
+    texts.collect()
+}
+
+/// Scenario: row 39. A live file was read and parked while others wait for descriptors. It grows, so that it
+/// is asked for again in vain; it is rotated, compressed, and removed.
+/// Guarantees: what was written to it and not read counts as lost, though the archive's own length says
+/// nothing of it.
+#[test]
+fn a_parked_file_that_is_compressed_and_removed_counts_with_what_was_unread() {
+    let mut scene = Scene::new(4, &[("0.log", "one\ntwo\n")]);
+    scene.until("it is read", |scene| scene.bodies.len() == 2);
+    scene.park("0.log");
+    scene.hold_descriptors();
+    let unread = "three\n".repeat(200);
+    scene.append("0.log", &unread);
+    let grown = 8 + unread.len() as u64;
+    scene.until("it is seen to have grown", |scene| {
+        scene.file("0.log").is_some_and(|file| file.length == grown)
+    });
+    scene.rename("0.log", "0.log.20260101-000000");
+    scene.pass(Duration::from_secs(2));
+    scene.compress("0.log.20260101-000000");
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.not_opened(), (0, 0));
+    scene.remove("0.log.20260101-000000.gz");
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.not_opened(), (1, unread.len() as u64));
+    scene.stop();
+    assert_eq!(scene.metrics.lost_files.get(), 1);
+}
+
+/// Scenario: row 39. As above, and it is rotated and compressed between two looks at its directory.
+/// Guarantees: it counts once, with what was unread, and not beside it with what its archive took on disk.
+#[test]
+fn a_parked_live_file_and_its_archive_count_once() {
+    let mut scene = Scene::new(4, &[("0.log", "one\ntwo\n")]);
+    scene.until("it is read", |scene| scene.bodies.len() == 2);
+    scene.park("0.log");
+    scene.hold_descriptors();
+    scene.append("0.log", "three\n");
+    scene.until("it is seen to have grown", |scene| {
+        scene.file("0.log").is_some_and(|file| file.length == 14)
+    });
+    scene.rename("0.log", "0.log.20260101-000000");
+    scene.compress("0.log.20260101-000000");
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.not_opened(), (0, 0));
+    scene.remove("0.log.20260101-000000.gz");
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.not_opened(), (1, 6));
+}
+
+/// Scenario: row 39. Of a group's files the oldest is parked and has to be read on, so that an archive behind
+/// it, open and unread, gives its descriptor up; both are removed.
+/// Guarantees: the archive counts as lost with what it holds, decompressed, and the other with what was
+/// unread of it.
+#[test]
+fn an_archive_that_waits_behind_another_file_counts_when_it_is_removed() {
+    let mut scene = Scene::new(16, &[("0.log", "one\ntwo\n")]);
+    scene.until("it is read", |scene| scene.bodies.len() == 2);
+    scene.park("0.log");
+    // The archive of the next file is found, open, together with the growth of the parked one.
+    scene.append("0.log", "three\n");
+    scene.rename("0.log", "0.log.20260101-000000");
+    let next = "four\n".repeat(200);
+    scene.append("0.log.20260101-000010", &next);
+    scene.compress("0.log.20260101-000010");
+    scene.discovery.scan(scene.clock.now());
+    scene.hold_descriptors();
+    scene.until("both are parked", |scene| {
+        ["0.log.20260101-000000", "0.log.20260101-000010"].iter().all(|name| scene.is_parked(name))
+    });
+    assert_eq!(scene.bodies.len(), 2);
+    scene.remove("0.log.20260101-000000");
+    scene.remove("0.log.20260101-000010.gz");
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.not_opened(), (2, (6 + next.len()) as u64));
+}
+
+/// Scenario: row 39. A parked file is cut and written anew, to less than was read of it, and can't be opened;
+/// it is removed.
+/// Guarantees: its new content counts as lost.
+#[test]
+fn a_parked_file_that_was_cut_counts_with_its_new_content() {
+    let mut scene = Scene::new(4, &[("0.log", "one\ntwo\n")]);
+    scene.until("it is read", |scene| scene.bodies.len() == 2);
+    scene.park("0.log");
+    scene.hold_descriptors();
+    fs::write(scene.at("0.log"), "three\n").unwrap();
+    scene.until("it is seen", |scene| scene.metrics.truncated_files.get() == 1);
+    scene.remove("0.log");
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.not_opened(), (1, 6));
+}
+
+/// Scenario: row 46. A rotated file that was read and closed gets the beginning of a line; before that has
+/// waited long enough for its rest, others want a descriptor.
+/// Guarantees: its group is not taken for idle, as it would be if only its live file counted: the line leaves.
+#[test]
+fn a_group_with_a_late_file_does_not_give_its_live_file_up() {
+    let mut scene = Scene::new(16, &[("0.log", "one\n")]);
+    scene.until("it is read", |scene| scene.bodies.len() == 1);
+    let rotated = "0.log.20260101-000000";
+    scene.rename("0.log", rotated);
+    scene.append("0.log", "two\n");
+    scene.pass(LINGER_TIME + Duration::from_secs(1));
+    assert!(scene.file(rotated).is_some_and(|file| file.source.is_none()));
+    scene.append(rotated, "late");
+    scene.until("the late line is begun", |scene| {
+        scene.file(rotated).is_some_and(|file| file.rest_bytes == 4)
+    });
+    scene.wanted = 2;
+    scene.pass(IDLE_AFTER);
+    assert_eq!(scene.bodies, ["one", "two", "late"]);
+}
+
+/// Scenario: row 48. Nothing is settled. A rotated file was read to its end and closed; another one is renamed
+/// to its name, as a numbered chain ends, and the agent is told to stop before anybody has looked.
+/// Guarantees: it is counted as lost, with its bytes, although its name is there.
+#[test]
+fn a_closed_file_whose_name_another_has_is_counted_as_lost() {
+    let mut scene = Scene::new(16, &[("0.log", "first\n")]);
+    scene.settles = false;
+    scene.until("it is read", |scene| scene.bodies.len() == 1);
+    scene.rename("0.log", "0.log.1");
+    scene.append("0.log", "second one\n");
+    scene.pass(LINGER_TIME + Duration::from_secs(2));
+    assert!(scene.file("0.log.1").is_some_and(|file| file.source.is_none()));
+    scene.rename("0.log", "0.log.1");
+    scene.stop();
+    assert_eq!(scene.metrics.lost(LossReason::Shutdown).get(), 6);
+    assert_eq!(scene.metrics.lost_files.get(), 1);
+}
