@@ -9,6 +9,7 @@ pub mod links;
 mod look;
 pub mod open;
 pub mod pattern;
+mod refused;
 mod renamed;
 mod scan;
 mod unseen;
@@ -339,7 +340,7 @@ impl Discovery {
         self.scans_since_search += 1;
         if self.scans_since_search > WATCHED_SCANS && !self.unseen.is_empty() {
             self.scans_since_search = 0;
-            self.withdraw_vanished();
+            self.withdraw_vanished(now);
         }
         self.next_scan = now + self.scan_interval;
     }
@@ -478,9 +479,9 @@ impl Discovery {
 
     /// Withdraws the checkpoints of files that no longer exist. What they had not acknowledged was
     /// deleted while no agent ran; nobody can read it any more.
-    fn withdraw_vanished(&mut self) {
+    fn withdraw_vanished(&mut self, now: Instant) {
         let (tree, roots) = self.scanner.tree_and_roots();
-        let searched = self.unseen.search(tree, &roots);
+        let searched = self.unseen.search(tree, &roots, now);
         if let Some((_, first)) = searched.gone.first() {
             // What a receiver that is left out has not read, it does not miss.
             let is_read = |one: &FileCheckpoint| self.receiver_names.contains(&one.receiver);

@@ -510,6 +510,7 @@ impl LogTree for SimulatedTree {
             inode: Inode { device: DEVICE + world.tree.remounts, inode: node.inode },
             born_unix_nanos: world.plan.knows_births.then(|| unix_nanos(node.born_at)),
             bytes: node.bytes.len() as u64,
+            modified_unix_nanos: node.modified_at,
         })
     }
 }
