@@ -30,7 +30,7 @@ impl Mounts {
     pub(super) fn new(roots: &[&Path]) -> Self {
         let table = File::open(TABLE).ok();
         // What comes between the two is said by the first poll.
-        let mounts = table.is_some().then(|| read(roots)).unwrap_or_default();
+        let mounts = if table.is_some() { read(roots) } else { BTreeSet::new() };
         Self { table, mounts }
     }
 
