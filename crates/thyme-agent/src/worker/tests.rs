@@ -53,6 +53,19 @@ impl Clock for Ahead {
     }
 }
 
+/// One receiver of a directory's logs.
+fn config_of(directory: &Path) -> Arc<Config> {
+    let yaml = format!(
+        "receivers: {{file_log: {{include: ['{}/*.log'], start_at: beginning}}}}\n\
+         processors: {{batch: {{timeout: 20ms}}}}\n\
+         exporters: {{otlp: {{endpoint: 'a:1', compression: none}}}}\n\
+         service: {{pipelines: {{logs: {{receivers: [file_log], processors: [batch], \
+         exporters: [otlp]}}}}}}\n",
+        directory.display()
+    );
+    Arc::new(Config::parse(&yaml, "test.yaml").unwrap())
+}
+
 /// A directory of logs, and the agent as far as it reads them.
 struct Scene {
     directory: tempfile::TempDir,
@@ -92,15 +105,7 @@ impl Scene {
         for (name, text) in files {
             fs::write(directory.path().join(name), text).unwrap();
         }
-        let yaml = format!(
-            "receivers: {{file_log: {{include: ['{}/*.log'], start_at: beginning}}}}\n\
-             processors: {{batch: {{timeout: 20ms}}}}\n\
-             exporters: {{otlp: {{endpoint: 'a:1', compression: none}}}}\n\
-             service: {{pipelines: {{logs: {{receivers: [file_log], processors: [batch], \
-             exporters: [otlp]}}}}}}\n",
-            directory.path().display()
-        );
-        let config = Arc::new(Config::parse(&yaml, "test.yaml").unwrap());
+        let config = config_of(directory.path());
         let (metrics, clock) = (Arc::new(Metrics::default()), Ahead::default());
         let descriptors = Descriptors::new(open_files_max, &metrics);
         let (messages, inbox) = unbounded();
