@@ -65,9 +65,8 @@ impl World {
         let contents = self.tree.contents.iter_mut();
         // One for which there was no descriptor is tried again at the next look at roots.
         let look = ROOT_LOOK_INTERVAL.as_nanos() as u64;
-        let has_waited = |one: &&mut Content| {
-            one.waits_since.is_none_or(|since| since + look <= scan.began_at)
-        };
+        let has_waited =
+            |one: &&mut Content| one.waits_since.is_none_or(|since| since + look <= scan.began_at);
         let contents = contents.filter(|one| one.names > 0 && one.born_at < scan.began_at);
         for content in contents.filter(has_waited) {
             let mut disturbed = scan.disturbed.iter();
