@@ -14,6 +14,8 @@
 //! Nothing is dropped here: what there is no room for waits in memory, within the workers' budgets,
 //! until there is room. It must not hold a worker up, nor read a log file.
 
+mod cursor;
+mod message;
 mod recover;
 pub mod segment;
 mod status;
@@ -34,7 +36,10 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-pub use self::status::SpoolStatus;
+pub use self::{
+    message::{SpoolLink, SpoolMessage},
+    status::SpoolStatus,
+};
 use self::{
     segment::Header,
     store::{AppendError, Entry, Fresh, Lost, Store, Sum},
@@ -48,57 +53,12 @@ use crate::{
     metrics::Metrics,
     pipeline::EndNote,
     queue::{Request, Settled, SettledPart, Settlement, Token},
-    tail::acknowledge::Acknowledged,
     world::{SharedClock, StateDisk},
 };
 
 /// What a spool holds in the state directory, by a name each.
 pub const FILE_NAMES: &[&str] =
     &["spool/cursor", "spool/000000000001.segment", "spool/000000000001.damaged"];
-
-/// What a worker says to the spool.
-#[derive(Debug)]
-pub enum SpoolMessage {
-    /// Take this request over.
-    Keep(Request),
-    /// Hold a copy of this request, which the exporter has.
-    Secure {
-        /// It; `token.number` is the worker's number of it.
-        request: Request,
-        /// Which worker.
-        worker: usize,
-    },
-    /// So much of the request of this worker with this number is settled: the copy counts for the rest.
-    Advance {
-        /// Which worker.
-        worker: usize,
-        /// Its number of the request.
-        number: u64,
-        /// Places of the settled records.
-        settled: Acknowledged,
-    },
-    /// The request of this worker with this number has ended: its copy is not needed any more.
-    Forget {
-        /// Which worker.
-        worker: usize,
-        /// Its number of the request.
-        number: u64,
-    },
-    /// The agent stops: send nothing more, and end when the workers have, at this time at the
-    /// latest.
-    Stop(Instant),
-}
-
-/// A worker's way to the spool.
-#[derive(Clone, Debug)]
-pub struct SpoolLink {
-    /// Where its messages go; never full.
-    pub messages: Sender<SpoolMessage>,
-    /// What the spool shows of itself.
-    pub status: Arc<SpoolStatus>,
-    /// Which worker it is.
-    pub worker: usize,
-}
 
 /// What a spool is made of.
 pub struct SpoolStart {
@@ -355,9 +315,7 @@ impl Spool {
 
     fn take_message(&mut self, message: SpoolMessage) {
         match message {
-            SpoolMessage::Keep(request) => {
-                self.waiting.push_back(Waiting { request, is_copy: false, worker: 0 });
-            }
+            SpoolMessage::Keep { request, worker } => self.take_request(request, worker),
             SpoolMessage::Secure { request, worker } => {
                 self.waiting.push_back(Waiting { request, is_copy: true, worker });
             }
@@ -372,16 +330,40 @@ impl Spool {
                 }
             }
             SpoolMessage::Forget { worker, number } => {
-                self.waiting.retain(|one| {
-                    !one.is_copy || one.worker != worker || one.request.token.number != number
-                });
-                if let Some(id) = self.copies.remove(&(worker, number)) {
-                    self.copy_ids.remove(&id);
+                if let Some(id) = self.remove_copy(worker, number) {
                     self.store.finish(id);
                 }
             }
             SpoolMessage::Stop(deadline) => self.deadline = Some(deadline),
         }
+    }
+
+    /// Takes a request over: what was a copy of it is read in its turn, and no other is written.
+    fn take_request(&mut self, request: Request, worker: usize) {
+        let Some(id) = self.remove_copy(worker, request.token.number) else {
+            self.waiting.push_back(Waiting { request, is_copy: false, worker });
+            return;
+        };
+        self.store.adopt(&Header { id, ..self.header(&request) });
+        self.note_kept(request);
+    }
+
+    /// The copy of a request is none any more; returns its id if it is on disk.
+    fn remove_copy(&mut self, worker: usize, number: u64) -> Option<u64> {
+        self.waiting.retain(|one| {
+            !one.is_copy || one.worker != worker || one.request.token.number != number
+        });
+        let id = self.copies.remove(&(worker, number))?;
+        self.copy_ids.remove(&id);
+        Some(id)
+    }
+
+    /// A request is on disk: its worker is told, and it is read in its turn.
+    fn note_kept(&mut self, request: Request) {
+        self.status.backlog.fetch_add(1, Ordering::Relaxed);
+        self.metrics.spool_kept_requests.increment();
+        self.metrics.spool_requests.add_gauge(1);
+        self.news.push((request.reply.clone(), Settlement::Kept(request)));
     }
 
     /// Books the end of a request, or of a part of one, that was sent from here.
@@ -484,20 +466,14 @@ impl Spool {
     fn confirm(&mut self, written: Written) {
         let Written { waiting: Waiting { request, is_copy, worker }, id } = written;
         crate::failpoint::hit("spool_kept");
-        let reply = request.reply.clone();
-        let settlement = if is_copy {
-            let number = request.token.number;
-            self.copies.insert((worker, number), id);
-            self.copy_ids.insert(id, CopyOf { worker, number, reply: reply.clone() });
-            self.metrics.spool_secured_requests.increment();
-            Settlement::Secured(number)
-        } else {
-            self.status.backlog.fetch_add(1, Ordering::Relaxed);
-            self.metrics.spool_kept_requests.increment();
-            self.metrics.spool_requests.add_gauge(1);
-            Settlement::Kept(request)
-        };
-        self.news.push((reply, settlement));
+        if !is_copy {
+            return self.note_kept(request);
+        }
+        let (number, reply) = (request.token.number, request.reply);
+        self.copies.insert((worker, number), id);
+        self.copy_ids.insert(id, CopyOf { worker, number, reply: reply.clone() });
+        self.metrics.spool_secured_requests.increment();
+        self.news.push((reply, Settlement::Secured(number)));
     }
 
     fn tell(&mut self) {
@@ -688,7 +664,7 @@ impl Spool {
 }
 
 #[cfg(any(test, feature = "simulation"))]
-pub(crate) use self::store::read_cursor;
+pub(crate) use self::cursor::read_cursor;
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,9 @@
 use std::{io, path::Path};
 
 use super::{
+    cursor::Parts,
     segment::{self, Found, Header},
-    store::{Parts, Segment, Sum},
+    store::{Segment, Sum},
 };
 use crate::{tail::acknowledge::Acknowledged, world::StateFile};
 

@@ -14,34 +14,25 @@
 //! over, by the look at the start as by reading. So both agree on what there is, and what reading
 //! does not find of it is known to be lost.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    io,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use super::{
+    cursor::{self, Parts},
     recover::{self, Recovered},
     segment::{self, Found, HEADER_BYTES, Header},
 };
 use crate::{
-    checkpoint::{CheckpointError, frame},
-    limits::{SPOOL_CURSOR_RANGES_MAX, SPOOL_DAMAGED_BYTES_MAX, SPOOL_SEGMENT_BYTES},
-    queue::unsettled,
+    checkpoint::CheckpointError,
+    limits::{SPOOL_DAMAGED_BYTES_MAX, SPOOL_SEGMENT_BYTES},
     tail::acknowledge::Acknowledged,
     world::{StateDisk, StateFile},
 };
 
 pub(super) const DIRECTORY: &str = "spool";
-const CURSOR: &str = "spool/cursor";
-const CURSOR_NEW: &str = "spool/cursor.new";
 pub(super) const SEGMENT_SUFFIX: &str = ".segment";
 const DAMAGED_SUFFIX: &str = ".damaged";
-const CURSOR_MAGIC: &str = "thyme-spool 1";
 
 /// What is to be kept.
 #[derive(Clone, Copy, Debug)]
@@ -85,33 +76,6 @@ impl Sum {
             records: self.records.checked_sub(other.records)?,
             source_bytes: self.source_bytes.checked_sub(other.source_bytes)?,
         })
-    }
-}
-
-/// Of records that are not done: which of the log records in them are settled, by their place.
-#[derive(Debug, Default)]
-pub(super) struct Parts(BTreeMap<u64, Acknowledged>);
-
-impl Parts {
-    /// What of a record is still to be sent.
-    pub(super) fn rest_of(&self, header: &Header) -> Sum {
-        let Some(settled) = self.0.get(&header.id) else { return Sum::of(header) };
-        let (records, source_bytes) =
-            unsettled(header.records, header.source_bytes, settled.count());
-        Sum { requests: 1, records, source_bytes }
-    }
-
-    /// Behind all records that it knows of.
-    fn next_id(&self) -> u64 {
-        self.0.last_key_value().map_or(0, |(id, _)| id.saturating_add(1))
-    }
-
-    fn write(&self) -> Vec<CursorPart> {
-        let write = |(id, settled): (&u64, &Acknowledged)| {
-            let beyond = settled.beyond().iter().take(SPOOL_CURSOR_RANGES_MAX);
-            CursorPart { id: *id, below: settled.prefix(), beyond: beyond.copied().collect() }
-        };
-        self.0.iter().map(write).collect()
     }
 }
 
@@ -189,21 +153,6 @@ pub(super) struct Store {
     damaged: VecDeque<(String, u64)>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Cursor {
-    done_below: u64,
-    done: Vec<(u64, u64)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    parts: Vec<CursorPart>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct CursorPart {
-    id: u64,
-    below: u64,
-    beyond: Vec<(u64, u64)>,
-}
-
 impl Store {
     /// Opens what is there.
     ///
@@ -219,7 +168,7 @@ impl Store {
             move |error| CheckpointError::io(&path, action)(error)
         };
         disk.make_directory(DIRECTORY).map_err(failed(DIRECTORY, "cannot create"))?;
-        let cursor = load_cursor(&*disk);
+        let cursor = cursor::load(&*disk);
         let is_cursor_lost = cursor.is_none();
         let (done, parts) = cursor.unwrap_or_default();
         let mut store = Self {
@@ -270,7 +219,7 @@ impl Store {
         store.passed = store.done.clone();
         if is_cursor_lost {
             // Ids begin anew. Were the old cursor read again one day, it would take them for done.
-            store.write_cursor_as(true).map_err(failed(CURSOR, "cannot write"))?;
+            store.write_cursor_as(true).map_err(failed(cursor::NAME, "cannot write"))?;
         }
         store.remove_done();
         store.position =
@@ -520,20 +469,35 @@ impl Store {
     /// So much of a record is settled; nothing of it has been before that is not among it.
     pub(super) fn advance(&mut self, id: u64, settled: Acknowledged) {
         if !self.is_done(id) && settled != Acknowledged::default() {
-            self.parts.0.insert(id, settled);
+            self.parts.set(id, settled);
             self.is_cursor_stale = true;
+        }
+    }
+
+    /// A record that was kept as a copy is to be read after all: nobody else has its request now.
+    pub(super) fn adopt(&mut self, header: &Header) {
+        let rest = self.parts.rest_of(header);
+        let id = header.id;
+        let holds = |segment: &&mut Segment| {
+            segment.ids.is_some_and(|(first, last)| first <= id && id <= last)
+        };
+        let Some(segment) = self.segments.iter_mut().rev().find(holds) else { return };
+        segment.unread = segment.unread.plus(rest);
+        if segment.number <= self.position.segment {
+            // Reading may have passed over it; what was read before is passed over now.
+            self.position = Position { segment: segment.number, offset: 0 };
         }
     }
 
     /// What of a record is settled.
     pub(super) fn settled_of(&self, id: u64) -> Acknowledged {
-        self.parts.0.get(&id).cloned().unwrap_or_default()
+        self.parts.of(id)
     }
 
     /// A record is done.
     pub(super) fn finish(&mut self, id: u64) {
         self.done.add(id, id + 1);
-        self.parts.0.remove(&id);
+        self.parts.forget(id);
         self.is_cursor_stale = true;
         self.remove_done();
     }
@@ -619,61 +583,11 @@ impl Store {
     }
 
     fn write_cursor_as(&mut self, is_synced: bool) -> io::Result<()> {
-        let done = &self.done;
-        self.parts.0.retain(|id, _| done.skip(*id) == *id);
-        let (done_below, parts) = (self.done.prefix(), self.parts.write());
-        let cursor = Cursor { done_below, done: self.done.beyond().to_vec(), parts };
-        let content = serde_json::to_vec(&cursor).map_err(io::Error::other)?;
-        let mut file = self.disk.create(CURSOR_NEW)?;
-        crate::failpoint::hit("spool_cursor_created");
-        file.append(&frame::seal(CURSOR_MAGIC, &content))?;
-        crate::failpoint::hit("spool_cursor_written");
-        if is_synced {
-            file.sync()?;
-        }
-        drop(file);
-        self.disk.rename(CURSOR_NEW, CURSOR)?;
-        if is_synced {
-            self.disk.sync_directory(DIRECTORY)?;
-        }
-        crate::failpoint::hit("spool_cursor_renamed");
+        self.parts.forget_done(&self.done);
+        cursor::write(&*self.disk, &self.done, &self.parts, is_synced)?;
         self.is_cursor_stale = false;
         Ok(())
     }
-}
-
-/// What is done; nothing where the cursor is missing or damaged, so that all is sent again.
-#[cfg(any(test, feature = "simulation"))]
-pub(crate) fn read_cursor(disk: &dyn StateDisk) -> (Acknowledged, BTreeMap<u64, Acknowledged>) {
-    let (done, Parts(parts)) = load_cursor(disk).unwrap_or_default();
-    (done, parts)
-}
-
-/// What is done; `None` where the cursor is there and can't be read.
-fn load_cursor(disk: &dyn StateDisk) -> Option<(Acknowledged, Parts)> {
-    let bytes = match disk.read(CURSOR) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Some(Default::default());
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the spool's cursor can't be read: what it holds is sent again");
-            return None;
-        }
-    };
-    let done = decode_cursor(&bytes);
-    if done.is_none() {
-        tracing::error!("the spool's cursor is damaged: what the spool holds is sent again");
-    }
-    done
-}
-
-fn decode_cursor(bytes: &[u8]) -> Option<(Acknowledged, Parts)> {
-    let content = frame::open(CURSOR_MAGIC, bytes).ok()?;
-    let cursor: Cursor = serde_json::from_slice(content).ok()?;
-    let part = |one: CursorPart| (one.id, Acknowledged::new(one.below, &one.beyond));
-    let parts = Parts(cursor.parts.into_iter().map(part).collect());
-    Some((Acknowledged::new(cursor.done_below, &cursor.done), parts))
 }
 
 fn segment_name(number: u64) -> String {

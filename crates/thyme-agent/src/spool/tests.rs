@@ -10,6 +10,7 @@ use std::{
 use super::{segment::HEADER_BYTES, *};
 use crate::{
     config::Compression,
+    tail::acknowledge::Acknowledged,
     world::{
         StateFile,
         real::{NodeDisk, SystemClock},
@@ -186,7 +187,7 @@ impl Rig {
 
     fn keep(&mut self, number: u64, body: &[u8]) {
         let request = self.request(number, body);
-        self.link.messages.send(SpoolMessage::Keep(request)).unwrap();
+        self.link.messages.send(SpoolMessage::Keep { request, worker: 0 }).unwrap();
         self.step();
     }
 
@@ -267,7 +268,7 @@ fn a_record_before_one_that_failed_is_written_again() {
     let mut rig = Rig::open(&disk, BYTES_MAX);
     *disk.room.lock().unwrap() = Some(200);
     let first = rig.request(1, &[1; 100]);
-    rig.link.messages.send(SpoolMessage::Keep(first)).unwrap();
+    rig.link.messages.send(SpoolMessage::Keep { request: first, worker: 0 }).unwrap();
     rig.keep(2, &[2; 100]);
     assert_eq!(rig.told(), (vec![], vec![]));
     assert_eq!(rig.accept_all(), [vec![1; 100], vec![2; 100]]);
@@ -286,7 +287,7 @@ fn a_failed_sync_takes_back_nothing_of_a_sealed_segment() {
     let body = |number: u8| vec![number; 4 << 20];
     for number in 0..4 {
         let request = rig.request(number.into(), &body(number));
-        rig.link.messages.send(SpoolMessage::Keep(request)).unwrap();
+        rig.link.messages.send(SpoolMessage::Keep { request, worker: 0 }).unwrap();
     }
     rig.keep(4, &body(4));
     assert_eq!(rig.told().0, [0, 1, 2]);
@@ -489,6 +490,42 @@ fn copies_are_for_the_next_start() {
     let mut rig = Rig::open(&disk, BYTES_MAX);
     rig.step();
     assert_eq!(rig.accept_all(), [b"two".to_vec()]);
+}
+
+/// Scenario: row 15. The spool has a copy of a request, and reading has passed over it; then its worker
+/// gives the spool the request itself, while there is no room. The agent is killed at once, or goes on.
+/// Guarantees: the copy becomes the request, without being written again: it is kept at once, and sent
+/// once, by this life or by the next.
+#[test]
+fn a_copy_becomes_the_request_itself() {
+    for is_killed in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::new(directory.path());
+        let mut rig = Rig::open(&disk, BYTES_MAX);
+        rig.secure(1, b"one");
+        rig.keep(2, b"two");
+        assert_eq!(rig.told(), (vec![2], vec![1]));
+        let unanswered = rig.sink.try_recv().unwrap();
+        *disk.room.lock().unwrap() = Some(0);
+        rig.keep(1, b"one");
+        assert_eq!(rig.told(), (vec![1], vec![]));
+        assert!(!rig.link.status.is_full());
+        let mut expected = vec![b"one".to_vec()];
+        if is_killed {
+            drop(rig);
+            rig = Rig::open(&disk, BYTES_MAX);
+            expected.push(unanswered.body.concat());
+            rig.step();
+        }
+        assert_eq!(rig.accept_all(), expected);
+        assert!(!rig.link.status.has_backlog());
+        let left = 2 - expected.len() as u64;
+        assert_eq!(rig.metrics.spool_requests.get(), left);
+        *disk.room.lock().unwrap() = None;
+        rig.end();
+        let recovered = Rig::open(&disk, BYTES_MAX).metrics.recovered.get();
+        assert_eq!(recovered, (10 * left as i64, 100 * left as i64));
+    }
 }
 
 /// Scenario: row 17. The agent was killed in the middle of a write: the last record is cut short, at

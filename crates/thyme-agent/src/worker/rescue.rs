@@ -250,12 +250,14 @@ impl Worker {
         self.spool_pending_requests += 1;
         self.spool_pending_bytes += request.token.charged_bytes;
         // A spool that has ended ends the pipeline's health.
-        let _ended = spool.messages.send(SpoolMessage::Keep(request));
+        let worker = spool.worker;
+        let _ended = spool.messages.send(SpoolMessage::Keep { request, worker });
     }
 
-    /// Gives the spool a request that was meant for the exporter, and that it has not.
+    /// Gives the spool a request that was meant for the exporter, and that it has not. A copy that the
+    /// spool has of it becomes the request: a checkpoint may be over it already.
     pub(super) fn divert(&mut self, mut request: Request) {
-        let number = request.token.number;
+        self.under_way.remove(&request.token.number);
         self.outstanding_requests -= 1;
         self.outstanding_bytes -= request.token.charged_bytes;
         self.metrics.queue_requests.add_gauge(-1);
@@ -264,10 +266,9 @@ impl Worker {
         }
         request.token.to_spool = true;
         self.keep(request);
-        self.forget_copy(number);
     }
 
-    /// The request has ended, or has another place: a copy of it isn't needed any more.
+    /// The request has ended: a copy of it isn't needed any more.
     pub(super) fn forget_copy(&mut self, number: u64) {
         if let Some(under_way) = self.under_way.remove(&number)
             && under_way.copied_without.is_some()
@@ -506,6 +507,125 @@ impl Worker {
                 file = ?name, bytes = lost, reason = reason.as_str(),
                 "a deleted log file is closed: this much of it is lost"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        metrics::Metrics,
+        queue::FileRange,
+        spool::{Spool, SpoolLink, SpoolStart},
+        tail::descriptors::Descriptors,
+        worker::{KeySource, WorkerChannels, WorkerConfig, WorkerState},
+        world::{
+            StateDisk,
+            real::{NodeDisk, NodeLogs, SystemClock},
+        },
+    };
+
+    const CONFIG: &str = "
+receivers: {filelog: {include: [/none/*.log], storage: file_storage}}
+exporters: {otlp: {endpoint: 'http://127.0.0.1:1', sending_queue: {storage: file_storage}}}
+extensions: {file_storage: {directory: /none}}
+service: {extensions: [file_storage], pipelines: {logs: {receivers: [filelog], exporters: [otlp]}}}
+";
+
+    type Channel = tokio::sync::mpsc::Receiver<Request>;
+
+    /// A spool, with an exporter that has room for one request and takes none.
+    fn spool(disk: &Arc<dyn StateDisk>, bytes_max: u64) -> (Spool, SpoolLink, Channel) {
+        let (requests, exporter) = tokio::sync::mpsc::channel(1);
+        let start = SpoolStart {
+            disk: Arc::clone(disk),
+            bytes_max,
+            requests,
+            clock: SystemClock::shared(),
+            metrics: Arc::default(),
+        };
+        let (spool, mut links) = Spool::open(start, 1).unwrap();
+        (spool, links.remove(0), exporter)
+    }
+
+    fn worker(spool: SpoolLink) -> (Worker, Channel) {
+        let (requests, exporter) = tokio::sync::mpsc::channel(1);
+        let metrics = Arc::new(Metrics::default());
+        let channels = WorkerChannels {
+            messages: crossbeam_channel::never(),
+            requests,
+            spool: Some(spool),
+            checkpoints: None,
+            tree: Box::new(NodeLogs::default()),
+            descriptors: Descriptors::new(100, &metrics),
+        };
+        let config = WorkerConfig::new(&Arc::new(Config::parse(CONFIG, "config").unwrap()));
+        let (keys, state) = (Arc::new(KeySource::default()), WorkerState::new(Instant::now()));
+        let clock = SystemClock::shared();
+        let worker = Worker::new(config, channels, keys, Arc::new(state), metrics, clock, false);
+        (worker.unwrap(), exporter)
+    }
+
+    /// A request that covers bytes of the file of its number.
+    fn request(worker: &Worker, number: u64, to_spool: bool) -> Request {
+        let body = Bytes::from(vec![number as u8; 1000]);
+        let range = FileRange { file: number as u32, start: 0, end: 100 };
+        Request {
+            body_bytes: body.len(),
+            body: vec![body],
+            uncompressed_bytes: 1000,
+            records: 1,
+            source_bytes: 100,
+            compression: Compression::None,
+            reply: worker.reply.clone(),
+            settled: Acknowledged::default(),
+            token: Token {
+                number,
+                to_spool,
+                spans: [Span { range, start: 0, end: 1 }].into(),
+                ..Token::default()
+            },
+        }
+    }
+
+    /// Scenario: row 15. The exporter has no room for a request, and the spool has a copy of it, so that
+    /// checkpoints may be over it. Then the request itself goes to the spool, which has no room for
+    /// anything more; the agent is killed at once, or after the spool has taken the message.
+    /// Guarantees: the next start has it, once: the copy is not forgotten before the request is kept.
+    #[test]
+    fn a_copy_is_not_forgotten_before_its_request_is_kept() {
+        for steps in 0..3 {
+            let directory = tempfile::tempdir().unwrap();
+            let disk: Arc<dyn StateDisk> = Arc::new(NodeDisk::new(directory.path()));
+            let (mut spool, link, _none) = self::spool(&disk, 1500);
+            let (mut worker, _exporter) = worker(link);
+            for number in 1..3 {
+                let request = request(&worker, number, false);
+                worker.dispatch(request);
+            }
+            worker.secure(&[2]);
+            spool.step();
+            let told: Vec<_> = worker.settled.try_iter().collect();
+            assert!(matches!(told[..], [Settlement::Secured(2)]), "{told:?}");
+            worker.secure(&[1]);
+            spool.step();
+            assert!(!worker.has_spool_room());
+            let urgent = request(&worker, 3, true);
+            worker.dispatch(urgent);
+            for _ in 0..steps {
+                spool.step();
+            }
+            worker.take_settlements();
+            // Only what has no room is still to be kept.
+            assert_eq!(worker.spool_pending_requests, if steps == 0 { 2 } else { 1 });
+            drop((spool, worker));
+            let (mut spool, _link, mut exporter) = self::spool(&disk, 1500);
+            spool.step();
+            assert_eq!(exporter.try_recv().unwrap().body.concat(), [2; 1000]);
+            spool.step();
+            assert!(exporter.try_recv().is_err());
         }
     }
 }
