@@ -21,7 +21,7 @@ use crate::{
 
 const STEP: Duration = Duration::from_millis(50);
 
-/// Requests that the owner may have under way.
+/// Requests that the owner may have under way, unless it is said otherwise.
 const BUDGET_REQUESTS: usize = 40;
 
 /// What the sink says to a message, and how long that takes.
@@ -96,6 +96,7 @@ struct Scene {
     /// Requests that are not settled, those that take of the budget, and the bodies of those.
     unsettled: usize,
     charged: usize,
+    budget: usize,
     body_bytes: usize,
     /// Bytes of what was set aside.
     rest_bytes: usize,
@@ -134,6 +135,7 @@ impl Scene {
             told,
             unsettled: 0,
             charged: 0,
+            budget: BUDGET_REQUESTS,
             body_bytes: 0,
             rest_bytes: 0,
             acknowledged: 0,
@@ -147,7 +149,7 @@ impl Scene {
 
     /// One step of time; a request leaves if there is one, and the budget is not used up.
     fn step(&mut self, next: &mut Option<Vec<String>>) {
-        if self.charged < BUDGET_REQUESTS
+        if self.charged < self.budget
             && let Some(bodies) = next.take()
         {
             let mut request = request_of(&bodies, Compression::None);
@@ -312,6 +314,7 @@ fn an_outage_gives_nothing_up_near_a_bound() {
             let is_down = outage.contains(&now);
             (if is_down { Answer::Denied } else { Answer::Accepted { rejected_records: 0 } }, SOON)
         });
+        scene.budget = 2 * ASIDE_REQUESTS_MAX;
         let requests: Vec<_> = (0..1_500).map(|number| vec![format!("fine {number}")]).collect();
         scene.send(&requests, Duration::from_secs(1));
         assert_eq!((scene.acknowledged, scene.unsettled), (1_500, 0));
