@@ -16,7 +16,7 @@ use prost::Message;
 use super::*;
 use crate::{
     discover::{Discovery, DiscoveryStart, Source},
-    limits::{IDLE_AFTER, IDLE_CHECK_INTERVAL, LATE_LOOK_INTERVAL, LINGER_TIME},
+    limits::{CHARACTER_WAIT, IDLE_AFTER, IDLE_CHECK_INTERVAL, LATE_LOOK_INTERVAL, LINGER_TIME},
     metrics::LossReason,
     queue::Settled,
     world::{
@@ -78,12 +78,18 @@ struct Scene {
 impl Scene {
     /// An agent that may have so many files open and has looked at a directory with these files once.
     fn new(open_files_max: usize, files: &[(&str, &str)]) -> Self {
+        Self::with_operators("[]", open_files_max, files)
+    }
+
+    /// The same with operators of its receiver.
+    fn with_operators(operators: &str, open_files_max: usize, files: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {
             fs::write(directory.path().join(name), text).unwrap();
         }
         let yaml = format!(
-            "receivers: {{file_log: {{include: ['{}/*.log'], start_at: beginning}}}}\n\
+            "receivers: {{file_log: {{include: ['{}/*.log'], start_at: beginning, \
+             operators: {operators}}}}}\n\
              processors: {{batch: {{timeout: 20ms}}}}\n\
              exporters: {{otlp: {{endpoint: 'a:1', compression: none}}}}\n\
              service: {{pipelines: {{logs: {{receivers: [file_log], processors: [batch], \
@@ -151,9 +157,9 @@ impl Scene {
         self.directory.path().join(name)
     }
 
-    fn append(&self, name: &str, text: &str) {
+    fn append(&self, name: &str, text: impl AsRef<[u8]>) {
         let mut file = OpenOptions::new().create(true).append(true).open(self.at(name)).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
+        file.write_all(text.as_ref()).unwrap();
     }
 
     fn rename(&self, from: &str, to: &str) {
@@ -262,6 +268,7 @@ fn bodies(request: &Request) -> Vec<String> {
     let records = scopes.flat_map(|scope| scope.log_records);
     let texts = records.map(|record| match record.body.unwrap().value.unwrap() {
         any_value::Value::StringValue(text) => text,
+        any_value::Value::BytesValue(bytes) => format!("{bytes:?}"),
         other => panic!("{other:?}"),
     });
     texts.collect()
@@ -396,4 +403,56 @@ fn a_closed_file_whose_name_another_has_is_counted_as_lost() {
     scene.stop();
     assert_eq!(scene.metrics.lost(LossReason::Shutdown).get(), 6);
     assert_eq!(scene.metrics.lost_files.get(), 1);
+}
+
+/// Scenario: rows 10 and 11. Lines pause within a character: raw ones and CRI's without their newline, and CRI's
+/// after a fragment. One of each goes on after ten seconds, another one never.
+/// Guarantees: what stands before the character leaves in time, the character with what follows; where nothing
+/// does, its beginning leaves after a while, and the file's next line is read.
+#[test]
+fn a_pause_within_a_character_cuts_before_it() {
+    let head = |tag: &str| format!("2026-01-01T00:00:00Z stdout {tag} ").into_bytes();
+    let ten_seconds = Duration::from_secs(10);
+    let cases = [
+        // What is written first, what goes on with it, and what ends a line that does not go on.
+        ("[]", vec![], &b""[..], vec![], &b"\n"[..]),
+        ("[{type: container}]", head("F"), b"", vec![], b"\n"),
+        ("[{type: container}]", head("P"), b"\n", head("F"), b""),
+    ];
+    for (operators, begin, pause, go_on, end) in cases {
+        let mut scene = Scene::with_operators(operators, 100, &[("a.log", "")]);
+        scene.append("a.log", [&begin, &b"aa\xe2\x82"[..], pause].concat());
+        scene.until("what is whole leaves", |scene| scene.bodies == ["aa"]);
+        scene.pass(ten_seconds);
+        assert_eq!(scene.bodies, ["aa"]);
+        scene.append("a.log", [&go_on, &b"\xac end\n"[..]].concat());
+        scene.until("it goes on", |scene| scene.bodies == ["aa", "\u{20ac} end"]);
+        scene.bodies.clear();
+        scene.append("a.log", [&begin, &b"bb\xf0\x9f"[..], pause].concat());
+        scene.until("what is whole leaves", |scene| scene.bodies == ["bb"]);
+        let left_at = scene.clock.now();
+        scene.until("it leaves as it is", |scene| scene.bodies == ["bb", "[240, 159]"]);
+        assert!(scene.clock.now() - left_at >= CHARACTER_WAIT - STEP);
+        assert_eq!(scene.metrics.queued_partial.get(), (0, 0));
+        scene.append("a.log", [end, &go_on, b"next\n"].concat());
+        scene.until("the next line comes", |scene| scene.bodies.len() == 3);
+        assert_eq!(scene.bodies[2], "next");
+    }
+}
+
+/// Scenario: rows 11 and 15. Before a restart two pieces of a line were sent: the one that begins within a fragment, with
+/// the rest of a character, was acknowledged, and the one before it was not.
+/// Guarantees: of the line only that one comes again, and what follows the line is a line of its own.
+#[test]
+fn what_is_acknowledged_behind_a_line_is_not_its_rest() {
+    let head = |tag: &str| format!("2026-01-01T00:00:00Z stdout {tag} ").into_bytes();
+    let begun = [&head("P"), &b"aa"[..]].concat();
+    let acknowledged = [&b"\xe2\x82\n"[..], &head("F"), b"\xac end\n"].concat();
+    let mut scene = Scene::with_operators("[{type: container}]", 16, &[("a.log", "")]);
+    scene.until("it is known", |scene| scene.file("a.log").is_some());
+    let (start, end) = (begun.len() as u64, (begun.len() + acknowledged.len()) as u64);
+    scene.worker.files.values_mut().for_each(|file| file.acknowledged.add(start, end));
+    scene.append("a.log", [&begun, &acknowledged, &head("F")[..], b"next\n"].concat());
+    scene.until("the next line comes", |scene| scene.bodies.len() == 2);
+    assert_eq!(scene.bodies, ["aa", "next"]);
 }
