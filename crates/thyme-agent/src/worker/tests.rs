@@ -19,7 +19,7 @@ use crate::{
     discover::{Discovery, DiscoveryStart, Source},
     limits::{CHARACTER_WAIT, IDLE_AFTER, IDLE_CHECK_INTERVAL, LATE_LOOK_INTERVAL, LINGER_TIME},
     metrics::LossReason,
-    queue::Settled,
+    queue::{Rest, SetAside, Settled},
     world::{
         Clock, LogTree, Opened,
         real::{NodeLogs, SystemClock},
@@ -490,8 +490,8 @@ fn a_pause_within_a_character_cuts_before_it() {
     }
 }
 
-/// Scenario: rows 11 and 15. Before a restart two pieces of a line were sent: the one that begins within a fragment, with
-/// the rest of a character, was acknowledged, and the one before it was not.
+/// Scenario: rows 11 and 15. Before a restart two pieces of a line were sent: the one that begins within a
+/// fragment, with the rest of a character, was acknowledged, and the one before it was not.
 /// Guarantees: of the line only that one comes again, and what follows the line is a line of its own.
 #[test]
 fn what_is_acknowledged_behind_a_line_is_not_its_rest() {
@@ -505,4 +505,56 @@ fn what_is_acknowledged_behind_a_line_is_not_its_rest() {
     scene.append("a.log", [&begun, &acknowledged, &head("F")[..], b"next\n"].concat());
     scene.until("the next line comes", |scene| scene.bodies.len() == 2);
     assert_eq!(scene.bodies, ["aa", "next"]);
+}
+
+/// Scenario: row 56. All of a request is settled but for one record, which the exporter holds from then on;
+/// the agent stops, and the record is delivered.
+/// Guarantees: the request takes nothing of the budget, and none of the places that others wait for; the
+/// stop waits for it all the same. A copy for the spool holds the record alone.
+#[test]
+fn what_is_set_aside_takes_nothing_of_the_budget() {
+    let mut scene = Scene::new(100, &[("a.log", "one\ntwo\nthree\n")]);
+    scene.settles = false;
+    scene.until("it is under way", |scene| !scene.unsettled.is_empty());
+    assert!(scene.worker.outstanding_bytes > 0 && scene.worker.pressing_requests() == 1);
+    let request = &mut scene.unsettled[0];
+    assert_eq!(request.records, 3);
+    let mut under_way = UnderWay::new(request);
+    let left_out = Acknowledged::new(1, &[(2, 3)]);
+    let rest = |left_out: &Acknowledged| Rest {
+        body: vec![b"two".as_slice().into()],
+        body_bytes: 3,
+        uncompressed_bytes: 3,
+        records: 1,
+        source_bytes: 4,
+        spans: Arc::clone(&request.token.spans),
+        left_out: left_out.clone(),
+    };
+    under_way.shrink(rest(&left_out));
+    under_way.settled = Acknowledged::new(1, &[(2, 3)]);
+    let copy = under_way.copy(1, Compression::None, request.reply.clone());
+    assert_eq!((copy.body.concat(), copy.records), (b"two".to_vec(), 1));
+    assert_eq!(copy.settled, Acknowledged::default());
+    under_way.settled = Acknowledged::new(3, &[]);
+    let copy = under_way.copy(1, Compression::None, request.reply.clone());
+    assert_eq!(copy.unsettled().0, 0);
+
+    let aside = SetAside {
+        number: request.token.number,
+        to_spool: false,
+        charged_bytes: std::mem::take(&mut request.token.charged_bytes),
+        body_bytes: request.body_bytes,
+        rest: rest(&left_out),
+    };
+    request.token.is_aside = true;
+    request.reply.send(Settlement::Aside(aside)).unwrap();
+    scene.step();
+    assert_eq!((scene.worker.outstanding_bytes, scene.worker.pressing_requests()), (0, 0));
+    scene.messages.send(WorkerMessage::Stop).unwrap();
+    assert!(matches!(scene.step(), Step::Wait(_)));
+    scene.settles = true;
+    scene.step();
+    while scene.step() != Step::End {}
+    assert_eq!(scene.worker.outstanding_requests + scene.worker.aside_requests, 0);
+    assert_eq!(scene.metrics.queue_requests.get(), 0);
 }
