@@ -7,6 +7,7 @@
 //! | OK without one, or more than one | the sink's fault: kept |
 //! | OK in an answer of another type, or beside another status of HTTP than 200 | as without a status |
 //! | any but denied, with words about the message's size (OUT_OF_RANGE, RESOURCE_EXHAUSTED; tonic, Go, Java...) | too large: halved; "for now" where it is a status of the row but one below |
+//! | INVALID_ARGUMENT, UNKNOWN, INTERNAL that name `grpc-encoding` | misdirected: kept until somebody changes the compression |
 //! | INVALID_ARGUMENT, UNKNOWN, INTERNAL that name single records (Loki behind a gateway) | rejected in part: the sink has the others |
 //! | INVALID_ARGUMENT | rejected: something of it is wrong; about the way it was sent, or compression: misdirected; about credentials: denied; about quotas or overload: busy |
 //! | DEADLINE_EXCEEDED | too late: tried again, halved, and fewer at once |
@@ -28,7 +29,10 @@ use super::{
     coding::Content,
     outcome::{Cause, Failure, Oddity, Outcome, Quote},
     reply,
-    words::{self, is_about_a_cut_body, is_about_size, is_about_transport, rejected_in_part},
+    words::{
+        self, is_about_a_cut_body, is_about_encoding, is_about_size, is_about_transport,
+        rejected_in_part,
+    },
 };
 use crate::config::Compression;
 
@@ -172,6 +176,7 @@ fn refused(code: Code, number: Option<u32>, said: &[u8], retry_after: Option<Dur
     match code {
         Code::Denied => fail(Cause::Denied),
         Code::InvalidArgument if is_about_transport(said) => fail(Cause::Misdirected),
+        Code::InvalidArgument | Code::Other if is_about_encoding(said) => fail(Cause::Misdirected),
         Code::InvalidArgument | Code::Other if let Some(rejected) = rejected_in_part(said) => {
             Outcome::RejectedInPart(rejected, said_all)
         }
@@ -369,6 +374,21 @@ mod tests {
         assert!(matches!(outcome(&trailers_only(3, said)), Outcome::TooLarge(_)));
         for (code, expected) in [(14, Cause::Busy), (13, Cause::Fault), (4, Cause::TimedOut)] {
             assert_eq!(cause(&outcome(&trailers_only(code, said))), Some(expected), "{code}");
+        }
+    }
+
+    /// Scenario: servers that don't know how a request is compressed: gRPC core, grpc-go.
+    /// Guarantees: it is kept, and the log says what to look at.
+    #[test]
+    fn an_unknown_compression_is_misdirected() {
+        for (code, said) in [
+            (13, "Error parsing 'grpc-encoding' metadata"),
+            (2, "Error parsing 'grpc-encoding' metadata"),
+            (12, "grpc: Decompressor is not installed for grpc-encoding \"zstd\""),
+            (3, "Unsupported grpc-encoding value 'zstd'. Supported encodings: gzip"),
+        ] {
+            let outcome = outcome(&trailers_only(code, said));
+            assert_eq!(cause(&outcome), Some(Cause::Misdirected), "{said}");
         }
     }
 
