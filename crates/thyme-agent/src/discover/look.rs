@@ -236,6 +236,9 @@ impl<'a> Look<'a> {
         };
         let waited = known.waited(inode);
         if let Some(whose) = self.take_whose(key, name) {
+            if whose.is_unsure {
+                return Resolved::Missing;
+            }
             shown.is_renamed = whose.is_renamed;
             if let Some(opened) = whose.opened {
                 return self.opened(shown, opened, waited);
@@ -315,11 +318,6 @@ impl<'a> Look<'a> {
         self.whose.remove(&(Arc::new(key.clone()), name.to_owned()))
     }
 
-    /// Opens a file to find out which one it is. A failure shows again when it is to be read.
-    pub(super) fn open_at(&mut self, name: &OsStr, place: Place) -> io::Result<Option<Opened>> {
-        self.scanner.open(self.directory, name, place)
-    }
-
     /// Another file of the directory waits for a descriptor.
     pub(super) fn wait_for_descriptor(&mut self) {
         self.known.waiting_files += 1;
@@ -379,6 +377,6 @@ enum Resolved {
     Shown(FoundFile),
     /// It is no log file.
     Refused,
-    /// It was there, and has another name now, or none.
+    /// It was there, and has another name now, or none; or it could not be found out whose it is.
     Missing,
 }

@@ -14,6 +14,7 @@ use crossbeam_channel::unbounded;
 use super::*;
 use crate::{
     limits::HIDDEN_TIME_MAX,
+    tail::identity::Head,
     worker::WorkerState,
     world::{
         Clock, DirectoryState, Entry, Looked,
@@ -475,6 +476,49 @@ fn a_file_that_was_renamed_before_it_could_be_opened_is_not_missed() {
     fs::rename(stage.at("app.log"), stage.at("app-1.log")).unwrap();
     stage.deny(&[]);
     assert_eq!(stage.told(), [(0, "app.log".into(), 1, 0)]);
+}
+
+/// Scenario: rows 39, 40 and 41. While no agent runs, a file that the state knows is renamed to a name that
+/// matches too, or to one that does not, and a new live file is made. At the start it can't be opened.
+/// Guarantees: it is no log of its own, and its checkpoint is not withdrawn: the group is not complete until
+/// it can be opened, and then has it as its rotated file.
+#[test]
+fn a_known_file_that_cannot_be_opened_is_nobodys_until_it_can() {
+    for renamed in ["app-1.log", "app.log.1"] {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("app.log"), "text").unwrap();
+        let known = NodeLogs::default().look_at(&root.path().join("app.log")).unwrap();
+        let line = format!(
+            r#"{{"receiver": "file_log", "directory": "{}", "live": "app.log", "name": "app.log", "device": {},
+            "inode": {}, "head_bytes": 4, "head_crc32": {}, "offset": 4, "length": 4}}"#,
+            root.path().display(),
+            known.inode.device,
+            known.inode.inode,
+            Head::of(b"text").crc32
+        );
+        let checkpoint = serde_json::from_str(&line).unwrap();
+        fs::rename(root.path().join("app.log"), root.path().join(renamed)).unwrap();
+        let mut stage = Stage::new("*.log", 1, false, root, vec![(1, checkpoint)]);
+        stage.write("app.log", "more");
+        stage.deny(&[renamed]);
+        let told = |stage: &mut Stage| -> Vec<_> {
+            stage.discovery.scan(stage.clock.now());
+            let messages = stage.workers[0].1.try_iter();
+            let snapshots = messages.filter_map(|message| match message {
+                WorkerMessage::Snapshot(one) => Some(one),
+                _ => None,
+            });
+            let told = snapshots.map(|one| {
+                let live = one.key.live.to_str().unwrap().to_owned();
+                let is_known = one.files.iter().any(|file| file.is_renamed);
+                (live, one.files.len(), is_known, one.is_complete)
+            });
+            told.collect()
+        };
+        assert_eq!(told(&mut stage), [("app.log".to_owned(), 1, false, false)]);
+        stage.deny(&[]);
+        assert_eq!(told(&mut stage), [("app.log".to_owned(), 2, true, true)]);
+    }
 }
 
 /// How often directories were listed and files opened by what is done.
