@@ -19,7 +19,7 @@ use crate::{
     discover::{Discovery, DiscoveryStart, Source},
     limits::{IDLE_AFTER, IDLE_CHECK_INTERVAL, LATE_LOOK_INTERVAL},
     metrics::LossReason,
-    queue::Settled,
+    queue::{Rest, SetAside, Settled},
     world::{
         Clock, LogTree, Opened,
         real::{NodeLogs, SystemClock},
@@ -444,4 +444,56 @@ fn a_closed_file_whose_name_another_has_is_counted_as_lost() {
         assert_eq!(scene.metrics.lost(LossReason::Shutdown).get(), 6, "{has_its_number}");
         assert_eq!(scene.metrics.lost_files.get(), 1);
     }
+}
+
+/// Scenario: row 56. All of a request is settled but for one record, which the exporter holds from then on;
+/// the agent stops, and the record is delivered.
+/// Guarantees: the request takes nothing of the budget, and none of the places that others wait for; the
+/// stop waits for it all the same. A copy for the spool holds the record alone.
+#[test]
+fn what_is_set_aside_takes_nothing_of_the_budget() {
+    let mut scene = Scene::new(100, &[("a.log", "one\ntwo\nthree\n")]);
+    scene.settles = false;
+    scene.until("it is under way", |scene| !scene.unsettled.is_empty());
+    assert!(scene.worker.outstanding_bytes > 0 && scene.worker.pressing_requests() == 1);
+    let request = &mut scene.unsettled[0];
+    assert_eq!(request.records, 3);
+    let mut under_way = UnderWay::new(request);
+    let left_out = Acknowledged::new(1, &[(2, 3)]);
+    let rest = |left_out: &Acknowledged| Rest {
+        body: vec![b"two".as_slice().into()],
+        body_bytes: 3,
+        uncompressed_bytes: 3,
+        records: 1,
+        source_bytes: 4,
+        spans: Arc::clone(&request.token.spans),
+        left_out: left_out.clone(),
+    };
+    under_way.shrink(rest(&left_out));
+    under_way.settled = Acknowledged::new(1, &[(2, 3)]);
+    let copy = under_way.copy(1, Compression::None, request.reply.clone());
+    assert_eq!((copy.body.concat(), copy.records), (b"two".to_vec(), 1));
+    assert_eq!(copy.settled, Acknowledged::default());
+    under_way.settled = Acknowledged::new(3, &[]);
+    let copy = under_way.copy(1, Compression::None, request.reply.clone());
+    assert_eq!(copy.unsettled().0, 0);
+
+    let aside = SetAside {
+        number: request.token.number,
+        to_spool: false,
+        charged_bytes: std::mem::take(&mut request.token.charged_bytes),
+        body_bytes: request.body_bytes,
+        rest: rest(&left_out),
+    };
+    request.token.is_aside = true;
+    request.reply.send(Settlement::Aside(aside)).unwrap();
+    scene.step();
+    assert_eq!((scene.worker.outstanding_bytes, scene.worker.pressing_requests()), (0, 0));
+    scene.messages.send(WorkerMessage::Stop).unwrap();
+    assert!(matches!(scene.step(), Step::Wait(_)));
+    scene.settles = true;
+    scene.step();
+    while scene.step() != Step::End {}
+    assert_eq!(scene.worker.outstanding_requests + scene.worker.aside_requests, 0);
+    assert_eq!(scene.metrics.queue_requests.get(), 0);
 }
