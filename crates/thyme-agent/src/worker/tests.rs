@@ -510,6 +510,23 @@ fn what_is_acknowledged_behind_a_line_is_not_its_rest() {
     assert_eq!(scene.bodies, ["aa", "next"]);
 }
 
+/// Scenario: row 48. Nothing is settled. A rotated file was read to its end and closed; it gets another name,
+/// as the files of a numbered chain do, and the agent is told to stop before anybody has looked.
+/// Guarantees: it is not counted as lost: the next start finds it.
+#[test]
+fn a_closed_file_that_was_renamed_is_not_lost() {
+    let mut scene = Scene::new(16, &[("0.log", "first\n")]);
+    scene.settles = false;
+    scene.until("it is read", |scene| scene.bodies.len() == 1);
+    scene.rename("0.log", "0.log.1");
+    scene.append("0.log", "second one\n");
+    scene.pass(LINGER_TIME + Duration::from_secs(2));
+    assert!(scene.file("0.log.1").is_some_and(|file| file.source.is_none()));
+    scene.rename("0.log.1", "0.log.2");
+    scene.stop();
+    assert_eq!(scene.metrics.lost_files.get(), 0);
+}
+
 /// Scenario: row 56. All of a request is settled but for one record, which the exporter holds from then on;
 /// the agent stops, and the record is delivered.
 /// Guarantees: the request takes nothing of the budget, and none of the places that others wait for; the
