@@ -139,7 +139,16 @@ fn make_sure_of(directory: &Path, create: bool) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     match regular_file::expect_directory(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+            let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+            let made: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            for parent in made.iter().filter_map(|path| path.parent()) {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                // One that may be written to and not read can't be synced; that is no reason not to
+                // start.
+                let _unsynced = File::open(parent).and_then(|parent| parent.sync_all());
+            }
+            Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let hint = "there is no such directory: make it, or set `create_directory: true`";

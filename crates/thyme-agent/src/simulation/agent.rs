@@ -36,6 +36,8 @@ pub(super) struct Agent {
     handles: Vec<WorkerHandle>,
     consumers: Vec<Consumer>,
     spool: Option<Spool>,
+    /// What segments took on disk then: a loss of power brings back what was removed.
+    spool_bytes_at_start: u64,
     spool_messages: Option<Sender<SpoolMessage>>,
     table: Table,
     /// When the first worker ended in order.
@@ -108,6 +110,7 @@ impl Agent {
             consumers,
             spool_messages,
             spool,
+            spool_bytes_at_start: shared.lock().disk.spool_bytes(),
             table,
             drained_at: None,
             metrics,
@@ -163,6 +166,13 @@ impl Agent {
                 self.spool = None;
             }
             self.check_conservation();
+            let mut world = self.shared.lock();
+            let (taken, most) =
+                (world.disk.spool_bytes(), world.plan.config.thyme.spool_bytes_max as u64);
+            // A segment that could not be removed is there until the next start.
+            if taken > most.max(self.spool_bytes_at_start) && world.disk.errors == 0 {
+                world.truth.fail(|| format!("the spool takes {taken} bytes, at most {most}"));
+            }
         }
     }
 

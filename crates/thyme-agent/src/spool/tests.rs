@@ -28,6 +28,8 @@ struct Disk {
     truncate_fails: Arc<AtomicBool>,
     read_fails: Arc<AtomicBool>,
     bodies_fail: Arc<AtomicBool>,
+    /// Names that were made, and directories that were synced, in order.
+    names: Mutex<Vec<String>>,
 }
 
 struct DiskFile {
@@ -51,7 +53,12 @@ impl Disk {
             truncate_fails: Arc::default(),
             read_fails: Arc::default(),
             bodies_fail: Arc::default(),
+            names: Mutex::default(),
         })
+    }
+
+    fn note(&self, what: &str, name: &str) {
+        self.names.lock().unwrap().push(format!("{what} {name}"));
     }
 
     fn wrap(&self, inner: Box<dyn StateFile>) -> Box<dyn StateFile> {
@@ -69,6 +76,7 @@ impl Disk {
 
 impl StateDisk for Disk {
     fn make_directory(&self, name: &str) -> io::Result<()> {
+        self.note("make", name);
         self.inner.make_directory(name)
     }
     fn names(&self, directory: &str) -> io::Result<Vec<String>> {
@@ -81,6 +89,7 @@ impl StateDisk for Disk {
         self.inner.read(name)
     }
     fn create(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
+        self.note("create", name);
         Ok(self.wrap(self.inner.create(name)?))
     }
     fn open(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
@@ -96,6 +105,7 @@ impl StateDisk for Disk {
         self.inner.remove(name)
     }
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        self.note("sync", directory);
         self.inner.sync_directory(directory)
     }
 }
@@ -680,6 +690,48 @@ fn a_full_disk_wedges_nothing() {
     rig.step();
     let bodies = rig.accept_all();
     assert_eq!(bodies, [b"one".to_vec(), vec![4; 2 << 20]]);
+}
+
+/// Scenario: row 15. The first request of a new state directory is kept.
+/// Guarantees: by then each directory on the way to its segment is synced, so that a loss of power takes
+/// no name away with which all that is synced behind it would go.
+#[test]
+fn a_kept_request_is_in_directories_that_are_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.keep(1, b"one");
+    assert_eq!(rig.told().0, [1]);
+    let names = disk.names.lock().unwrap().clone();
+    let segment = "create spool/000000000001.segment";
+    assert_eq!(names, ["make spool", "sync ", segment, "sync spool"]);
+}
+
+/// Scenario: row 19. Requests fill a budget that is no multiple of a segment; the agent is killed again and
+/// again meanwhile, each time with a segment that it writes to.
+/// Guarantees: what the spool's files take on disk, reserved room included, is within the budget.
+#[test]
+fn reserved_room_is_within_the_budget() {
+    use std::os::unix::fs::MetadataExt;
+    const MAX: u64 = 40 << 20;
+    /// File systems give room in blocks.
+    const BLOCK: u64 = 64 << 10;
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let taken = || -> u64 {
+        let files = std::fs::read_dir(directory.path().join("spool")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512 + BLOCK).sum()
+    };
+    let mut kept = 0;
+    for _ in 0..5 {
+        let mut rig = Rig::open(&disk, MAX);
+        for number in 0..9 {
+            rig.keep(number, &vec![1; 1 << 20]);
+            assert!(taken() <= MAX + 10 * BLOCK, "{} bytes", taken());
+        }
+        kept += rig.told().0.len();
+    }
+    assert_eq!(kept, 39);
 }
 
 /// Scenario: the disk can't be read for a while, and in the end not at all.
