@@ -480,7 +480,14 @@ impl Worker {
             compression: self.compression(),
             reply: self.reply.clone(),
             settled: Acknowledged::default(),
-            token: Token { number, to_spool, spans, buffer: encoded.buffer, charged_bytes },
+            token: Token {
+                number,
+                to_spool,
+                spans,
+                covers: Vec::new(),
+                buffer: encoded.buffer,
+                charged_bytes,
+            },
         };
         self.dispatch(request);
         Ok(())

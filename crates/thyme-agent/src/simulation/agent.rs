@@ -54,8 +54,9 @@ impl Agent {
         let network = Arc::new(SimulatedNetwork(shared.clone()));
         let (requests, consumers) = exporter(&network, &config.exporter, Arc::clone(&metrics));
         let disk: Arc<dyn StateDisk> = Arc::new(SimulatedDisk(shared.clone()));
-        let (state, restored) =
-            checkpoint::open_on(Arc::clone(&disk), None).map_err(|error| error.to_string())?;
+        let life = u64::from(shared.lock().generation);
+        let (state, restored) = checkpoint::open_on(Arc::clone(&disk), None, life)
+            .map_err(|error| error.to_string())?;
         shared.lock().note(|| format!("the agent starts with {restored:?}"));
         let keys = Arc::new(KeySource::default());
         let sources = sources(&config);
@@ -65,6 +66,7 @@ impl Agent {
         let start = SpoolStart {
             disk,
             bytes_max: config.thyme.spool_bytes_max as u64,
+            life,
             requests: requests.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),

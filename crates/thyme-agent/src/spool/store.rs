@@ -38,6 +38,8 @@ const DAMAGED_SUFFIX: &str = ".damaged";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fresh<'a> {
     pub(super) body: &'a [Bytes],
+    /// What it covers, see `covers`.
+    pub(super) note: &'a [u8],
     /// Its id, body length and checksum are filled in.
     pub(super) header: Header,
     /// Whether it is a copy of a request that another has, and is not to be read in this life.
@@ -248,6 +250,7 @@ impl Store {
             body_bytes: u32::try_from(body_bytes)
                 .map_err(|_| AppendError::Disk(io::ErrorKind::FileTooLarge.into()))?,
             body_crc32: crc32.finalize(),
+            note_bytes: u32::try_from(fresh.note.len()).unwrap_or(0),
             ..fresh.header
         };
         let record_bytes = header.record_bytes();
@@ -262,7 +265,8 @@ impl Store {
             .file
             .append(&header.encode())
             .inspect(|()| crate::failpoint::hit("spool_header_written"))
-            .and_then(|()| fresh.body.iter().try_for_each(|chunk| active.file.append(chunk)));
+            .and_then(|()| fresh.body.iter().try_for_each(|chunk| active.file.append(chunk)))
+            .and_then(|()| active.file.append(fresh.note));
         crate::failpoint::hit("spool_record_written");
         if let Err(error) = appended {
             self.abandon_active();
