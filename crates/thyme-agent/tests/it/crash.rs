@@ -163,7 +163,8 @@ fn what_the_spool_has_is_not_counted_as_lost() {
     let yaml = node.yaml(exporter, "workers: 1");
     let config = node.path("agent.yaml");
     std::fs::write(&config, &yaml).unwrap();
-    let container = node.container("a");
+    // A root without an entry would show nothing as gone.
+    let (container, _other) = (node.container("a"), node.container("b"));
     let lines: String = (0..LINES).map(|number| cri(&format!("line {number}"))).collect();
     append(&container.join("0.log"), &lines);
     node.collector.faults().always(Fault::Stall);
@@ -185,6 +186,8 @@ fn what_the_spool_has_is_not_counted_as_lost() {
     let (_, metrics) = agent.stop();
     let lost: u64 = metrics.lost_bytes.iter().map(|bytes| bytes.get()).sum();
     assert_eq!((metrics.lost_files.get(), lost), (0, 0));
+    let state = std::fs::read_to_string(node.path("state/checkpoints")).unwrap();
+    assert!(!state.contains("ns_a_"), "the file was not found to be gone: {state}");
     assert_eq!(node.take_records().len(), LINES as usize);
 }
 
