@@ -7,8 +7,10 @@ mod hidden;
 mod known;
 pub mod links;
 mod look;
+mod mounts;
 pub mod open;
 pub mod pattern;
+mod refused;
 mod renamed;
 mod scan;
 mod unseen;
@@ -26,6 +28,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use globset::GlobMatcher;
 
 use self::{
+    mounts::Mounts,
     pattern::{LogName, Pattern, PatternError},
     renamed::Memory,
     scan::{Directory, FoundGroup, Scanner},
@@ -183,6 +186,7 @@ pub struct DiscoveryStart {
 pub struct Discovery {
     scanner: Scanner,
     watch: DirectoryWatch,
+    mounts: Mounts,
     events: Receiver<DirectoryEvent>,
     stop: Receiver<()>,
     unseen: Unseen,
@@ -232,6 +236,7 @@ impl Discovery {
             } else {
                 DirectoryWatch::none(sender)
             },
+            mounts: Mounts::default(),
             heartbeat: Arc::new(Heartbeat::new(now)),
             clock: start.clock,
             events,
@@ -253,6 +258,9 @@ impl Discovery {
             scans_of_first_start: start.first_start.map(|_| 0),
             metrics: start.metrics,
         };
+        if start.watches {
+            discovery.mounts = Mounts::new(&discovery.scanner.tree_and_roots().1);
+        }
         discovery.scanner.remember(discovery.receiver_names.clone(), memory);
         (discovery, stopper)
     }
@@ -286,6 +294,10 @@ impl Discovery {
         if now >= self.next_root_look {
             for root in self.scanner.changed_roots() {
                 self.scan_tree(root);
+            }
+            for directory in self.mounts.changed(&self.scanner.tree_and_roots().1) {
+                self.scanner.doubt(&directory);
+                self.scan_directory(&directory);
             }
             for directory in self.scanner.changed_links() {
                 self.scanner.doubt(&directory);
@@ -339,7 +351,7 @@ impl Discovery {
         self.scans_since_search += 1;
         if self.scans_since_search > WATCHED_SCANS && !self.unseen.is_empty() {
             self.scans_since_search = 0;
-            self.withdraw_vanished();
+            self.withdraw_vanished(now);
         }
         self.next_scan = now + self.scan_interval;
     }
@@ -478,9 +490,9 @@ impl Discovery {
 
     /// Withdraws the checkpoints of files that no longer exist. What they had not acknowledged was
     /// deleted while no agent ran; nobody can read it any more.
-    fn withdraw_vanished(&mut self) {
+    fn withdraw_vanished(&mut self, now: Instant) {
         let (tree, roots) = self.scanner.tree_and_roots();
-        let searched = self.unseen.search(tree, &roots);
+        let searched = self.unseen.search(tree, &roots, now);
         if let Some((_, first)) = searched.gone.first() {
             // What a receiver that is left out has not read, it does not miss.
             let is_read = |one: &FileCheckpoint| self.receiver_names.contains(&one.receiver);

@@ -405,10 +405,19 @@ fn append_fragment(
 pub enum Flush {
     /// Its last fragment came.
     Complete,
-    /// Its last fragment will never come, or is not waited for any longer.
+    /// Its last fragment will never come.
     Ended,
+    /// Its last fragment is not waited for any longer; what comes of it all the same follows as a piece.
+    Paused,
     /// It is longer than a record may be; more of it follows.
     Piece,
+}
+
+impl Flush {
+    /// Whether the stream's next line goes on with the record.
+    fn is_followed(self) -> bool {
+        matches!(self, Self::Paused | Self::Piece)
+    }
 }
 
 /// Moves the open record of a stream, if there is one, into the batch. The caller has made sure
@@ -428,7 +437,7 @@ pub fn flush_partial(
         suffix = state.suffixes.with_chunk_offset(&suffix, open.emitted_bytes);
         counts.split += 1;
     }
-    if flush == Flush::Ended {
+    if matches!(flush, Flush::Ended | Flush::Paused) {
         suffix = state.suffixes.with_partial(&suffix);
     }
     suffix = state.suffixes.with_cut_uid(suffix, open.file, open.start(), &open.body);
@@ -438,7 +447,7 @@ pub fn flush_partial(
     for range in &open.ranges {
         batch.cover(*range);
     }
-    state.partials.put_back(stream, open, flush == Flush::Piece);
+    state.partials.put_back(stream, open, flush.is_followed());
 }
 
 /// A complete line whose body leaves at once.
@@ -510,6 +519,15 @@ pub struct Continuation {
     pub partial: bool,
     /// Bytes of its body that have left.
     pub emitted_bytes: u64,
+}
+
+impl Continuation {
+    /// The line's newline came, or never will: after a fragment, its stream's next line goes on with it.
+    pub fn end(self, partials: &mut Partials) {
+        if let Some(stream) = self.stream.filter(|_| self.partial) {
+            partials.go_on(stream, self.emitted_bytes);
+        }
+    }
 }
 
 /// Appends a piece of a line that is longer than may be waited for: `bytes` has no newline, or is

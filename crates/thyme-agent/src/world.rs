@@ -77,6 +77,8 @@ pub struct Looked {
     pub born_unix_nanos: Option<u64>,
     /// Its length, in bytes.
     pub bytes: u64,
+    /// When it was written to last, or cut, in nanoseconds since the Unix epoch.
+    pub modified_unix_nanos: u64,
 }
 
 /// What a directory entry is.

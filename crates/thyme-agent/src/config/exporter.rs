@@ -141,7 +141,7 @@ fn endpoint(field: &Field<'_>, protocol: Protocol) -> Option<String> {
         return None;
     }
     if let Err(reason) = check_endpoint(&text, protocol) {
-        field.refuse(format!("expected {expected}: {reason}"));
+        field.refuse(format!("expected {expected}, found {}: {reason}", field.found()));
         return None;
     }
     Some(text)

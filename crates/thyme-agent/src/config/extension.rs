@@ -87,21 +87,22 @@ fn bearer_token(id: &str, body: &Section<'_>) -> Option<BearerTokenConfig> {
     let scheme = body.field("scheme").map_or(Some("Bearer".to_owned()), |field| {
         let scheme = field.text_or_empty()?;
         if HeaderValue::from_str(&scheme).is_err() {
-            field.refuse("a header can't hold this");
+            field.refuse("a header can't hold this: expected text without control characters");
         }
         Some(scheme)
     });
     let text = body.field("token").and_then(|field| {
         let token = field.text()?;
         if HeaderValue::from_str(&token).is_err() {
-            field.refuse("a header can't hold this value");
+            field
+                .refuse("a header can't hold this value: expected text without control characters");
         }
         Some(token)
     });
-    let file = body.field("filename").and_then(|field| field.text());
+    let file = body.field("filename").and_then(|field| field.file_path());
     let token = match (text, file) {
         (Some(token), None) => Source::Inline(token.into()),
-        (None, Some(path)) => Source::File(path.into()),
+        (None, Some(path)) => Source::File(path),
         _ => {
             body.refuse("expected one of `token` and `filename`");
             return None;
@@ -111,11 +112,10 @@ fn bearer_token(id: &str, body: &Section<'_>) -> Option<BearerTokenConfig> {
 }
 
 fn file_storage(id: &str, body: &Section<'_>) -> FileStorageConfig {
-    let directory = body.field("directory").and_then(|field| field.text());
+    let directory = body.field("directory").and_then(|field| field.file_path());
     FileStorageConfig {
         id: id.to_owned(),
-        directory: directory
-            .map_or_else(|| PathBuf::from("/var/lib/otelcol/file_storage"), PathBuf::from),
+        directory: directory.unwrap_or_else(|| "/var/lib/otelcol/file_storage".into()),
         create_directory: body.flag("create_directory", false),
     }
 }
@@ -145,13 +145,18 @@ fn directories(field: &Field<'_>) -> Vec<PathBuf> {
         field.refuse(format!("at most {LINK_ROOTS_MAX} directories"));
     }
     let directory = |item: &Field<'_>| {
-        let path = PathBuf::from(item.text()?);
+        let path = item.file_path()?;
         let is_plain = !path.components().any(|part| part == Component::ParentDir);
-        if !path.is_absolute() || path.parent().is_none() || !is_plain {
-            item.refuse(
-                "expected the absolute path of a directory, without `..`, such as \
-                 /var/lib/docker/containers",
-            );
+        let expected = "expected the absolute path of a directory, without `..`, such as \
+                        /var/lib/docker/containers";
+        if !path.is_absolute() || !is_plain {
+            item.refuse(format!("{expected}, found {}", item.found()));
+        } else if path.parent().is_none() {
+            // Whoever may make a link must not thereby say what is read.
+            item.refuse(format!(
+                "{expected}, found {}: links could lead to any file of the node",
+                item.found()
+            ));
         }
         Some(path)
     };
@@ -172,7 +177,9 @@ fn host_and_port(field: &Field<'_>) -> Option<String> {
             return Some(text);
         }
     }
-    field.refuse("expected host:port, such as localhost:13133 or [::1]:13133");
+    let expected =
+        "expected host:port with a port up to 65535, such as localhost:13133 or [::1]:13133";
+    field.refuse(format!("{expected}, found {}", field.found()));
     None
 }
 

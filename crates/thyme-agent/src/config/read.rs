@@ -8,6 +8,7 @@
 use std::{
     cell::{Cell, RefCell},
     ops::RangeInclusive,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -91,6 +92,26 @@ impl<'a> Field<'a> {
         None
     }
 
+    /// What stands here, as far as it may be shown: what a reference stands for may be a secret that was put
+    /// at the wrong key.
+    pub(super) fn found(&self) -> String {
+        match (&self.node.value, &self.node.text) {
+            (_, Some(_)) => "another text".to_owned(),
+            (Value::Text(text), None) => format!("`{}`", text.escape_debug()),
+            (value, None) => value.kind().to_owned(),
+        }
+    }
+
+    /// The path of a file or directory, for the operating system: that takes none with a NUL.
+    pub(super) fn file_path(&self) -> Option<PathBuf> {
+        let text = self.text()?;
+        if text.contains('\0') {
+            self.refuse(format!("expected a path, found {}: there is a NUL in it", self.found()));
+            return None;
+        }
+        Some(text.into())
+    }
+
     /// A text that is not empty.
     pub(super) fn text(&self) -> Option<String> {
         let text = self.text_or_empty()?;
@@ -135,7 +156,8 @@ impl<'a> Field<'a> {
     /// A whole number within `range`.
     pub(super) fn integer(&self, range: RangeInclusive<i64>) -> Option<i64> {
         let Value::Integer(number) = self.node.value else {
-            return self.expected("a whole number");
+            self.refuse(format!("expected a whole number, found {}", self.found()));
+            return None;
         };
         match i64::try_from(number) {
             Ok(number) if range.contains(&number) => Some(number),
@@ -153,7 +175,10 @@ impl<'a> Field<'a> {
             #[expect(clippy::cast_precision_loss, reason = "only compared with a small range")]
             Value::Integer(number) => number as f64,
             Value::Float(number) => number,
-            _ => return self.expected("a number"),
+            _ => {
+                self.refuse(format!("expected a number, found {}", self.found()));
+                return None;
+            }
         };
         if range.contains(&number) {
             return Some(number);
@@ -171,7 +196,8 @@ impl<'a> Field<'a> {
             _ => None,
         };
         let Some(duration) = parsed else {
-            self.refuse("expected a duration with its unit, such as 200ms, 5s or 1m30s");
+            let expected = "expected a duration with its unit, such as 200ms, 5s or 1m30s";
+            self.refuse(format!("{expected}, found {}", self.found()));
             return None;
         };
         if range.contains(&duration) {
@@ -191,7 +217,8 @@ impl<'a> Field<'a> {
             _ => None,
         };
         let Some(bytes) = parsed else {
-            self.refuse("expected a number of bytes, such as 4096, 16kb or 1MiB");
+            let expected = "expected a number of bytes, such as 4096, 16kb or 1MiB";
+            self.refuse(format!("{expected}, found {}", self.found()));
             return None;
         };
         match usize::try_from(bytes) {
@@ -213,15 +240,8 @@ impl<'a> Field<'a> {
             let mut known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
             known.retain(|word| !word.is_empty());
             let one_of = if known.len() > 1 { "one of " } else { "" };
-            let expected = format!("expected {one_of}{}", known.join(", "));
-            // What a reference stands for may be a secret that was put at the wrong key.
-            let is_written_here = self.node.text.is_none();
-            let found = if is_written_here {
-                format!("found `{text}`")
-            } else {
-                "found another text".into()
-            };
-            self.refuse(format!("{expected}, {found}"));
+            let known = known.join(", ");
+            self.refuse(format!("expected {one_of}{known}, found {}", self.found()));
         }
         found.map(|&(_, value)| value)
     }
@@ -469,8 +489,8 @@ mod tests {
                 "1: a: expected text, found a whole number: put it in quotes",
                 "2: b: expected true or false, found text",
                 "3: c: expected a whole number, found a number",
-                "4: d: expected a duration with its unit, such as 200ms, 5s or 1m30s",
-                "5: e: expected a number of bytes, such as 4096, 16kb or 1MiB",
+                "4: d: expected a duration with its unit, such as 200ms, 5s or 1m30s, found a whole number",
+                "5: e: expected a number of bytes, such as 4096, 16kb or 1MiB, found `1 MB/s`",
                 "6: f: expected one of gzip, none, found `fast`",
                 "7: g: expected a list, found a mapping",
                 "8: h: expected a mapping, found text",

@@ -113,6 +113,7 @@ fn globs(
     check: impl Fn(&str) -> Result<(), PatternError>,
 ) -> Option<Vec<String>> {
     let glob = |item: Field<'_>| {
+        item.file_path()?;
         let text = item.text()?;
         match check(&text) {
             Ok(()) => return Some(text),

@@ -155,9 +155,9 @@ fn host(field: &Field<'_>) -> Option<String> {
     if is_host(&text) {
         return Some(text);
     }
-    field.refuse(
-        "expected a name or an address without brackets and port, such as localhost or ::1",
-    );
+    let expected =
+        "expected a name or an address without brackets and port, such as localhost or ::1";
+    field.refuse(format!("{expected}, found {}", field.found()));
     None
 }
 
@@ -213,7 +213,10 @@ fn url(field: &Field<'_>, insecure: bool) -> Option<String> {
         (false, false) => format!("https://{text}"),
     };
     if let Err(reason) = check_endpoint(&url, Protocol::Http) {
-        field.refuse(format!("expected a URL, such as http://collector:4317: {reason}"));
+        let found = field.found();
+        field.refuse(format!(
+            "expected a URL, such as http://collector:4317, found {found}: {reason}"
+        ));
         return None;
     }
     Some(url)

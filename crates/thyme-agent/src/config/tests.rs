@@ -409,7 +409,8 @@ fn secrets_are_never_shown() {
     let endpoint = "endpoint: collector:4317\n    headers: {a: \"geheim\\n\", 'b c': geheim}";
     assert_eq!(
         problems("endpoint: collector:4317", endpoint),
-        "agent.yaml:7: exporters::otlp::headers::a: a header can't hold this value\n\
+        "agent.yaml:7: exporters::otlp::headers::a: a header can't hold this value: expected text without \
+         control characters\n\
          agent.yaml:7: exporters::otlp::headers::b c: `b c` can't be the name of a header"
     );
 }
@@ -503,6 +504,8 @@ fn what_a_stage_would_refuse_is_refused_with_its_line() {
         let begins = format!("agent.yaml:6: exporters::otlp::endpoint: {why}");
         assert!(found.starts_with(&begins), "{found}");
     }
+    let found = refused(COMPLETE, "[/var/lib/docker/containers]", "['/']");
+    assert!(found.ends_with("found `/`: links could lead to any file of the node"), "{found}");
     for path in ["var/lib", "/", "/var/lib/../log"] {
         let found = refused(COMPLETE, "[/var/lib/docker/containers]", &format!("['{path}']"));
         let begins = "agent.yaml:75: extensions::thyme::link_roots[0]: expected the absolute path";
@@ -995,5 +998,105 @@ fn a_token_stands_in_no_header_of_the_protocol() {
         assert!(parse(&binary.replace("otlp", "otlphttp")).is_ok());
     }
     let nul = problems("include: [", "include: [\"/a\\0b\", ");
-    assert!(nul.contains("receivers::filelog::include[0]: /a\\0b: there is a NUL in it"), "{nul}");
+    assert!(
+        nul.contains(
+            "receivers::filelog::include[0]: expected a path, found `/a\\0b`: there is a NUL in it"
+        ),
+        "{nul}"
+    );
+}
+
+/// Scenario: each key that holds a path has a NUL in it, which no path can have.
+/// Guarantees: each is refused with its key and value, and not only when the agent starts.
+#[test]
+fn a_path_with_a_nul_is_refused_at_each_key() {
+    let text = "receivers:\n  filelog: {include: [/a], exclude: [\"/I\"], storage: file_storage}\n\
+                exporters:\n  otlp:\n    endpoint: https://a:1\n    auth: {authenticator: bearertokenauth}\n    \
+                tls: {ca_file: \"/A\", cert_file: \"/B\", key_file: \"/C\"}\n\
+                extensions:\n  file_storage: {directory: \"/D\"}\n  thyme: {link_roots: [\"/E\"]}\n  \
+                bearertokenauth: {filename: \"/F\"}\n\
+                service:\n  extensions: [file_storage, thyme, bearertokenauth]\n  \
+                pipelines: {logs: {receivers: [filelog], exporters: [otlp]}}\n";
+    parse(text).unwrap();
+    for (path, key) in [
+        ("/A", "exporters::otlp::tls::ca_file"),
+        ("/B", "exporters::otlp::tls::cert_file"),
+        ("/C", "exporters::otlp::tls::key_file"),
+        ("/D", "extensions::file_storage::directory"),
+        ("/E", "extensions::thyme::link_roots[0]"),
+        ("/F", "extensions::bearertokenauth::filename"),
+        ("/I", "receivers::filelog::exclude[0]"),
+    ] {
+        let found = refused(text, path, &format!("{path}\\0b"));
+        assert!(found.contains(&format!("{key}: ")), "{found}");
+        assert!(found.contains(&format!("{path}\\0b")) && found.contains("a NUL in it"), "{found}");
+    }
+}
+
+/// Scenario: a reader's endpoint, ports, periods and durations are what others hold, or out of their range.
+/// Guarantees: each is refused with its key, the value, and what was expected.
+#[test]
+fn a_wrong_value_is_shown_beside_what_was_expected() {
+    let text = "receivers: {filelog: {include: [/a]}}\nexporters: {otlp: {endpoint: 'a:1', timeout: 3s}}\n\
+                extensions: {health_check: {endpoint: 'b:2'}}\nservice:\n  extensions: [health_check]\n  \
+                telemetry:\n    metrics:\n      readers:\n        - periodic:\n            interval: 4\n            \
+                exporter: {otlp: {protocol: grpc, endpoint: 'c:5'}}\n        \
+                - pull: {exporter: {prometheus: {host: d, port: 6}}}\n  \
+                pipelines: {logs: {receivers: [filelog], exporters: [otlp]}}\n";
+    parse(text).unwrap();
+    let readers = "service::telemetry::metrics::readers";
+    for (from, to, expected) in [
+        (
+            "'c:5'",
+            "'-5s'",
+            format!(
+                "{readers}[0]::periodic::exporter::otlp::endpoint: expected a URL, such as \
+             http://collector:4317, found `-5s`: its host is neither an address nor a name"
+            ),
+        ),
+        (
+            "interval: 4",
+            "interval: -5s",
+            format!("{readers}[0]::periodic::interval: expected a whole number, found `-5s`"),
+        ),
+        (
+            "port: 6",
+            "port: 65536",
+            format!(
+                "{readers}[1]::pull::exporter::prometheus::port: must be from 0 to 65535, found 65536"
+            ),
+        ),
+        (
+            "host: d",
+            "host: 'd:1'",
+            format!(
+                "{readers}[1]::pull::exporter::prometheus::host: expected a name or an address without \
+             brackets and port, such as localhost or ::1, found `d:1`"
+            ),
+        ),
+        (
+            "'b:2'",
+            "'b:65536'",
+            "extensions::health_check::endpoint: expected host:port with a port up \
+          to 65535, such as localhost:13133 or [::1]:13133, found `b:65536`"
+                .to_owned(),
+        ),
+        (
+            "3s",
+            "-3s",
+            "exporters::otlp::timeout: expected a duration with its unit, such as 200ms, 5s \
+          or 1m30s, found `-3s`"
+                .to_owned(),
+        ),
+        (
+            "'a:1'",
+            "'a:65536'",
+            "exporters::otlp::endpoint: expected host:port, such as collector:4317 \
+          or https://collector:4317, found `a:65536`: its port is not a number up to 65535"
+                .to_owned(),
+        ),
+    ] {
+        let found = refused(text, from, to);
+        assert!(found.ends_with(&expected), "{found}");
+    }
 }

@@ -57,14 +57,14 @@ pub(super) fn read(body: &Section<'_>) -> Option<TlsConfig> {
 
 /// A content from a file, or from the configuration itself.
 fn source(body: &Section<'_>, file: &'static str, text: &'static str) -> Option<Source> {
-    let from_file = body.field(file).and_then(|field| field.text());
+    let from_file = body.field(file).and_then(|field| field.file_path());
     let from_text = body.field(text).and_then(|field| field.text());
     match (from_file, from_text) {
         (Some(_), Some(_)) => {
             body.refuse(format!("`{file}` and `{text}` exclude each other"));
             None
         }
-        (Some(path), None) => Some(Source::File(path.into())),
+        (Some(path), None) => Some(Source::File(path)),
         (None, Some(text)) => Some(Source::Inline(text.into())),
         (None, None) => None,
     }

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 
 use super::pattern::LogName;
-use crate::world::LogFile;
+use crate::world::{FileState, LogFile};
 
 /// Ends of names, and what such a file begins with.
 const MAGICS: [(&[u8], &[u8]); 4] = [
@@ -20,10 +20,10 @@ const MAGICS: [(&[u8], &[u8]); 4] = [
 pub(super) enum Content {
     /// It may be a log.
     Log,
-    /// It is compressed.
-    Compressed,
+    /// It is compressed; what it was just before that was asked.
+    Compressed(FileState),
     /// Its name says that it will be compressed, and it has too few bytes yet.
-    TooShort,
+    TooShort(FileState),
 }
 
 /// What a file of this name is. One that the kubelet has compressed is a log.
@@ -35,12 +35,13 @@ pub(super) fn content_of(name: &OsStr, file: &dyn LogFile) -> Content {
     if LogName::parse(name).is_some_and(|parsed| parsed.compressed) {
         return Content::Log;
     }
+    // What can't be asked or read now shows that again when it is to be.
+    let Ok(state) = file.state() else { return Content::Log };
     let mut first = [0; 6];
     let first = &mut first[..magic.len()];
     match file.read_at(first, 0) {
-        Ok(read) if read < magic.len() => Content::TooShort,
-        Ok(_) if first == *magic => Content::Compressed,
-        // What can't be read now shows that again when it is to be.
+        Ok(read) if read < magic.len() => Content::TooShort(state),
+        Ok(_) if first == *magic => Content::Compressed(state),
         _ => Content::Log,
     }
 }
@@ -58,17 +59,21 @@ mod tests {
         let content = |name: &str, bytes: &[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(bytes).unwrap();
-            content_of(OsStr::new(name), &file)
+            match content_of(OsStr::new(name), &file) {
+                Content::Log => "log",
+                Content::Compressed(_) => "compressed",
+                Content::TooShort(_) => "too short",
+            }
         };
         for (end, magic) in MAGICS {
             let name = format!("app.log.1{}", str::from_utf8(end).unwrap());
-            assert_eq!(content(&name, &[magic, b"more"].concat()), Content::Compressed);
-            assert_eq!(content(&name, magic), Content::Compressed);
-            assert_eq!(content(&name, b""), Content::TooShort);
-            assert_eq!(content(&name, &magic[..1]), Content::TooShort);
-            assert_eq!(content(&name, b"a line of text"), Content::Log);
-            assert_eq!(content("app.log", magic), Content::Log);
+            assert_eq!(content(&name, &[magic, b"more"].concat()), "compressed");
+            assert_eq!(content(&name, magic), "compressed");
+            assert_eq!(content(&name, b""), "too short");
+            assert_eq!(content(&name, &magic[..1]), "too short");
+            assert_eq!(content(&name, b"a line of text"), "log");
+            assert_eq!(content("app.log", magic), "log");
         }
-        assert_eq!(content("0.log.20260101-000000.gz", b"\x1f\x8b"), Content::Log);
+        assert_eq!(content("0.log.20260101-000000.gz", b"\x1f\x8b"), "log");
     }
 }

@@ -14,6 +14,7 @@ use super::{
     compressed::{Content, content_of},
     known::{KnownFile, KnownGroup, gone},
     pattern::{Level, LogName},
+    refused::{Refusal, Refused, looked},
     renamed::{Entries, Whose},
     scan::{Directory, Found, FoundGroup, Known, Place, Scanner},
 };
@@ -22,10 +23,6 @@ use crate::{
     worker::Charge,
     world::{DirectoryState, Entry, EntryKind, HashMap, Opened},
 };
-
-/// Why a file is refused.
-const NO_FILE: &str = "neither a regular file nor a link that may be followed";
-const COMPRESSED: &str = "compressed, and none of the kubelet's archives";
 
 /// One look into one directory.
 pub(super) struct Look<'a> {
@@ -40,6 +37,8 @@ pub(super) struct Look<'a> {
     pub(super) whose: HashMap<(Arc<GroupKey>, OsString), Whose>,
     directories: BTreeMap<Arc<Path>, BTreeSet<Place>>,
     pub(super) must_look_again: bool,
+    /// What the look before this one refused.
+    pub(super) refused_before: Refused,
 }
 
 impl<'a> Look<'a> {
@@ -50,11 +49,13 @@ impl<'a> Look<'a> {
         scanner: &'a mut Scanner,
         known: &'a mut Known,
     ) -> Self {
+        let refused_before = std::mem::take(&mut known.refused);
         Self {
             directory,
             state,
             is_replaced,
             scanner,
+            refused_before: if is_replaced { Refused::default() } else { refused_before },
             known,
             groups: HashMap::default(),
             whose: HashMap::default(),
@@ -84,7 +85,7 @@ impl<'a> Look<'a> {
                 EntryKind::File => Some(entry.inode),
                 EntryKind::Link => self.number_behind(name),
                 EntryKind::Directory | EntryKind::Other => {
-                    self.refuse(name, NO_FILE);
+                    self.refuse(name, Refusal::NoFile);
                     None
                 }
             };
@@ -93,14 +94,6 @@ impl<'a> Look<'a> {
             if files.iter().all(|(other, ..)| *other != *name) {
                 files.push((name.clone(), number, place));
             }
-        }
-    }
-
-    /// Counts what is no log file, once.
-    fn refuse(&mut self, name: &OsStr, why: &'static str) {
-        if self.known.refused.insert(name.to_owned()) {
-            self.scanner.metrics.refused_files.increment();
-            tracing::warn!(path = ?self.directory.join(name), "{why}: it is not read");
         }
     }
 
@@ -167,7 +160,7 @@ impl<'a> Look<'a> {
             let was_complete = known.is_complete;
             let former = known;
             let known = if self.is_replaced { &KnownGroup::default() } else { &former };
-            let mut changed = known.files.len() != entries.len();
+            let mut changed = false;
             let mut now = KnownGroup { files: Vec::new(), is_complete: true };
             let mut files = Vec::with_capacity(entries.len());
             for (name, number, place) in entries {
@@ -192,6 +185,7 @@ impl<'a> Look<'a> {
                 now.files.push(file);
                 files.push(shown);
             }
+            changed |= known.files.len() != now.files.len();
             changed |= now.is_complete && !was_complete;
             let is_complete = now.is_complete;
             let missed = former.missed(&key.live, &now.files, |file| self.is_elsewhere(file, all));
@@ -242,6 +236,9 @@ impl<'a> Look<'a> {
         };
         let waited = known.waited(inode);
         if let Some(whose) = self.take_whose(key, name) {
+            if whose.is_unsure {
+                return Resolved::Missing;
+            }
             shown.is_renamed = whose.is_renamed;
             if let Some(opened) = whose.opened {
                 return self.opened(shown, opened, waited);
@@ -253,7 +250,11 @@ impl<'a> Look<'a> {
         if known.find(name).filter(same).or_else(|| as_live().filter(same)).is_some() {
             return Resolved::Known(shown);
         }
-        self.open(shown, place, waited)
+        match self.refused_still(name) {
+            Some(Refusal::TooShort(_)) => Resolved::Missing,
+            Some(_) => Resolved::Refused,
+            None => self.open(shown, place, waited),
+        }
     }
 
     /// A file that can't be opened now.
@@ -292,12 +293,13 @@ impl<'a> Look<'a> {
     fn opened(&mut self, shown: FoundFile, opened: Opened, waited: Option<&KnownFile>) -> Resolved {
         match content_of(&shown.name, &*opened.file) {
             Content::Log => {}
-            Content::Compressed => {
-                self.refuse(&shown.name, COMPRESSED);
+            Content::Compressed(state) => {
+                self.refuse(&shown.name, Refusal::Compressed(looked(&opened, state)));
                 return Resolved::Refused;
             }
-            Content::TooShort => {
-                self.must_look_again = true;
+            // It may be a log as soon as it has grown, which scans look for.
+            Content::TooShort(state) => {
+                self.refuse(&shown.name, Refusal::TooShort(looked(&opened, state)));
                 return Resolved::Missing;
             }
         }
@@ -314,11 +316,6 @@ impl<'a> Look<'a> {
             return None;
         }
         self.whose.remove(&(Arc::new(key.clone()), name.to_owned()))
-    }
-
-    /// Opens a file to find out which one it is. A failure shows again when it is to be read.
-    pub(super) fn open_at(&mut self, name: &OsStr, place: Place) -> io::Result<Option<Opened>> {
-        self.scanner.open(self.directory, name, place)
     }
 
     /// Another file of the directory waits for a descriptor.
@@ -344,7 +341,7 @@ impl<'a> Look<'a> {
                 self.opened(shown, opened, waited)
             }
             Ok(None) => {
-                self.refuse(&shown.name, NO_FILE);
+                self.refuse(&shown.name, Refusal::NoFile);
                 Resolved::Refused
             }
             // It was deleted, moved or compressed since the directory was read.
@@ -380,6 +377,6 @@ enum Resolved {
     Shown(FoundFile),
     /// It is no log file.
     Refused,
-    /// It was there, and has another name now, or none.
+    /// It was there, and has another name now, or none; or it could not be found out whose it is.
     Missing,
 }

@@ -2,8 +2,8 @@
 //! and what has changed since the last look.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
-    ffi::{OsStr, OsString},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ffi::OsStr,
     io,
     ops::Bound,
     path::{Path, PathBuf},
@@ -16,6 +16,7 @@ use super::{
     known::{KnownGroup, gone},
     links::Links,
     look::Look,
+    refused::Refused,
     renamed::Memory,
 };
 use crate::{
@@ -89,7 +90,7 @@ pub(super) struct Known {
     pub(super) is_waiting: bool,
     /// How many of its files did so at the last look.
     pub(super) waiting_files: usize,
-    pub(super) refused: HashSet<OsString>,
+    pub(super) refused: Refused,
 }
 
 /// The memory of discovery.
@@ -203,7 +204,8 @@ impl Scanner {
 
     /// Whether a file was there before the agent's first start, however late it could be opened.
     pub(super) fn is_old(&self, opened: &Opened) -> bool {
-        // A birth carries the time of the kernel's last tick.
+        // A birth carries the time of the kernel's last tick: one that lies less than a tick before the start
+        // may be of a file that was made after it. That is read, as nobody could tell what was missed.
         const TICK_NANOS: u64 = 10_000_000;
         let Some(started) = self.first_start else { return false };
         let born = opened.file.born_unix_nanos();
@@ -249,7 +251,10 @@ impl Scanner {
     pub(super) fn due_directories(&mut self, is_watched: impl Fn(&Path) -> bool) -> Vec<Arc<Path>> {
         self.scans = (self.scans + 1) % WATCHED_SCANS;
         let is_due = |(path, known): &(&Arc<Path>, &Known)| {
-            known.changed_at.is_none() || known.scan == self.scans || !is_watched(path)
+            known.changed_at.is_none()
+                || known.scan == self.scans
+                || known.refused.may_grow()
+                || !is_watched(path)
         };
         let due = self.known.iter().filter(is_due);
         due.map(|(path, _)| Arc::clone(path)).collect()
@@ -312,7 +317,11 @@ impl Scanner {
         known.is_replaced |= known.identity.is_some_and(|before| before != state.identity);
         let changed_at = state.changed_at;
         let is_unchanged = changed_at.is_some() && known.changed_at == changed_at;
-        if had_all_places && is_unchanged && !known.is_replaced {
+        if had_all_places
+            && is_unchanged
+            && !known.is_replaced
+            && !known.refused.has_grown(&mut *self.tree, &directory.path)
+        {
             self.known.insert(Arc::clone(&directory.path), known);
             return Found::default();
         }
@@ -329,9 +338,6 @@ impl Scanner {
         let is_replaced = std::mem::take(&mut known.is_replaced);
         known.waiting_files = 0;
         known.identity = Some(state.identity);
-        if is_replaced {
-            known.refused.clear();
-        }
         self.links.forget(&directory.path);
         let wall = UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos());
         let mut look = Look::new(&directory.path, state, is_replaced, self, &mut known);
@@ -420,8 +426,56 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
 mod tests {
     use super::super::pattern::Pattern;
     use super::*;
-    use crate::world::real::{NodeLogs, SystemClock};
+    use crate::{
+        tail::identity::Inode,
+        world::{
+            FileState, LogFile,
+            real::{NodeLogs, SystemClock},
+        },
+    };
     use std::fs::File;
+
+    /// Scenario: row 75. Files were born just before the first start, or in the tick in which it falls.
+    /// Guarantees: what may be younger than the start is not old, so that none of its lines is passed over.
+    #[test]
+    fn a_file_of_the_tick_of_the_first_start_is_not_old() {
+        #[derive(Debug)]
+        struct Born(Option<u64>);
+        impl LogFile for Born {
+            fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            fn state(&self) -> io::Result<FileState> {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            fn born_unix_nanos(&self) -> Option<u64> {
+                self.0
+            }
+        }
+        let started = 1_800_000_000_000_000_000;
+        let metrics = Arc::new(Metrics::default());
+        let mut scanner = Scanner::new(
+            Vec::new(),
+            Box::new(NodeLogs::default()),
+            SystemClock::shared(),
+            Descriptors::new(1, &metrics),
+            Some(FirstStart::now(started)),
+            metrics,
+        );
+        let is_old = |scanner: &Scanner, born: Option<u64>| {
+            let inode = Inode { device: 1, inode: 1 };
+            scanner.is_old(&Opened { file: Box::new(Born(born)), inode, bytes: 0, through: None })
+        };
+        let before = |nanos: u64| Some(started - nanos);
+        let ages = [1_000_000_000, 10_000_001, 10_000_000, 4_000_000, 0];
+        assert_eq!(
+            ages.map(|age| is_old(&scanner, before(age))),
+            [true, true, false, false, false]
+        );
+        assert!(is_old(&scanner, None));
+        scanner.end_scan(Instant::now());
+        assert!(!is_old(&scanner, None) && is_old(&scanner, before(1_000_000_000)));
+    }
 
     /// Scenario: row 32. Directories that have not changed for long, most of them with a watch, one
     /// without; then events are lost.

@@ -14,6 +14,7 @@ use crossbeam_channel::unbounded;
 use super::*;
 use crate::{
     limits::HIDDEN_TIME_MAX,
+    tail::identity::Head,
     worker::WorkerState,
     world::{
         Clock, DirectoryState, Entry, Looked,
@@ -24,11 +25,12 @@ use crate::{
 /// Paths that can't be opened or read for now.
 type Denied = Arc<Mutex<Vec<PathBuf>>>;
 
-/// How often a directory was listed, and a file's length asked for.
+/// How often a directory was listed, a file's length asked for, and a file opened.
 #[derive(Default)]
 struct Calls {
     entries: AtomicU64,
     bytes: AtomicU64,
+    opens: AtomicU64,
 }
 
 /// The tree, as far as it is not denied.
@@ -80,6 +82,7 @@ impl LogTree for Deniable {
     }
 
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
+        self.1.opens.fetch_add(1, Ordering::Relaxed);
         self.check(&root.join(relative))?;
         NodeLogs::default().open(root, relative)
     }
@@ -473,4 +476,141 @@ fn a_file_that_was_renamed_before_it_could_be_opened_is_not_missed() {
     fs::rename(stage.at("app.log"), stage.at("app-1.log")).unwrap();
     stage.deny(&[]);
     assert_eq!(stage.told(), [(0, "app.log".into(), 1, 0)]);
+}
+
+/// Scenario: rows 39, 40 and 41. While no agent runs, a file that the state knows is renamed to a name that
+/// matches too, or to one that does not, and a new live file is made. At the start it can't be opened.
+/// Guarantees: it is no log of its own, and its checkpoint is not withdrawn: the group is not complete until
+/// it can be opened, and then has it as its rotated file.
+#[test]
+fn a_known_file_that_cannot_be_opened_is_nobodys_until_it_can() {
+    for renamed in ["app-1.log", "app.log.1"] {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("app.log"), "text").unwrap();
+        let known = NodeLogs::default().look_at(&root.path().join("app.log")).unwrap();
+        let line = format!(
+            r#"{{"receiver": "file_log", "directory": "{}", "live": "app.log", "name": "app.log", "device": {},
+            "inode": {}, "head_bytes": 4, "head_crc32": {}, "offset": 4, "length": 4}}"#,
+            root.path().display(),
+            known.inode.device,
+            known.inode.inode,
+            Head::of(b"text").crc32
+        );
+        let checkpoint = serde_json::from_str(&line).unwrap();
+        fs::rename(root.path().join("app.log"), root.path().join(renamed)).unwrap();
+        let mut stage = Stage::new("*.log", 1, false, root, vec![(1, checkpoint)]);
+        stage.write("app.log", "more");
+        stage.deny(&[renamed]);
+        let told = |stage: &mut Stage| -> Vec<_> {
+            stage.discovery.scan(stage.clock.now());
+            let messages = stage.workers[0].1.try_iter();
+            let snapshots = messages.filter_map(|message| match message {
+                WorkerMessage::Snapshot(one) => Some(one),
+                _ => None,
+            });
+            let told = snapshots.map(|one| {
+                let live = one.key.live.to_str().unwrap().to_owned();
+                let is_known = one.files.iter().any(|file| file.is_renamed);
+                (live, one.files.len(), is_known, one.is_complete)
+            });
+            told.collect()
+        };
+        assert_eq!(told(&mut stage), [("app.log".to_owned(), 1, false, false)]);
+        stage.deny(&[]);
+        assert_eq!(told(&mut stage), [("app.log".to_owned(), 2, true, true)]);
+    }
+}
+
+/// How often directories were listed and files opened by what is done.
+fn calls(stage: &mut Stage, done: impl FnOnce(&mut Stage)) -> (u64, u64) {
+    let count = |stage: &Stage| {
+        let calls = [&stage.calls.entries, &stage.calls.opens];
+        calls.map(|one| one.load(Ordering::Relaxed))
+    };
+    let before = count(stage);
+    done(stage);
+    let [entries, opens] = count(stage);
+    (entries - before[0], opens - before[1])
+}
+
+/// Scenario: row 76. A pattern matches what logrotate compresses under dated names. Each day one comes and
+/// one goes, and the directory is read again; then one is written anew, as text.
+/// Guarantees: each is opened, said and counted once, and forgotten when it is gone; the text is read.
+#[test]
+fn what_is_refused_is_opened_again_only_when_it_has_changed() {
+    let mut stage = Stage::new("app.log*", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    let name = |day: u64| format!("app.log-202611{day:02}.gz");
+    stage.write("app.log", "text");
+    for day in 10..20 {
+        fs::write(stage.at(&name(day)), b"\x1f\x8b and more").unwrap();
+        if day >= 13 {
+            fs::remove_file(stage.at(&name(day - 3))).unwrap();
+        }
+        let (_, opens) = calls(&mut stage, |stage| _ = stage.told());
+        assert_eq!(opens, 1 + u64::from(day == 10), "day {day}");
+    }
+    assert_eq!(stage.metrics.refused_files.get(), 10);
+    let root = Arc::from(stage.root.path());
+    assert_eq!(stage.discovery.scanner.known[&root].refused.len(), 3);
+    stage.write(&name(19), "a line of text\n");
+    stage.write("app.log.1", "more");
+    let told = stage.told().into_iter().map(|(_, live, ..)| live).collect::<Vec<_>>();
+    assert_eq!(told, ["app.log-20261119.gz", "app.log.1"]);
+    assert_eq!(stage.discovery.scanner.known[&root].refused.len(), 2);
+}
+
+/// Scenario: row 76. A file is empty, and its name says that it will be compressed; nothing happens for many
+/// scans. Then one of two such gets text and the other one what is compressed.
+/// Guarantees: meanwhile its directory is not read again, and counts as seen; the text is read at the next
+/// scan, also beside a watch, and the other is counted.
+#[test]
+fn an_empty_file_that_may_be_compressed_waits_without_being_read() {
+    let mut stage = Stage::new("app.log*", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    for name in ["app.log.1.gz", "app.log.2.gz"] {
+        stage.write(name, "");
+    }
+    assert_eq!(stage.told(), []);
+    assert!(stage.discovery.scanner.has_seen_all());
+    // The directory's time of change says all as soon as it lies back.
+    stage.clock.advance(Duration::from_secs(3));
+    stage.told();
+    let scans = |stage: &mut Stage| (0..20).for_each(|_| assert_eq!(stage.told(), []));
+    assert_eq!(calls(&mut stage, scans), (0, 0));
+    let due = |stage: &mut Stage| stage.discovery.scanner.due_directories(|_| true).len();
+    assert_eq!([due(&mut stage), due(&mut stage)], [1, 1]);
+    stage.write("app.log.1.gz", "a line of text\n");
+    fs::write(stage.at("app.log.2.gz"), b"\x1f\x8b and more").unwrap();
+    assert_eq!(stage.told(), [(0, "app.log.1.gz".to_owned(), 1, 0)]);
+    assert_eq!(stage.metrics.refused_files.get(), 1);
+    stage.told();
+    assert_eq!(calls(&mut stage, |stage| _ = stage.told()), (0, 0));
+}
+
+/// Scenario: row 40. All files of a root were removed while no agent ran, so that it is empty at the start, and
+/// stays so.
+/// Guarantees: what they held and was not acknowledged counts as lost at that very start, once, as soon as the
+/// root has been empty for as long as a file system may take to be mounted.
+#[test]
+fn an_empty_root_that_lasts_shows_at_that_start_that_its_files_are_gone() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("pods")).unwrap();
+    let checkpoint = |directory: &str| {
+        let line = format!(
+            r#"{{"receiver": "file_log", "directory": "{}", "live": "0.log", "name": "0.log", "device": 1,
+            "inode": 1, "head_bytes": 4, "head_crc32": 0, "offset": 4, "length": 10}}"#,
+            root.path().join(directory).display(),
+        );
+        serde_json::from_str(&line).unwrap()
+    };
+    let resume = vec![(1, checkpoint("pods/a")), (2, checkpoint("pods"))];
+    let mut stage = Stage::new("pods/*.log", 1, false, root, resume);
+    let mut after = |time: Duration| {
+        stage.clock.advance(time);
+        (0..=WATCHED_SCANS).for_each(|_| stage.discovery.scan(stage.clock.now()));
+        (stage.metrics.lost_files.get(), stage.metrics.lost(LossReason::NoAgent).get())
+    };
+    assert_eq!(after(Duration::ZERO), (0, 0));
+    assert_eq!(after(HIDDEN_TIME_MAX / 2), (0, 0));
+    assert_eq!(after(HIDDEN_TIME_MAX / 2), (2, 12));
+    assert_eq!(after(HIDDEN_TIME_MAX), (2, 12));
 }

@@ -6,12 +6,13 @@ use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use super::{GroupKey, pattern::LogName};
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
-    limits::UNSEEN_CHECKPOINTS_MAX,
+    limits::{HIDDEN_TIME_MAX, UNSEEN_CHECKPOINTS_MAX},
     world::{Entry, HashMap, LogTree},
 };
 
@@ -24,6 +25,8 @@ type Place = (Arc<str>, Arc<Path>, Arc<OsStr>);
 /// Checkpoints whose files were not found yet.
 pub(super) struct Unseen {
     checkpoints: HashMap<Place, Checkpoints>,
+    /// Roots that are without an entry, and since when.
+    empty: HashMap<PathBuf, Instant>,
 }
 
 /// What a search found out.
@@ -43,7 +46,7 @@ impl Unseen {
             let place = (receiver, Arc::clone(&file.directory), Arc::clone(&file.live));
             by_place.entry(place).or_default().push((key, file));
         }
-        Self { checkpoints: by_place }
+        Self { checkpoints: by_place, empty: HashMap::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -57,8 +60,15 @@ impl Unseen {
     }
 
     /// Looks for all of them, and keeps those that are not shown to be gone.
-    pub(super) fn search(&mut self, tree: &mut dyn LogTree, roots: &[&Path]) -> Searched {
-        let mut evidence = Evidence { tree, roots, listings: HashMap::default() };
+    pub(super) fn search(
+        &mut self,
+        tree: &mut dyn LogTree,
+        roots: &[&Path],
+        now: Instant,
+    ) -> Searched {
+        let mut evidence =
+            Evidence { tree, roots, listings: HashMap::default(), silent: Vec::new() };
+        self.empty = evidence.empty_roots(std::mem::take(&mut self.empty), now);
         let mut searched = Searched::default();
         self.checkpoints.retain(|_, checkpoints| {
             let is_gone = |one: &mut (FileKey, FileCheckpoint)| evidence.is_gone(&one.1);
@@ -82,7 +92,7 @@ impl Unseen {
             order(one).cmp(&order(other))
         });
         let rest = all.split_off(count.min(all.len()));
-        *self = Self::new(rest);
+        self.checkpoints = Self::new(rest).checkpoints;
         all
     }
 }
@@ -102,22 +112,45 @@ struct Evidence<'a> {
     tree: &'a mut dyn LogTree,
     roots: &'a [&'a Path],
     listings: HashMap<PathBuf, Listing>,
+    /// Roots without an entry, and not for long.
+    silent: Vec<PathBuf>,
 }
 
 impl Evidence<'_> {
+    /// The roots that are without an entry, and since when.
+    fn empty_roots(
+        &mut self,
+        before: HashMap<PathBuf, Instant>,
+        now: Instant,
+    ) -> HashMap<PathBuf, Instant> {
+        let mut empty = HashMap::default();
+        for root in self.roots {
+            if matches!(self.list(root), Listing::Read(entries) if entries.is_empty()) {
+                let since = before.get(*root).copied().unwrap_or(now);
+                if now < since + HIDDEN_TIME_MAX {
+                    self.silent.push(root.to_path_buf());
+                }
+                empty.insert(root.to_path_buf(), since);
+            }
+        }
+        empty
+    }
+
     /// Whether the file is shown to be absent: by its directory, or that by the one above it, and so
-    /// on up to the root. A root without any entry shows nothing: it may not be mounted yet.
+    /// on up to the root. A root without any entry shows nothing for a while: it may not be mounted yet.
     fn is_gone(&mut self, checkpoint: &FileCheckpoint) -> bool {
         let directory = &*checkpoint.directory;
         let above = self.roots.iter().filter(|root| directory.starts_with(root));
         let Some(root) = above.max_by_key(|root| root.as_os_str().len()).copied() else {
             return false;
         };
+        if self.silent.iter().any(|silent| silent == root) {
+            return false;
+        }
         match self.list(directory) {
             Listing::Unknown => return false,
             Listing::Read(entries) => {
-                let is_silent = entries.is_empty() && directory == root;
-                return !is_silent && !entries.iter().any(|entry| may_be(entry, checkpoint));
+                return !entries.iter().any(|entry| may_be(entry, checkpoint));
             }
             Listing::Absent => {}
         }
@@ -128,8 +161,7 @@ impl Evidence<'_> {
             match self.list(parent) {
                 Listing::Unknown => return false,
                 Listing::Read(entries) => {
-                    let is_silent = entries.is_empty() && parent == root;
-                    return !is_silent && !entries.iter().any(|entry| *entry.name == *name);
+                    return !entries.iter().any(|entry| *entry.name == *name);
                 }
                 Listing::Absent => absent = parent,
             }
@@ -197,7 +229,8 @@ mod tests {
     /// Scenario: row 40. Files in a directory that is read, in one that can't be read, in one that is
     /// gone with that above it, in a root that is missing, in one that is empty, and outside of all
     /// roots; a file that was renamed, and one whose group has other files.
-    /// Guarantees: only what a directory that was read shows as absent is gone.
+    /// Guarantees: only what a directory that was read shows as absent is gone, and what was in the empty root
+    /// once that has lasted.
     #[test]
     fn only_what_is_shown_as_absent_is_gone() {
         use std::os::unix::fs::MetadataExt;
@@ -226,14 +259,20 @@ mod tests {
         let mut unseen = Unseen::new(files.collect());
         let roots = [at("pods"), at("missing"), at("empty")];
         let roots: Vec<&Path> = roots.iter().map(PathBuf::as_path).collect();
-        let searched = unseen.search(&mut Denied(at("pods/denied")), &roots);
+        let now = Instant::now();
+        let searched = unseen.search(&mut Denied(at("pods/denied")), &roots, now);
         assert!(searched.excess.is_empty());
         let mut gone: Vec<_> = searched.gone.iter().map(|(key, _)| *key).collect();
         gone.sort_unstable();
         let expected = all.iter().enumerate().filter(|(_, one)| one.2);
         assert_eq!(gone, expected.map(|(key, _)| key as u64).collect::<Vec<_>>());
         // Found to be gone once only.
-        assert!(unseen.search(&mut Denied(at("pods/denied")), &roots).gone.is_empty());
+        let now = now + HIDDEN_TIME_MAX / 2;
+        assert!(unseen.search(&mut Denied(at("pods/denied")), &roots, now).gone.is_empty());
+        // A root that is empty for that long is; one that is missing, or can't be read, says nothing.
+        let now = now + HIDDEN_TIME_MAX / 2;
+        let searched = unseen.search(&mut Denied(at("pods/denied")), &roots, now);
+        assert_eq!(searched.gone.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [7]);
     }
 
     /// Scenario: row 40. There are more checkpoints of files that can't be found than are kept.
@@ -247,12 +286,12 @@ mod tests {
             file.finished = true;
         }
         let mut unseen = Unseen::new(files);
-        let searched = unseen.search(&mut NodeLogs::default(), &[]);
+        let searched = unseen.search(&mut NodeLogs::default(), &[], Instant::now());
         let mut keys: Vec<_> = searched.excess.iter().map(|(key, _)| *key).collect();
         keys.sort_unstable();
         assert_eq!(keys.len(), 5);
         assert!([7, 8, 9].iter().all(|key| keys.contains(key)), "{keys:?}");
         assert!(searched.gone.is_empty());
-        assert!(unseen.search(&mut NodeLogs::default(), &[]).excess.is_empty());
+        assert!(unseen.search(&mut NodeLogs::default(), &[], Instant::now()).excess.is_empty());
     }
 }

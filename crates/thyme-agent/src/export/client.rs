@@ -371,8 +371,11 @@ pub(crate) fn configured_header(
     if protocol == Protocol::Grpc && parsed.as_str().ends_with("-bin") {
         return Err(HeaderFault::Name("is binary metadata, which is not supported"));
     }
-    let mut value = HeaderValue::try_from(value.expose())
-        .map_err(|_| HeaderFault::Value("a header can't hold this value"))?;
+    let mut value = HeaderValue::try_from(value.expose()).map_err(|_| {
+        HeaderFault::Value(
+            "a header can't hold this value: expected text without control characters",
+        )
+    })?;
     value.set_sensitive(true);
     Ok((parsed, value))
 }

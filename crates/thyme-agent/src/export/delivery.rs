@@ -156,7 +156,7 @@ impl<S: Sink> Delivery<S> {
     }
 
     /// Brings a request to its end. Halves are sent in order, each ended before the next.
-    #[cfg(any(test, feature = "simulation"))]
+    #[cfg(test)]
     pub(super) async fn deliver(&self, request: Request, slot: &mut Slot) -> crate::queue::Settled {
         let mut request = request;
         let tally = self.send_all_of(&mut request, slot).await;

@@ -113,6 +113,9 @@ fn parse_authority(text: &str) -> Result<Authority, &'static str> {
     if !has_valid_brackets(authority.host()) {
         return Err("brackets belong around an IPv6 address");
     }
+    if !authority.host().starts_with('[') && !is_name(authority.host()) {
+        return Err("its host is neither an address nor a name");
+    }
     if authority.port_u16() == Some(0) {
         return Err("port 0 can't be connected to");
     }
@@ -135,6 +138,21 @@ fn has_valid_brackets(host: &str) -> bool {
     let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let address = inside.map(|inside| inside.split_once('%').map_or(inside, |(bare, _)| bare));
     address.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
+/// Whether it may be the name of a host, which an IPv4 address may as well: parts of letters, digits, `-` and
+/// `_`, none of which begins or ends with `-`.
+fn is_name(text: &str) -> bool {
+    let is_part = |part: &str| {
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        !part.is_empty()
+            && part.len() <= 63
+            && part.chars().all(is_of_name)
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    // A dot at the end says that the name is whole.
+    text.strip_suffix('.').unwrap_or(text).split('.').all(is_part)
 }
 
 /// The host without the brackets of an IPv6 address.
@@ -186,6 +204,20 @@ mod tests {
         {
             assert_eq!(grpc(text), None, "{text}");
             assert_eq!(http(&format!("http://{text}/")), None, "{text}");
+        }
+    }
+
+    /// Scenario: names of hosts with odd characters, with empty parts, and with `-` at the end of one.
+    /// Guarantees: what no host can be called is refused, whatever would be said of its certificate later.
+    #[test]
+    fn hosts_have_names() {
+        for text in ["-5s:1", "a-:1", "a..b:1", ".a:1", "a~b:1", "a%20b:1", "a!:1"] {
+            assert_eq!(grpc(text), None, "{text}");
+            assert_eq!(http(&format!("https://{text}/")), None, "{text}");
+        }
+        assert_eq!(grpc(&format!("{}:1", "a".repeat(64))), None);
+        for text in ["5s", "a-b.c_d", "sink.ns.svc.", "10.0.0.1", "xn--bcher-kva"] {
+            assert_eq!(grpc(&format!("{text}:4317")), Some((true, text.to_owned(), 4317)));
         }
     }
 

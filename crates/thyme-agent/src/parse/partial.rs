@@ -79,7 +79,7 @@ impl Partial {
 #[derive(Debug, Default)]
 pub struct Partials {
     open: [Option<Box<Partial>>; 2],
-    /// Bytes of each stream's record that left as pieces, while more of it may follow.
+    /// Bytes of each stream's record that have left, while more of it may follow.
     emitted_bytes: [u64; 2],
     /// A buffer to use again.
     spare: Option<Box<Partial>>,
@@ -162,12 +162,17 @@ impl Partials {
         }
     }
 
-    /// How far the stream's record got that left as pieces, in bytes of its body; it is forgotten.
-    pub(super) fn take_emitted(&mut self, stream: Stream) -> u64 {
+    /// How far the stream's record got that has left in part, in bytes of its body; it is forgotten.
+    pub fn take_emitted(&mut self, stream: Stream) -> u64 {
         std::mem::take(&mut self.emitted_bytes[stream.index()])
     }
 
-    /// What left as pieces goes on nowhere.
+    /// The stream's next line goes on with a record of which so many bytes have left.
+    pub fn go_on(&mut self, stream: Stream, emitted_bytes: u64) {
+        self.emitted_bytes[stream.index()] = emitted_bytes;
+    }
+
+    /// What has left in part goes on nowhere.
     pub fn forget_pieces(&mut self) {
         self.emitted_bytes = [0; 2];
     }
@@ -176,7 +181,7 @@ impl Partials {
         self.open[stream.index()].take()
     }
 
-    /// Keeps the buffer of a record that left; when it left as a piece, remembers how far it got.
+    /// Keeps the buffer of a record that left; when more of it may follow, remembers how far it got.
     pub(super) fn put_back(&mut self, stream: Stream, mut left: Box<Partial>, more_follows: bool) {
         let emitted = left.emitted_bytes + left.body.len() as u64;
         self.emitted_bytes[stream.index()] = if more_follows { emitted } else { 0 };

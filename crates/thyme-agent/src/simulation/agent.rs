@@ -133,10 +133,13 @@ impl Agent {
         if has_event {
             self.shared.lock().scan_begins();
             discovery.scan(now);
+        }
+        // What waits for a descriptor has its turn here.
+        discovery.turn(now);
+        if has_event {
             let is_any_waiting = self.metrics.unopened_files.get() > 0;
             self.shared.lock().scan_ends(is_any_waiting);
         }
-        discovery.turn(now);
     }
 
     /// One step of every worker that chance has running.
@@ -187,6 +190,10 @@ impl Agent {
     pub(super) fn export(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         self.consumers.retain_mut(|consumer| consumer.as_mut().poll(&mut context).is_pending());
+        if self.metrics.panicked_requests.get() > 0 {
+            // Production keeps its request and goes on; here nothing is to panic.
+            self.shared.lock().truth.fail(|| "the code that sends a request panicked".to_owned());
+        }
     }
 
     /// The checkpoint thread's turn, perhaps its last.

@@ -79,6 +79,8 @@ pub(super) struct Content {
     pub(super) born_at: u64,
     /// The life of the agent that should have opened it by now.
     pub(super) due_in: Option<u32>,
+    /// Since when it waits for a descriptor.
+    pub(super) waits_since: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -467,8 +469,13 @@ impl LogTree for SimulatedTree {
         let mut world = self.0.lock();
         world.somebody_acts();
         let code = world.chance.pick(&[ACCESS_DENIED, TOO_MANY_OPEN_FILES, INPUT_OUTPUT]);
-        world.tree_fault(code)?;
         let path = root.join(relative);
+        if let Err(error) = world.tree_fault(code) {
+            if code == TOO_MANY_OPEN_FILES {
+                world.waits_for_descriptor(text(&path));
+            }
+            return Err(error);
+        }
         world.denial(text(&path))?;
         let id = world.file_at(text(&path));
         let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
@@ -505,6 +512,7 @@ impl LogTree for SimulatedTree {
             inode: Inode { device: DEVICE + world.tree.remounts, inode: node.inode },
             born_unix_nanos: world.plan.knows_births.then(|| unix_nanos(node.born_at)),
             bytes: node.bytes.len() as u64,
+            modified_unix_nanos: node.modified_at,
         })
     }
 }

@@ -15,12 +15,13 @@ use prost::Message;
 
 use super::*;
 use crate::{
+    checkpoint::{FileCheckpoint, FileKey},
     discover::{Discovery, DiscoveryStart, Source},
     limits::{IDLE_AFTER, IDLE_CHECK_INTERVAL, LATE_LOOK_INTERVAL, LINGER_TIME},
     metrics::LossReason,
     queue::Settled,
     world::{
-        Clock, Opened,
+        Clock, LogTree, Opened,
         real::{NodeLogs, SystemClock},
     },
 };
@@ -52,6 +53,19 @@ impl Clock for Ahead {
     }
 }
 
+/// One receiver of a directory's logs.
+fn config_of(directory: &Path) -> Arc<Config> {
+    let yaml = format!(
+        "receivers: {{file_log: {{include: ['{}/*.log'], start_at: beginning}}}}\n\
+         processors: {{batch: {{timeout: 20ms}}}}\n\
+         exporters: {{otlp: {{endpoint: 'a:1', compression: none}}}}\n\
+         service: {{pipelines: {{logs: {{receivers: [file_log], processors: [batch], \
+         exporters: [otlp]}}}}}}\n",
+        directory.display()
+    );
+    Arc::new(Config::parse(&yaml, "test.yaml").unwrap())
+}
+
 /// A directory of logs, and the agent as far as it reads them.
 struct Scene {
     directory: tempfile::TempDir,
@@ -78,19 +92,20 @@ struct Scene {
 impl Scene {
     /// An agent that may have so many files open and has looked at a directory with these files once.
     fn new(open_files_max: usize, files: &[(&str, &str)]) -> Self {
+        Self::resumed(open_files_max, files, |_| Vec::new())
+    }
+
+    /// One that also has checkpoints of this directory.
+    fn resumed(
+        open_files_max: usize,
+        files: &[(&str, &str)],
+        resume: impl FnOnce(&Path) -> Vec<(FileKey, FileCheckpoint)>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {
             fs::write(directory.path().join(name), text).unwrap();
         }
-        let yaml = format!(
-            "receivers: {{file_log: {{include: ['{}/*.log'], start_at: beginning}}}}\n\
-             processors: {{batch: {{timeout: 20ms}}}}\n\
-             exporters: {{otlp: {{endpoint: 'a:1', compression: none}}}}\n\
-             service: {{pipelines: {{logs: {{receivers: [file_log], processors: [batch], \
-             exporters: [otlp]}}}}}}\n",
-            directory.path().display()
-        );
-        let config = Arc::new(Config::parse(&yaml, "test.yaml").unwrap());
+        let config = config_of(directory.path());
         let (metrics, clock) = (Arc::new(Metrics::default()), Ahead::default());
         let descriptors = Descriptors::new(open_files_max, &metrics);
         let (messages, inbox) = unbounded();
@@ -117,7 +132,7 @@ impl Scene {
             sources: vec![Source::new(&config.receivers[0]).unwrap()],
             receiver_names: config.receiver_names(),
             descriptors: Arc::clone(&descriptors),
-            resume: Vec::new(),
+            resume: resume(directory.path()),
             first_start: None,
             scan_interval: Duration::from_secs(1),
             workers: vec![WorkerHandle { messages: messages.clone(), state }],
@@ -316,6 +331,28 @@ fn a_parked_live_file_and_its_archive_count_once() {
     assert_eq!(scene.not_opened(), (1, 6));
 }
 
+/// Scenario: row 39. While no agent ran, a live file that was read in part was rotated and compressed. Its
+/// archive can't be opened for want of a descriptor, and is removed.
+/// Guarantees: it counts once, with what its checkpoint says.
+#[test]
+fn an_archive_that_a_checkpoint_may_be_of_counts_once() {
+    let archive = "0.log.20260101-000000.gz";
+    let mut scene = Scene::resumed(0, &[(archive, "what it takes on disk")], |directory| {
+        let line = format!(
+            r#"{{"receiver": "file_log", "directory": "{}", "live": "0.log", "name": "0.log", "device": 1,
+            "inode": 1, "head_bytes": 4, "head_crc32": 0, "offset": 8, "length": 14}}"#,
+            directory.display(),
+        );
+        vec![(1, serde_json::from_str(&line).unwrap())]
+    });
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.metrics.lost_files.get(), 0);
+    scene.remove(archive);
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.not_opened(), (1, 0));
+    assert_eq!(scene.metrics.lost(LossReason::NoAgent).get(), 6);
+}
+
 /// Scenario: row 39. Of a group's files the oldest is parked and has to be read on, so that an archive behind
 /// it, open and unread, gives its descriptor up; both are removed.
 /// Guarantees: the archive counts as lost with what it holds, decompressed, and the other with what was
@@ -381,19 +418,27 @@ fn a_group_with_a_late_file_does_not_give_its_live_file_up() {
 }
 
 /// Scenario: row 48. Nothing is settled. A rotated file was read to its end and closed; another one is renamed
-/// to its name, as a numbered chain ends, and the agent is told to stop before anybody has looked.
+/// to its name, as a numbered chain ends, perhaps one that has got its number too, and the agent is told to
+/// stop before anybody has looked.
 /// Guarantees: it is counted as lost, with its bytes, although its name is there.
 #[test]
 fn a_closed_file_whose_name_another_has_is_counted_as_lost() {
-    let mut scene = Scene::new(16, &[("0.log", "first\n")]);
-    scene.settles = false;
-    scene.until("it is read", |scene| scene.bodies.len() == 1);
-    scene.rename("0.log", "0.log.1");
-    scene.append("0.log", "second one\n");
-    scene.pass(LINGER_TIME + Duration::from_secs(2));
-    assert!(scene.file("0.log.1").is_some_and(|file| file.source.is_none()));
-    scene.rename("0.log", "0.log.1");
-    scene.stop();
-    assert_eq!(scene.metrics.lost(LossReason::Shutdown).get(), 6);
-    assert_eq!(scene.metrics.lost_files.get(), 1);
+    for has_its_number in [false, true] {
+        let mut scene = Scene::new(16, &[("0.log", "first\n")]);
+        scene.settles = false;
+        scene.until("it is read", |scene| scene.bodies.len() == 1);
+        scene.rename("0.log", "0.log.1");
+        scene.append("0.log", "second one\n");
+        scene.pass(LINGER_TIME + Duration::from_secs(2));
+        assert!(scene.file("0.log.1").is_some_and(|file| file.source.is_none()));
+        scene.rename("0.log", "0.log.1");
+        if has_its_number {
+            let taken = NodeLogs::default().look_at(&scene.at("0.log.1")).unwrap().inode;
+            let files = scene.worker.files.values_mut();
+            { files }.find(|file| *file.name == *"0.log.1").unwrap().inode = taken;
+        }
+        scene.stop();
+        assert_eq!(scene.metrics.lost(LossReason::Shutdown).get(), 6, "{has_its_number}");
+        assert_eq!(scene.metrics.lost_files.get(), 1);
+    }
 }

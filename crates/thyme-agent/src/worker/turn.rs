@@ -222,7 +222,12 @@ impl Worker {
         }
         if let Some(file) = self.files.get_mut(&id) {
             file.finished_at = Some(now);
-            file.continuation = None;
+            if let Some(begun) = file.continuation.take()
+                && let Some(group) = self.groups.get_mut(&number)
+            {
+                // Of a fragment that lacks its newline the rest is the next file's.
+                begun.end(&mut group.lines.partials);
+            }
             self.attention.ending.insert(id);
             if matches!(file.source, Some(Source::Archive(_))) {
                 // What it said of its length may be wrong.
@@ -302,9 +307,12 @@ impl Worker {
                 return Ok(());
             };
             let skipped = file.skipped_from..file.acknowledged.skip(file.offset);
-            let is_open = !skipped.is_empty() && group.lines.partials.is_open(stream);
-            if is_open && may_hold_line_of(file, skipped, stream) {
+            let is_midway = !skipped.is_empty() && group.lines.partials.is_midway(stream);
+            if is_midway && may_hold_line_of(file, skipped, stream) {
                 self.flush_stream(number, stream, Flush::Ended)?;
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.lines.partials.take_emitted(stream);
+                }
             }
         }
         if let Some(file) = self.files.get_mut(&id) {
@@ -639,6 +647,7 @@ impl<'a> Booking<'a> {
             at += consumed;
             line = next;
         }
+        line.end(&mut self.group.lines.partials);
         let newline = offset + rest.len() as u64;
         self.batch.cover(FileRange { file, start: newline, end: newline + 1 });
         rest.len() + 1

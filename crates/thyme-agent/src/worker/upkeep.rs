@@ -90,7 +90,7 @@ impl Worker {
             }
         }
         for (number, stream) in ended {
-            self.flush_stream(number, stream, Flush::Ended)?;
+            self.flush_stream(number, stream, Flush::Paused)?;
         }
         Ok(())
     }

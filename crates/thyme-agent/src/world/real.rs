@@ -44,6 +44,12 @@ impl Clock for SystemClock {
     }
 }
 
+/// When a file was written to last, or cut.
+fn modified_unix_nanos(metadata: &fs::Metadata) -> u64 {
+    let modified = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+    u64::try_from(modified).unwrap_or(0)
+}
+
 impl LogFile for File {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, buffer, offset)
@@ -51,11 +57,9 @@ impl LogFile for File {
 
     fn state(&self) -> io::Result<FileState> {
         let metadata = self.metadata()?;
-        let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
-        let modified = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         Ok(FileState {
             bytes: metadata.len(),
-            modified_unix_nanos: u64::try_from(modified).unwrap_or(0),
+            modified_unix_nanos: modified_unix_nanos(&metadata),
             has_name: metadata.nlink() > 0,
         })
     }
@@ -123,6 +127,7 @@ impl LogTree for NodeLogs {
             inode: Inode { device: metadata.dev(), inode: metadata.ino() },
             born_unix_nanos: born_unix_nanos(&metadata),
             bytes: metadata.len(),
+            modified_unix_nanos: modified_unix_nanos(&metadata),
         })
     }
 
