@@ -377,6 +377,10 @@ impl Spool {
         let settled = match settlement {
             Settlement::Ended(settled) => settled,
             Settlement::Part(part) => return self.take_part(part),
+            Settlement::Aside(aside) => {
+                self.handed_bytes -= aside.body_bytes;
+                return;
+            }
             Settlement::Kept(_) | Settlement::Secured(_) | Settlement::CopyLost(_) => return,
         };
         let Settled { request, .. } = &settled;

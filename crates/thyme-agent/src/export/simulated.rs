@@ -133,6 +133,8 @@ pub(crate) fn message_of_kept(
         records: 0,
         first: 0,
         refusals: 0,
+        proof: Default::default(),
+        is_held: false,
         compression,
     })
 }

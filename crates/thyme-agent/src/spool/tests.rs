@@ -225,7 +225,7 @@ impl Rig {
                 }
                 Settlement::Secured(number) => secured.push(number),
                 Settlement::CopyLost(number) => panic!("the copy of {number} is lost"),
-                Settlement::Ended(_) | Settlement::Part(_) => panic!("nothing has ended"),
+                _ => panic!("nothing has ended"),
             }
         }
         (kept, secured)

@@ -6,7 +6,7 @@ use super::Worker;
 use crate::{
     checkpoint::{Change, FileKey},
     limits::LENGTH_INTERVAL,
-    queue::{FileRange, Request, Settled, SettledPart, Settlement},
+    queue::{FileRange, Request, SetAside, Settled, SettledPart, Settlement},
 };
 
 impl Worker {
@@ -14,6 +14,7 @@ impl Worker {
     pub(super) fn take_settlement(&mut self, settlement: Settlement) {
         match settlement {
             Settlement::Part(part) => self.settle_part(part),
+            Settlement::Aside(aside) => self.set_aside(aside),
             Settlement::Ended(settled) => self.settle(settled),
             Settlement::Kept(request) => self.give_to_spool(request),
             Settlement::Secured(number) => {
@@ -36,6 +37,24 @@ impl Worker {
         drop(together);
         self.acknowledge(part.ranges());
         self.advance_copy(part.number, part.settled);
+    }
+
+    /// What is left of a request is the exporter's to hold: others may take its place, also where it was
+    /// meant for the spool, which had no room.
+    fn set_aside(&mut self, aside: SetAside) {
+        let SetAside { number, to_spool, charged_bytes, rest, .. } = aside;
+        if to_spool {
+            self.spool_pending_requests -= 1;
+            self.spool_pending_bytes -= charged_bytes;
+            self.outstanding_requests += 1;
+            self.state.set_waiting(true);
+        } else {
+            self.outstanding_bytes -= charged_bytes;
+        }
+        self.aside_requests += 1;
+        if let Some(under_way) = self.under_way.get_mut(&number) {
+            under_way.shrink(rest);
+        }
     }
 
     /// Books the end of a request.
@@ -73,6 +92,7 @@ impl Worker {
         } else {
             self.outstanding_requests -= 1;
             self.outstanding_bytes -= token.charged_bytes;
+            self.aside_requests -= usize::from(token.is_aside);
             if self.outstanding_requests == 0 {
                 self.state.set_waiting(false);
             }
