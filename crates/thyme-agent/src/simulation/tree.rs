@@ -325,10 +325,12 @@ impl World {
     /// that they have arrived.
     pub(super) fn files_that_may_be_lost(&self) -> usize {
         let contents = self.tree.contents.iter().filter(|content| content.names == 0);
+        // A loss of power, or an error of the disk, may take what says whose files the spool has.
+        let is_spool_known = self.plan.power_odds == 0 && self.plan.disk_fault_odds == 0;
         // Each receiver counts for itself.
         let may_be_lost = |content: &Content| {
             let lines = content.lines.iter().map(|(_, line)| *line);
-            let unread = lines.filter(|line| self.truth.may_be_unread(*line));
+            let unread = lines.filter(|line| self.truth.may_be_unread(*line, is_spool_known));
             unread.map(|line| self.truth.receiver_of(line)).collect::<BTreeSet<_>>().len()
         };
         contents.map(may_be_lost).sum()

@@ -406,8 +406,10 @@ impl Truth {
     }
 
     /// Whether no checkpoint says that it has arrived, so that the agent may take it for unread.
-    pub(super) fn may_be_unread(&self, line: usize) -> bool {
-        !self.lines[line].is_kept
+    /// Where `is_spool_known`, what the spool held when the last life ended is none of it.
+    pub(super) fn may_be_unread(&self, line: usize, is_spool_known: bool) -> bool {
+        let is_spooled = is_spool_known && self.will_be_sent.contains(&line);
+        !self.lines[line].is_kept && !is_spooled
     }
 
     /// Whether it has come to nowhere: neither to the sink, nor to what the spool sends next.

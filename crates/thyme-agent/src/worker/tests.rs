@@ -348,6 +348,20 @@ fn a_parked_live_file_and_its_archive_count_once() {
     assert_eq!(scene.not_opened(), (1, 6));
 }
 
+/// Scenario: row 48. A file is read, and is cut and written anew.
+/// Guarantees: it has another number in checkpoints, so that what the spool has of its old content is not
+/// taken for the new by the next start.
+#[test]
+fn a_file_that_begins_anew_has_another_number_in_checkpoints() {
+    let mut scene = Scene::new(4, &[("0.log", "one\ntwo\n")]);
+    scene.until("it is read", |scene| scene.bodies.len() == 2);
+    let former = scene.file("0.log").map(|file| file.key);
+    fs::write(scene.at("0.log"), "four\n").unwrap();
+    scene.until("it is read anew", |scene| scene.bodies.len() == 3);
+    let present = scene.file("0.log").map(|file| file.key);
+    assert!(former.is_some() && present.is_some() && former != present, "{former:?} {present:?}");
+}
+
 /// Scenario: row 39. While no agent ran, a live file that was read in part was rotated and compressed. Its
 /// archive can't be opened for want of a descriptor, and is removed.
 /// Guarantees: it counts once, with what its checkpoint says.
