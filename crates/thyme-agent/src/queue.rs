@@ -6,7 +6,7 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 
 pub use crate::metrics::DropReason;
-use crate::{config::Compression, tail::acknowledge::Acknowledged};
+use crate::{config::Compression, spool::Covered, tail::acknowledge::Acknowledged};
 
 /// What a worker needs back to move its checkpoints; the exporter only carries it.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ pub struct Token {
     pub to_spool: bool,
     /// What the records cover; their order is the order of reading.
     pub spans: Arc<[Span]>,
+    /// What they cover by the numbers that files have in checkpoints, as far as the spool is to know.
+    pub covers: Vec<Covered>,
     /// The memory behind the body, to be used again.
     pub buffer: Bytes,
     /// What the request takes from the budget of bytes in flight.

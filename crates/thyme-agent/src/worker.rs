@@ -491,6 +491,7 @@ impl Worker {
                 number,
                 to_spool,
                 spans,
+                covers: Vec::new(),
                 buffer: encoded.buffer,
                 charged_bytes,
                 is_aside: false,

@@ -173,6 +173,11 @@ impl<'a> Look<'a> {
                         continue;
                     }
                 };
+                if shown.opened.is_some() && self.is_of_another(&key, &shown, number) {
+                    // The file that was listed has another name by now, and is not shown here.
+                    self.must_look_again = true;
+                    now.is_complete = false;
+                }
                 now.is_complete &= is_open;
                 let file = match &shown.opened {
                     Some(opened) => open_file(name, shown.inode, opened.file.born_unix_nanos()),
@@ -255,6 +260,14 @@ impl<'a> Look<'a> {
             Some(_) => Resolved::Refused,
             None => self.open(shown, place, waited),
         }
+    }
+
+    /// Whether another file was opened than the directory listed, and the state knows that one. Where several
+    /// file systems are one on top of the other, numbers may always differ.
+    fn is_of_another(&self, key: &GroupKey, shown: &FoundFile, number: u64) -> bool {
+        shown.inode.inode != number
+            && self.scanner.links.get(self.directory, &shown.name).is_none()
+            && self.remembers(key.receiver, number)
     }
 
     /// A file that can't be opened now.

@@ -2,8 +2,18 @@
 
 use std::time::Duration;
 
-/// Bytes kept of a response; what follows is not read, and an HTTP/1.1 connection is given up.
-pub(super) const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a response, decompressed, that are read, as OTLP recommends. Of what follows only gRPC's
+/// trailers are, and an HTTP/1.1 connection is given up.
+pub(super) const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes kept of a response, from its beginning; the rest is only looked through.
+pub(super) const RESPONSE_KEPT_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes kept of one string of a response in JSON.
+pub(super) const JSON_STRING_BYTES_MAX: usize = 16 * 1024;
+
+/// Binary logarithm of the bytes of zstd's window in a response: RFC 8878 recommends 8 MiB.
+pub(super) const RESPONSE_WINDOW_BYTES_LOG_MAX: u32 = 23;
 
 /// Characters of a sink's own words that are logged.
 pub(super) const QUOTE_CHARS_MAX: usize = 600;

@@ -22,8 +22,8 @@ use crate::{
     encode::EncodeError,
     limits::COMPLAINT_INTERVAL,
     metrics::LossReason,
-    queue::{Request, Rest, Settlement, Span, Token},
-    spool::SpoolMessage,
+    queue::{FileRange, Request, Rest, Settlement, Span, Token},
+    spool::{Covered, SpoolMessage},
     tail::{
         acknowledge::Acknowledged,
         source::{Archive, Source},
@@ -86,7 +86,9 @@ impl UnderWay {
         number: u64,
         compression: Compression,
         reply: Sender<Settlement>,
+        files: &Files,
     ) -> Request {
+        let covers = covers(&self.spans, files);
         self.copied_without = Some(self.left_out.clone());
         Request {
             body: self.body.clone(),
@@ -97,9 +99,24 @@ impl UnderWay {
             compression,
             reply,
             settled: self.settled.without(&self.left_out),
-            token: Token { number, ..Token::default() },
+            token: Token { number, covers, ..Token::default() },
         }
     }
+}
+
+type Files = crate::world::HashMap<u32, Box<TailedFile>>;
+
+/// What spans cover, by the numbers that files have in checkpoints.
+fn covers(spans: &[Span], files: &Files) -> Vec<Covered> {
+    let mut covers: Vec<Covered> = Vec::new();
+    for Span { range: FileRange { file, start, end }, .. } in spans {
+        let Some(key) = files.get(file).map(|file| file.key) else { continue };
+        match covers.last_mut() {
+            Some((last, _, until)) if *last == key && until == start => *until = *end,
+            _ => covers.push((key, *start, *end)),
+        }
+    }
+    covers
 }
 
 impl TailedFile {
@@ -215,7 +232,7 @@ impl Worker {
             if !covers || request.copied_without.is_some() {
                 continue;
             }
-            let copy = request.copy(*number, compression, self.reply.clone());
+            let copy = request.copy(*number, compression, self.reply.clone(), &self.files);
             crate::failpoint::hit("request_copied");
             // A spool that has ended ends the pipeline's health, and takes nothing.
             let _ended =
@@ -229,7 +246,7 @@ impl Worker {
             return;
         };
         let compression = self.config.config.exporter.compression;
-        let request = request.copy(number, compression, self.reply.clone());
+        let request = request.copy(number, compression, self.reply.clone(), &self.files);
         // A spool that has ended ends the pipeline's health, and takes nothing.
         let _ended = spool.messages.send(SpoolMessage::Secure { request, worker: spool.worker });
     }
@@ -245,8 +262,9 @@ impl Worker {
     }
 
     /// Gives a request to the spool.
-    pub(super) fn keep(&mut self, request: Request) {
+    pub(super) fn keep(&mut self, mut request: Request) {
         let Some(spool) = &self.spool else { return };
+        request.token.covers = covers(&request.token.spans, &self.files);
         self.spool_pending_requests += 1;
         self.spool_pending_bytes += request.token.charged_bytes;
         // A spool that has ended ends the pipeline's health.
@@ -517,7 +535,6 @@ mod tests {
     use crate::{
         config::Config,
         metrics::Metrics,
-        queue::FileRange,
         spool::{Spool, SpoolLink, SpoolStart},
         tail::descriptors::Descriptors,
         worker::{KeySource, WorkerChannels, WorkerConfig, WorkerState},
@@ -542,6 +559,7 @@ service: {extensions: [file_storage], pipelines: {logs: {receivers: [filelog], e
         let start = SpoolStart {
             disk: Arc::clone(disk),
             bytes_max,
+            life: 1,
             requests,
             clock: SystemClock::shared(),
             metrics: Arc::default(),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::Worker;
 use crate::{
-    checkpoint::Change,
+    checkpoint::{Change, FileKey},
     limits::LENGTH_INTERVAL,
     queue::{FileRange, Request, SetAside, Settled, SettledPart, Settlement},
 };
@@ -167,6 +167,15 @@ impl Worker {
         if !behind.is_empty() {
             self.publish(&behind);
         }
+    }
+
+    /// Leaves the present state of a file that stands in the place of another, in one go.
+    pub(super) fn publish_instead_of(&mut self, former: FileKey, id: u32) {
+        let Self { checkpoints: Some(checkpoints), files, groups, .. } = self else { return };
+        let Some(file) = files.get_mut(&id) else { return };
+        let Some(group) = groups.get(&file.group) else { return };
+        file.published_length = file.length;
+        checkpoints.publish([(former, None), (file.key, Some(file.checkpoint(group)))]);
     }
 
     /// Leaves the present state of these files for the checkpoint thread, in one go.
