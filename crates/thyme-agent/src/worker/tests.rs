@@ -630,11 +630,11 @@ fn what_is_set_aside_takes_nothing_of_the_budget() {
     };
     under_way.shrink(rest(&left_out));
     under_way.settled = Acknowledged::new(1, &[(2, 3)]);
-    let copy = under_way.copy(1, Compression::None, request.reply.clone());
+    let copy = under_way.copy(1, Compression::None, request.reply.clone(), &scene.worker.files);
     assert_eq!((copy.body.concat(), copy.records), (b"two".to_vec(), 1));
     assert_eq!(copy.settled, Acknowledged::default());
     under_way.settled = Acknowledged::new(3, &[]);
-    let copy = under_way.copy(1, Compression::None, request.reply.clone());
+    let copy = under_way.copy(1, Compression::None, request.reply.clone(), &scene.worker.files);
     assert_eq!(copy.unsettled().0, 0);
 
     let aside = SetAside {
