@@ -160,9 +160,7 @@ fn what_the_spool_has_is_not_counted_as_lost() {
     }
     let node = Node::new();
     let exporter = "sending_queue: {storage: file_storage}";
-    let yaml = node.yaml(exporter, "workers: 1");
-    let config = node.path("agent.yaml");
-    std::fs::write(&config, &yaml).unwrap();
+    let config = Setup { exporter, ..Setup::default() }.write(&node);
     // A root without an entry would show nothing as gone.
     let (container, _other) = (node.container("a"), node.container("b"));
     let lines: String = (0..LINES).map(|number| cri(&format!("line {number}"))).collect();
@@ -181,7 +179,7 @@ fn what_the_spool_has_is_not_counted_as_lost() {
     std::fs::remove_dir_all(container.parent().unwrap()).unwrap();
     assert_eq!(agent.status().signal(), Some(9));
     node.collector.faults().clear();
-    let agent = node.start_yaml(&yaml);
+    let agent = node.start_yaml(&std::fs::read_to_string(config).unwrap());
     wait_until("the spool is drained", || agent.metrics.acknowledged.get().0 >= i64::from(LINES));
     let (_, metrics) = agent.stop();
     let lost: u64 = metrics.lost_bytes.iter().map(|bytes| bytes.get()).sum();
