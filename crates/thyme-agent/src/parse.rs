@@ -351,6 +351,7 @@ fn take_fragment(
 
 /// Adds a fragment to its stream's open record, which leaves when it is complete or too long. The batch has
 /// room for both.
+#[inline]
 fn join_fragment(
     fragment: Fragment<'_>,
     range: FileRange,
@@ -362,10 +363,10 @@ fn join_fragment(
     if state.partials.open_bytes(stream) + body_bytes > state.body_bytes_max {
         // The limit on a record outranks its unity: what is there leaves as a piece.
         flush_begun(stream, state, batch, counts);
-    }
-    if state.partials.open_bytes(stream) + body_bytes > state.body_bytes_max {
-        put_long_fragment(fragment, range, state, batch, counts);
-        return;
+        if state.partials.open_bytes(stream) + body_bytes > state.body_bytes_max {
+            put_long_fragment(fragment, range, state, batch, counts);
+            return;
+        }
     }
     append_fragment(fragment, range, state, counts);
     if fragment.last {
@@ -375,6 +376,7 @@ fn join_fragment(
 
 /// Lets what a stream has open go before the fragment that follows, as a piece. The beginning of a character at
 /// its end stays for that fragment.
+#[cold]
 fn flush_begun(stream: Stream, state: &mut LineState, batch: &mut Batch, counts: &mut ParseCounts) {
     if !state.partials.is_within_character(stream) {
         flush_partial(stream, state, batch, counts, Flush::Piece);
@@ -423,6 +425,7 @@ fn append_fragment(
 }
 
 /// The same of a part of one, which begins at `start`.
+#[inline]
 fn append_at(
     start: u64,
     fragment: Fragment<'_>,

@@ -10,7 +10,13 @@ pub(super) fn piece_end(body: &[u8], bytes_max: usize) -> usize {
 }
 
 /// How many bytes at the end of `text` begin a character that does not end there; at most 3.
+#[inline]
 pub(super) fn unfinished_bytes(text: &[u8]) -> usize {
+    // Most text ends so.
+    if text.last().is_none_or(u8::is_ascii) { 0 } else { begun_bytes(text) }
+}
+
+fn begun_bytes(text: &[u8]) -> usize {
     let end = &text[text.len().saturating_sub(3)..];
     let Some(begin) = end.iter().rposition(|byte| !is_continuation(*byte)) else { return 0 };
     let begun = std::str::from_utf8(&end[begin..]);
