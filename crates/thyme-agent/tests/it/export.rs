@@ -451,6 +451,9 @@ async fn failures_pass() {
         exporter.all_acknowledged(1).await;
         assert_eq!(sink.faults().applied(), 14);
         assert_eq!(exporter.metrics.send_retries.get(), 14);
+        // By these health tells a sink that fails from an exporter that stands still.
+        assert!(exporter.metrics.last_attempt_ms.get() > 0);
+        assert!(exporter.metrics.last_attempt_unix_ms.get() > 0);
         assert_eq!(taken(&sink), numbers(0..2));
 
         // The whole, its first half, and then the only record of the second.
