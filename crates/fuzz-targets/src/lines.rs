@@ -14,12 +14,11 @@ use thyme_agent::{
     config::{ContainerFormat, LineFormat},
     fuzzing,
     parse::{
-        Chunk, Continuation, Flush, LineState, ParseCounts, Stop, flush_partial, parse_lines,
-        parse_piece,
+        Chunk, Flush, LineState, ParseCounts, Stop, flush_partial, parse_lines,
         partial::Partials,
-        piece_record_bytes_max,
         suffix::{CHUNK_OFFSET_ATTRIBUTE, Suffixes},
         uid::{FILE_DIGITS, UID_ATTRIBUTE},
+        unended::{Continuation, end_line, parse_piece, piece_record_bytes_max, whole_bytes},
     },
     queue::FileRange,
 };
@@ -156,16 +155,21 @@ impl Worker {
                 self.close_batch();
             }
             let is_long = start == offset && visible - offset >= self.line_bytes_max;
-            if is_long {
-                self.take_piece(file, text, &mut offset, visible);
+            let end = self.whole_end(text, offset, visible);
+            if is_long && end > offset {
+                self.take_piece(file, text, &mut offset, end);
             } else if reads.is_impatient() {
                 self.take_unterminated(file, text, &mut offset, visible);
             }
             self.assert_conserved();
         }
-        self.take_unterminated(file, text, &mut offset, visible);
+        while offset < visible {
+            self.take_piece(file, text, &mut offset, visible);
+        }
         assert_eq!(offset, text.len());
-        self.continuation = None;
+        if let Some(begun) = self.continuation.take() {
+            begun.end(&mut self.state.partials);
+        }
         self.assert_conserved();
     }
 
@@ -194,35 +198,29 @@ impl Worker {
     }
 
     /// The rest of a line that left in part, and its newline.
-    fn end_line(
-        &mut self,
-        file: u32,
-        bytes: &[u8],
-        mut line: Continuation,
-        offset: usize,
-    ) -> usize {
+    fn end_line(&mut self, file: u32, bytes: &[u8], line: Continuation, offset: usize) -> usize {
         let end = bytes.iter().position(|&byte| byte == b'\n').expect("a line is complete");
         let origin = line.stream.map(Stream::as_str);
         self.expected.entry(origin).or_default().extend_from_slice(&bytes[..end]);
-        let mut at = 0;
-        while at < end {
-            let (from, bytes) = ((offset + at) as u64, &bytes[at..end]);
-            let chunk = Chunk { bytes, file, offset: from, utf8: false };
-            let (consumed, next) =
-                parse_piece(chunk, Some(line), &mut self.state, &mut self.batch, &mut self.counts);
-            assert!(consumed > 0, "a piece is empty");
-            at += consumed;
-            line = next;
-            self.has_pieces = true;
-        }
-        let newline = (offset + end) as u64;
-        self.batch.cover(FileRange { file, start: newline, end: newline + 1 });
+        let chunk = Chunk { bytes: &bytes[..=end], file, offset: offset as u64, utf8: false };
+        end_line(chunk, line, &mut self.state, &mut self.batch, &mut self.counts);
+        self.has_pieces = true;
         end + 1
     }
 
+    /// Up to where a line without its newline may leave now.
+    fn whole_end(&mut self, text: &[u8], offset: usize, visible: usize) -> usize {
+        let is_begun = self.continuation.is_some();
+        offset + whole_bytes(&text[offset..visible], is_begun, &mut self.state)
+    }
+
     fn take_unterminated(&mut self, file: u32, text: &[u8], offset: &mut usize, visible: usize) {
-        while *offset < visible {
-            self.take_piece(file, text, offset, visible);
+        loop {
+            let end = self.whole_end(text, *offset, visible);
+            if end == *offset {
+                return;
+            }
+            self.take_piece(file, text, offset, end);
         }
     }
 

@@ -74,6 +74,7 @@ fn records_of(mut input: Input<'_>) -> Vec<(Header, Vec<u8>)> {
             body_bytes: body.len() as u32,
             body_crc32: crc.sum(),
             compression,
+            note_bytes: 0,
         };
         records.push((header, body));
     }

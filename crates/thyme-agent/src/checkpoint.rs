@@ -37,7 +37,11 @@ use crate::{
     limits::{CHECKPOINT_BYTES_PER_SECOND, COMPLAINT_INTERVAL, JOURNAL_AGE_MAX},
     metrics::Metrics,
     pipeline::EndNote,
-    world::{SharedClock, StateDisk, real::NodeDisk},
+    spool::{self, Covered},
+    world::{
+        SharedClock, StateDisk,
+        real::{NodeDisk, SystemClock},
+    },
 };
 
 /// Shortest time between two writes; an acknowledgement is on disk within twice that.
@@ -113,25 +117,60 @@ pub struct Restored {
     pub is_first_start: bool,
     /// What was read.
     pub files: Vec<FileCheckpoint>,
+    /// Their numbers, in the same order, in the life of the agent that wrote them.
+    keys: Vec<FileKey>,
+    /// That life; `None` where nobody knows.
+    life: Option<u64>,
+}
+
+impl Restored {
+    /// Takes what the spool has of these files for settled: the agent may have been killed before a
+    /// checkpoint said so.
+    pub(crate) fn add_spooled(&mut self, disk: &dyn StateDisk) {
+        let Some(life) = self.life else { return };
+        let places = self.keys.iter().enumerate().map(|(place, key)| (*key, place));
+        let places: HashMap<FileKey, usize> = places.collect();
+        let is_news = |(key, start, end): &Covered| {
+            places.get(key).is_some_and(|place| !self.files[*place].is_settled(*start, *end))
+        };
+        match spool::covered(disk, life, &is_news) {
+            Ok(covered) => {
+                for (key, start, end) in covered {
+                    if let Some(place) = places.get(&key) {
+                        self.files[*place].add_spooled(start, end);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(
+                %error,
+                "the spool can't be read: what it has of log files and no checkpoint says comes twice, or is \
+                 counted as lost"
+            ),
+        }
+    }
 }
 
 /// Opens the state directory: makes it if asked to, locks it and reads what is there.
 pub fn open(directory: &Path, create: bool) -> Result<(State, Restored), CheckpointError> {
     make_sure_of(directory, create).map_err(CheckpointError::io(directory, "cannot be used"))?;
     let lock = lock::acquire(directory)?;
-    let opened = open_on(Arc::new(NodeDisk::new(directory)), Some(lock));
+    let disk = Arc::new(NodeDisk::new(directory));
+    let opened = open_on(disk, Some(lock), SystemClock::shared().unix_nanos());
     opened.map_err(|error| error.within(directory))
 }
 
-/// [`open`] for a disk that needs no lock, or has one.
+/// [`open`] for a disk that needs no lock, or has one. No other life of the agent has the number `life`.
 pub(crate) fn open_on(
     disk: Arc<dyn StateDisk>,
     lock: Option<File>,
+    life: u64,
 ) -> Result<(State, Restored), CheckpointError> {
-    let (store, found) = Store::open(&*disk)?;
-    let files = found.files.into_values().collect();
-    let restored = Restored { is_first_start: found.is_first_start, files };
-    Ok((State { disk, store, _lock: lock }, restored))
+    let (store, found) = Store::open(&*disk, life)?;
+    let (keys, files) = found.files.into_iter().unzip();
+    let mut restored =
+        Restored { is_first_start: found.is_first_start, files, keys, life: found.life };
+    restored.add_spooled(&*disk);
+    Ok((State { disk, store, life, _lock: lock }, restored))
 }
 
 /// Makes the directory if asked to; it is one afterwards.
@@ -139,7 +178,16 @@ fn make_sure_of(directory: &Path, create: bool) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     match regular_file::expect_directory(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+            let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+            let made: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            for parent in made.iter().filter_map(|path| path.parent()) {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                // One that may be written to and not read can't be synced; that is no reason not to
+                // start.
+                let _unsynced = File::open(parent).and_then(|parent| parent.sync_all());
+            }
+            Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let hint = "there is no such directory: make it, or set `create_directory: true`";
@@ -153,6 +201,7 @@ fn make_sure_of(directory: &Path, create: bool) -> io::Result<()> {
 pub struct State {
     disk: Arc<dyn StateDisk>,
     store: Store,
+    life: u64,
     _lock: Option<File>,
 }
 
@@ -163,6 +212,11 @@ impl std::fmt::Debug for State {
 }
 
 impl State {
+    /// The number of this life of the agent, in which numbers of files mean something.
+    pub fn life(&self) -> u64 {
+        self.life
+    }
+
     /// The disk, for others that keep something there.
     pub fn disk(&self) -> Arc<dyn StateDisk> {
         Arc::clone(&self.disk)

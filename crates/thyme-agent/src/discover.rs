@@ -7,6 +7,7 @@ mod hidden;
 mod known;
 pub mod links;
 mod look;
+mod mounts;
 pub mod open;
 pub mod pattern;
 mod refused;
@@ -27,6 +28,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use globset::GlobMatcher;
 
 use self::{
+    mounts::Mounts,
     pattern::{LogName, Pattern, PatternError},
     renamed::Memory,
     scan::{Directory, FoundGroup, Scanner},
@@ -184,6 +186,7 @@ pub struct DiscoveryStart {
 pub struct Discovery {
     scanner: Scanner,
     watch: DirectoryWatch,
+    mounts: Mounts,
     events: Receiver<DirectoryEvent>,
     stop: Receiver<()>,
     unseen: Unseen,
@@ -233,6 +236,7 @@ impl Discovery {
             } else {
                 DirectoryWatch::none(sender)
             },
+            mounts: Mounts::default(),
             heartbeat: Arc::new(Heartbeat::new(now)),
             clock: start.clock,
             events,
@@ -254,6 +258,9 @@ impl Discovery {
             scans_of_first_start: start.first_start.map(|_| 0),
             metrics: start.metrics,
         };
+        if start.watches {
+            discovery.mounts = Mounts::new(&discovery.scanner.tree_and_roots().1);
+        }
         discovery.scanner.remember(discovery.receiver_names.clone(), memory);
         (discovery, stopper)
     }
@@ -287,6 +294,10 @@ impl Discovery {
         if now >= self.next_root_look {
             for root in self.scanner.changed_roots() {
                 self.scan_tree(root);
+            }
+            for directory in self.mounts.changed(&self.scanner.tree_and_roots().1) {
+                self.scanner.doubt(&directory);
+                self.scan_directory(&directory);
             }
             for directory in self.scanner.changed_links() {
                 self.scanner.doubt(&directory);

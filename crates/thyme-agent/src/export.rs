@@ -6,11 +6,11 @@
 //!    '------------- settled parts, Settled --------------------'
 //! ```
 //!
-//! There are `num_consumers` slots, and 64 tasks more than that. A task with a slot takes a
+//! There are `num_consumers` slots, and 256 tasks more than that. A task with a slot takes a
 //! request, brings it to its end (`delivery`) and takes the next; a request that waits aside
-//! (`refusal`) gives its slot back. So `num_consumers` requests are under way at most, beside one
-//! of those that wait aside, and with one consumer their order is kept, but for records that were
-//! refused alone. A request's bytes are compressed again only where less than all of it is sent:
+//! (`refusal`) gives its slot back. So `num_consumers` requests are under way at most, beside some
+//! of those that wait aside (`aside`), and with one consumer their order is kept, but for records that
+//! were refused alone. A request's bytes are compressed again only where less than all of it is sent:
 //! it was too large, or as large as what was; it was refused or not answered in time, or failed
 //! while others passed; or a part of it was settled before.
 //!
@@ -28,18 +28,22 @@ mod slot;
 mod delivery;
 mod account;
 mod refusal;
+mod aside;
 mod evidence;
 mod pace;
 mod retry;
 mod supervise;
 mod bisect;
 mod client;
+mod answer;
+mod coding;
 mod message;
 mod grpc;
 mod http;
 mod body;
 mod words;
 pub(crate) mod reply;
+pub(crate) mod partial;
 mod outcome;
 mod pool;
 mod signs;

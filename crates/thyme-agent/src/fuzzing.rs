@@ -11,6 +11,7 @@ use crate::{
     config::{self, Config, ConfigError},
     export::{
         endpoint::Endpoint,
+        partial,
         reply::{self, Status},
     },
     parse::docker,
@@ -119,8 +120,8 @@ impl From<Endpoint> for SinkEndpoint {
 /// What a sink's answer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkAnswer {
-    /// Records that a response says were rejected, read as protobuf.
-    pub rejected: i64,
+    /// Records that a response says were rejected, read as protobuf; nothing where it is none.
+    pub rejected: Option<i64>,
     /// The same, read as JSON.
     pub rejected_json: i64,
     /// The delay that a `google.rpc.Status` asks for.
@@ -134,8 +135,10 @@ pub struct SinkAnswer {
 /// Reads bytes as everything that a sink may answer with.
 pub fn sink_answer(bytes: &[u8]) -> SinkAnswer {
     SinkAnswer {
-        rejected: reply::partial_success(bytes).unwrap_or_default().rejected_log_records,
-        rejected_json: reply::partial_success_json(bytes).unwrap_or_default().rejected_log_records,
+        rejected: partial::partial_success(bytes).map(|partial| partial.rejected_log_records),
+        rejected_json: partial::partial_success_json(bytes)
+            .unwrap_or_default()
+            .rejected_log_records,
         retry_delay: Status::decode(bytes).ok().and_then(|status| status.retry_delay()),
         base64: reply::base64_decode(bytes),
         percent: reply::percent_decode(bytes),

@@ -66,6 +66,9 @@ pub const UNTERMINATED_LINE_WAIT: Duration = Duration::from_secs(1);
 /// How long a partial line's next fragment is waited for before it leaves as it is.
 pub const PARTIAL_LINE_WAIT: Duration = Duration::from_secs(5);
 
+/// How long the end of a character is waited for whose beginning was written, when all before it has left.
+pub const CHARACTER_WAIT: Duration = Duration::from_secs(30);
+
 /// How long the end of a rotated file must stay its end before its successor is read: the runtime
 /// may write to it until it has reopened its log.
 pub const ROTATION_GRACE: Duration = Duration::from_millis(30);

@@ -87,12 +87,20 @@ pub enum DropReason {
     /// The sink refused a part of a request, and kept the others. Where it does not say how many,
     /// all are counted that may be among them.
     RejectedInPart,
+    /// The sink took others, time after time, and never these, for reasons that need not be theirs; and
+    /// what waits like them had come near its bounds.
+    NeverTaken,
 }
 
 impl DropReason {
     /// All of them, in the order of [`Metrics::dropped`].
-    pub const ALL: [Self; 4] =
-        [Self::RetryElapsed, Self::PartialSuccess, Self::Rejected, Self::RejectedInPart];
+    pub const ALL: [Self; 5] = [
+        Self::RetryElapsed,
+        Self::PartialSuccess,
+        Self::Rejected,
+        Self::RejectedInPart,
+        Self::NeverTaken,
+    ];
 
     /// Value of the attribute `reason`.
     pub const fn as_str(self) -> &'static str {
@@ -101,6 +109,7 @@ impl DropReason {
             Self::PartialSuccess => "partial_success",
             Self::Rejected => "rejected",
             Self::RejectedInPart => "rejected_in_part",
+            Self::NeverTaken => "never_taken",
         }
     }
 }

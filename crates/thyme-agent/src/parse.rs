@@ -2,10 +2,12 @@
 //! isn't understood is passed on raw, marked and counted. It must not read, wait or allocate per
 //! line.
 
+mod cut;
 pub(crate) mod docker;
 pub mod partial;
 pub mod suffix;
 pub mod uid;
+pub mod unended;
 
 use memchr::memchr_iter;
 use thyme_core::{
@@ -14,8 +16,9 @@ use thyme_core::{
 };
 
 use self::{
+    cut::piece_end,
     docker::DockerLine,
-    partial::{LineTime, Partials},
+    partial::{LineTime, Partials, Place},
     suffix::{Marker, Suffixes, write_offset},
 };
 use crate::{
@@ -326,8 +329,7 @@ fn take_fragment(
     batch: &mut Batch,
     counts: &mut ParseCounts,
 ) -> Taken {
-    let open_bytes = state.partials.open_bytes(fragment.stream);
-    let whole_bytes = open_bytes + fragment.body.len();
+    let whole_bytes = state.partials.open_bytes(fragment.stream) + fragment.body.len();
     if fragment.last && !state.partials.is_midway(fragment.stream) {
         let suffix = state.suffixes.of(fragment.stream, fragment.marker);
         let suffix = state.suffixes.with_odd_time(suffix, fragment.time.odd);
@@ -343,24 +345,45 @@ fn take_fragment(
     {
         return Taken::NotYet;
     }
-    if too_long && open_bytes > 0 {
-        // The limit on a record outranks its unity: what is there leaves as a piece.
-        flush_partial(fragment.stream, state, batch, counts, Flush::Piece);
-    }
-    if fragment.body.len() > state.body_bytes_max {
-        put_long_fragment(fragment, range, state, batch, counts);
-        return Taken::IntoPartial;
-    }
-    append_fragment(fragment, range, state, counts);
-    if fragment.last {
-        flush_partial(fragment.stream, state, batch, counts, Flush::Complete);
-    }
+    join_fragment(fragment, range, state, batch, counts);
     Taken::IntoPartial
 }
 
+/// Adds a fragment to its stream's open record, which leaves when it is complete or too long. The batch has
+/// room for both.
+fn join_fragment(
+    fragment: Fragment<'_>,
+    range: FileRange,
+    state: &mut LineState,
+    batch: &mut Batch,
+    counts: &mut ParseCounts,
+) {
+    let (stream, body_bytes) = (fragment.stream, fragment.body.len());
+    if state.partials.open_bytes(stream) + body_bytes > state.body_bytes_max {
+        // The limit on a record outranks its unity: what is there leaves as a piece.
+        flush_begun(stream, state, batch, counts);
+    }
+    if state.partials.open_bytes(stream) + body_bytes > state.body_bytes_max {
+        put_long_fragment(fragment, range, state, batch, counts);
+        return;
+    }
+    append_fragment(fragment, range, state, counts);
+    if fragment.last {
+        flush_partial(stream, state, batch, counts, Flush::Complete);
+    }
+}
+
+/// Lets what a stream has open go before the fragment that follows, as a piece. The beginning of a character at
+/// its end stays for that fragment.
+fn flush_begun(stream: Stream, state: &mut LineState, batch: &mut Batch, counts: &mut ParseCounts) {
+    if !state.partials.is_within_character(stream) {
+        flush_partial(stream, state, batch, counts, Flush::Piece);
+    }
+}
+
 /// Sends a fragment that is longer than a record may be. It leaves at once, all pieces of it in one
-/// batch: a part that left before the line is acknowledged would come again after each start. An
-/// empty range tells the pieces' places apart.
+/// batch, but for the beginning of a character at its end: a part that left before the line is acknowledged
+/// would come again after each start.
 #[cold]
 fn put_long_fragment(
     fragment: Fragment<'_>,
@@ -373,15 +396,18 @@ fn put_long_fragment(
     while !rest.is_empty() {
         let offset = (fragment.body.len() - rest.len()) as u64;
         let start = range.start + if offset == 0 { 0 } else { fragment.skipped + offset };
-        let (body, after) = rest.split_at(piece_end(rest, state.body_bytes_max));
-        let place = FileRange { start, end: start, ..range };
-        append_fragment(Fragment { body, ..fragment }, place, state, counts);
-        let mut flush = Flush::Piece;
-        if after.is_empty() {
-            append_fragment(Fragment { body: after, ..fragment }, range, state, counts);
-            flush = if fragment.last { Flush::Complete } else { Flush::Piece };
+        // The beginning of a character may be there.
+        let bytes_max = state.body_bytes_max - state.partials.open_bytes(fragment.stream);
+        let (body, after) = rest.split_at(piece_end(rest, bytes_max));
+        let is_last = after.is_empty();
+        // The last piece covers all of the line.
+        let covered = if is_last { range } else { FileRange { end: range.start, ..range } };
+        append_at(start, Fragment { body, ..fragment }, covered, state, counts);
+        if is_last && fragment.last {
+            flush_partial(fragment.stream, state, batch, counts, Flush::Complete);
+        } else {
+            flush_begun(fragment.stream, state, batch, counts);
         }
-        flush_partial(fragment.stream, state, batch, counts, flush);
         rest = after;
     }
 }
@@ -393,11 +419,23 @@ fn append_fragment(
     state: &mut LineState,
     counts: &mut ParseCounts,
 ) {
+    append_at(range.start, fragment, range, state, counts);
+}
+
+/// The same of a part of one, which begins at `start`.
+fn append_at(
+    start: u64,
+    fragment: Fragment<'_>,
+    range: FileRange,
+    state: &mut LineState,
+    counts: &mut ParseCounts,
+) {
     if !state.partials.is_open(fragment.stream) {
         counts.records += 1;
     }
     let Fragment { time, stream, marker, body, .. } = fragment;
-    state.partials.append(stream, time, marker, body, range, state.suffixes.file());
+    let place = Place { range, start, file: state.suffixes.file() };
+    state.partials.append(stream, time, marker, body, place);
 }
 
 /// Why an open record leaves.
@@ -405,10 +443,26 @@ fn append_fragment(
 pub enum Flush {
     /// Its last fragment came.
     Complete,
-    /// Its last fragment will never come, or is not waited for any longer.
+    /// Its last fragment will never come.
     Ended,
+    /// Its last fragment is not waited for any longer; what comes of it all the same follows as a piece.
+    Paused,
     /// It is longer than a record may be; more of it follows.
     Piece,
+    /// It has to leave now, all of it; more of it may follow.
+    Released,
+}
+
+impl Flush {
+    /// Whether the stream's next line goes on with the record.
+    fn is_followed(self) -> bool {
+        matches!(self, Self::Paused | Self::Piece | Self::Released)
+    }
+
+    /// Whether the beginning of a character at its end leaves with what follows.
+    fn leaves_characters_whole(self) -> bool {
+        matches!(self, Self::Paused | Self::Piece)
+    }
 }
 
 /// Moves the open record of a stream, if there is one, into the batch. The caller has made sure
@@ -420,25 +474,30 @@ pub fn flush_partial(
     counts: &mut ParseCounts,
     flush: Flush,
 ) {
-    let Some(open) = state.partials.take(stream) else { return };
+    let Some(mut open) = state.partials.take(stream) else { return };
+    let rest = if flush.leaves_characters_whole() { open.split_unfinished() } else { None };
     let suffix = state.suffixes.of(stream, open.marker());
     let mut suffix = state.suffixes.with_odd_time(suffix, open.odd_time());
-    let is_piece = flush == Flush::Piece || open.emitted_bytes > 0;
+    let is_piece = matches!(flush, Flush::Piece | Flush::Released) || open.emitted_bytes > 0;
     if is_piece {
         suffix = state.suffixes.with_chunk_offset(&suffix, open.emitted_bytes);
         counts.split += 1;
     }
-    if flush == Flush::Ended {
+    if matches!(flush, Flush::Ended | Flush::Paused) {
         suffix = state.suffixes.with_partial(&suffix);
     }
-    suffix = state.suffixes.with_cut_uid(suffix, open.file, open.start(), &open.body);
+    suffix = state.suffixes.with_cut_uid(suffix, open.file, open.start, &open.body);
     let body = classify(&open.body, false, counts);
     put_log_record(&mut batch.records, open.time_unix_nano, body, &suffix);
     batch.record_count += 1;
     for range in &open.ranges {
         batch.cover(*range);
     }
-    state.partials.put_back(stream, open, flush == Flush::Piece);
+    state.partials.put_back(stream, open, flush.is_followed());
+    if let Some(rest) = rest {
+        counts.records += 1;
+        state.partials.go_on_with(stream, rest);
+    }
 }
 
 /// A complete line whose body leaves at once.
@@ -487,153 +546,6 @@ fn put_line(
         counts.records += 1;
         body = rest;
     }
-}
-
-/// Where to cut a body that may have `bytes_max` bytes: not inside a UTF-8 sequence, if it is one.
-fn piece_end(body: &[u8], bytes_max: usize) -> usize {
-    if body.len() <= bytes_max {
-        return body.len();
-    }
-    let is_continuation = |at: usize| body[at] & 0b1100_0000 == 0b1000_0000;
-    let lowest = bytes_max.saturating_sub(3).max(1);
-    (lowest..=bytes_max).rev().find(|&at| !is_continuation(at)).unwrap_or(bytes_max)
-}
-
-/// A line whose newline hasn't been seen yet, of which a part already left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Continuation {
-    /// Time of the line, nanoseconds since the Unix epoch.
-    pub time_unix_nano: u64,
-    /// Its stream, if it has one.
-    pub stream: Option<Stream>,
-    /// Whether it is a CRI line tagged `P`.
-    pub partial: bool,
-    /// Bytes of its body that have left.
-    pub emitted_bytes: u64,
-}
-
-/// Appends a piece of a line that is longer than may be waited for: `bytes` has no newline, or is
-/// the end of a line that was begun that way, up to and without its newline.
-///
-/// Returns the bytes consumed and how the line goes on.
-pub fn parse_piece(
-    chunk: Chunk<'_>,
-    begun: Option<Continuation>,
-    state: &mut LineState,
-    batch: &mut Batch,
-    counts: &mut ParseCounts,
-) -> (usize, Continuation) {
-    let is_begun = begun.is_some();
-    let (mut line, body, odd_time) = match begun {
-        Some(begun) => (begun, chunk.bytes, None),
-        None => match read_line(chunk.bytes, state) {
-            Some(docker @ RuntimeLine::Docker(_)) => {
-                let fragment = docker.fragment(chunk.bytes.len());
-                return put_unended_docker(chunk, fragment, state, batch, counts);
-            }
-            Some(RuntimeLine::Cri(cri)) => begin_cri(cri, state, batch, counts),
-            None => begin_raw(chunk.bytes, state, counts),
-        },
-    };
-    let header_bytes = chunk.bytes.len() - body.len();
-    let piece = &body[..piece_end(body, state.body_bytes_max)];
-    let base = match line.stream {
-        Some(stream) => state.suffixes.of(stream, Marker::partial_or_full(line.partial)),
-        None if matches!(state.format, LineFormat::Raw) => state.suffixes.raw().clone(),
-        None => state.suffixes.malformed().clone(),
-    };
-    let base = state.suffixes.with_odd_time(base, odd_time);
-    // A whole line that only lacks its newline is a record like any other.
-    let is_split = line.emitted_bytes > 0 || piece.len() < body.len();
-    let suffix = if is_split {
-        counts.split += 1;
-        state.suffixes.with_chunk_offset(&base, line.emitted_bytes)
-    } else {
-        base
-    };
-    // A fragment that lacks its newline lacks those behind it, too, as far as anybody knows now.
-    let is_end = !is_begun && piece.len() == body.len();
-    let suffix = if line.partial && is_end { state.suffixes.with_partial(&suffix) } else { suffix };
-    // Even the whole line may come with more behind it, when it is read again.
-    let file = state.suffixes.file();
-    let suffix = state.suffixes.with_cut_uid(suffix, file, chunk.offset, piece);
-    let content = classify(piece, false, counts);
-    put_log_record(&mut batch.records, line.time_unix_nano, content, &suffix);
-    batch.record_count += 1;
-    counts.records += 1;
-    line.emitted_bytes += piece.len() as u64;
-    let consumed = header_bytes + piece.len();
-    batch.cover(chunk.range(0, consumed));
-    (consumed, line)
-}
-
-/// Begins a line that has no end yet. What it goes on with leaves before it, so that the stream's
-/// order is kept and its next line isn't joined to an older one.
-fn begin_cri<'a>(
-    cri: TimedLine<'a>,
-    state: &mut LineState,
-    batch: &mut Batch,
-    counts: &mut ParseCounts,
-) -> (Continuation, &'a [u8], Option<&'a [u8]>) {
-    let TimedLine { line: cri, time } = cri;
-    flush_partial(cri.stream, state, batch, counts, Flush::Piece);
-    let line = Continuation {
-        time_unix_nano: cri.time_unix_nano,
-        stream: Some(cri.stream),
-        partial: cri.is_partial(),
-        emitted_bytes: state.partials.take_emitted(cri.stream),
-    };
-    (line, cri.body, time)
-}
-
-/// The same for a line of no format.
-fn begin_raw<'a>(
-    bytes: &'a [u8],
-    state: &LineState,
-    counts: &mut ParseCounts,
-) -> (Continuation, &'a [u8], Option<&'a [u8]>) {
-    if !matches!(state.format, LineFormat::Raw) {
-        counts.malformed += 1;
-    }
-    let line = Continuation { time_unix_nano: 0, stream: None, partial: false, emitted_bytes: 0 };
-    (line, bytes, None)
-}
-
-/// A docker line that only lacks its newline is whole: its object has an end. What may come behind it
-/// is no part of it.
-fn put_unended_docker(
-    chunk: Chunk<'_>,
-    fragment: Fragment<'_>,
-    state: &mut LineState,
-    batch: &mut Batch,
-    counts: &mut ParseCounts,
-) -> (usize, Continuation) {
-    let bytes = chunk.bytes.len();
-    let range = chunk.range(0, bytes);
-    let open_bytes = state.partials.open_bytes(fragment.stream);
-    if open_bytes + fragment.body.len() > state.body_bytes_max {
-        flush_partial(fragment.stream, state, batch, counts, Flush::Piece);
-    }
-    // As a fragment, even if it is whole: read again with more behind it, it would be another record.
-    if fragment.body.len() > state.body_bytes_max {
-        put_long_fragment(fragment, range, state, batch, counts);
-    } else {
-        append_fragment(fragment, range, state, counts);
-        if fragment.last {
-            flush_partial(fragment.stream, state, batch, counts, Flush::Complete);
-        }
-    }
-    let rest = Continuation { time_unix_nano: 0, stream: None, partial: false, emitted_bytes: 0 };
-    (bytes, rest)
-}
-
-/// Room that [`parse_piece`] may need in a batch for a body of `body_bytes`, and for the open record
-/// that may have to leave before it.
-pub fn piece_record_bytes_max(state: &LineState, body_bytes: usize) -> usize {
-    let open_bytes = [Stream::Stdout, Stream::Stderr].map(|one| state.partials.open_bytes(one));
-    let open_bytes = open_bytes[0].max(open_bytes[1]);
-    state.suffixes.record_bytes_max(body_bytes.min(state.body_bytes_max))
-        + state.suffixes.record_bytes_max(open_bytes)
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ impl Pipeline {
         let requests = export::spawn(runtime, &config.exporter, Arc::clone(&metrics))?;
         let (kept, restored) = start_checkpoints(&config, &sources, &keys, &metrics)?;
         let publisher = kept.writer().map(Writer::publisher);
-        let mut spool = start_spool(&config, kept.disk(), &requests, &metrics)?;
+        let mut spool = start_spool(&config, kept.place(), &requests, &metrics)?;
         let descriptors = Descriptors::new(config.thyme.open_files_max, &metrics);
         let (tree, mut workers) = (tree(&config, &sources), Vec::new());
         for number in 0..config.thyme.workers {
@@ -288,21 +288,24 @@ fn sources(config: &Config) -> Result<Vec<Source>, PipelineError> {
         .collect()
 }
 
+/// The disk, and the number of this life of the agent.
+type Place = (Arc<dyn StateDisk>, u64);
+
 /// What is kept on disk.
 enum Kept {
     Nothing,
     /// Positions, by the checkpoint thread.
-    Positions(Arc<dyn StateDisk>, Writer),
+    Positions(Place, Writer),
     /// Nothing any more; the directory is held for what an earlier start has left in its spool.
     Unused(State),
 }
 
 impl Kept {
-    fn disk(&self) -> Option<Arc<dyn StateDisk>> {
+    fn place(&self) -> Option<Place> {
         match self {
             Self::Nothing => None,
-            Self::Positions(disk, _) => Some(Arc::clone(disk)),
-            Self::Unused(state) => Some(state.disk()),
+            Self::Positions(place, _) => Some(place.clone()),
+            Self::Unused(state) => Some((state.disk(), state.life())),
         }
     }
 
@@ -333,18 +336,18 @@ fn start_checkpoints(
         let unused = config.file_storage.as_ref().and_then(open_unused);
         return Ok((unused.map_or(Kept::Nothing, Kept::Unused), none));
     };
-    let (state, Restored { is_first_start, files }) =
+    let (state, Restored { is_first_start, files, .. }) =
         checkpoint::open(&storage.directory, storage.create_directory)
             .map_err(state_problem(config))?;
     let files = adopt(config, sources, files, keys);
     let resumed = files.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
-    let disk = state.disk();
+    let (disk, life) = (state.disk(), state.life());
     let has_end = config.receivers.iter().any(|receiver| receiver.start_at == StartAt::End);
     let first_start = if has_end { FirstStart::recall(&*disk, is_first_start, now) } else { None };
     let sink = canonical_name(&config.exporter.id);
     let writer = Writer::spawn(state, &sink, resumed, SystemClock::shared(), Arc::clone(metrics))
         .map_err(state_problem(config))?;
-    Ok((Kept::Positions(disk, writer), Numbered { first_start, files }))
+    Ok((Kept::Positions((disk, life), writer), Numbered { first_start, files }))
 }
 
 /// What is wrong with the state directory, at the key that names it.
@@ -406,12 +409,12 @@ struct RunningSpool {
 /// Starts the spool, where one is configured.
 fn start_spool(
     config: &Config,
-    disk: Option<Arc<dyn StateDisk>>,
+    place: Option<Place>,
     requests: &tokio::sync::mpsc::Sender<Request>,
     metrics: &Arc<Metrics>,
 ) -> Result<Option<RunningSpool>, PipelineError> {
     let is_kept = config.exporter.queue.storage.is_some();
-    let Some(disk) = disk else { return Ok(None) };
+    let Some((disk, life)) = place else { return Ok(None) };
     if !is_kept {
         if !spool::has_segments(&*disk).map_err(state_problem(config))? {
             return Ok(None);
@@ -425,6 +428,7 @@ fn start_spool(
     let start = SpoolStart {
         disk,
         bytes_max: config.thyme.spool_bytes_max as u64,
+        life,
         requests: requests.clone(),
         clock: SystemClock::shared(),
         metrics: Arc::clone(metrics),

@@ -6,7 +6,7 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 
 pub use crate::metrics::DropReason;
-use crate::{config::Compression, tail::acknowledge::Acknowledged};
+use crate::{config::Compression, spool::Covered, tail::acknowledge::Acknowledged};
 
 /// What a worker needs back to move its checkpoints; the exporter only carries it.
 #[derive(Debug, Default)]
@@ -17,10 +17,14 @@ pub struct Token {
     pub to_spool: bool,
     /// What the records cover; their order is the order of reading.
     pub spans: Arc<[Span]>,
+    /// What they cover by the numbers that files have in checkpoints, as far as the spool is to know.
+    pub covers: Vec<Covered>,
     /// The memory behind the body, to be used again.
     pub buffer: Bytes,
     /// What the request takes from the budget of bytes in flight.
     pub charged_bytes: usize,
+    /// Whether it was set aside, see [`SetAside`].
+    pub is_aside: bool,
 }
 
 /// Bytes `start..end` of a file that a request covers.
@@ -90,6 +94,9 @@ pub fn unsettled(records: u64, source_bytes: u64, settled: u64) -> (u64, u64) {
 pub enum Settlement {
     /// A part of it came to its end, and is not the last.
     Part(SettledPart),
+    /// All of it is settled but for a few records, which the exporter holds from now on: the owner gets
+    /// the request's share of its budget back.
+    Aside(SetAside),
     /// It came to its end.
     Ended(Settled),
     /// The spool has it on disk, and sees to the rest.
@@ -132,6 +139,40 @@ impl SettledPart {
         let is_settled = |span: &&Span| self.settled.contains(span.start, span.end);
         self.spans.iter().filter(is_of_the_part).filter(is_settled).map(|span| span.range)
     }
+}
+
+/// What a request has given back, and what is left of it. Its end comes as any other's.
+#[derive(Debug)]
+pub struct SetAside {
+    /// The owner's own number of the request.
+    pub number: u64,
+    /// Whether it was given to the spool.
+    pub to_spool: bool,
+    /// What it has taken from the budget of bytes in flight until now.
+    pub charged_bytes: usize,
+    /// Bytes of its body, which is gone.
+    pub body_bytes: usize,
+    /// What is left.
+    pub rest: Rest,
+}
+
+/// The records of a request that are not settled, as a message of their own.
+#[derive(Debug)]
+pub struct Rest {
+    /// The message, compressed as the request's was.
+    pub body: Vec<Bytes>,
+    /// Sum of the chunks' lengths.
+    pub body_bytes: usize,
+    /// Length before compression.
+    pub uncompressed_bytes: usize,
+    /// Log records in it.
+    pub records: u64,
+    /// Bytes of the files that they count for.
+    pub source_bytes: u64,
+    /// What of the files they cover, with the places that they have in the request.
+    pub spans: Arc<[Span]>,
+    /// Places of the request's records that are not in it.
+    pub left_out: Acknowledged,
 }
 
 /// The end of a request. Every record of it of which no part has told is accounted for in exactly one

@@ -14,6 +14,7 @@
 //! Nothing is dropped here: what there is no room for waits in memory, within the workers' budgets,
 //! until there is room. It must not hold a worker up, nor read a log file.
 
+mod covers;
 mod cursor;
 mod message;
 mod recover;
@@ -37,6 +38,7 @@ use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 pub use self::{
+    covers::{Covered, covered},
     message::{SpoolLink, SpoolMessage},
     status::SpoolStatus,
 };
@@ -66,6 +68,8 @@ pub struct SpoolStart {
     pub disk: Arc<dyn StateDisk>,
     /// Bytes that its segments may take on disk.
     pub bytes_max: u64,
+    /// The life of the agent whose numbers files have, see [`crate::checkpoint::State::life`].
+    pub life: u64,
     /// To the exporter.
     pub requests: mpsc::Sender<Request>,
     /// Time.
@@ -99,6 +103,7 @@ struct CopyOf {
 /// The thread's state.
 pub struct Spool {
     store: Store,
+    life: u64,
     messages: Receiver<SpoolMessage>,
     settled: Receiver<Settlement>,
     reply: Sender<Settlement>,
@@ -166,7 +171,7 @@ impl Spool {
         start: SpoolStart,
         workers: usize,
     ) -> Result<(Self, Vec<SpoolLink>), CheckpointError> {
-        let SpoolStart { disk, bytes_max, requests, clock, metrics } = start;
+        let SpoolStart { disk, bytes_max, life, requests, clock, metrics } = start;
         let (store, recovered) = Store::open(disk, bytes_max)?;
         crate::failpoint::hit("spool_recovered");
         let Sum { requests: found, records, source_bytes } = recovered.unread;
@@ -200,6 +205,7 @@ impl Spool {
             .collect();
         let spool = Self {
             store,
+            life,
             messages,
             settled,
             reply,
@@ -371,6 +377,10 @@ impl Spool {
         let settled = match settlement {
             Settlement::Ended(settled) => settled,
             Settlement::Part(part) => return self.take_part(part),
+            Settlement::Aside(aside) => {
+                self.handed_bytes -= aside.body_bytes;
+                return;
+            }
             Settlement::Kept(_) | Settlement::Secured(_) | Settlement::CopyLost(_) => return,
         };
         let Settled { request, .. } = &settled;
@@ -405,7 +415,8 @@ impl Spool {
         while let Some(waiting) = self.waiting.pop_front() {
             let header = self.header(&waiting.request);
             let (body, is_copy) = (&waiting.request.body, waiting.is_copy);
-            match self.store.append(&Fresh { body, header, is_copy }) {
+            let note = &covers::encode(self.life, &waiting.request.token.covers);
+            match self.store.append(&Fresh { body, note, header, is_copy }) {
                 Ok(id) => {
                     self.store.advance(id, waiting.request.settled.clone());
                     self.written.push(Written { waiting, id });
@@ -455,6 +466,7 @@ impl Spool {
             body_bytes: 0,
             body_crc32: 0,
             compression: request.compression,
+            note_bytes: 0,
         }
     }
 

@@ -160,6 +160,8 @@ pub struct Worker {
     /// Requests that are not settled, and what they take from the budget.
     outstanding_requests: usize,
     outstanding_bytes: usize,
+    /// Those of them that the exporter holds within a budget of its own.
+    aside_requests: usize,
     last_upkeep: Instant,
     last_idle_check: Instant,
     is_stopping: bool,
@@ -230,8 +232,7 @@ impl Worker {
         let spare_bytes_max = SPARE_REQUESTS * thyme.request_bytes_max;
         let encoder =
             Encoder::new(exporter.compression, exporter.compression_level, spare_bytes_max)?;
-        let (reply, settled) = unbounded();
-        let (wake, woken) = unbounded();
+        let ((reply, settled), (wake, woken)) = (unbounded(), unbounded());
         let idle = if watches {
             IdleWatch::new(wake, Arc::clone(&metrics))
         } else {
@@ -276,6 +277,7 @@ impl Worker {
             last_path_said: None,
             outstanding_requests: 0,
             outstanding_bytes: 0,
+            aside_requests: 0,
             last_upkeep: now,
             last_idle_check: now,
             is_stopping: false,
@@ -400,7 +402,12 @@ impl Worker {
 
     /// Whether no further request may be made for now.
     fn is_queue_full(&self) -> bool {
-        self.outstanding_requests >= self.config.requests_max
+        self.pressing_requests() >= self.config.requests_max
+    }
+
+    /// Requests that others have to wait for.
+    fn pressing_requests(&self) -> usize {
+        self.outstanding_requests - self.aside_requests
     }
 
     /// Whether the open batch may not be closed for now.
@@ -422,8 +429,8 @@ impl Worker {
     fn batch_deadline(&self) -> Option<Instant> {
         // Nothing but the batch itself may use the budget up: then nobody else will make room.
         let consumers = self.config.config.exporter.queue.num_consumers;
-        let is_congested = self.outstanding_requests >= consumers
-            || (self.outstanding_requests > 0 && self.is_budget_used());
+        let is_congested = self.pressing_requests() >= consumers
+            || (self.pressing_requests() > 0 && self.is_budget_used());
         let waits = if self.batch_goes_to_spool { self.is_closing_blocked() } else { is_congested };
         let opened_at = self.batch.opened_at.filter(|_| !waits)?;
         Some(opened_at + self.config.config.batch.timeout)
@@ -480,7 +487,15 @@ impl Worker {
             compression: self.compression(),
             reply: self.reply.clone(),
             settled: Acknowledged::default(),
-            token: Token { number, to_spool, spans, buffer: encoded.buffer, charged_bytes },
+            token: Token {
+                number,
+                to_spool,
+                spans,
+                covers: Vec::new(),
+                buffer: encoded.buffer,
+                charged_bytes,
+                is_aside: false,
+            },
         };
         self.dispatch(request);
         Ok(())

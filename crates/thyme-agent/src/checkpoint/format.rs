@@ -22,6 +22,7 @@ use super::{
     frame::{self, FrameError},
 };
 use crate::tail::{
+    acknowledge::Acknowledged,
     ending::Ending,
     identity::{Head, Inode},
     uid::FileUid,
@@ -109,6 +110,8 @@ pub struct Others {
     pub of_position: Map<String, Value>,
     /// Keys of the file that this version does not know.
     pub unknown: Map<String, Value>,
+    /// What the spool has of it, which goes for every position; not on disk.
+    pub spooled: Vec<(u64, u64)>,
 }
 
 impl Others {
@@ -207,6 +210,7 @@ impl FileCheckpoint {
     /// that version 1 is to begin. Returns the name of a sink whose position was taken instead.
     pub(super) fn go_to(&mut self, sink: &str) -> Option<String> {
         let mut others = *self.others.take()?;
+        let spooled = std::mem::take(&mut others.spooled);
         let former = if others.positions.contains_key(sink) {
             None
         } else {
@@ -218,7 +222,36 @@ impl FileCheckpoint {
         if let Some(position) = position {
             self.set_position(position);
         }
+        self.settle(&spooled);
         former
+    }
+
+    /// Whether these bytes are settled, whatever sink goes on.
+    pub(super) fn is_settled(&self, start: u64, end: u64) -> bool {
+        let is_in = |offset, beyond: &[_]| Acknowledged::new(offset, beyond).contains(start, end);
+        let positions = self.others.iter().flat_map(|others| others.positions.values());
+        is_in(self.offset, &self.beyond) || {
+            let mut positions = positions.peekable();
+            positions.peek().is_some() && positions.all(|one| is_in(one.offset, &one.beyond))
+        }
+    }
+
+    /// The spool has these bytes, and sends them to whatever sink goes on.
+    pub(super) fn add_spooled(&mut self, start: u64, end: u64) {
+        self.others.get_or_insert_default().spooled.push((start, end));
+    }
+
+    fn settle(&mut self, ranges: &[(u64, u64)]) {
+        if ranges.is_empty() {
+            return;
+        }
+        let mut acknowledged = Acknowledged::new(self.offset, &self.beyond);
+        ranges.iter().for_each(|&(start, end)| acknowledged.add(start, end));
+        if acknowledged.prefix() != self.offset {
+            // What stands in front of the new place nobody has noted.
+            (self.tail_bytes, self.tail_crc32) = (0, 0);
+        }
+        (self.offset, self.beyond) = (acknowledged.prefix(), acknowledged.beyond().to_vec());
     }
 
     /// [`Self::go_to`], whatever comes of it.

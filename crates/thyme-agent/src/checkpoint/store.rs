@@ -50,6 +50,9 @@ struct JournalHeader {
     /// is missing between the two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     after: Option<SnapshotId>,
+    /// The life of the agent that wrote both: files have their numbers in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    life: Option<u64>,
 }
 
 /// What was on disk.
@@ -59,6 +62,8 @@ pub(super) struct Found {
     pub(super) is_first_start: bool,
     /// By their numbers there.
     pub(super) files: Files,
+    /// The life of the agent in which they have these numbers.
+    pub(super) life: Option<u64>,
 }
 
 /// A journal that is written to.
@@ -77,6 +82,8 @@ pub(super) struct Store {
     journal: Option<Journal>,
     /// Number of the last journal.
     number: u64,
+    /// This life of the agent.
+    life: u64,
 }
 
 fn failed(name: &str, action: &'static str) -> impl FnOnce(io::Error) -> CheckpointError {
@@ -124,10 +131,10 @@ pub(crate) fn replay(mut batches: &[u8], files: &mut Files) -> usize {
 impl Store {
     /// Reads the newest generation that is whole; a damaged one is set aside, never deleted. Where none
     /// is left, a journal may still know files.
-    pub(super) fn open(disk: &dyn StateDisk) -> Result<(Self, Found), CheckpointError> {
+    pub(super) fn open(disk: &dyn StateDisk, life: u64) -> Result<(Self, Found), CheckpointError> {
         let numbers = journals(disk)?;
         let number = numbers.first().copied().unwrap_or(0);
-        let mut found = Found { is_first_start: true, files: Files::new() };
+        let mut found = Found { is_first_start: true, ..Found::default() };
         let mut is_missing = true;
         for name in [CURRENT_NAME, SYNCED_NAME] {
             let bytes = match disk.read(name) {
@@ -143,7 +150,7 @@ impl Store {
                     }
                     is_missing = false;
                     found.files = files;
-                    replay_journals(disk, &numbers, &bytes, &mut found.files)?;
+                    found.life = replay_journals(disk, &numbers, &bytes, &mut found.files)?;
                     break;
                 }
                 Err(error) => {
@@ -169,7 +176,7 @@ impl Store {
             found.files = files_of_journals(disk, &numbers)?;
             say_that_none_is_left(disk, found.files.len());
         }
-        Ok((Self { journal: None, number }, found))
+        Ok((Self { journal: None, number, life }, found))
     }
 
     /// Whether the next write has to be a snapshot.
@@ -221,7 +228,8 @@ impl Store {
         write_synced(disk, FRESH_NAME, snapshot)?;
         crate::failpoint::hit("checkpoint_synced");
         let base = SnapshotId::of(snapshot);
-        let header = JournalHeader { base, after: before.map(|journal| journal.base) };
+        let (after, life) = (before.map(|journal| journal.base), Some(self.life));
+        let header = JournalHeader { base, after, life };
         let header = serde_json::to_vec(&header).expect("numbers in memory");
         let header = frame::seal(JOURNAL_MAGIC, &header);
         self.number += 1;
@@ -283,14 +291,14 @@ fn current_journal(disk: &dyn StateDisk, numbers: &[u64]) -> Result<Option<u64>,
 }
 
 /// Applies the journal of a snapshot, and one that goes on where that ended, which is of a snapshot
-/// that could not be read.
+/// that could not be read. Returns the life that wrote the snapshot.
 fn replay_journals(
     disk: &dyn StateDisk,
     numbers: &[u64],
     snapshot: &[u8],
     files: &mut Files,
-) -> Result<(), CheckpointError> {
-    let id = SnapshotId::of(snapshot);
+) -> Result<Option<u64>, CheckpointError> {
+    let (id, mut life) = (SnapshotId::of(snapshot), None);
     let (mut own, mut next, mut damaged) = (None, None, None);
     for &number in numbers {
         let name = journal_name(number);
@@ -300,6 +308,7 @@ fn replay_journals(
             continue;
         };
         if header.base == id && own.is_none() {
+            life = header.life;
             own = Some((name, bytes));
         } else if header.after == Some(id) && next.is_none() {
             next = Some((name, bytes));
@@ -320,7 +329,7 @@ fn replay_journals(
             break;
         }
     }
-    Ok(())
+    Ok(life)
 }
 
 /// Applies a journal; `false` where its end is torn.

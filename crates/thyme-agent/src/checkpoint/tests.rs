@@ -2,12 +2,18 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
+use bytes::Bytes;
+
 use super::*;
-use crate::limits::JOURNAL_BYTES_MIN;
-use crate::said::Said;
-use crate::tail::uid::FileUid;
-use crate::worker::KeySource;
-use crate::world::real::SystemClock;
+use crate::{
+    config::Compression,
+    limits::JOURNAL_BYTES_MIN,
+    queue::{Request, Token},
+    said::Said,
+    spool::{Spool, SpoolMessage, SpoolStart},
+    tail::{acknowledge::Acknowledged, uid::FileUid},
+    worker::KeySource,
+};
 
 fn checkpoint(offset: u64) -> FileCheckpoint {
     FileCheckpoint {
@@ -39,7 +45,7 @@ fn spawn(state: State) -> Writer {
 
 /// What is on disk, as the sink is to go on.
 fn restored(directory: &Path) -> Restored {
-    let (_, restored) = open_on(Arc::new(NodeDisk::new(directory)), None).unwrap();
+    let (_, restored) = open_on(Arc::new(NodeDisk::new(directory)), None, 1).unwrap();
     let files = restored.files.into_iter().map(|file| file.of_sink(SINK)).collect();
     Restored { files, ..restored }
 }
@@ -420,6 +426,59 @@ fn what_damage_costs_is_said() {
         "{both}"
     );
     assert!(!both.contains("the older generation"), "{both}");
+}
+
+/// Scenario: row 48. A start finds a checkpoint of a file, and in the spool a request of the same life that
+/// covers more of it; another sink has a position in it, too.
+/// Guarantees: the position goes over it, whichever sink goes on; what stood in front of the place before
+/// holds no more; the next start, whose numbers are others, takes nothing over again.
+#[test]
+fn what_the_spool_has_is_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn StateDisk> = Arc::new(NodeDisk::new(directory.path()));
+    let (state, _) = open_on(Arc::clone(&disk), None, 5).unwrap();
+    let writer = spawn(state);
+    let file = FileCheckpoint { tail_bytes: 4, tail_crc32: 1, length: 900, ..checkpoint(100) };
+    writer.publisher().publish([(7, Some(file.clone()))]);
+    writer.finish();
+    let (requests, _none) = tokio::sync::mpsc::channel(1);
+    let start = SpoolStart {
+        disk: Arc::clone(&disk),
+        bytes_max: 1 << 20,
+        life: 5,
+        requests,
+        clock: SystemClock::shared(),
+        metrics: Arc::default(),
+    };
+    let (mut spool, links) = Spool::open(start, 1).unwrap();
+    let (reply, _told) = crossbeam_channel::unbounded();
+    let covers = vec![(7, 100, 300), (7, 400, 900), (8, 0, 5)];
+    let request = Request {
+        body: vec![Bytes::from_static(b"body")],
+        body_bytes: 4,
+        uncompressed_bytes: 4,
+        records: 1,
+        source_bytes: 700,
+        compression: Compression::None,
+        reply,
+        settled: Acknowledged::default(),
+        token: Token { covers, ..Token::default() },
+    };
+    links[0].messages.send(SpoolMessage::Keep { request, worker: 0 }).unwrap();
+    spool.step();
+    drop(spool);
+    for sink in [SINK, "otlp_grpc/other"] {
+        let (_, restored) = open_on(Arc::clone(&disk), None, 6).unwrap();
+        let [found] = &restored.files[..] else { panic!("{restored:?}") };
+        let found = found.clone().of_sink(sink);
+        assert_eq!((found.offset, &found.beyond[..]), (300, &[(400, 900)][..]));
+        assert_eq!((found.tail_bytes, found.lost_bytes()), (0, 100));
+    }
+    let (state, _) = open_on(Arc::clone(&disk), None, 6).unwrap();
+    let writer = spawn(state);
+    writer.publisher().publish([(7, Some(file))]);
+    writer.finish();
+    assert_eq!(restored(directory.path()).files[0].offset, 100);
 }
 
 /// What a start finds, and what it says.

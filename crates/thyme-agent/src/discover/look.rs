@@ -173,6 +173,11 @@ impl<'a> Look<'a> {
                         continue;
                     }
                 };
+                if shown.opened.is_some() && self.is_of_another(&key, &shown, number) {
+                    // The file that was listed has another name by now, and is not shown here.
+                    self.must_look_again = true;
+                    now.is_complete = false;
+                }
                 now.is_complete &= is_open;
                 let file = match &shown.opened {
                     Some(opened) => open_file(name, shown.inode, opened.file.born_unix_nanos()),
@@ -236,6 +241,9 @@ impl<'a> Look<'a> {
         };
         let waited = known.waited(inode);
         if let Some(whose) = self.take_whose(key, name) {
+            if whose.is_unsure {
+                return Resolved::Missing;
+            }
             shown.is_renamed = whose.is_renamed;
             if let Some(opened) = whose.opened {
                 return self.opened(shown, opened, waited);
@@ -252,6 +260,14 @@ impl<'a> Look<'a> {
             Some(_) => Resolved::Refused,
             None => self.open(shown, place, waited),
         }
+    }
+
+    /// Whether another file was opened than the directory listed, and the state knows that one. Where several
+    /// file systems are one on top of the other, numbers may always differ.
+    fn is_of_another(&self, key: &GroupKey, shown: &FoundFile, number: u64) -> bool {
+        shown.inode.inode != number
+            && self.scanner.links.get(self.directory, &shown.name).is_none()
+            && self.remembers(key.receiver, number)
     }
 
     /// A file that can't be opened now.
@@ -315,11 +331,6 @@ impl<'a> Look<'a> {
         self.whose.remove(&(Arc::new(key.clone()), name.to_owned()))
     }
 
-    /// Opens a file to find out which one it is. A failure shows again when it is to be read.
-    pub(super) fn open_at(&mut self, name: &OsStr, place: Place) -> io::Result<Option<Opened>> {
-        self.scanner.open(self.directory, name, place)
-    }
-
     /// Another file of the directory waits for a descriptor.
     pub(super) fn wait_for_descriptor(&mut self) {
         self.known.waiting_files += 1;
@@ -379,6 +390,6 @@ enum Resolved {
     Shown(FoundFile),
     /// It is no log file.
     Refused,
-    /// It was there, and has another name now, or none.
+    /// It was there, and has another name now, or none; or it could not be found out whose it is.
     Missing,
 }

@@ -11,6 +11,7 @@
 use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
+    io,
     path::Path,
     sync::Arc,
 };
@@ -38,6 +39,8 @@ pub(super) struct Whose {
     pub(super) opened: Option<Opened>,
     /// Whether it is a file that its group knows under another name.
     pub(super) is_renamed: bool,
+    /// Whether it could not be found out now: it may be the group's file, and is nobody's until then.
+    pub(super) is_unsure: bool,
 }
 
 /// A file that the state knows.
@@ -212,6 +215,11 @@ impl Look<'_> {
         name.map_or(&[], |name| self.scanner.memory.of(name, self.directory))
     }
 
+    /// Whether the state knows a file of this number that was not found yet.
+    pub(super) fn remembers(&self, receiver: usize, number: u64) -> bool {
+        self.remembered(receiver).iter().any(|file| file.inode == number)
+    }
+
     /// Whether two entries that have one number are one file: where several file systems are one on top of
     /// the other, that alone does not say so.
     fn is_one_file(&mut self, one: &OsStr, other: &OsStr) -> bool {
@@ -271,7 +279,7 @@ impl Look<'_> {
             looked.inode == file.inode && born == file.born && !is_unknown
         };
         let (group, _) = elsewhere.find(is_it)?;
-        let whose = Whose { opened: None, is_renamed: true };
+        let whose = Whose { opened: None, is_renamed: true, is_unsure: false };
         self.whose.insert((Arc::clone(group), claim.name.clone()), whose);
         Some(Arc::clone(group))
     }
@@ -282,33 +290,49 @@ impl Look<'_> {
         let may_be = |file: &&Remembered| {
             file.inode == claim.number && live.as_ref().is_none_or(|live| *live != file.live)
         };
-        self.remembered(claim.receiver).iter().find(may_be)?;
-        let opened = match self.open_at(&claim.name, claim.place) {
-            Ok(opened) => opened?,
-            Err(error) => {
-                // One that has a log file's name fails again when it is to be read.
-                if claim.key.is_none() && is_shortage(&error) {
-                    self.wait_for_descriptor();
-                } else {
-                    self.must_look_again = true;
+        let first = Arc::clone(&self.remembered(claim.receiver).iter().find(may_be)?.live);
+        let (receiver, directory) = (claim.receiver, Arc::clone(self.directory));
+        let group_of = |live| Arc::new(GroupKey { receiver, directory, live });
+        let opened = self.scanner.open(self.directory, &claim.name, claim.place);
+        let compare = |opened: Opened| -> io::Result<(Opened, Option<Arc<OsStr>>)> {
+            for file in self.remembered(claim.receiver).iter().filter(may_be) {
+                if file.head.matches(&*opened.file)? {
+                    return Ok((opened, Some(Arc::clone(&file.live))));
                 }
-                return None;
+            }
+            Ok((opened, None))
+        };
+        let (opened, known) = match opened.and_then(|one| one.map(compare).transpose()) {
+            Ok(compared) => compared?,
+            Err(error) => {
+                self.cannot_tell(&claim.name, &error);
+                let group = group_of(first);
+                let whose = Whose { opened: None, is_renamed: false, is_unsure: true };
+                self.whose.insert((Arc::clone(&group), claim.name.clone()), whose);
+                return Some(group);
             }
         };
-        let remembered = self.remembered(claim.receiver).iter().filter(may_be);
-        let is_it = |file: &&Remembered| file.head.matches(&*opened.file).unwrap_or(false);
-        let known = { remembered }.find(is_it).map(|file| Arc::clone(&file.live));
         let is_renamed = known.is_some();
         let group = match (known, &claim.key) {
-            (Some(live), _) => {
-                let (receiver, directory) = (claim.receiver, Arc::clone(self.directory));
-                Arc::new(GroupKey { receiver, directory, live })
-            }
+            (Some(live), _) => group_of(live),
             (None, key) => key.clone()?,
         };
-        let whose = Whose { opened: Some(opened), is_renamed };
+        let whose = Whose { opened: Some(opened), is_renamed, is_unsure: false };
         self.whose.insert((Arc::clone(&group), claim.name.clone()), whose);
         Some(group)
+    }
+
+    /// Whose a file is that the state knows could not be found out.
+    fn cannot_tell(&mut self, name: &OsStr, error: &io::Error) {
+        if is_shortage(error) {
+            self.wait_for_descriptor();
+            return;
+        }
+        self.must_look_again = true;
+        if error.kind() != io::ErrorKind::NotFound {
+            let path = self.directory.join(name);
+            self.scanner.complain(&path, "cannot open a log file", error);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crossbeam_channel::unbounded;
 use super::*;
 use crate::{
     limits::HIDDEN_TIME_MAX,
+    tail::identity::Head,
     worker::WorkerState,
     world::{
         Clock, DirectoryState, Entry, Looked,
@@ -30,6 +31,8 @@ struct Calls {
     entries: AtomicU64,
     bytes: AtomicU64,
     opens: AtomicU64,
+    /// What is renamed once a directory was listed.
+    renames: Mutex<Vec<(PathBuf, PathBuf)>>,
 }
 
 /// The tree, as far as it is not denied.
@@ -77,7 +80,12 @@ impl LogTree for Deniable {
     fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
         self.1.entries.fetch_add(1, Ordering::Relaxed);
         self.check(path)?;
-        NodeLogs::default().entries(path)
+        let entries = NodeLogs::default().entries(path);
+        let mut renames = self.1.renames.lock().unwrap_or_else(PoisonError::into_inner);
+        for (from, to) in renames.drain(..) {
+            fs::rename(from, to)?;
+        }
+        entries
     }
 
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
@@ -475,6 +483,75 @@ fn a_file_that_was_renamed_before_it_could_be_opened_is_not_missed() {
     fs::rename(stage.at("app.log"), stage.at("app-1.log")).unwrap();
     stage.deny(&[]);
     assert_eq!(stage.told(), [(0, "app.log".into(), 1, 0)]);
+}
+
+/// A directory with a file `app.log` that the state knows, and its checkpoint.
+fn known_file() -> (tempfile::TempDir, Checkpoints) {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("app.log"), "text").unwrap();
+    let known = NodeLogs::default().look_at(&root.path().join("app.log")).unwrap();
+    let line = format!(
+        r#"{{"receiver": "file_log", "directory": "{}", "live": "app.log", "name": "app.log", "device": {},
+        "inode": {}, "head_bytes": 4, "head_crc32": {}, "offset": 4, "length": 4}}"#,
+        root.path().display(),
+        known.inode.device,
+        known.inode.inode,
+        Head::of(b"text").crc32
+    );
+    let checkpoint = serde_json::from_str(&line).unwrap();
+    (root, vec![(1, checkpoint)])
+}
+
+impl Stage {
+    /// What a scan tells of each group: its live file, how many files it has, whether one of them was
+    /// renamed, and whether these are all.
+    fn groups(&mut self) -> Vec<(String, usize, bool, bool)> {
+        self.discovery.scan(self.clock.now());
+        let snapshots = self.workers[0].1.try_iter().filter_map(|message| match message {
+            WorkerMessage::Snapshot(one) => Some(one),
+            _ => None,
+        });
+        let told = snapshots.map(|one| {
+            let live = one.key.live.to_str().unwrap().to_owned();
+            let is_renamed = one.files.iter().any(|file| file.is_renamed);
+            (live, one.files.len(), is_renamed, one.is_complete)
+        });
+        told.collect()
+    }
+}
+
+/// Scenario: rows 39, 40 and 41. While no agent runs, a file that the state knows is renamed to a name that
+/// matches too, or to one that does not, and a new live file is made. At the start it can't be opened.
+/// Guarantees: it is no log of its own, and its checkpoint is not withdrawn: the group is not complete until
+/// it can be opened, and then has it as its rotated file.
+#[test]
+fn a_known_file_that_cannot_be_opened_is_nobodys_until_it_can() {
+    for renamed in ["app-1.log", "app.log.1"] {
+        let (root, resume) = known_file();
+        fs::rename(root.path().join("app.log"), root.path().join(renamed)).unwrap();
+        let mut stage = Stage::new("*.log", 1, false, root, resume);
+        stage.write("app.log", "more");
+        stage.deny(&[renamed]);
+        assert_eq!(stage.groups(), [("app.log".to_owned(), 1, false, false)]);
+        stage.deny(&[]);
+        assert_eq!(stage.groups(), [("app.log".to_owned(), 2, true, true)]);
+    }
+}
+
+/// Scenario: rows 40 and 41. A file that the state knows is rotated at a start, after its directory was listed
+/// and before it is opened: what is opened is the new live file.
+/// Guarantees: it is not taken for gone: the group is not complete before the next look, which finds it.
+#[test]
+fn a_known_file_that_is_rotated_during_the_first_look_is_not_gone() {
+    let (root, resume) = known_file();
+    let mut stage = Stage::new("*.log", 1, false, root, resume);
+    stage.write("new", "more");
+    let renames = [("app.log", "app.log.1"), ("new", "app.log")];
+    *stage.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) =
+        renames.map(|(from, to)| (stage.at(from), stage.at(to))).to_vec();
+    let told = stage.groups();
+    assert_eq!(told[0], ("app.log".to_owned(), 1, false, false));
+    assert_eq!(told[1..], [("app.log".to_owned(), 2, true, true)]);
 }
 
 /// How often directories were listed and files opened by what is done.

@@ -2,8 +2,14 @@
 //! its records, so that neither a restart nor a panic sends them again; the end of the last part is
 //! the request's. It must not decide what ends.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use super::bisect::Part;
-use crate::queue::{DropReason, Request, Settled, SettledPart, Settlement, unsettled};
+use crate::queue::{
+    DropReason, Request, Rest, SetAside, Settled, SettledPart, Settlement, Span, unsettled,
+};
 
 /// Where records went.
 #[derive(Debug, Default)]
@@ -50,6 +56,44 @@ impl<'a> Account<'a> {
     pub(super) fn dead_letter(&mut self, part: &Part) {
         self.tally.dead_lettered += self.untold(part);
         self.end(part);
+    }
+
+    /// Whether the request's owner was given back what it has in the budget.
+    pub(super) const fn is_set_aside(&self) -> bool {
+        self.request.token.is_aside
+    }
+
+    /// What is left of the request is in these bytes, and held elsewhere: its body is let go of.
+    pub(super) fn set_aside(&mut self, rest: Part) {
+        let request = &mut *self.request;
+        let token = &mut request.token;
+        let (left_out, spans) = (request.settled.clone(), &token.spans);
+        // What no record of covers anything ends with the request.
+        let is_left =
+            |span: &&Span| span.start == span.end || !left_out.contains(span.start, span.end);
+        token.spans = spans.iter().filter(is_left).copied().collect();
+        let (_, source_bytes) =
+            unsettled(request.records, request.source_bytes, request.settled.count());
+        let aside = SetAside {
+            number: token.number,
+            to_spool: std::mem::take(&mut token.to_spool),
+            charged_bytes: std::mem::take(&mut token.charged_bytes),
+            body_bytes: std::mem::take(&mut request.body_bytes),
+            rest: Rest {
+                body: rest.body,
+                body_bytes: rest.body_bytes,
+                uncompressed_bytes: rest.uncompressed_bytes,
+                records: rest.records,
+                source_bytes,
+                spans: Arc::clone(&token.spans),
+                left_out,
+            },
+        };
+        token.is_aside = true;
+        token.buffer = Bytes::new();
+        request.body = Vec::new();
+        // An owner that is gone has no budget any more.
+        request.reply.send(Settlement::Aside(aside)).ok();
     }
 
     /// Where the records went of which no part has told.

@@ -8,6 +8,7 @@ use flate2::{read::GzDecoder, write::GzEncoder};
 use thyme_core::otlp::walk;
 use tokio::{runtime::Handle, sync::Semaphore};
 
+use super::aside::Proof;
 use crate::{config::Compression, queue::Request};
 
 /// A request, or what is left of it after halving, in the form in which it is sent.
@@ -26,6 +27,10 @@ pub(super) struct Part {
     /// How often the sink has refused it alone, each time but the first after it had accepted
     /// something that was sent after the refusal before.
     pub(super) refusals: u32,
+    /// What its failures alone have proved.
+    pub(super) proof: Proof,
+    /// Whether it counts among what is held, see [`super::aside::Place`].
+    pub(super) is_held: bool,
     /// How `body` is compressed.
     pub(super) compression: Compression,
 }
@@ -40,8 +45,16 @@ impl Part {
             records: request.records,
             first: 0,
             refusals: 0,
+            proof: Proof::default(),
+            is_held: false,
             compression: request.compression,
         }
+    }
+
+    /// The same in memory of its own, without that of the request that it was cut from.
+    pub(super) fn apart(&self) -> Self {
+        let body = vec![Bytes::from(self.body.concat())];
+        Self { body, ..self.clone() }
     }
 }
 
@@ -71,6 +84,17 @@ impl Bisector {
             Err(_) => halve(&part, level),
         }
     }
+
+    /// The records of these parts in one, which has the place of none; `None` where a message can't be
+    /// read.
+    pub(super) async fn join(&self, parts: &[Part]) -> Option<Part> {
+        let _turn = self.turn.acquire().await.ok()?;
+        let (parts, level) = (parts.to_vec(), self.level);
+        match Handle::try_current() {
+            Ok(runtime) => elsewhere(&runtime, move || join(&parts, level)).await?,
+            Err(_) => join(&parts, level),
+        }
+    }
 }
 
 /// Works on another thread; `None` where the runtime ends. A panic there is one here: `supervise`
@@ -97,12 +121,38 @@ fn halve(part: &Part, level: i32) -> Option<(Part, Part)> {
         let uncompressed_bytes = message.len();
         let body = compress(message, part.compression, level).ok()?;
         let (body_bytes, body) = (body.len(), vec![Bytes::from(body)]);
-        let (first, refusals, compression) = (part.first, 0, part.compression);
-        Some(Part { body, body_bytes, uncompressed_bytes, records, first, refusals, compression })
+        Some(Part {
+            body,
+            body_bytes,
+            uncompressed_bytes,
+            records,
+            first: part.first,
+            refusals: 0,
+            proof: Proof::default(),
+            is_held: false,
+            compression: part.compression,
+        })
     };
     let (first, mut second) = (half(first)?, half(second)?);
     second.first += first.records;
     (first.records + second.records == part.records).then_some((first, second))
+}
+
+/// Messages of repeated fields that follow each other are one message.
+fn join(parts: &[Part], level: i32) -> Option<Part> {
+    let (first, others) = parts.split_first()?;
+    if others.is_empty() {
+        return Some(first.clone());
+    }
+    let mut message = Vec::new();
+    for part in parts {
+        message.extend_from_slice(&decompress(part).ok()?);
+    }
+    let uncompressed_bytes = message.len();
+    let body = compress(message, first.compression, level).ok()?;
+    let (body_bytes, body) = (body.len(), vec![Bytes::from(body)]);
+    let records = parts.iter().map(|part| part.records).sum();
+    Some(Part { body, body_bytes, uncompressed_bytes, records, ..first.clone() })
 }
 
 /// The message itself, which must have exactly the length that was noted when it was built.
@@ -124,17 +174,20 @@ fn read_at_most(reader: impl Read, length: usize) -> io::Result<Vec<u8>> {
     Ok(message)
 }
 
+/// In no more memory than it takes: single records are held for long.
 fn compress(message: Vec<u8>, compression: Compression, level: i32) -> io::Result<Vec<u8>> {
-    match compression {
-        Compression::None => Ok(message),
+    let mut body = match compression {
+        Compression::None => message,
         Compression::Gzip => {
             let level = u32::try_from(level).unwrap_or(6).min(9);
             let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::new(level));
             encoder.write_all(&message)?;
-            encoder.finish()
+            encoder.finish()?
         }
-        Compression::Zstd => zstd::bulk::compress(&message, level),
-    }
+        Compression::Zstd => zstd::bulk::compress(&message, level)?,
+    };
+    body.shrink_to_fit();
+    Ok(body)
 }
 
 #[cfg(test)]
@@ -185,6 +238,8 @@ pub(super) mod tests {
             records: bodies.len() as u64,
             first: 0,
             refusals: 0,
+            proof: Proof::default(),
+            is_held: false,
             compression,
         }
     }

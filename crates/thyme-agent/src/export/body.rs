@@ -1,16 +1,15 @@
 //! What stands in the body of an answer, whoever wrote it: decoded, and told apart by its bytes
 //! where its type is missing or wrong. What it means is not decided here.
 
-use std::io::Read;
-
-use flate2::read::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 use prost::Message;
 
 use super::{
-    client::Answer,
+    answer::Answer,
+    coding::Content,
     limits::RESPONSE_BYTES_MAX,
-    reply::{self, PartialSuccess},
+    partial::{self, PartialSuccess},
+    reply,
 };
 
 /// The body of a refusal.
@@ -43,68 +42,58 @@ pub(super) fn words(answer: &Answer) -> Words {
         let text = [b"redirects are not followed, to ", location.as_bytes()].concat();
         return Words { text, ..Words::default() };
     }
-    let body = match decoded(answer) {
-        Ok(body) => body,
-        Err(text) => return Words { text, ..Words::default() },
-    };
-    if is_page(&answer.headers, &body) {
-        return Words { text: page_text(&body), is_page: true, code: None };
+    let Content { kept: body, undecoded, .. } = &answer.content;
+    if let Some(undecoded) = undecoded {
+        return Words { text: undecoded.clone().into_bytes(), ..Words::default() };
+    }
+    if is_page(&answer.headers, body) {
+        return Words { text: page_text(body), is_page: true, code: None };
     }
     let status = match media_type(&answer.headers).as_str() {
         "application/json" | "text/plain" => None,
-        _ => status_of(&body),
+        _ => status_of(body),
     };
-    let Some((text, code)) = status.or_else(|| json_status(&body)) else {
-        return Words { text: body, ..Words::default() };
+    let Some((text, code)) = status.or_else(|| json_status(body)) else {
+        return Words { text: body.clone(), ..Words::default() };
     };
     Words { text, is_page: false, code }
 }
 
 /// What a success says.
 pub(super) fn response(answer: &Answer) -> Response {
-    let Ok(body) = decoded(answer) else { return Response::Other(b"in an unknown coding".into()) };
-    if body.trim_ascii().is_empty() {
-        return Response::Otlp(PartialSuccess::default());
+    let Content { kept, .. } = &answer.content;
+    if is_page(&answer.headers, kept) && !kept.trim_ascii().is_empty() {
+        return Response::Page(page_text(kept));
     }
-    if is_page(&answer.headers, &body) {
-        return Response::Page(page_text(&body));
+    match partial_success(&answer.content) {
+        Some(partial) => Response::Otlp(partial),
+        None => Response::Other(in_words(&answer.content)),
     }
-    let partial = match body.first() {
-        Some(b'{') => reply::partial_success_json(&body),
-        _ => reply::partial_success(&body),
-    };
-    partial.map_or(Response::Other(body), Response::Otlp)
 }
 
-/// The body without its `Content-Encoding`, which nobody asked for, cut at
-/// [`RESPONSE_BYTES_MAX`]; or that it can't be read. One that is cut on its way is read as far as it
-/// goes.
-fn decoded(answer: &Answer) -> Result<Vec<u8>, Vec<u8>> {
-    let body = &answer.body[..];
-    let coding = answer.headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes());
-    let coding = coding.unwrap_or_default().trim_ascii().to_ascii_lowercase();
-    let is_zlib = matches!(body, [head, ..] if head & 0x0f == 8);
-    let decoded = match &coding[..] {
-        b"" | b"identity" => return Ok(body.to_vec()),
-        b"gzip" | b"x-gzip" => read(GzDecoder::new(body)),
-        b"deflate" if is_zlib => read(ZlibDecoder::new(body)),
-        b"deflate" => read(DeflateDecoder::new(body)),
-        b"zstd" => zstd::stream::read::Decoder::new(body).map(read).unwrap_or_default(),
-        b"br" => read(brotli_decompressor::Decompressor::new(body, 4096)),
-        _ => Vec::new(),
-    };
-    if decoded.is_empty() && !body.is_empty() {
-        let coding = String::from_utf8_lossy(&coding).into_owned();
-        return Err(format!("({} bytes of {coding:.20})", body.len()).into_bytes());
+/// The partial success in a content, an empty one where there is nothing at all.
+fn partial_success(content: &Content) -> Option<PartialSuccess> {
+    let Content { kept, partial, is_too_long, undecoded } = content;
+    let is_empty = kept.trim_ascii().is_empty() && !is_too_long && undecoded.is_none();
+    if is_empty {
+        return Some(PartialSuccess::default());
     }
-    Ok(decoded)
+    match kept.first() {
+        Some(b'{') => partial::partial_success_json(kept),
+        _ => partial.clone(),
+    }
 }
 
-fn read(reader: impl Read) -> Vec<u8> {
-    let mut decoded = Vec::new();
-    // What came before an error is worth reading.
-    reader.take(RESPONSE_BYTES_MAX as u64).read_to_end(&mut decoded).ok();
-    decoded
+/// A content that nobody can make anything of.
+pub(super) fn in_words(content: &Content) -> Vec<u8> {
+    if let Some(undecoded) = &content.undecoded {
+        return undecoded.clone().into_bytes();
+    }
+    if !content.is_too_long {
+        return content.kept.clone();
+    }
+    let excess = format!("(more than {RESPONSE_BYTES_MAX} bytes) ");
+    [excess.as_bytes(), &content.kept].concat()
 }
 
 fn media_type(headers: &HeaderMap) -> String {

@@ -8,22 +8,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
-};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 
 use super::{
     ExportError,
+    answer::{self, Answer},
     bisect::Part,
     chance,
     connect::proxy_forwards,
     delivery::Sink,
     endpoint::Endpoint,
     grpc, http as otlp_http,
-    limits::{CONNECTIONS_PER_ATTEMPT_MAX, RESPONSE_BYTES_MAX},
+    limits::CONNECTIONS_PER_ATTEMPT_MAX,
     message::{Departure, Message, MessageBody},
     outcome::{Cause, Outcome, Quote},
     pool::{Lease, Pool},
@@ -35,15 +31,6 @@ use crate::{
     metrics::Metrics,
     worker::monotonic_ms,
 };
-
-/// What a sink answered, read to its end or to [`RESPONSE_BYTES_MAX`].
-#[derive(Clone, Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-    pub(super) trailers: Option<HeaderMap>,
-}
 
 /// Sends to one sink.
 pub(super) struct Client {
@@ -142,7 +129,8 @@ impl Client {
         let departure = Arc::new(Departure::new(Arc::clone(lease.signs())));
         let request = self.request(part, token, &departure);
         let result = {
-            let exchange = async { read_answer(lease.sender.send(request).await?).await };
+            let exchange =
+                async { answer::read(lease.sender.send(request).await?, self.protocol).await };
             self.within_limit(exchange, &departure).await
         };
         match result {
@@ -292,30 +280,6 @@ impl Sink for Client {
     fn chance(&self) -> f64 {
         chance::share()
     }
-}
-
-/// Reads an answer; the flag is false where it was longer than we care to read.
-async fn read_answer(response: Response<Incoming>) -> hyper::Result<(Answer, bool)> {
-    crate::failpoint::hit("request_answered");
-    let (head, mut incoming) = response.into_parts();
-    let mut body = BytesMut::new();
-    let mut trailers = None;
-    let mut is_whole = true;
-    while let Some(frame) = incoming.frame().await {
-        match frame?.into_data() {
-            Ok(data) => {
-                let room = RESPONSE_BYTES_MAX - body.len();
-                body.extend_from_slice(&data[..data.len().min(room)]);
-                if data.len() > room {
-                    is_whole = false;
-                    break;
-                }
-            }
-            Err(frame) => trailers = frame.into_trailers().ok(),
-        }
-    }
-    let (status, headers, body) = (head.status, head.headers, body.freeze());
-    Ok((Answer { status, headers, body, trailers }, is_whole))
 }
 
 fn request_headers(config: &ExporterConfig, endpoint: &Endpoint) -> Result<HeaderMap, ExportError> {

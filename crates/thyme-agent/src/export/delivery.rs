@@ -8,28 +8,28 @@
 //! A request that times out is halved whatever others do, and fewer and smaller ones are sent by
 //! all, see `pace`.
 //!
-//! A request that fails alone: where the sink fails on it time after time, with whatever status,
-//! while it accepts others, it is halved like one that is too large, and so is a large one where
-//! nothing is accepted. A single record that breaks the sink (internal errors, broken connections)
-//! while it accepts others is dropped as rejected; one for which it is busy, takes too long once, or
-//! refuses the credentials, waits aside.
+//! A request on which the sink fails time after time, with whatever status, is halved like one that is
+//! too large, also where nothing else is accepted: nobody can tell before that an outage from a limit that
+//! nobody names, or from requests that each have a record which is not taken. A single record that fails
+//! waits aside. A request that fails while others are accepted keeps no consumer busy.
 
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use tokio::sync::Semaphore;
-
 use super::{
     account::{Account, Tally},
+    aside::Aside,
     bisect::{Bisector, Part},
-    evidence::Evidence,
-    limits::{RETRY_AFTER_MAX, SUSPECT_BYTES_MIN, SUSPECT_FAILURES_MAX, SUSPECT_PART_FAILURES_MAX},
+    evidence::{Evidence, Moment},
+    limits::{
+        RETRY_AFTER_MAX, SUSPECT_FAILURES_MAX, SUSPECT_PART_FAILURES_MAX, UNPROVED_FAILURES_MAX,
+    },
     outcome::{Cause, Failure, InPart, Oddity, Outcome, Quote},
     pace::{Allowed, Pace, Turn},
     refusal::{Course, Refusal, Why},
@@ -75,12 +75,30 @@ pub(super) struct Delivery<S> {
     pub(super) evidence: Evidence,
     /// Requests that are brought to their end at the same time, but for those aside.
     pub(super) consumers: usize,
-    /// One permit: requests that wait aside are tried one at a time.
-    pub(super) aside: Semaphore,
-    /// When one of them was tried last without evidence.
-    pub(super) probed: Mutex<Option<Instant>>,
+    /// What waits aside.
+    pub(super) aside: Aside,
     /// The last attempt of anybody failed.
     is_failing: AtomicBool,
+}
+
+/// A request that is to be brought to its end, whatever happens meanwhile.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) request: Request,
+    /// Parts with all records of it that are not settled: all of it, or what is left of one that was set
+    /// aside.
+    pub(super) rest: Vec<Part>,
+}
+
+impl Job {
+    pub(super) fn new(request: Request) -> Self {
+        Self { rest: vec![Part::whole(&request)], request }
+    }
+
+    /// The request, whose memory nothing else shares any more.
+    pub(super) fn into_request(self) -> Request {
+        self.request
+    }
 }
 
 /// How a part of a request ended.
@@ -112,8 +130,8 @@ enum Blame {
     Record,
     /// Something of it: others are accepted, but nothing is given up for such a failure.
     Part,
-    /// Perhaps its size: nothing is accepted, so that there is nothing to compare with.
-    Size,
+    /// Perhaps its size, or a record of it: nothing is accepted, so that there is nothing to compare with.
+    Unknown,
 }
 
 /// Failures of a part in a row that may be its own fault.
@@ -123,8 +141,10 @@ struct Suspicion {
     names_size: u32,
     /// One of them is none that a request could be the cause of.
     is_doubtful: bool,
-    /// Requests that the sink had accepted at the first of them.
+    /// Requests that the sink had accepted before the first of them.
     accepted_before: u64,
+    /// Before the first of them.
+    since: Moment,
 }
 
 impl<S: Sink> Delivery<S> {
@@ -149,34 +169,35 @@ impl<S: Sink> Delivery<S> {
             metrics,
             evidence: Evidence::default(),
             consumers,
-            aside: Semaphore::new(1),
-            probed: Mutex::new(None),
+            aside: Aside::new(consumers),
             is_failing: AtomicBool::new(false),
         }
     }
 
     /// Brings a request to its end. Halves are sent in order, each ended before the next.
-    #[cfg(any(test, feature = "simulation"))]
+    #[cfg(test)]
     pub(super) async fn deliver(&self, request: Request, slot: &mut Slot) -> crate::queue::Settled {
-        let mut request = request;
-        let tally = self.send_all_of(&mut request, slot).await;
-        super::account::settle(request, tally)
+        let mut job = Job::new(request);
+        let tally = self.send_all_of(&mut job, slot).await;
+        super::account::settle(job.into_request(), tally)
     }
 
     /// Brings all of a request to its end, but for what of it is settled already, and says where the
     /// records went of which no part has told.
-    pub(super) async fn send_all_of(&self, request: &mut Request, slot: &mut Slot) -> Tally {
-        let mut course = Course::new(&self.retry);
+    pub(super) async fn send_all_of(&self, job: &mut Job, slot: &mut Slot) -> Tally {
+        let Job { request, rest } = job;
+        let mut course = Course::new(&self.retry, slot, self.aside.place(), self.evidence.now());
         let mut account = Account::new(request);
         // What is still to be sent, in reverse order.
-        let mut parts = self.parts_to_send(account.request()).await;
+        let mut parts = self.parts_to_send(account.request(), rest).await;
         self.send_parts(&mut parts, &mut course, &mut account).await;
         while course.is_held() {
             if course.try_again_alone(&self.evidence, &mut parts) {
                 self.send_parts(&mut parts, &mut course, &mut account).await;
                 continue;
             }
-            let turn = self.wait_aside(&mut parts, &mut course, &mut account, slot).await;
+            self.set_aside(&mut course, &mut account, rest).await;
+            let turn = self.wait_aside(&mut parts, &mut course, &mut account).await;
             self.send_parts(&mut parts, &mut course, &mut account).await;
             drop(turn);
         }
@@ -186,8 +207,8 @@ impl<S: Sink> Delivery<S> {
     /// What of a request is to be sent, the last first: what is not settled, halved until nothing of it
     /// has a size that the sink has refused of late. Parts that were settled before are cut out at the
     /// same places as then.
-    async fn parts_to_send(&self, request: &Request) -> Vec<Part> {
-        let (mut whole, mut parts) = (vec![Part::whole(request)], Vec::new());
+    async fn parts_to_send(&self, request: &Request, rest: &[Part]) -> Vec<Part> {
+        let (mut whole, mut parts) = (rest.to_vec(), Vec::new());
         while let Some(part) = whole.pop() {
             let (start, end) = (part.first, part.first + part.records);
             if request.settled.contains(start, end) {
@@ -206,11 +227,11 @@ impl<S: Sink> Delivery<S> {
     async fn send_parts(
         &self,
         parts: &mut Vec<Part>,
-        course: &mut Course,
+        course: &mut Course<'_>,
         account: &mut Account<'_>,
     ) {
-        while let Some(part) = parts.pop() {
-            let end = self.send_to_the_end(&part, course).await;
+        while let Some(mut part) = parts.pop() {
+            let end = self.send_to_the_end(&mut part, course).await;
             if !end.is_for_its_halves() {
                 course.backoff = self.backoff();
             }
@@ -218,10 +239,12 @@ impl<S: Sink> Delivery<S> {
                 End::Accepted { rejected_records } => {
                     let rejected = rejected_records.min(part.records);
                     account.take_all_but(rejected, DropReason::PartialSuccess, &part);
+                    course.let_go(&part);
                 }
                 End::RejectedInPart(in_part) => {
                     let rejected = in_part.of(part.records);
                     account.take_all_but(rejected, DropReason::RejectedInPart, &part);
+                    course.let_go(&part);
                 }
                 End::Refused(refusal) => {
                     self.take_refusal(part, refusal, parts, course, account).await;
@@ -234,7 +257,10 @@ impl<S: Sink> Delivery<S> {
                         parts.push(part);
                     }
                 },
-                End::GivenUp => account.drop_part(DropReason::RetryElapsed, &part),
+                End::GivenUp => {
+                    account.drop_part(DropReason::RetryElapsed, &part);
+                    course.let_go(&part);
+                }
             }
         }
     }
@@ -244,10 +270,13 @@ impl<S: Sink> Delivery<S> {
         Backoff::new(&self.retry)
     }
 
-    async fn send_to_the_end(&self, part: &Part, course: &mut Course) -> End {
+    async fn send_to_the_end(&self, part: &mut Part, course: &mut Course<'_>) -> End {
         let mut suspicion = self.no_suspicion();
         let may_be_halved = part.records > 1 && !std::mem::take(&mut course.is_indivisible);
         loop {
+            // Aside, there is a turn for all of what is tried.
+            let is_beside = course.is_beside() && !course.is_aside;
+            let aside = if is_beside { self.aside.trial().await } else { None };
             let turn = self.turn().await;
             if may_be_halved && turn.is_too_much(part.body_bytes) {
                 return End::TooSlow;
@@ -255,11 +284,12 @@ impl<S: Sink> Delivery<S> {
             let begun = *course.begun.get_or_insert_with(|| self.sink.now());
             let is_proved = course.is_proved(&self.evidence);
             let refused = |why| End::Refused(Refusal { why, is_proved });
-            let (failure, names_size) = match self.attempt(part, turn).await {
+            let (failure, names_size) = match self.attempt(part, turn, course.is_beside()).await {
                 Outcome::Failed(failure) => (failure, false),
                 Outcome::TooLargeForNow(failure) => (failure, true),
                 outcome => return self.end_of(outcome, part, is_proved),
             };
+            drop(aside);
             if names_size && part.records > 1 {
                 self.warn_of_size(part, &failure.said);
                 self.wait_for_now(begun, &failure, course).await;
@@ -271,18 +301,27 @@ impl<S: Sink> Delivery<S> {
                 self.warn_of_giving_up(part, &failure);
                 return End::GivenUp;
             }
+            if failure.cause != Cause::Unreachable {
+                let may_be_it = failure.cause.may_be_the_request();
+                part.proof.add(&self.evidence, self.sink.now(), may_be_it);
+            }
             suspicion.names_size += u32::from(names_size);
             if suspicion.names_size >= SUSPECT_PART_FAILURES_MAX {
                 return refused(Why::TooLarge(failure.said));
             }
             if course.is_aside && failure.cause != Cause::Unreachable {
+                if !part.proof.is_alone() {
+                    self.warn_of_retry(part, &failure, wait);
+                }
                 return refused(Why::Failed(failure.said));
             }
             if let Some(blame) = self.blame(&mut suspicion, part, course, failure.cause) {
                 self.warn_of_suspect(part, &failure, blame);
                 course.is_on_trial = true;
-                let is_sure = blame == Blame::Record;
-                return refused(Why::Suspect { is_sure, said: failure.said });
+                return refused(Why::Suspect(failure.said));
+            }
+            if failure.cause != Cause::Unreachable {
+                self.make_way(course, suspicion.since);
             }
             self.warn_of_retry(part, &failure, wait);
             self.metrics.send_retries.increment();
@@ -313,16 +352,23 @@ impl<S: Sink> Delivery<S> {
     }
 
     /// Sends once, and learns from how long that took.
-    async fn attempt(&self, part: &Part, turn: Turn<'_>) -> Outcome {
+    async fn attempt(&self, part: &Part, turn: Turn<'_>, is_beside: bool) -> Outcome {
         turn.begin(part.body_bytes);
         let (moment, begun) = (self.evidence.begin(), self.sink.now());
         let outcome = self.sink.attempt(part).await;
         let took = self.sink.now().saturating_duration_since(begun);
         if outcome.is_acceptance(part.records) {
-            self.evidence.accepted(moment);
+            self.evidence.accepted(moment, part.body_bytes);
         }
         match &outcome {
-            Outcome::Failed(failure) if failure.cause == Cause::TimedOut => turn.timed_out(took),
+            Outcome::Failed(failure) if failure.cause == Cause::TimedOut => {
+                // Where others of its size are accepted meanwhile, it says nothing about them.
+                let is_slow =
+                    !is_beside && !self.evidence.has_accepted_as_much(moment, part.body_bytes);
+                if is_slow {
+                    turn.timed_out(took);
+                }
+            }
             Outcome::Failed(_) | Outcome::TooLargeForNow(_) => {}
             // Whatever it says, it came in time.
             Outcome::Accepted { .. }
@@ -371,7 +417,7 @@ impl<S: Sink> Delivery<S> {
 
     /// Waits after a refusal that says "not now", if the one before has brought nothing: perhaps it
     /// is not about size.
-    async fn wait_for_now(&self, begun: Instant, failure: &Failure, course: &mut Course) {
+    async fn wait_for_now(&self, begun: Instant, failure: &Failure, course: &mut Course<'_>) {
         let last = course.refused_for_now_at.replace(self.evidence.now());
         if last.is_none_or(|last| self.evidence.has_accepted_since(last)) {
             return;
@@ -405,7 +451,8 @@ impl<S: Sink> Delivery<S> {
 
     fn no_suspicion(&self) -> Suspicion {
         let accepted_before = self.evidence.accepted_requests();
-        Suspicion { failures: 0, names_size: 0, is_doubtful: false, accepted_before }
+        let since = self.evidence.now();
+        Suspicion { failures: 0, names_size: 0, is_doubtful: false, accepted_before, since }
     }
 
     /// Whether a part is why the sink fails, and if so, what of it.
@@ -413,7 +460,7 @@ impl<S: Sink> Delivery<S> {
         &self,
         suspicion: &mut Suspicion,
         part: &Part,
-        course: &Course,
+        course: &Course<'_>,
         cause: Cause,
     ) -> Option<Blame> {
         if cause == Cause::Unreachable {
@@ -422,17 +469,38 @@ impl<S: Sink> Delivery<S> {
         }
         suspicion.failures += 1;
         suspicion.is_doubtful |= !cause.may_be_the_request();
-        let is_halved = course.is_on_trial && part.records > 1;
-        let failures_max = if is_halved { SUSPECT_PART_FAILURES_MAX } else { SUSPECT_FAILURES_MAX };
+        let accepted = self.evidence.accepted_requests() - suspicion.accepted_before;
+        let others_are_accepted = accepted > 0 || course.is_proved(&self.evidence);
+        let is_about_now = matches!(cause, Cause::Busy | Cause::TimedOut);
+        let before = suspicion.since.before(self.consumers);
+        let were_accepted = !course.is_on_trial && self.evidence.has_accepted_since(before);
+        let may_be_it = others_are_accepted || were_accepted && part.records > 1;
+        let failures_max = if may_be_it && !is_about_now {
+            // It is not the sink; a part of what has failed before need not show it again.
+            if course.is_on_trial { 1 } else { SUSPECT_PART_FAILURES_MAX }
+        } else if part.records <= 1 {
+            if others_are_accepted { SUSPECT_PART_FAILURES_MAX } else { UNPROVED_FAILURES_MAX }
+        } else if course.is_on_trial {
+            SUSPECT_PART_FAILURES_MAX
+        } else {
+            SUSPECT_FAILURES_MAX
+        };
         if suspicion.failures < failures_max {
             return None;
         }
-        let accepted = self.evidence.accepted_requests() - suspicion.accepted_before;
-        if accepted >= failures_max.into() {
-            return Some(if suspicion.is_doubtful { Blame::Part } else { Blame::Record });
+        Some(match (others_are_accepted, suspicion.is_doubtful) {
+            (false, _) => Blame::Unknown,
+            (true, true) => Blame::Part,
+            (true, false) => Blame::Record,
+        })
+    }
+
+    /// A request that fails while others are accepted waits beside them; with one consumer, order is
+    /// kept.
+    fn make_way(&self, course: &mut Course<'_>, since: Moment) {
+        if self.consumers > 1 && self.evidence.has_accepted_since(since.before(self.consumers)) {
+            course.step_aside();
         }
-        // Nothing to compare with: all that are large may fail.
-        (part.records > 1 && part.uncompressed_bytes > SUSPECT_BYTES_MIN).then_some(Blame::Size)
     }
 
     /// Says that sending has panicked, and waits before it is tried again.
@@ -520,9 +588,9 @@ impl<S: Sink> Delivery<S> {
                 "the sink fails on this request but accepts others: it is halved, and what fails is \
                  kept and tried again"
             }
-            Blame::Size => {
-                "the sink fails time after time and accepts nothing: a large request is tried in \
-                 halves, in case its size is why. Everything is kept"
+            Blame::Unknown => {
+                "the sink fails time after time and accepts nothing: a request is tried in halves, in \
+                 case its size or one of its records is why. Everything is kept"
             }
         };
         self.warnings.about(Topic::Halved, |suppressed| {

@@ -3,9 +3,18 @@
 //! between, a record that it refuses is given up. Forgotten at the end of the process, which is the
 //! safe side.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use super::limits::GIVEN_UP_IN_A_ROW_MAX;
+
+/// Acceptances that are remembered with their sizes.
+const LATEST_MAX: usize = 32;
 
 /// Shared by all consumers of a sink.
 #[derive(Debug, Default)]
@@ -16,6 +25,8 @@ pub(super) struct Evidence {
     accepted: AtomicU64,
     /// Requests accepted so far.
     accepted_requests: AtomicU64,
+    /// Of those accepted last: when they were begun, and their bytes.
+    latest: Mutex<VecDeque<(Moment, usize)>>,
     /// Records given up on the sink's word since it accepted something.
     given_up: AtomicU64,
 }
@@ -24,6 +35,13 @@ pub(super) struct Evidence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(u64);
 
+impl Moment {
+    /// So many attempts before it.
+    pub(super) const fn before(self, attempts: usize) -> Self {
+        Self(self.0.saturating_sub(attempts as u64))
+    }
+}
+
 impl Evidence {
     /// An attempt begins.
     pub(super) fn begin(&self) -> Moment {
@@ -31,7 +49,11 @@ impl Evidence {
     }
 
     /// The sink accepted something of the attempt that was begun then.
-    pub(super) fn accepted(&self, begun: Moment) {
+    pub(super) fn accepted(&self, begun: Moment, bytes: usize) {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.truncate(LATEST_MAX - 1);
+        latest.push_front((begun, bytes));
+        drop(latest);
         self.accepted.fetch_max(begun.0, Ordering::Relaxed);
         self.accepted_requests.fetch_add(1, Ordering::Relaxed);
         self.given_up.store(0, Ordering::Relaxed);
@@ -58,6 +80,12 @@ impl Evidence {
         self.accepted.load(Ordering::Relaxed) > moment.0
     }
 
+    /// Whether it has accepted an attempt that was begun after `moment`, and that had as many bytes.
+    pub(super) fn has_accepted_as_much(&self, moment: Moment, bytes: usize) -> bool {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.iter().any(|(begun, accepted)| *begun > moment && *accepted >= bytes)
+    }
+
     /// Takes the right to give up so many records on the sink's word, unless that would be too many
     /// since it accepted something.
     pub(super) fn may_give_up(&self, records: u64) -> bool {
@@ -80,10 +108,10 @@ mod tests {
         let evidence = Evidence::default();
         let (old, _refused) = (evidence.begin(), evidence.begin());
         let refused_at = evidence.now();
-        evidence.accepted(old);
+        evidence.accepted(old, 9);
         assert!(evidence.has_accepted() && !evidence.has_accepted_since(refused_at));
         let new = evidence.begin();
-        evidence.accepted(new);
+        evidence.accepted(new, 9);
         assert!(evidence.has_accepted_since(refused_at));
         assert!(!evidence.has_accepted_since(evidence.now()));
     }
@@ -96,7 +124,7 @@ mod tests {
         for _ in 0..2 {
             let given_up = (0..).take_while(|_| evidence.may_give_up(1)).count();
             assert_eq!(given_up as u64, GIVEN_UP_IN_A_ROW_MAX);
-            evidence.accepted(evidence.begin());
+            evidence.accepted(evidence.begin(), 9);
         }
     }
 }

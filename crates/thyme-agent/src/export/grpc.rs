@@ -3,8 +3,11 @@
 //!
 //! | status | meaning here |
 //! |---|---|
-//! | OK | accepted, less the partial success's rejections |
+//! | OK with a message | accepted, less the partial success's rejections |
+//! | OK without one, or more than one | the sink's fault: kept |
+//! | OK in an answer of another type, or beside another status of HTTP than 200 | as without a status |
 //! | any but denied, with words about the message's size (OUT_OF_RANGE, RESOURCE_EXHAUSTED; tonic, Go, Java...) | too large: halved; "for now" where it is a status of the row but one below |
+//! | INVALID_ARGUMENT, UNKNOWN, INTERNAL that name `grpc-encoding` | misdirected: kept until somebody changes the compression |
 //! | INVALID_ARGUMENT, UNKNOWN, INTERNAL that name single records (Loki behind a gateway) | rejected in part: the sink has the others |
 //! | INVALID_ARGUMENT | rejected: something of it is wrong; about the way it was sent, or compression: misdirected; about credentials: denied; about quotas or overload: busy |
 //! | DEADLINE_EXCEEDED | too late: tried again, halved, and fewer at once |
@@ -21,11 +24,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use prost::Message;
 
 use super::{
+    answer::{self, Answer, Messages},
     body,
-    client::Answer,
+    coding::Content,
     outcome::{Cause, Failure, Oddity, Outcome, Quote},
     reply,
-    words::{self, is_about_a_cut_body, is_about_size, is_about_transport, rejected_in_part},
+    words::{
+        self, is_about_a_cut_body, is_about_encoding, is_about_size, is_about_transport,
+        rejected_in_part,
+    },
 };
 use crate::config::Compression;
 
@@ -97,6 +104,9 @@ pub(super) fn headers(timeout: Duration) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    // Many servers answer in the coding of the request, whatever is said here.
+    let accepted = HeaderValue::from_static("identity,gzip,zstd");
+    headers.insert(HeaderName::from_static("grpc-accept-encoding"), accepted);
     if let Some(value) = timeout_value(timeout) {
         headers.insert(HeaderName::from_static("grpc-timeout"), value);
     }
@@ -143,12 +153,12 @@ pub(super) fn outcome(answer: &Answer) -> Outcome {
         _ => &answer.headers,
     };
     let Some(code) = status_headers.get("grpc-status") else {
-        return without_status(answer);
+        return not_grpc(answer, "without grpc-status");
     };
     let number = code.to_str().ok().and_then(|text| text.trim().parse().ok());
     let code = number.map_or(Code::Other, Code::from_number);
     if code == Code::Ok {
-        return accepted(&answer.body);
+        return accepted(answer);
     }
     let status = details(status_headers);
     let said = match status_headers.get("grpc-message") {
@@ -166,6 +176,7 @@ fn refused(code: Code, number: Option<u32>, said: &[u8], retry_after: Option<Dur
     match code {
         Code::Denied => fail(Cause::Denied),
         Code::InvalidArgument if is_about_transport(said) => fail(Cause::Misdirected),
+        Code::InvalidArgument | Code::Other if is_about_encoding(said) => fail(Cause::Misdirected),
         Code::InvalidArgument | Code::Other if let Some(rejected) = rejected_in_part(said) => {
             Outcome::RejectedInPart(rejected, said_all)
         }
@@ -187,11 +198,12 @@ fn refused(code: Code, number: Option<u32>, said: &[u8], retry_after: Option<Dur
     }
 }
 
-/// An answer without `grpc-status`: by something that isn't a gRPC server, or broken off.
-fn without_status(answer: &Answer) -> Outcome {
+/// An answer without `grpc-status`, or one whose OK is none: by something that isn't a gRPC server,
+/// or broken off.
+fn not_grpc(answer: &Answer, what: &str) -> Outcome {
     let words = body::words(answer).text;
     let status = answer.status.as_u16();
-    let said = format!("HTTP {status} without grpc-status: {}", String::from_utf8_lossy(&words));
+    let said = format!("HTTP {status} {what}: {}", String::from_utf8_lossy(&words));
     let said = Quote::new(said.trim_end_matches(": ").as_bytes());
     if answer.status == StatusCode::PAYLOAD_TOO_LARGE {
         return Outcome::TooLarge(said);
@@ -201,6 +213,10 @@ fn without_status(answer: &Answer) -> Outcome {
         Code::Misdirected => Cause::Misdirected,
         Code::TimedOut => Cause::TimedOut,
         Code::Retryable => Cause::Busy,
+        // A page or another service, which has nothing against the request.
+        _ if answer.status.is_success() && names_another_type(&answer.headers) => {
+            Cause::Misdirected
+        }
         _ => Cause::Fault,
     };
     let is_large = cause != Cause::Denied && is_about_size(&words);
@@ -209,21 +225,33 @@ fn without_status(answer: &Answer) -> Outcome {
     if is_large { Outcome::TooLargeForNow(failure) } else { Outcome::Failed(failure) }
 }
 
-/// Reads the response's message. The status has said that the request was taken: one that is none of
-/// OTLP's, compressed, which we did not ask for, or cut, is said.
-fn accepted(body: &[u8]) -> Outcome {
-    let message = match body {
-        [] => Some(&[][..]),
-        [0, a, b, c, d, message @ ..] => {
-            message.get(..u32::from_be_bytes([*a, *b, *c, *d]) as usize)
-        }
-        _ => None,
+fn names_another_type(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CONTENT_TYPE) && !answer::has_type_of_grpc(headers)
+}
+
+/// What an OK means. As in grpc-go it is one only with a status of HTTP that is 200, a type that is
+/// gRPC's, and one whole message: proxies and pages have statuses of their own making. Such a message
+/// has been taken, whatever it is: one that is none of OTLP's, or that can't be decoded, is said.
+fn accepted(answer: &Answer) -> Outcome {
+    if answer.status != StatusCode::OK {
+        return not_grpc(answer, "with grpc-status 0");
+    }
+    if !answer::has_type_of_grpc(&answer.headers) {
+        return not_grpc(answer, "with grpc-status 0, but not of the type application/grpc");
+    }
+    let what = match answer.messages {
+        Messages::One => return message(&answer.content),
+        Messages::None => "without a message",
+        Messages::Cut => "without a whole message",
+        Messages::Several => "with more than one message",
     };
-    let Some(partial) = message.and_then(reply::partial_success) else {
-        return Outcome::Unconfirmed(
-            Oddity::Body,
-            Quote::new(&[b"grpc-status 0: ", body].concat()),
-        );
+    Outcome::failed(Cause::Fault, Quote::new(format!("grpc-status 0 {what}").as_bytes()))
+}
+
+fn message(content: &Content) -> Outcome {
+    let Some(partial) = &content.partial else {
+        let said = [b"grpc-status 0: ", &body::in_words(content)[..]].concat();
+        return Outcome::Unconfirmed(Oddity::Body, Quote::new(&said));
     };
     Outcome::Accepted {
         rejected_records: u64::try_from(partial.rejected_log_records).unwrap_or_default(),
@@ -243,12 +271,57 @@ fn details(headers: &HeaderMap) -> reply::Status {
 mod tests {
     use super::*;
     use crate::export::reply::tests::{base64_encode, status_with_retry_info};
+    use crate::{
+        config::Protocol,
+        export::limits::{RESPONSE_BYTES_MAX, RESPONSE_KEPT_BYTES_MAX},
+    };
+    use opentelemetry_proto::tonic::collector::logs::v1::{
+        ExportLogsPartialSuccess, ExportLogsServiceResponse,
+    };
 
     fn trailers_only(code: u32, message: &str) -> Answer {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-status", code.into());
         headers.insert("grpc-message", message.try_into().unwrap());
-        Answer { status: StatusCode::OK, headers, body: Bytes::new(), trailers: None }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        Answer::of(Protocol::Grpc, 200, headers, b"")
+    }
+
+    /// An answer with a status of 0 behind a body.
+    fn ok(status: u16, headers: &[(&'static str, &'static str)], body: &[u8]) -> Answer {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let mut answer = Answer::of(Protocol::Grpc, status, headers.collect(), body);
+        answer.trailers = Some(trailers_only(0, "").headers);
+        answer
+    }
+
+    /// A message behind its flag and its length.
+    fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        [&[flag], &length[..], message].concat()
+    }
+
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
+
+    /// A response that rejects 3 records, with words of such a length.
+    fn rejecting_three(words: usize) -> Vec<u8> {
+        let partial_success = Some(ExportLogsPartialSuccess {
+            rejected_log_records: 3,
+            error_message: "m".repeat(words),
+        });
+        ExportLogsServiceResponse { partial_success }.encode_to_vec()
+    }
+
+    /// What an answer comes to, in short.
+    fn came_to(answer: &Answer) -> String {
+        match outcome(answer) {
+            Outcome::Accepted { rejected_records, .. } => format!("accepted, {rejected_records}"),
+            Outcome::Unconfirmed(Oddity::Body, said) => format!("odd, {said}"),
+            Outcome::Failed(failure) => format!("{:?}, {}", failure.cause, failure.said),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn cause(outcome: &Outcome) -> Option<Cause> {
@@ -304,6 +377,21 @@ mod tests {
         }
     }
 
+    /// Scenario: servers that don't know how a request is compressed: gRPC core, grpc-go.
+    /// Guarantees: it is kept, and the log says what to look at.
+    #[test]
+    fn an_unknown_compression_is_misdirected() {
+        for (code, said) in [
+            (13, "Error parsing 'grpc-encoding' metadata"),
+            (2, "Error parsing 'grpc-encoding' metadata"),
+            (12, "grpc: Decompressor is not installed for grpc-encoding \"zstd\""),
+            (3, "Unsupported grpc-encoding value 'zstd'. Supported encodings: gzip"),
+        ] {
+            let outcome = outcome(&trailers_only(code, said));
+            assert_eq!(cause(&outcome), Some(Cause::Misdirected), "{said}");
+        }
+    }
+
     /// Scenario: failure mode 26: RESOURCE_EXHAUSTED with a `RetryInfo` in the trailers.
     /// Guarantees: its delay is handed on.
     #[test]
@@ -320,31 +408,128 @@ mod tests {
         assert_eq!(failure.said.to_string(), "grpc-status 8: slow down");
     }
 
-    /// Scenario: a status of 0 with a response that rejects 3 records; one that is cut, compressed
-    /// or missing.
-    /// Guarantees: the 3 are reported; the others are taken, and said, as over HTTP.
+    /// Scenario: a status of 0 behind a message: an empty one, one that rejects 3 records, one that is
+    /// none of OTLP's.
+    /// Guarantees: the 3 are reported; the others are taken, and the last is said, as over HTTP.
     #[test]
     fn accepted_with_partial_success() {
-        let mut answer = trailers_only(0, "");
-        let rejected_by = |answer: &Answer| match outcome(answer) {
-            Outcome::Accepted { rejected_records, .. } => Some(rejected_records),
-            Outcome::Unconfirmed(Oddity::Body, _) => None,
-            other => panic!("{other:?}"),
+        for (message, expected) in [
+            (&b""[..], "accepted, 0"),
+            (&[0x0a, 2, 0x08, 3], "accepted, 3"),
+            (b"garbage", "odd, grpc-status 0: garbage"),
+        ] {
+            assert_eq!(came_to(&ok(200, &[GRPC], &framed(0, message))), expected);
+        }
+    }
+
+    /// Scenario: a partial success that is compressed: with each coding, with one that nobody knows,
+    /// with none that is named, cut, with a wrong checksum, as a bomb.
+    /// Guarantees: its rejections are counted; what can't be decoded is said, and of a bomb no more is
+    /// decoded than may be read.
+    #[test]
+    fn a_compressed_partial_success_is_read() {
+        use flate2::{Compression, write};
+        use std::io::Write;
+
+        let gzip = |message: &[u8]| {
+            let mut encoder = write::GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(message).unwrap();
+            encoder.finish().unwrap()
         };
-        assert_eq!(rejected_by(&answer), Some(0));
-        let message = [0x0a, 2, 0x08, 3];
-        for (head, expected) in
-            [([0, 0, 0, 0, 4], Some(3)), ([0, 0, 0, 0, 9], None), ([1, 0, 0, 0, 4], None)]
+        let message = rejecting_three(1000);
+        let mut zlib = write::ZlibEncoder::new(Vec::new(), Compression::fast());
+        zlib.write_all(&message).unwrap();
+        let zlib = zlib.finish().unwrap();
+        let zstd = zstd::bulk::compress(&message, 1).unwrap();
+        let zipped = gzip(&message);
+        let with = |coding: &'static str, message: &[u8]| {
+            came_to(&ok(200, &[GRPC, ("grpc-encoding", coding)], &framed(1, message)))
+        };
+        for (coding, message) in
+            [("gzip", &zipped), ("zstd", &zstd), ("deflate", &zlib), ("GZIP", &zipped)]
         {
-            answer.body = [&head[..], &message].concat().into();
-            assert_eq!(rejected_by(&answer), expected);
+            assert_eq!(with(coding, message), "accepted, 3", "{coding}");
+            let odd = with(coding, &message[..message.len() - 1]);
+            assert!(odd.starts_with("odd"), "{odd}");
         }
-        for (body, expected) in [(&b"garbage"[..], None), (&[0; 5], Some(0))] {
-            answer.body = Bytes::copy_from_slice(body);
-            assert_eq!(rejected_by(&answer), expected);
+        assert_eq!(with("gzip", b""), "accepted, 0");
+        assert_eq!(with("gzip", &gzip(b"")), "accepted, 0");
+        assert_eq!(with("snappy", b"abc"), "odd, grpc-status 0: (3 bytes of snappy)");
+        assert_eq!(with("gzip", b"abc"), "odd, grpc-status 0: (3 bytes of gzip)");
+        let unnamed = "odd, grpc-status 0: (3 bytes of an unnamed coding)";
+        assert_eq!(with("identity", b"abc"), unnamed);
+        assert_eq!(came_to(&ok(200, &[GRPC], &framed(1, b"abc"))), unnamed);
+        // A message that is not flagged is not compressed, whatever the headers say.
+        let plain = ok(200, &[GRPC, ("grpc-encoding", "gzip")], &framed(0, &message));
+        assert_eq!(came_to(&plain), "accepted, 3");
+        let mut wrong = zipped.clone();
+        let checksum = wrong.len() - 8;
+        wrong[checksum] ^= 1;
+        assert!(with("gzip", &wrong).starts_with("odd"));
+
+        let bomb = vec![b'x'; 2 * RESPONSE_BYTES_MAX];
+        for (coding, bomb) in
+            [("gzip", gzip(&bomb)), ("zstd", zstd::bulk::compress(&bomb, 1).unwrap())]
+        {
+            let body = framed(1, &bomb);
+            let answer = ok(200, &[GRPC, ("grpc-encoding", coding)], &body);
+            assert!(
+                came_to(&answer).starts_with("odd, grpc-status 0: (more than 4194304 bytes) xxx")
+            );
+            assert!(answer.content.kept.capacity() <= 2 * RESPONSE_KEPT_BYTES_MAX);
         }
-        answer.body = [&[0, 0, 0, 0, 7][..], b"garbage"].concat().into();
-        assert_eq!(rejected_by(&answer), None);
+    }
+
+    /// Scenario: a partial success with words of any length up to what may be read, and beyond, plain and
+    /// compressed.
+    /// Guarantees: its count is read all the same, and little of its words is kept.
+    #[test]
+    fn a_long_partial_success_is_read() {
+        for words in [66_000, 300_000, 5_000_000] {
+            let message = rejecting_three(words);
+            let answer = ok(200, &[GRPC], &framed(0, &message));
+            assert_eq!(came_to(&answer), "accepted, 3", "{words}");
+            assert!(answer.content.kept.capacity() <= 2 * RESPONSE_KEPT_BYTES_MAX);
+            let coded = framed(1, &zstd::bulk::compress(&message, 1).unwrap());
+            let answer = ok(200, &[GRPC, ("grpc-encoding", "zstd")], &coded);
+            assert_eq!(came_to(&answer), "accepted, 3", "{words}");
+        }
+    }
+
+    /// Scenario: a status of 0 in an answer without a message, with a cut one, with two, or with what is
+    /// none; of another type; beside another status of HTTP.
+    /// Guarantees: none takes the request, none gives it up; what is not gRPC's goes by HTTP's status.
+    #[test]
+    fn an_ok_that_is_none_takes_nothing() {
+        let empty = framed(0, b"");
+        let missing = "Fault, grpc-status 0 without a message";
+        assert_eq!(came_to(&trailers_only(0, "")), missing);
+        assert_eq!(came_to(&ok(200, &[GRPC], b"")), missing);
+        for cut in [&empty[..4], &framed(0, b"abc")[..6], b"garbage"] {
+            let expected = "Fault, grpc-status 0 without a whole message";
+            assert_eq!(came_to(&ok(200, &[GRPC], cut)), expected);
+        }
+        let two = [empty.clone(), framed(0, &rejecting_three(1))].concat();
+        let several = "Fault, grpc-status 0 with more than one message";
+        assert_eq!(came_to(&ok(200, &[GRPC], &two)), several);
+        for (status, expected) in [
+            (503, Cause::Busy),
+            (404, Cause::Misdirected),
+            (403, Cause::Denied),
+            (500, Cause::Fault),
+        ] {
+            assert_eq!(cause(&outcome(&ok(status, &[GRPC], &empty))), Some(expected), "{status}");
+        }
+        for content_type in ["text/html", "application/json", "application/grpc-web+proto"] {
+            let answer = ok(200, &[("content-type", content_type)], b"<html>log in");
+            let said =
+                "Misdirected, HTTP 200 with grpc-status 0, but not of the type application/grpc";
+            assert!(came_to(&answer).starts_with(said), "{content_type}");
+        }
+        assert_eq!(cause(&outcome(&ok(200, &[], &empty))), Some(Cause::Fault));
+        for content_type in ["application/grpc+proto", "application/grpc;v=1", "Application/GRPC"] {
+            assert_eq!(came_to(&ok(200, &[("content-type", content_type)], &empty)), "accepted, 0");
+        }
     }
 
     /// Scenario: D2, D17, D20 and D21 over gRPC: refusals in words about the way a request was sent, about
@@ -397,12 +582,7 @@ mod tests {
     /// Guarantees: none gives a request up; 413 is about its size.
     #[test]
     fn answers_that_are_not_grpc() {
-        let answer = |status| Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            trailers: None,
-        };
+        let answer = |status| Answer::of(Protocol::Grpc, status, HeaderMap::new(), b"");
         assert!(matches!(outcome(&answer(413)), Outcome::TooLarge(_)));
         for (status, expected) in [
             (200, Cause::Fault),
@@ -414,6 +594,10 @@ mod tests {
         ] {
             assert_eq!(cause(&outcome(&answer(status))), Some(expected), "{status}");
         }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        let page = Answer::of(Protocol::Grpc, 200, headers, b"<h1>Welcome</h1>");
+        assert_eq!(came_to(&page), "Misdirected, HTTP 200 without grpc-status: Welcome");
     }
 
     /// Scenario: time-outs from nothing to years.

@@ -23,8 +23,8 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderValue, header};
 
 use super::{
+    answer::Answer,
     body::{self, Response, Words},
-    client::Answer,
     grpc,
     outcome::{Cause, Failure, Oddity, Outcome, Quote},
     retry,
@@ -117,9 +117,9 @@ fn accepted(answer: &Answer) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Protocol;
+    use crate::export::limits::RESPONSE_BYTES_MAX;
     use crate::export::reply::tests::status_with_retry_info;
-    use bytes::Bytes;
-    use http::StatusCode;
     use std::time::Duration;
 
     fn answer(status: u16, content_type: &'static str, body: &[u8]) -> Answer {
@@ -127,8 +127,7 @@ mod tests {
         if !content_type.is_empty() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
-        let status = StatusCode::from_u16(status).unwrap();
-        Answer { status, headers, body: Bytes::copy_from_slice(body), trailers: None }
+        Answer::of(Protocol::Http, status, headers, body)
     }
 
     fn name(outcome: &Outcome) -> &'static str {
@@ -296,9 +295,9 @@ mod tests {
         let zstd = zstd::bulk::compress(text, 1).unwrap();
         let brotli = BROTLI.to_vec();
         let with = |coding: &'static str, body: &[u8]| {
-            let mut answer = answer(400, "text/plain", body);
-            answer.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
-            outcome(&answer)
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+            outcome(&Answer::of(Protocol::Http, 400, headers, body))
         };
         let zlib = zlib.finish().unwrap();
         let raw = raw.finish().unwrap();
@@ -358,6 +357,45 @@ mod tests {
                 other => name(&other).to_owned(),
             };
             assert_eq!(found, expected, "{status} {content_type} {body:?}");
+        }
+    }
+
+    /// Scenario: a partial success with words of any length up to what may be read, and beyond, in
+    /// protobuf and in JSON, the count before the words and behind them.
+    /// Guarantees: the count is read all the same where it is within the limit; where it may be
+    /// beyond, that is said.
+    #[test]
+    fn a_long_partial_success_is_read() {
+        let rejected = |content_type, body: &[u8]| match outcome(&answer(200, content_type, body)) {
+            Outcome::Accepted { rejected_records, .. } => Some(rejected_records),
+            Outcome::Unconfirmed(Oddity::Body, said) => {
+                assert!(said.to_string().starts_with("HTTP 200: (more than 4194304 bytes) "));
+                None
+            }
+            other => panic!("{other:?}"),
+        };
+        for words in [70_000, 1_000_000, RESPONSE_BYTES_MAX] {
+            let is_within = words < RESPONSE_BYTES_MAX;
+            let said = "\u{20ac}".repeat(words / 3);
+            let field = |tag: u8, length: usize| {
+                let mut field = vec![tag];
+                prost::encoding::encode_varint(length as u64, &mut field);
+                field
+            };
+            let protobuf_said = [&field(0x12, said.len())[..], said.as_bytes()].concat();
+            for fields in [[&[8, 3][..], &protobuf_said], [&protobuf_said, &[8, 3]]] {
+                let partial = fields.concat();
+                let body = [&field(0x0a, partial.len())[..], &partial].concat();
+                let is_known = is_within || fields[0] == [8, 3];
+                assert_eq!(rejected("", &body), is_known.then_some(3), "{words}");
+            }
+            let json_said = format!(r#""errorMessage":"{said}""#);
+            let count = r#""rejectedLogRecords":"3""#;
+            for fields in [[count, &json_said], [&json_said, count]] {
+                let body = format!(r#"{{"partialSuccess":{{{}}}}}"#, fields.join(","));
+                let expected = is_within.then_some(3);
+                assert_eq!(rejected("application/json", body.as_bytes()), expected, "{words}");
+            }
         }
     }
 

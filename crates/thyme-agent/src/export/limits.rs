@@ -2,8 +2,18 @@
 
 use std::time::Duration;
 
-/// Bytes kept of a response; what follows is not read, and an HTTP/1.1 connection is given up.
-pub(super) const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a response, decompressed, that are read, as OTLP recommends. Of what follows only gRPC's
+/// trailers are, and an HTTP/1.1 connection is given up.
+pub(super) const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes kept of a response, from its beginning; the rest is only looked through.
+pub(super) const RESPONSE_KEPT_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes kept of one string of a response in JSON.
+pub(super) const JSON_STRING_BYTES_MAX: usize = 16 * 1024;
+
+/// Binary logarithm of the bytes of zstd's window in a response: RFC 8878 recommends 8 MiB.
+pub(super) const RESPONSE_WINDOW_BYTES_LOG_MAX: u32 = 23;
 
 /// Characters of a sink's own words that are logged.
 pub(super) const QUOTE_CHARS_MAX: usize = 600;
@@ -23,9 +33,8 @@ pub(super) const ADDRESSES_PER_CONNECTION_MAX: usize = 3;
 /// Answers of an address in a row that say that it can't take requests, before it is left out.
 pub(super) const REFUSALS_IN_A_ROW_MAX: u32 = 3;
 
-/// Failures of one request in a row that may be its own fault, before it is halved; others must
-/// have been accepted as often since the first of them.
-pub(super) const SUSPECT_FAILURES_MAX: u32 = 8;
+/// Failures of one request in a row that may be its own fault, before it is halved.
+pub(super) const SUSPECT_FAILURES_MAX: u32 = 4;
 
 /// Complaints of a sink about HTTP/2 pings, each of which doubles their interval, before there are
 /// none any more.
@@ -43,12 +52,17 @@ pub(super) const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Questions without an answer before the connection counts as dead.
 pub(super) const TCP_KEEPALIVE_PROBES_MAX: u32 = 4;
 
-/// The same for a part of a request that was found so, which is on trial already.
+/// The same for a part of a request that was found so, which is on trial already, and for a single
+/// record while the sink accepts others.
 pub(super) const SUSPECT_PART_FAILURES_MAX: u32 = 2;
 
-/// Bytes above which a request is tried smaller after [`SUSPECT_FAILURES_MAX`] failures even where
-/// no others are accepted: a sink may fail on all that are large.
-pub(super) const SUSPECT_BYTES_MIN: usize = 256 * 1024;
+/// Failures of a single record in a row before others are tried in its place, where the sink has
+/// accepted nothing meanwhile.
+pub(super) const UNPROVED_FAILURES_MAX: u32 = 8;
+
+/// Failures of a single record that it can be the cause of, with something accepted between each two of
+/// them, before it is dropped for them.
+pub(super) const FAULTS_ALONE_MIN: u32 = 8;
 
 /// How long it is remembered which sizes a sink refuses; then a larger limit is found.
 pub(super) const REFUSED_SIZE_AGE_MAX: Duration = Duration::from_secs(300);
@@ -68,8 +82,19 @@ pub(super) const REFUSALS_ALONE_MIN: u32 = 2;
 /// Records given up on a sink's word before it must have accepted something again.
 pub(super) const GIVEN_UP_IN_A_ROW_MAX: u64 = 1_000;
 
-/// Requests that wait for a sink to accept something, beside those that consumers are busy with.
-pub(super) const ASIDE_REQUESTS_MAX: usize = 64;
+/// Requests that wait aside, beside those that consumers are busy with.
+pub(super) const ASIDE_REQUESTS_MAX: usize = 256;
+
+/// Bytes of single records that wait aside, of all requests, as they are sent. While they are used up, no
+/// request is halved for a failure.
+pub(super) const ASIDE_BYTES_MAX: usize = 8 << 20;
+
+/// Failures of a single record, with something accepted between each two of them, before it may give way
+/// where [`ASIDE_REQUESTS_MAX`] or [`ASIDE_BYTES_MAX`] are nearly used up.
+pub(super) const ASIDE_FAILURES_MIN: u32 = 4;
+
+/// Time from the first of these failures to the last.
+pub(super) const ASIDE_TIME_MIN: Duration = Duration::from_secs(60);
 
 /// Pause between two lines about what somebody has to mend.
 pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(60);

@@ -35,7 +35,8 @@ pub(super) enum Outcome {
 pub(super) enum Oddity {
     /// A 2xx that OTLP does not have.
     Status,
-    /// A body that is no `ExportLogsServiceResponse`.
+    /// A body that is no `ExportLogsServiceResponse`, or can't be told to be one: it is too long, or in
+    /// an unknown coding.
     Body,
 }
 
@@ -44,7 +45,7 @@ impl Oddity {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Status => "a status that is a success elsewhere, but none of OTLP's",
-            Self::Body => "a body that is no answer of an OTLP server",
+            Self::Body => "a body that can't be read as an answer of an OTLP server",
         }
     }
 }

@@ -6,12 +6,17 @@
 //! - So it is with *too large* (413, words about size) and *rejected* (400, 422, INVALID_ARGUMENT).
 //! - In both cases at most [`GIVEN_UP_IN_A_ROW_MAX`] records are given up in a row; then it must
 //!   accept something again.
-//! - *Suspect* (failed alone, see `delivery`): others were accepted already.
+//! - *Suspect* (failed alone, see `delivery`): halved, and a record is held. It is given up where it can be
+//!   the cause of each failure and failed so often ([`FAULTS_ALONE_MIN`]), or where what waits aside is near
+//!   a bound and it is [proved](super::aside::Proof) that the sink takes others and not this one.
 //!
 //! What may not be given up is held. A record that was refused alone is tried again as soon as
 //! another part of its request was accepted. A request that holds something else goes aside: its
-//! consumer takes the next one, which may be the evidence. Aside, one request at a time is tried: all that it holds
+//! consumer takes the next one, which may be the evidence. Aside, all that a request holds is tried
 //! once there is evidence, else one part of it, one in each interval for the whole exporter.
+//!
+//! Once single records are all that is left of a request, and the sink has accepted others meanwhile, its
+//! owner gets its share of the budget back, and its body goes: what is held is bounded here.
 //!
 //! What it costs: of a request of `n` records at most `2n - 1` attempts are refused, and so many only
 //! where the sink refuses each of them and accepts others, and one more for each record that is given
@@ -19,17 +24,15 @@
 //! from then on at most three in each interval, whatever waits.
 //!
 //! [`GIVEN_UP_IN_A_ROW_MAX`]: super::limits::GIVEN_UP_IN_A_ROW_MAX
+//! [`FAULTS_ALONE_MIN`]: super::limits::FAULTS_ALONE_MIN
 
-use std::{
-    collections::VecDeque,
-    sync::PoisonError,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Instant};
 
 use tokio::sync::SemaphorePermit;
 
 use super::{
     account::Account,
+    aside::{Place, Proof},
     bisect::Part,
     delivery::{Delivery, Sink},
     evidence::{Evidence, Moment},
@@ -49,11 +52,7 @@ pub(super) enum Why {
     /// Something of it is wrong.
     Rejected(Quote),
     /// It failed alone.
-    Suspect {
-        /// Whether a single record may be given up for that.
-        is_sure: bool,
-        said: Quote,
-    },
+    Suspect(Quote),
     /// It failed while it was tried aside.
     Failed(Quote),
 }
@@ -69,7 +68,7 @@ pub(super) struct Refusal {
 
 /// How the attempts to send a request have gone.
 #[derive(Debug)]
-pub(super) struct Course {
+pub(super) struct Course<'a> {
     /// The first one; that others had to go first is not held against it.
     pub(super) begun: Option<Instant>,
     /// Waits after failures; a time-out's go on for its halves.
@@ -87,13 +86,24 @@ pub(super) struct Course {
     /// Refusals without evidence.
     probes: u32,
     /// What is neither sent nor given up.
-    held: VecDeque<(Part, Quote)>,
+    held: VecDeque<Part>,
+    /// What the sink said of the last one.
+    said: Quote,
+    /// Before the first attempt.
+    since: Moment,
+    slot: &'a mut Slot,
+    place: Place,
     /// Waits between looks at what is held.
     patience: Backoff,
 }
 
-impl Course {
-    pub(super) fn new(retry: &RetryConfig) -> Self {
+impl<'a> Course<'a> {
+    pub(super) fn new(
+        retry: &RetryConfig,
+        slot: &'a mut Slot,
+        place: Place,
+        since: Moment,
+    ) -> Self {
         Self {
             begun: None,
             backoff: Backoff::new(retry),
@@ -104,6 +114,10 @@ impl Course {
             refused_at: None,
             probes: 0,
             held: VecDeque::new(),
+            said: Quote::default(),
+            since,
+            slot,
+            place,
             patience: Backoff::new(retry),
         }
     }
@@ -125,11 +139,41 @@ impl Course {
             return false;
         }
         let held = std::mem::take(&mut self.held);
-        let (alone, held): (VecDeque<_>, _) = held.into_iter().partition(|one| one.0.refusals > 0);
+        let (alone, held): (VecDeque<_>, _) = held.into_iter().partition(|part| part.refusals > 0);
         self.held = held;
         let is_any = !alone.is_empty();
-        parts.extend(alone.into_iter().rev().map(|(part, _)| part));
+        parts.extend(alone.into_iter().rev());
         is_any
+    }
+
+    /// Whether it waits beside those that consumers are busy with.
+    pub(super) const fn is_beside(&self) -> bool {
+        self.slot.is_released()
+    }
+
+    /// Others take its place.
+    pub(super) fn step_aside(&mut self) {
+        self.slot.release();
+        self.place.step_aside();
+    }
+
+    /// A part of it has come to its end.
+    pub(super) fn let_go(&mut self, part: &Part) {
+        if part.is_held {
+            self.place.subtract(part.memory_bytes());
+        }
+    }
+
+    fn hold(&mut self, mut part: Part, why: Why) {
+        let (Why::TooLarge(said) | Why::Rejected(said) | Why::Suspect(said) | Why::Failed(said)) =
+            why;
+        self.said = said;
+        // What has more than one gets smaller, or is given up as single records.
+        if part.records <= 1 && !part.is_held {
+            part.is_held = true;
+            self.place.add(part.memory_bytes());
+        }
+        self.held.push_back(part);
     }
 }
 
@@ -140,17 +184,20 @@ impl<S: Sink> Delivery<S> {
         mut part: Part,
         refusal: Refusal,
         parts: &mut Vec<Part>,
-        course: &mut Course,
+        course: &mut Course<'_>,
         account: &mut Account<'_>,
     ) {
         let Refusal { why, is_proved } = refusal;
-        if let Why::Failed(_) = why {
-            return course.hold(part, why);
-        }
         course.refused_at.get_or_insert_with(|| self.evidence.now());
-        let is_known = is_proved || matches!(why, Why::Suspect { .. });
+        let has_failed = matches!(why, Why::Failed(_) | Why::Suspect(_));
+        let is_known = is_proved || matches!(why, Why::Suspect(_));
         course.probes += u32::from(!is_known);
-        if part.records > 1 && (is_known || course.probes <= PROBES_MAX) {
+        let may_be_halved = if has_failed {
+            is_known && self.aside.has_room()
+        } else {
+            course.probes <= PROBES_MAX
+        };
+        if part.records > 1 && (may_be_halved || is_proved && !has_failed) {
             if let Why::Rejected(said) = &why {
                 self.warn_of_search(&part, said);
             }
@@ -173,9 +220,17 @@ impl<S: Sink> Delivery<S> {
                 part.refusals += u32::from(is_proved);
                 is_proved && part.refusals >= REFUSALS_ALONE_MIN
             }
-            Why::Suspect { is_sure, .. } => *is_sure,
-            Why::Failed(_) => false,
+            Why::Suspect(_) | Why::Failed(_) => part.proof.is_sure(),
         };
+        if has_failed
+            && !is_sure
+            && part.proof.may_give_way(self.sink.now())
+            && let Some(limit) = self.aside.reached(&self.metrics)
+        {
+            self.warn_of_giving_way(&part, &why, limit);
+            account.drop_part(DropReason::NeverTaken, &part);
+            return course.let_go(&part);
+        }
         if !is_sure {
             return course.hold(part, why);
         }
@@ -184,6 +239,7 @@ impl<S: Sink> Delivery<S> {
             return course.hold(part, why);
         }
         self.give_up(&part, &why, account);
+        course.let_go(&part);
     }
 
     fn give_up(&self, part: &Part, why: &Why, account: &mut Account<'_>) {
@@ -192,62 +248,79 @@ impl<S: Sink> Delivery<S> {
                 self.warn_of_dead_letter(part, said);
                 account.dead_letter(part);
             }
-            Why::Rejected(said) | Why::Suspect { said, .. } | Why::Failed(said) => {
+            Why::Rejected(said) | Why::Suspect(said) | Why::Failed(said) => {
                 self.warn_of_rejection(part, said);
                 account.drop_part(DropReason::Rejected, part);
             }
         }
     }
 
+    /// Gives the request's owner back what it does not need for what is held, if that is little, and others
+    /// are accepted.
+    pub(super) async fn set_aside(
+        &self,
+        course: &mut Course<'_>,
+        account: &mut Account<'_>,
+        rest: &mut Vec<Part>,
+    ) {
+        let is_little = course.held.iter().all(|part| part.records <= 1) && self.aside.has_room();
+        if !account.is_set_aside() {
+            if !is_little || !self.evidence.has_accepted_since(course.since) {
+                return;
+            }
+            course.held = course.held.iter().map(Part::apart).collect();
+            course.held.make_contiguous().sort_by_key(|part| part.first);
+            let Some(joined) = self.bisector.join(course.held.make_contiguous()).await else {
+                return;
+            };
+            if course.held.len() > 1 {
+                course.place.add(joined.memory_bytes());
+            }
+            account.set_aside(joined);
+        }
+        if rest.len() != course.held.len() {
+            *rest = course.held.iter().cloned().collect();
+            rest.sort_by_key(|part| part.first);
+        }
+    }
+
     /// Waits until something that is held may be tried, and puts it to what is to be sent. What it
-    /// returns is the right to try; with it, nobody else aside does.
+    /// returns is the right to try.
     pub(super) async fn wait_aside(
         &self,
         parts: &mut Vec<Part>,
-        course: &mut Course,
+        course: &mut Course<'_>,
         account: &mut Account<'_>,
-        slot: &mut Slot,
     ) -> Option<SemaphorePermit<'_>> {
         // With one consumer, order is kept on arrival, but for records that were refused alone.
-        if self.consumers > 1 || course.held.iter().all(|(part, _)| part.records <= 1) {
-            slot.release();
+        if self.consumers > 1 || course.held.iter().all(|part| part.records <= 1) {
+            course.step_aside();
         }
         course.is_aside = true;
         loop {
             let wait = course.patience.next(self.sink.chance());
             let begun = course.begun.unwrap_or_else(|| self.sink.now());
             if self.is_used_up(begun, wait) {
-                for (part, said) in course.held.drain(..) {
-                    self.warn_of_refusal_given_up(&part, &said);
+                for part in std::mem::take(&mut course.held) {
+                    self.warn_of_refusal_given_up(&part, &course.said);
                     account.drop_part(DropReason::RetryElapsed, &part);
+                    course.let_go(&part);
                 }
                 return None;
             }
             self.warn_of_refusing(course);
             self.sink.sleep(wait).await;
-            // It is never closed.
-            let turn = self.aside.acquire().await.ok();
+            let turn = self.aside.turn().await;
             if course.is_proved(&self.evidence) {
-                parts.extend(course.held.drain(..).rev().map(|(part, _)| part));
+                parts.extend(course.held.drain(..).rev());
                 return turn;
             }
-            if self.may_probe(wait) {
+            if self.aside.may_probe(self.sink.now(), wait) {
                 course.probes = PROBES_MAX - 1;
-                parts.extend(course.held.pop_front().map(|(part, _)| part));
+                parts.extend(course.held.pop_front());
                 return turn;
             }
         }
-    }
-
-    /// Whether nobody has tried without evidence for so long.
-    fn may_probe(&self, wait: Duration) -> bool {
-        let now = self.sink.now();
-        let mut probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = probed.is_none_or(|last| now.saturating_duration_since(last) >= wait);
-        if is_due {
-            *probed = Some(now);
-        }
-        is_due
     }
 
     fn warn_of_search(&self, part: &Part, said: &Quote) {
@@ -262,9 +335,25 @@ impl<S: Sink> Delivery<S> {
         });
     }
 
-    fn warn_of_refusing(&self, course: &Course) {
-        let Some((_, said)) = course.held.front() else { return };
-        let records: u64 = course.held.iter().map(|(part, _)| part.records).sum();
+    fn warn_of_refusing(&self, course: &Course<'_>) {
+        let said = &course.said;
+        let records: u64 = course.held.iter().map(|part| part.records).sum();
+        if course.held.iter().any(|part| part.proof.is_alone()) {
+            return self.warnings.about(Topic::Held, |suppressed| {
+                tracing::warn!(
+                    exporter = self.id,
+                    records,
+                    %said,
+                    suppressed,
+                    "the sink does not take these records, and accepts others: they are kept aside, and \
+                     tried again"
+                );
+            });
+        }
+        if course.held.iter().all(|part| part.proof != Proof::default()) {
+            // What failed is said with each attempt.
+            return;
+        }
         self.warnings.about(Topic::Refusing, |suppressed| {
             let what = if self.evidence.has_accepted() {
                 "the sink refuses records, and has accepted nothing since: they are kept, and tried \
@@ -274,6 +363,22 @@ impl<S: Sink> Delivery<S> {
                  agent: look at the exporter's endpoint, headers and auth. Everything is kept"
             };
             tracing::error!(exporter = self.id, records, %said, suppressed, "{what}");
+        });
+    }
+
+    fn warn_of_giving_way(&self, part: &Part, why: &Why, limit: &str) {
+        let (Why::TooLarge(said) | Why::Rejected(said) | Why::Suspect(said) | Why::Failed(said)) =
+            why;
+        self.warnings.about(Topic::GaveWay, |suppressed| {
+            tracing::warn!(
+                exporter = self.id,
+                records = part.records,
+                limit,
+                %said,
+                suppressed,
+                "records dropped: the sink has never taken them while it took others, and what waits \
+                 like them is about to use a limit up"
+            );
         });
     }
 
@@ -312,15 +417,5 @@ impl<S: Sink> Delivery<S> {
                 "too large for the sink even alone: given up as a dead letter"
             );
         });
-    }
-}
-
-impl Course {
-    fn hold(&mut self, part: Part, why: Why) {
-        let (Why::TooLarge(said)
-        | Why::Rejected(said)
-        | Why::Suspect { said, .. }
-        | Why::Failed(said)) = why;
-        self.held.push_back((part, said));
     }
 }

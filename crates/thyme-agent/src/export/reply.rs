@@ -1,25 +1,10 @@
-//! The few protobuf messages that a sink answers with, of opentelemetry-proto and google.rpc. They
-//! are small and rare beside what is sent, so prost decodes them. Strings are read as bytes: text
+//! The status that a sink refuses with, `google.rpc.Status`, and the codes of gRPC's headers around
+//! it. It is small and rare beside what is sent, so prost decodes it. Strings are read as bytes: text
 //! of a sink that isn't UTF-8 must not cost us the number beside it.
 
 use std::time::Duration;
 
 use prost::Message;
-
-/// `ExportLogsPartialSuccess`: what the sink did not take, and why.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct PartialSuccess {
-    #[prost(int64, tag = "1")]
-    pub(crate) rejected_log_records: i64,
-    #[prost(bytes = "vec", tag = "2")]
-    pub(crate) error_message: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ExportLogsServiceResponse {
-    #[prost(message, optional, tag = "1")]
-    partial_success: Option<PartialSuccess>,
-}
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
@@ -52,51 +37,6 @@ struct ProtoDuration {
     seconds: i64,
     #[prost(int32, tag = "2")]
     nanos: i32,
-}
-
-/// The partial success in an encoded `ExportLogsServiceResponse`, empty where there is none; `None`
-/// where the bytes are something else.
-pub(crate) fn partial_success(response: &[u8]) -> Option<PartialSuccess> {
-    if response.is_empty() {
-        return Some(PartialSuccess::default());
-    }
-    // Many bytes are protobuf of some kind. Of this kind are those that have its only field.
-    ExportLogsServiceResponse::decode(response).ok()?.partial_success
-}
-
-/// The partial success in a response that a sink wrote as JSON, by OTLP's JSON mapping (64-bit
-/// numbers are strings; readers take numbers too).
-pub(crate) fn partial_success_json(response: &[u8]) -> Option<PartialSuccess> {
-    let json: serde_json::Value = serde_json::from_slice(response).ok()?;
-    let object = json.as_object()?;
-    let Some(partial) = object.get("partialSuccess").or_else(|| object.get("partial_success"))
-    else {
-        return object.is_empty().then(PartialSuccess::default);
-    };
-    let field = |camel: &str, snake: &str| partial.get(camel).or_else(|| partial.get(snake));
-    let rejected = field("rejectedLogRecords", "rejected_log_records");
-    let rejected = rejected.and_then(whole_number);
-    let said = field("errorMessage", "error_message").and_then(|value| value.as_str());
-    Some(PartialSuccess {
-        rejected_log_records: rejected.unwrap_or_default(),
-        error_message: said.unwrap_or_default().into(),
-    })
-}
-
-/// A 64-bit number as protobuf's JSON mapping reads one: a number or a string, written as a float
-/// too where it has no fraction.
-fn whole_number(value: &serde_json::Value) -> Option<i64> {
-    let of_float = |float: f64| {
-        let is_whole = float.fract() == 0.0 && float.abs() < 2_f64.powi(63);
-        is_whole.then_some(float as i64)
-    };
-    match value.as_str() {
-        Some(text) => {
-            let text = text.trim();
-            text.parse().ok().or_else(|| of_float(text.parse().ok()?))
-        }
-        None => value.as_i64().or_else(|| of_float(value.as_f64()?)),
-    }
 }
 
 impl Status {
@@ -178,7 +118,6 @@ fn hex(digit: u8) -> Option<u8> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use opentelemetry_proto::tonic::collector::logs::v1 as oracle;
     use proptest::prelude::*;
 
     /// An encoded `google.rpc.Status` with a `RetryInfo`.
@@ -219,14 +158,12 @@ pub(super) mod tests {
             prop_assert_eq!(base64_decode(padded.as_bytes()), Some(bytes));
         }
 
-        /// Scenario: any bytes as base64, as percent code, or as a response.
+        /// Scenario: any bytes as base64, as percent code, or as a status.
         /// Guarantees: nothing panics.
         #[test]
         fn garbage_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             base64_decode(&bytes);
             prop_assert!(percent_decode(&bytes).len() <= bytes.len());
-            partial_success(&bytes);
-            partial_success_json(&bytes);
             Status::decode(&bytes[..]).map(|status| status.retry_delay()).ok();
         }
     }
@@ -256,49 +193,6 @@ pub(super) mod tests {
             ("%zz%+1", "%zz%+1"),
         ] {
             assert_eq!(String::from_utf8_lossy(&percent_decode(coded.as_bytes())), plain);
-        }
-    }
-
-    /// Scenario: responses of the generated type, and in JSON with both kinds of numbers.
-    /// Guarantees: count and words are those that were sent; what is no response is none.
-    #[test]
-    fn partial_success_as_the_oracle_writes_it() {
-        let partial_of = |rejected_log_records, error_message: &str| PartialSuccess {
-            rejected_log_records,
-            error_message: error_message.into(),
-        };
-        let response = oracle::ExportLogsServiceResponse {
-            partial_success: Some(oracle::ExportLogsPartialSuccess {
-                rejected_log_records: 7,
-                error_message: "too old".into(),
-            }),
-        };
-        let read = |bytes: &[u8]| partial_success(bytes).unwrap();
-        let read_json = |bytes: &[u8]| partial_success_json(bytes).unwrap();
-        assert_eq!(read(&response.encode_to_vec()), partial_of(7, "too old"));
-        assert_eq!(read(b""), partial_of(0, ""));
-        assert_eq!(read(b"\x0a\x00"), partial_of(0, ""));
-        let json = br#"{"partialSuccess":{"rejectedLogRecords":"7","errorMessage":"too old"}}"#;
-        assert_eq!(read_json(json), partial_of(7, "too old"));
-        let json = br#"{"partialSuccess":{"rejectedLogRecords":7}}"#;
-        assert_eq!(read_json(json), partial_of(7, ""));
-        for (written, read) in [
-            ("3.0", 3),
-            ("\"3\"", 3),
-            ("\"3.0\"", 3),
-            ("3e2", 300),
-            ("\"3e2\"", 300),
-            ("3.5", 0),
-            ("1e300", 0),
-            ("\"many\"", 0),
-            ("null", 0),
-        ] {
-            let json = format!(r#"{{"partialSuccess":{{"rejectedLogRecords":{written}}}}}"#);
-            assert_eq!(read_json(json.as_bytes()), partial_of(read, ""), "{written}");
-        }
-        assert_eq!(read_json(b"{}"), partial_of(0, ""));
-        for other in [&b"[]"[..], b"ok", br#"{"status":"success"}"#, b"hi"] {
-            assert_eq!((partial_success(other), partial_success_json(other)), (None, None));
         }
     }
 

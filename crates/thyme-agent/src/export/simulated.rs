@@ -17,6 +17,7 @@ use super::{
     delivery::{Delivery, Sink},
     outcome::{Cause, Failure, InPart, Outcome, Quote},
     slot::Slots,
+    supervise,
 };
 use crate::{
     config::{Compression, ExporterConfig},
@@ -107,7 +108,7 @@ async fn consume<N: Network>(
         let message = message_of(&Part::whole(&request));
         network.taken(&message);
         let reply = request.reply.clone();
-        let settled = delivery.deliver(request, &mut slot).await;
+        let settled = supervise::deliver(&delivery, request, &mut slot).await;
         network.settled(&message);
         reply.send(Settlement::Ended(settled)).ok();
     }
@@ -132,6 +133,8 @@ pub(crate) fn message_of_kept(
         records: 0,
         first: 0,
         refusals: 0,
+        proof: Default::default(),
+        is_held: false,
         compression,
     })
 }

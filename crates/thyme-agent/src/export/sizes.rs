@@ -87,6 +87,8 @@ mod tests {
             records: 9,
             first: 0,
             refusals: 0,
+            proof: Default::default(),
+            is_held: false,
             compression,
         }
     }

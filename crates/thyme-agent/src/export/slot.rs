@@ -36,6 +36,11 @@ impl Slots {
 }
 
 impl Slot {
+    /// Whether it was given back.
+    pub(super) const fn is_released(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Gives the right back.
     pub(super) fn release(&mut self) {
         self.0 = None;

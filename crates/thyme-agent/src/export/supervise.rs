@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     account::settle,
-    delivery::{Delivery, Sink},
+    delivery::{Delivery, Job, Sink},
     slot::Slot,
 };
 use crate::{
@@ -23,17 +23,18 @@ use crate::{
 /// health says so.
 pub(super) async fn deliver<S: Sink>(
     delivery: &Delivery<S>,
-    mut request: Request,
+    request: Request,
     slot: &mut Slot,
 ) -> Settled {
+    let mut job = Job::new(request);
     let mut backoff = delivery.backoff();
     let mut panicked = None;
     loop {
-        match catch(delivery.send_all_of(&mut request, slot)).await {
-            Ok(tally) => return settle(request, tally),
+        match catch(delivery.send_all_of(&mut job, slot)).await {
+            Ok(tally) => return settle(job.into_request(), tally),
             Err(what) => {
                 panicked.get_or_insert_with(|| Panicked::new(&delivery.metrics));
-                delivery.wait_after_panic(&request, &what, &mut backoff).await;
+                delivery.wait_after_panic(&job.request, &what, &mut backoff).await;
             }
         }
     }

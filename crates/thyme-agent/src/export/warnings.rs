@@ -36,12 +36,16 @@ pub(super) enum Topic {
     Renewal,
     /// The sink refuses everything.
     Refusing,
+    /// The sink never takes some records, and takes others.
+    Held,
+    /// Such records were given up.
+    GaveWay,
     /// An answer that no OTLP server gives.
     Oddity(Oddity),
 }
 
 impl Topic {
-    const COUNT: usize = 19;
+    const COUNT: usize = 21;
 
     const fn index(self) -> usize {
         match self {
@@ -56,13 +60,15 @@ impl Topic {
             Self::Recovery => 14,
             Self::Renewal => 15,
             Self::Refusing => 16,
-            Self::Oddity(oddity) => 17 + oddity as usize,
+            Self::Held => 17,
+            Self::GaveWay => 18,
+            Self::Oddity(oddity) => 19 + oddity as usize,
         }
     }
 
     const fn interval(self) -> Duration {
         match self {
-            Self::Refusing => REMINDER_INTERVAL,
+            Self::Refusing | Self::Held => REMINDER_INTERVAL,
             // What nobody can do anything about is said once.
             Self::Oddity(_) => Duration::MAX,
             _ => WARNING_INTERVAL,

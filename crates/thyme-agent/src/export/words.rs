@@ -119,6 +119,12 @@ pub(super) fn is_about_transport(said: &[u8]) -> bool {
     PHRASES.iter().any(|phrase| said.contains(phrase))
 }
 
+/// Whether a refusal names the header of gRPC that says how a message is compressed. gRPC core, whose
+/// servers know no zstd, calls a coding that it does not know an error of its own (INTERNAL).
+pub(super) fn is_about_encoding(said: &[u8]) -> bool {
+    lower(said).contains("grpc-encoding")
+}
+
 /// What a "bad request" is about, where that is neither its records nor its size: who sends it, how
 /// much all send, whether the sink works at present, or the coding of its body, which is ours.
 pub(super) fn cause_beside_the_records(said: &[u8]) -> Option<Cause> {

@@ -10,10 +10,12 @@ use prost::Message;
 use super::{
     suffix::TIME_ATTRIBUTE,
     uid::{FileDigits, UID_ATTRIBUTE},
+    unended::{Continuation, end_line, parse_piece},
     *,
 };
 use crate::batch::BatchLimits;
 
+mod cuts;
 mod uids;
 
 const AUTO: LineFormat =

@@ -36,6 +36,8 @@ pub(super) struct Agent {
     handles: Vec<WorkerHandle>,
     consumers: Vec<Consumer>,
     spool: Option<Spool>,
+    /// What segments took on disk then: a loss of power brings back what was removed.
+    spool_bytes_at_start: u64,
     spool_messages: Option<Sender<SpoolMessage>>,
     table: Table,
     /// When the first worker ended in order.
@@ -52,8 +54,9 @@ impl Agent {
         let network = Arc::new(SimulatedNetwork(shared.clone()));
         let (requests, consumers) = exporter(&network, &config.exporter, Arc::clone(&metrics));
         let disk: Arc<dyn StateDisk> = Arc::new(SimulatedDisk(shared.clone()));
-        let (state, restored) =
-            checkpoint::open_on(Arc::clone(&disk), None).map_err(|error| error.to_string())?;
+        let life = u64::from(shared.lock().generation);
+        let (state, restored) = checkpoint::open_on(Arc::clone(&disk), None, life)
+            .map_err(|error| error.to_string())?;
         shared.lock().note(|| format!("the agent starts with {restored:?}"));
         let keys = Arc::new(KeySource::default());
         let sources = sources(&config);
@@ -63,6 +66,7 @@ impl Agent {
         let start = SpoolStart {
             disk,
             bytes_max: config.thyme.spool_bytes_max as u64,
+            life,
             requests: requests.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
@@ -108,6 +112,7 @@ impl Agent {
             consumers,
             spool_messages,
             spool,
+            spool_bytes_at_start: shared.lock().disk.spool_bytes(),
             table,
             drained_at: None,
             metrics,
@@ -128,10 +133,13 @@ impl Agent {
         if has_event {
             self.shared.lock().scan_begins();
             discovery.scan(now);
+        }
+        // What waits for a descriptor has its turn here.
+        discovery.turn(now);
+        if has_event {
             let is_any_waiting = self.metrics.unopened_files.get() > 0;
             self.shared.lock().scan_ends(is_any_waiting);
         }
-        discovery.turn(now);
     }
 
     /// One step of every worker that chance has running.
@@ -163,6 +171,13 @@ impl Agent {
                 self.spool = None;
             }
             self.check_conservation();
+            let mut world = self.shared.lock();
+            let (taken, most) =
+                (world.disk.spool_bytes(), world.plan.config.thyme.spool_bytes_max as u64);
+            // A segment that could not be removed is there until the next start.
+            if taken > most.max(self.spool_bytes_at_start) && world.disk.errors == 0 {
+                world.truth.fail(|| format!("the spool takes {taken} bytes, at most {most}"));
+            }
         }
     }
 
@@ -175,6 +190,10 @@ impl Agent {
     pub(super) fn export(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         self.consumers.retain_mut(|consumer| consumer.as_mut().poll(&mut context).is_pending());
+        if self.metrics.panicked_requests.get() > 0 {
+            // Production keeps its request and goes on; here nothing is to panic.
+            self.shared.lock().truth.fail(|| "the code that sends a request panicked".to_owned());
+        }
     }
 
     /// The checkpoint thread's turn, perhaps its last.

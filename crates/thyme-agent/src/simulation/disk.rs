@@ -76,8 +76,18 @@ impl Disk {
     }
 
     /// Bytes that files with names take.
-    pub(super) fn used_bytes(&self) -> u64 {
-        let mut ids: Vec<usize> = self.names.values().copied().collect();
+    fn used_bytes(&self) -> u64 {
+        self.taken_by(|_| true)
+    }
+
+    /// Bytes that the spool's segments take.
+    pub(super) fn spool_bytes(&self) -> u64 {
+        self.taken_by(|name| name.starts_with("spool/") && !name.contains("cursor"))
+    }
+
+    fn taken_by(&self, is_meant: impl Fn(&str) -> bool) -> u64 {
+        let names = self.names.iter().filter(|(name, _)| is_meant(name));
+        let mut ids: Vec<usize> = names.map(|(_, id)| *id).collect();
         ids.sort_unstable();
         ids.dedup();
         ids.iter()
@@ -267,7 +277,9 @@ impl StateFile for SimulatedFile {
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         let mut world = self.shared.lock();
         world.disk_fault()?;
-        world.disk.files[self.id].bytes.truncate(bytes as usize);
+        let file = &mut world.disk.files[self.id];
+        file.bytes.truncate(bytes as usize);
+        file.reserved = 0;
         Ok(())
     }
 

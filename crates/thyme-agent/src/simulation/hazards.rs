@@ -5,9 +5,10 @@
 use super::{
     kubelet::Pod,
     plan::ROOT,
-    tree::{ContentId, parent_of},
+    tree::{Content, ContentId, parent_of},
     world::World,
 };
+use crate::limits::ROOT_LOOK_INTERVAL;
 
 /// A look at all directories.
 #[derive(Debug)]
@@ -45,6 +46,14 @@ impl World {
         self.tree.open_files < max - max / 8
     }
 
+    /// The agent was refused a descriptor for this file.
+    pub(super) fn waits_for_descriptor(&mut self, path: &str) {
+        let Some(node) = self.file_at(path) else { return };
+        if let Some(content) = self.tree.nodes[node].content {
+            self.tree.contents[content].waits_since = Some(self.now);
+        }
+    }
+
     /// Each file that was there before the look began has been opened, unless the look was disturbed,
     /// or the agent has said that some wait for a descriptor.
     pub(super) fn scan_ends(&mut self, is_any_waiting: bool) {
@@ -54,7 +63,12 @@ impl World {
         }
         let generation = self.generation;
         let contents = self.tree.contents.iter_mut();
-        for content in contents.filter(|one| one.names > 0 && one.born_at < scan.began_at) {
+        // One for which there was no descriptor is tried again at the next look at roots.
+        let look = ROOT_LOOK_INTERVAL.as_nanos() as u64;
+        let has_waited =
+            |one: &&mut Content| one.waits_since.is_none_or(|since| since + look <= scan.began_at);
+        let contents = contents.filter(|one| one.names > 0 && one.born_at < scan.began_at);
+        for content in contents.filter(has_waited) {
             let mut disturbed = scan.disturbed.iter();
             if !disturbed.any(|directory| is_beneath(&content.directory, directory)) {
                 content.due_in = Some(generation);

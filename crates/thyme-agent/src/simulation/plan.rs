@@ -153,6 +153,15 @@ impl Plan {
         )
     }
 
+    /// Whether what the agent has open is in the spool when it ends, as far as there is time: there is always
+    /// one, with room, on a disk that works, and nobody kills the agent.
+    pub(super) fn keeps_what_is_open(&self) -> bool {
+        let is_ended = self.kill_odds + self.power_odds > 0;
+        let has_spool = self.config.exporter.queue.storage.is_some() && self.spool_change_odds == 0;
+        let has_room = self.disk_fault_odds == 0 && self.disk_bytes_max.is_none();
+        has_spool && has_room && !is_ended
+    }
+
     /// A slow sink takes only a small part of a request at once, and nothing else goes wrong: a request
     /// takes it longer than a life of the agent.
     pub(super) fn slow_and_small(chance: &mut Chance) -> Self {
@@ -244,9 +253,9 @@ impl Plan {
             (self.kill_odds, self.power_odds) = (0, 0);
         }
         self.deny_weight = u64::from(chance.one_in(6));
-        // Only on demand: about one such run in two hundred fails for reasons that are not understood yet.
+        let is_matched = chance.one_in(if is_forced("names") { 1 } else { 8 });
         self.naming = match chance.below(2) {
-            _ if !is_forced("names") => Naming::Kubelet,
+            _ if !is_matched => Naming::Kubelet,
             0 => Naming::Dated,
             _ => Naming::Numbered,
         };

@@ -80,7 +80,7 @@ impl World {
         let one = &self.truth.lines[line];
         let Some(content) = one.content else { return false };
         let is_known = self.tree.contents[content].opened_live_in == Some(self.generation);
-        self.plan.naming.is_matched() && !is_known && self.truth.may_be_unread(line)
+        self.plan.naming.is_matched() && !is_known && self.truth.may_be_unread(line, false)
     }
 
     /// The second of a run.

@@ -6,12 +6,14 @@ use std::{
     ffi::OsString,
     io,
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, UNIX_EPOCH},
 };
 
 use super::{
     hazards::Scan,
     kubelet,
+    truth::Excuse,
     world::{Shared, World, unix_nanos},
 };
 use crate::{
@@ -79,6 +81,8 @@ pub(super) struct Content {
     pub(super) born_at: u64,
     /// The life of the agent that should have opened it by now.
     pub(super) due_in: Option<u32>,
+    /// Since when it waits for a descriptor.
+    pub(super) waits_since: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -257,7 +261,7 @@ impl World {
         self.tree.contents[before].names -= 1;
         for (end, line) in self.tree.contents[before].lines.clone() {
             if end > read_from {
-                self.truth.excuse(line);
+                self.truth.excuse(line, Excuse::Cut);
             }
         }
         if self.tree.contents[before].names == 0 {
@@ -277,7 +281,7 @@ impl World {
                 let made_room = self.may_lack_descriptors();
                 for (_, line) in &self.tree.contents[content].lines {
                     if self.truth.lines[*line].is_late || made_room {
-                        self.truth.excuse(*line);
+                        self.truth.excuse(*line, Excuse::Late);
                     }
                 }
             }
@@ -288,7 +292,7 @@ impl World {
             return;
         }
         for (_, line) in &self.tree.contents[content].lines {
-            self.truth.excuse_unless_in_spool(*line);
+            self.truth.excuse_unless_in_spool(*line, Excuse::NeverOpened);
         }
     }
 
@@ -298,13 +302,21 @@ impl World {
         content.opened_in == Some(self.generation) && content.opens >= receivers
     }
 
+    /// A file was opened and closed, and not a byte of it could be read.
+    fn not_opened(&mut self, id: NodeId) {
+        let Some(content) = self.tree.nodes[id].content else { return };
+        let content = &mut self.tree.contents[content];
+        content.opens = content.opens.saturating_sub(1);
+        content.opened_in = content.opened_in.filter(|_| content.opens > 0);
+    }
+
     /// The agent has ended: what has no name any more nobody can read, but the spool may have kept
     /// it.
     pub(super) fn agent_ended(&mut self) {
         self.is_up = false;
         for content in self.tree.contents.iter().filter(|content| content.names == 0) {
             for (_, line) in &content.lines {
-                self.truth.excuse_unless_in_spool(*line);
+                self.truth.excuse_unless_in_spool(*line, Excuse::EndedBefore);
             }
         }
     }
@@ -313,10 +325,12 @@ impl World {
     /// that they have arrived.
     pub(super) fn files_that_may_be_lost(&self) -> usize {
         let contents = self.tree.contents.iter().filter(|content| content.names == 0);
+        // A loss of power, or an error of the disk, may take what says whose files the spool has.
+        let is_spool_known = self.plan.power_odds == 0 && self.plan.disk_fault_odds == 0;
         // Each receiver counts for itself.
         let may_be_lost = |content: &Content| {
             let lines = content.lines.iter().map(|(_, line)| *line);
-            let unread = lines.filter(|line| self.truth.may_be_unread(*line));
+            let unread = lines.filter(|line| self.truth.may_be_unread(*line, is_spool_known));
             unread.map(|line| self.truth.receiver_of(line)).collect::<BTreeSet<_>>().len()
         };
         contents.map(may_be_lost).sum()
@@ -338,7 +352,7 @@ impl World {
                 let start = &mut starts[self.truth.receiver_of(*line)];
                 let one = &self.truth.lines[*line];
                 // Of a late line, and of one whose file was truncated, nobody knows.
-                let is_known = !one.is_late && !one.is_torn && !one.is_excused;
+                let is_known = !one.is_late && !one.is_torn && one.excuse.is_none();
                 if is_known && self.truth.is_lost(*line) {
                     lost += end - *start;
                     self.note(|| format!("line {line} has come to nowhere"));
@@ -465,8 +479,13 @@ impl LogTree for SimulatedTree {
         let mut world = self.0.lock();
         world.somebody_acts();
         let code = world.chance.pick(&[ACCESS_DENIED, TOO_MANY_OPEN_FILES, INPUT_OUTPUT]);
-        world.tree_fault(code)?;
         let path = root.join(relative);
+        if let Err(error) = world.tree_fault(code) {
+            if code == TOO_MANY_OPEN_FILES {
+                world.waits_for_descriptor(text(&path));
+            }
+            return Err(error);
+        }
         world.denial(text(&path))?;
         let id = world.file_at(text(&path));
         let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
@@ -490,7 +509,8 @@ impl LogTree for SimulatedTree {
         }
         world.note(|| format!("agent opens {} inode {inode}, {bytes} bytes", path.display()));
         let inode = Inode { device: DEVICE + world.tree.remounts, inode };
-        let file = Box::new(SimulatedFile { shared: self.0.clone(), id });
+        let (shared, use_of) = (self.0.clone(), Use::default());
+        let file = Box::new(SimulatedFile { shared, id, use_of });
         Ok(Some(Opened { file, inode, bytes, through: None }))
     }
 
@@ -513,13 +533,24 @@ impl LogTree for SimulatedTree {
 struct SimulatedFile {
     shared: Shared,
     id: NodeId,
+    use_of: Use,
+}
+
+/// What came of an open file so far.
+#[derive(Debug, Default)]
+struct Use {
+    was_read: AtomicBool,
+    has_failed: AtomicBool,
 }
 
 impl LogFile for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut world = self.shared.lock();
         world.somebody_acts();
-        world.read_fault()?;
+        world
+            .read_fault()
+            .inspect_err(|_| self.use_of.has_failed.store(true, Ordering::Relaxed))?;
+        self.use_of.was_read.store(true, Ordering::Relaxed);
         let node = &mut world.tree.nodes[self.id];
         // What is read to recognise a file is not taken.
         // Nor is what is read of a file behind the place where it was cut.
@@ -557,6 +588,11 @@ impl Drop for SimulatedFile {
         let mut world = self.shared.lock();
         world.tree.nodes[self.id].handles -= 1;
         world.tree.open_files -= 1;
+        let [was_read, has_failed] = [&mut self.use_of.was_read, &mut self.use_of.has_failed];
+        if *has_failed.get_mut() && !*was_read.get_mut() {
+            // Nobody could find out what it was: it will be opened again, if it is still there.
+            world.not_opened(self.id);
+        }
         world.free_if_unused(self.id);
     }
 }

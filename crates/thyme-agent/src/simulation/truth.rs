@@ -58,6 +58,22 @@ impl Seen {
     }
 }
 
+/// Why a line may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excuse {
+    /// Its file was deleted before the agent could open it: while it did not run, most of the time.
+    NeverOpened,
+    /// Its file was deleted, and the agent ended before the sink or the spool had all of it.
+    EndedBefore,
+    /// Its file was cut.
+    Cut,
+    /// Its file had been read to its end and closed, and was deleted before anybody looked again.
+    Late,
+}
+
+/// How many excuses there are.
+pub(super) const EXCUSES: usize = 4;
+
 /// One physical line.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -90,8 +106,8 @@ pub(super) struct Line {
     pub(super) is_late: bool,
     /// Its beginning and its end stand in two files.
     pub(super) is_torn: bool,
-    /// It may be missing: see [`Truth::excuse`].
-    pub(super) is_excused: bool,
+    /// It may be missing, and why.
+    pub(super) excuse: Option<Excuse>,
     /// The sink said that it does not take it.
     pub(super) is_refused: bool,
     /// A checkpoint on disk says that it has arrived.
@@ -228,7 +244,7 @@ impl Truth {
             settled: Seen::default(),
             is_late: false,
             is_torn: false,
-            is_excused: false,
+            excuse: None,
             is_refused: false,
             is_kept: false,
         }));
@@ -311,7 +327,7 @@ impl Truth {
                 self.lines[line].next.ok_or_else(|| "a record with bytes behind it".to_owned())?;
             let next = &self.lines[line];
             let length = next.body.len().min(rest.len());
-            let may_be_left_out = next.is_excused || next.is_refused;
+            let may_be_left_out = next.excuse.is_some() || next.is_refused;
             if !may_be_left_out || next.body[..length] == rest[..length] {
                 return Ok(line);
             }
@@ -363,7 +379,7 @@ impl Truth {
         let Some(last) = pieces.last() else { return };
         let line = &self.lines[last.line];
         // What was lost with its directory nobody waits for.
-        let goes_on = line.next.is_some_and(|next| !self.lines[next].is_excused);
+        let goes_on = line.next.is_some_and(|next| self.lines[next].excuse.is_none());
         // After a restart the rest may have arrived already.
         let waited = self.has_restarted
             || (!goes_on && self.ended.contains(&line.container))
@@ -390,8 +406,10 @@ impl Truth {
     }
 
     /// Whether no checkpoint says that it has arrived, so that the agent may take it for unread.
-    pub(super) fn may_be_unread(&self, line: usize) -> bool {
-        !self.lines[line].is_kept
+    /// Where `is_spool_known`, what the spool held when the last life ended is none of it.
+    pub(super) fn may_be_unread(&self, line: usize, is_spool_known: bool) -> bool {
+        let is_spooled = is_spool_known && self.will_be_sent.contains(&line);
+        !self.lines[line].is_kept && !is_spooled
     }
 
     /// Whether it has come to nowhere: neither to the sink, nor to what the spool sends next.
@@ -548,9 +566,11 @@ impl Truth {
     }
 
     /// The line may be missing, unless it has arrived.
-    pub(super) fn excuse(&mut self, line: usize) {
+    pub(super) fn excuse(&mut self, line: usize, why: Excuse) {
         let line = &mut self.lines[line];
-        line.is_excused |= !line.has_arrived();
+        if line.excuse.is_none() && !line.has_arrived() {
+            line.excuse = Some(why);
+        }
     }
 
     /// What the spool holds at the end of a life, and what of that it will send in the next.
@@ -567,21 +587,28 @@ impl Truth {
     }
 
     /// The line's file can't be read any more.
-    pub(super) fn excuse_unless_in_spool(&mut self, line: usize) {
+    pub(super) fn excuse_unless_in_spool(&mut self, line: usize, why: Excuse) {
         if !self.will_be_sent.contains(&line) {
-            self.excuse(line);
+            self.excuse(line, why);
         }
     }
 
     /// Lines that have to arrive and have not, so far.
     pub(super) fn missing(&self) -> impl Iterator<Item = usize> {
         let lines = self.lines.iter().enumerate();
-        let is_missing = |line: &Line| !(line.has_arrived() || line.is_excused || line.is_refused);
+        let is_missing =
+            |line: &Line| !(line.has_arrived() || line.excuse.is_some() || line.is_refused);
         lines.filter(move |(_, line)| is_missing(line)).map(|(number, _)| number)
     }
 
-    /// Lines that are missing with an excuse.
-    pub(super) fn excused(&self) -> usize {
-        self.lines.iter().filter(|line| line.is_excused && !line.has_arrived()).count()
+    /// Lines that are missing with an excuse, by what it is.
+    pub(super) fn excused(&self) -> [u64; EXCUSES] {
+        let mut excused = [0; EXCUSES];
+        for line in self.lines.iter().filter(|line| !line.has_arrived()) {
+            if let Some(why) = line.excuse {
+                excused[why as usize] += 1;
+            }
+        }
+        excused
     }
 }

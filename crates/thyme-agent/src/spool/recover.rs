@@ -110,6 +110,10 @@ impl<'a> Look<'a> {
             }
             offset = end;
         }
+        if is_last {
+            // A life that was killed has left room behind its last record; what fails only keeps it.
+            let _kept = file.truncate(segment.bytes);
+        }
         self.ranges.extend(segment.ids);
         self.note(path, &odd);
         segment.is_damaged = odd.first_offset.is_some();

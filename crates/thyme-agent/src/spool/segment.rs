@@ -2,10 +2,13 @@
 //! ends and what it must look like. It must not know what is in a record's body.
 //!
 //! ```text
-//! record = header (64 bytes, little endian) body
+//! record = header (64 bytes, little endian) body note
 //! header = magic(8) id(8) records(8) source_bytes(8) uncompressed_bytes(8) kept_unix_ms(8)
-//!          body_bytes(4) body_crc32(4) compression(1) zero(3) header_crc32(4)
+//!          body_bytes(4) body_crc32(4) compression(1) note_bytes(3) header_crc32(4)
 //! ```
+//!
+//! The note says which bytes of which files the record covers, see `covers`. It stands behind the body,
+//! so that an older version, which knows of none, reads the record and passes over it.
 //!
 //! The header has a checksum of its own, so that a damaged body costs that one record, and a
 //! damaged header what lies between it and the next whole one.
@@ -19,6 +22,9 @@ pub const HEADER_BYTES: usize = 64;
 
 /// What a header begins with: a byte that no text has, and a version.
 const MAGIC: [u8; 8] = *b"\x89thymeS1";
+
+/// Longest note that a header can say.
+pub(super) const NOTE_BYTES_MAX: usize = (1 << 24) - 1;
 
 /// Bytes that a search for the next header reads at once.
 const SEARCH_BYTES: usize = 64 * 1024;
@@ -42,6 +48,8 @@ pub struct Header {
     pub body_crc32: u32,
     /// How the body is compressed.
     pub compression: Compression,
+    /// Length of the note behind the body, less than 16 MiB.
+    pub note_bytes: u32,
 }
 
 impl Header {
@@ -61,6 +69,7 @@ impl Header {
             Compression::Gzip => 1,
             Compression::Zstd => 2,
         };
+        out[57..60].copy_from_slice(&self.note_bytes.to_le_bytes()[..3]);
         let crc32 = crc32fast::hash(&out[..60]);
         out[60..].copy_from_slice(&crc32.to_le_bytes());
         out
@@ -89,12 +98,13 @@ impl Header {
             body_bytes: short(48)?,
             body_crc32: short(52)?,
             compression,
+            note_bytes: u32::from_le_bytes([bytes[57], bytes[58], bytes[59], 0]),
         })
     }
 
     /// Bytes that the record takes in its segment.
     pub fn record_bytes(&self) -> u64 {
-        HEADER_BYTES as u64 + u64::from(self.body_bytes)
+        HEADER_BYTES as u64 + u64::from(self.note_bytes) + u64::from(self.body_bytes)
     }
 }
 
@@ -165,6 +175,18 @@ pub fn read_body(
     Ok(is_whole.then_some(body))
 }
 
+/// Reads the note of the record at `offset`, which may be damaged.
+///
+/// # Errors
+/// When the file can't be read.
+pub(super) fn read_note(file: &dyn StateFile, offset: u64, header: &Header) -> io::Result<Vec<u8>> {
+    let mut note = vec![0; header.note_bytes as usize];
+    let start = offset + HEADER_BYTES as u64 + u64::from(header.body_bytes);
+    let filled = read_full(file, &mut note, start)?;
+    note.truncate(filled);
+    Ok(note)
+}
+
 /// Where the next whole header begins, from `offset` on; `length` where there is none.
 fn next_header(file: &dyn StateFile, mut offset: u64, length: u64) -> io::Result<u64> {
     let finder = memchr::memmem::Finder::new(&MAGIC);
@@ -218,6 +240,7 @@ mod tests {
             body_bytes: body.len() as u32,
             body_crc32: crc32fast::hash(body),
             compression: Compression::Zstd,
+            note_bytes: 0,
         }
     }
 

@@ -38,6 +38,8 @@ const DAMAGED_SUFFIX: &str = ".damaged";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fresh<'a> {
     pub(super) body: &'a [Bytes],
+    /// What it covers, see `covers`.
+    pub(super) note: &'a [u8],
     /// Its id, body length and checksum are filled in.
     pub(super) header: Header,
     /// Whether it is a copy of a request that another has, and is not to be read in this life.
@@ -121,6 +123,8 @@ pub(super) struct Segment {
 /// The segment that is written to.
 struct Active {
     file: Box<dyn StateFile>,
+    /// Where the room ends that it has on disk, written to or not.
+    reserved_bytes: u64,
     /// What was appended since the last sync: ids, and what of it is to be read.
     unsynced: Vec<(u64, Sum)>,
 }
@@ -168,6 +172,8 @@ impl Store {
             move |error| CheckpointError::io(&path, action)(error)
         };
         disk.make_directory(DIRECTORY).map_err(failed(DIRECTORY, "cannot create"))?;
+        // A loss of power must not take the directory away, with what is synced in it.
+        disk.sync_directory("").map_err(failed("", "cannot sync"))?;
         let cursor = cursor::load(&*disk);
         let is_cursor_lost = cursor.is_none();
         let (done, parts) = cursor.unwrap_or_default();
@@ -244,6 +250,7 @@ impl Store {
             body_bytes: u32::try_from(body_bytes)
                 .map_err(|_| AppendError::Disk(io::ErrorKind::FileTooLarge.into()))?,
             body_crc32: crc32.finalize(),
+            note_bytes: u32::try_from(fresh.note.len()).unwrap_or(0),
             ..fresh.header
         };
         let record_bytes = header.record_bytes();
@@ -258,7 +265,8 @@ impl Store {
             .file
             .append(&header.encode())
             .inspect(|()| crate::failpoint::hit("spool_header_written"))
-            .and_then(|()| fresh.body.iter().try_for_each(|chunk| active.file.append(chunk)));
+            .and_then(|()| fresh.body.iter().try_for_each(|chunk| active.file.append(chunk)))
+            .and_then(|()| active.file.append(fresh.note));
         crate::failpoint::hit("spool_record_written");
         if let Err(error) = appended {
             self.abandon_active();
@@ -272,18 +280,26 @@ impl Store {
         Ok(id)
     }
 
-    /// An active segment with room for a record of so many bytes.
+    /// An active segment with room for a record of so many bytes, for which the budget has room. What is
+    /// reserved is on disk like what is written, and never more than the budget.
     fn make_room(&mut self, record_bytes: u64) -> io::Result<()> {
         let used = self.segments.back().map_or(0, |segment| segment.bytes);
-        let room = SPOOL_SEGMENT_BYTES.min(self.bytes_max).max(record_bytes);
+        let left = self.bytes_max.saturating_sub(self.bytes());
         if let Some(active) = &mut self.active
             && (used == 0 || used + record_bytes <= SPOOL_SEGMENT_BYTES)
         {
-            return if used == 0 { active.file.reserve(room) } else { Ok(()) };
+            let end = used + record_bytes;
+            if end > active.reserved_bytes {
+                let room = SPOOL_SEGMENT_BYTES.min(used + left).max(end);
+                active.file.reserve(room)?;
+                active.reserved_bytes = room;
+            }
+            return Ok(());
         }
         self.seal()?;
         let number = self.next_segment;
         let name = segment_name(number);
+        let room = SPOOL_SEGMENT_BYTES.min(left).max(record_bytes);
         let mut file = self.disk.create(&name)?;
         crate::failpoint::hit("spool_segment_created");
         // Half a record because of a full disk would be of no use to anybody.
@@ -295,19 +311,25 @@ impl Store {
         }
         self.next_segment += 1;
         self.segments.push_back(Segment { number, ..Segment::default() });
-        self.active = Some(Active { file, unsynced: Vec::new() });
+        self.active = Some(Active { file, reserved_bytes: room, unsynced: Vec::new() });
         crate::failpoint::hit("spool_segment_reserved");
         Ok(())
     }
 
-    /// Nothing is written to the active segment any more; its unused room is given back.
+    /// What was appended is kept, and nothing is written to the active segment any more.
     fn seal(&mut self) -> io::Result<()> {
         self.sync()?;
+        self.retire();
+        Ok(())
+    }
+
+    /// Nothing is written to the active segment any more: what is behind its last record, and the room
+    /// that it has not used, is given back.
+    fn retire(&mut self) {
         if let (Some(mut active), Some(segment)) = (self.active.take(), self.segments.back()) {
-            // What fails here only keeps room that is free again when the segment is removed.
+            // What fails here is made good by the next start, or when the segment is removed.
             let _kept = active.file.truncate(segment.bytes);
         }
-        Ok(())
     }
 
     /// Keeps all that was appended: it survives a loss of power from now on.
@@ -335,14 +357,12 @@ impl Store {
     /// The active segment failed: what of it was not synced is taken for not written, whatever the
     /// disk has of it.
     fn abandon_active(&mut self) {
-        let Some(mut active) = self.active.take() else { return };
+        let Some(active) = &self.active else { return };
         for (id, _) in &active.unsynced {
             self.done.add(*id, *id + 1);
             self.is_cursor_stale = true;
         }
-        if let Some(segment) = self.segments.back() {
-            let _cut_at_next_start = active.file.truncate(segment.bytes);
-        }
+        self.retire();
         self.remove_done();
     }
 
@@ -513,7 +533,7 @@ impl Store {
                 continue;
             }
             if is_active {
-                self.active = None;
+                self.retire();
             }
             if let Some(segment) = self.segments.remove(at) {
                 self.put_away(&segment);
@@ -534,6 +554,7 @@ impl Store {
             return false;
         }
         crate::failpoint::hit("spool_segment_emptied");
+        active.reserved_bytes = 0;
         (segment.bytes, segment.ids) = (0, None);
         if self.position.segment == segment.number {
             self.position.offset = 0;
@@ -543,7 +564,7 @@ impl Store {
 
     /// Nothing will be written any more.
     pub(super) fn close(&mut self) {
-        self.active = None;
+        self.retire();
         self.remove_done();
     }
 

@@ -28,6 +28,8 @@ struct Disk {
     truncate_fails: Arc<AtomicBool>,
     read_fails: Arc<AtomicBool>,
     bodies_fail: Arc<AtomicBool>,
+    /// Names that were made, and directories that were synced, in order.
+    names: Mutex<Vec<String>>,
 }
 
 struct DiskFile {
@@ -51,7 +53,12 @@ impl Disk {
             truncate_fails: Arc::default(),
             read_fails: Arc::default(),
             bodies_fail: Arc::default(),
+            names: Mutex::default(),
         })
+    }
+
+    fn note(&self, what: &str, name: &str) {
+        self.names.lock().unwrap().push(format!("{what} {name}"));
     }
 
     fn wrap(&self, inner: Box<dyn StateFile>) -> Box<dyn StateFile> {
@@ -69,6 +76,7 @@ impl Disk {
 
 impl StateDisk for Disk {
     fn make_directory(&self, name: &str) -> io::Result<()> {
+        self.note("make", name);
         self.inner.make_directory(name)
     }
     fn names(&self, directory: &str) -> io::Result<Vec<String>> {
@@ -81,6 +89,7 @@ impl StateDisk for Disk {
         self.inner.read(name)
     }
     fn create(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
+        self.note("create", name);
         Ok(self.wrap(self.inner.create(name)?))
     }
     fn open(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
@@ -96,6 +105,7 @@ impl StateDisk for Disk {
         self.inner.remove(name)
     }
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        self.note("sync", directory);
         self.inner.sync_directory(directory)
     }
 }
@@ -162,6 +172,7 @@ impl Rig {
         let start = SpoolStart {
             disk: Arc::clone(disk) as Arc<dyn StateDisk>,
             bytes_max,
+            life: 1,
             requests,
             clock: SystemClock::shared(),
             metrics: Arc::clone(&metrics),
@@ -214,7 +225,7 @@ impl Rig {
                 }
                 Settlement::Secured(number) => secured.push(number),
                 Settlement::CopyLost(number) => panic!("the copy of {number} is lost"),
-                Settlement::Ended(_) | Settlement::Part(_) => panic!("nothing has ended"),
+                _ => panic!("nothing has ended"),
             }
         }
         (kept, secured)
@@ -319,8 +330,9 @@ fn a_half_written_record_has_its_number_for_itself() {
         body_bytes: 0,
         body_crc32: 0,
         compression: request.compression,
+        note_bytes: 0,
     };
-    let fresh = Fresh { body: &request.body, header, is_copy: false };
+    let fresh = Fresh { body: &request.body, note: &[], header, is_copy: false };
     *disk.room.lock().unwrap() = Some(HEADER_BYTES as u64 + 50);
     disk.truncate_fails.store(true, Ordering::Relaxed);
     assert!(matches!(store.append(&fresh), Err(AppendError::Disk(_))));
@@ -680,6 +692,99 @@ fn a_full_disk_wedges_nothing() {
     rig.step();
     let bodies = rig.accept_all();
     assert_eq!(bodies, [b"one".to_vec(), vec![4; 2 << 20]]);
+}
+
+/// Scenario: row 15. The first request of a new state directory is kept.
+/// Guarantees: by then each directory on the way to its segment is synced, so that a loss of power takes
+/// no name away with which all that is synced behind it would go.
+#[test]
+fn a_kept_request_is_in_directories_that_are_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.keep(1, b"one");
+    assert_eq!(rig.told().0, [1]);
+    let names = disk.names.lock().unwrap().clone();
+    let segment = "create spool/000000000001.segment";
+    assert_eq!(names, ["make spool", "sync ", segment, "sync spool"]);
+}
+
+/// Scenario: row 48. Requests and a copy are kept whose worker has said which bytes of which files they
+/// cover; one is settled, the body of another is damaged, and the agent is killed.
+/// Guarantees: the next start is told what the others cover, and nothing of what another life wrote, whose
+/// files had other numbers; bodies are read only where something is news.
+#[test]
+fn a_start_knows_what_kept_requests_cover() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    for number in 1..=4 {
+        let mut request = rig.request(number, &[number as u8; 100]);
+        request.token.covers = vec![(number, 0, 10), (9, 100 * number, 100 * number + 50)];
+        rig.link.messages.send(SpoolMessage::Keep { request, worker: 0 }).unwrap();
+    }
+    let mut request = rig.request(5, b"copy");
+    request.token.covers = vec![(5, 7, 8)];
+    rig.link.messages.send(SpoolMessage::Secure { request, worker: 0 }).unwrap();
+    rig.step();
+    let request = rig.sink.try_recv().unwrap();
+    let reply = request.reply.clone();
+    let settled =
+        Settled { request, acknowledged_records: 10, dead_lettered_records: 0, dropped: vec![] };
+    reply.send(Settlement::Ended(settled)).unwrap();
+    rig.step();
+    rig.end();
+    let told = |life, is_news: &dyn Fn(&Covered) -> bool| covered(&*disk, life, is_news).unwrap();
+    let third = [(3, 0, 10), (9, 300, 350)];
+    let others =
+        [(2, 0, 10), (9, 200, 250), third[0], third[1], (4, 0, 10), (9, 400, 450), (5, 7, 8)];
+    assert_eq!(told(1, &|_| true), others);
+    assert_eq!(told(1, &|one| one.0 == 3), third);
+    assert_eq!(told(2, &|_| true), []);
+
+    let segment = &files(directory.path(), ".segment")[0];
+    let mut bytes = std::fs::read(segment).unwrap();
+    let body = bytes.windows(100).position(|window| window == [3; 100]).unwrap();
+    bytes[body + 50] ^= 1;
+    std::fs::write(segment, &bytes).unwrap();
+    assert_eq!(told(1, &|_| true), [others[0], others[1], others[4], others[5], others[6]]);
+    // A damaged note is of no use, and costs no request.
+    let note = body + 104;
+    bytes[body + 50] ^= 1;
+    bytes[note] ^= 1;
+    std::fs::write(segment, &bytes).unwrap();
+    assert_eq!(told(1, &|_| true).len(), 5);
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    rig.step();
+    assert_eq!(rig.accept_all().len(), 4);
+    assert_eq!(rig.metrics.spool_damaged_requests.get(), 0);
+}
+
+/// Scenario: row 19. Requests fill a budget that is no multiple of a segment; the agent is killed again and
+/// again meanwhile, each time with a segment that it writes to.
+/// Guarantees: what the spool's files take on disk, reserved room included, is within the budget.
+#[test]
+fn reserved_room_is_within_the_budget() {
+    use std::os::unix::fs::MetadataExt;
+    const MAX: u64 = 40 << 20;
+    /// File systems give room in blocks.
+    const BLOCK: u64 = 64 << 10;
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let taken = || -> u64 {
+        let files = std::fs::read_dir(directory.path().join("spool")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512 + BLOCK).sum()
+    };
+    let mut kept = 0;
+    for _ in 0..5 {
+        let mut rig = Rig::open(&disk, MAX);
+        for number in 0..9 {
+            rig.keep(number, &vec![1; 1 << 20]);
+            assert!(taken() <= MAX + 10 * BLOCK, "{} bytes", taken());
+        }
+        kept += rig.told().0.len();
+    }
+    assert_eq!(kept, 39);
 }
 
 /// Scenario: the disk can't be read for a while, and in the end not at all.

@@ -32,6 +32,22 @@ impl Acknowledged {
         self.prefix + self.beyond.iter().map(|(start, end)| end - start).sum::<u64>()
     }
 
+    /// How many below `end` are acknowledged.
+    fn count_below(&self, end: u64) -> u64 {
+        let beyond = self.beyond.iter().take_while(|range| range.0 < end);
+        self.prefix.min(end) + beyond.map(|range| range.1.min(end) - range.0).sum::<u64>()
+    }
+
+    /// The same where everything that `left_out` has is not counted, as if it had never been there.
+    pub fn without(&self, left_out: &Self) -> Self {
+        let moved = |at: u64| at - left_out.count_below(at);
+        let mut acknowledged = Self::default();
+        for &(start, end) in [(0, self.prefix)].iter().chain(&self.beyond) {
+            acknowledged.add(moved(start), moved(end));
+        }
+        acknowledged
+    }
+
     /// Whether all of `start..end` is.
     pub fn contains(&self, start: u64, end: u64) -> bool {
         start >= end || self.skip(start) >= end
@@ -118,6 +134,20 @@ mod tests {
                 from_ranges[start as usize..end as usize].fill(true);
             }
             prop_assert_eq!(from_ranges, set);
+            // Every second range is left out.
+            let (mut left_out, mut rest) = (Acknowledged::default(), Vec::new());
+            for &(start, bytes) in ranges.iter().step_by(2) {
+                left_out.add(start, start + bytes);
+            }
+            for (at, is_set) in (0..).zip(set) {
+                if !left_out.contains(at, at + 1) {
+                    rest.push(is_set);
+                }
+            }
+            let moved = acknowledged.without(&left_out);
+            for (at, is_set) in (0..).zip(rest) {
+                prop_assert_eq!(moved.contains(at, at + 1), is_set);
+            }
             for offset in 0..79 {
                 let skipped = (offset..80).find(|&at| !set[at]).unwrap();
                 prop_assert_eq!(acknowledged.skip(offset as u64), skipped as u64);

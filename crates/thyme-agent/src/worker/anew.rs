@@ -60,6 +60,8 @@ impl Worker {
     /// The same of a file that has no open lines.
     pub(super) fn put_anew(&mut self, number: u32, id: u32) -> bool {
         let Some(mut file) = self.files.remove(&id) else { return false };
+        // What the spool has of the old content is no part of the new.
+        let former = std::mem::replace(&mut file.key, self.keys.next());
         self.metrics.truncated_files.increment();
         tracing::warn!(file = ?file.name, read = file.offset, "a log file was truncated: it is read anew");
         file.offset = 0;
@@ -83,7 +85,7 @@ impl Worker {
                 *place = next;
             }
         }
-        self.publish(&[next]);
+        self.publish_instead_of(former, next);
         true
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     discover::{GroupKey, pattern::LogName},
     enrich::PathMetadata,
     limits::POLL_INTERVAL_MIN,
-    parse::{Continuation, LineState, partial::Partials, suffix::Suffixes},
+    parse::{LineState, partial::Partials, suffix::Suffixes, unended::Continuation},
     tail::{
         acknowledge::Acknowledged,
         ending::Endings,

@@ -89,30 +89,45 @@ impl Worker {
         self.descriptors.open(&mut *self.tree, root, relative)
     }
 
-    /// Whether a closed file is in its directory no more, neither plain nor compressed.
+    /// Whether a closed file is in its directory no more, neither plain nor compressed. Another file may have its
+    /// name by now, and perhaps its number, and it another name; where another has its name, an archive may be
+    /// it, whatever that one's name.
     pub(super) fn is_unlinked(&mut self, id: u32) -> bool {
         let Some(file) = self.files.get(&id) else { return false };
         let (group, plain) = (file.group, Arc::clone(&file.name));
+        let (is_compressed, inode) = (file.is_compressed, file.inode.inode);
         let compressed = with_gz(&plain);
         let is_absent = [&*plain, &*compressed].into_iter().all(|name| {
             let opened = self.open_again(group, name);
             opened.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         });
-        is_absent || self.has_no_name(id)
-    }
-
-    /// Whether no name of its directory is a closed plain file's, though another file has its own. An archive
-    /// may be its, whatever its name.
-    fn has_no_name(&mut self, id: u32) -> bool {
-        let Some(file) = self.files.get(&id).filter(|file| !file.is_compressed) else {
+        if is_compressed {
+            return is_absent;
+        }
+        let Some(directory) = self.groups.get(&group).map(|group| &group.key.directory) else {
             return false;
         };
-        let Some(group) = self.groups.get(&file.group) else { return false };
-        let Ok(entries) = self.tree.entries(&group.key.directory) else { return false };
-        let may_be_it = |entry: &Entry| {
-            entry.inode == file.inode.inode || entry.name.as_encoded_bytes().ends_with(b".gz")
+        let entries = match self.tree.entries(directory) {
+            Ok(entries) => entries,
+            Err(error) => return error.kind() == io::ErrorKind::NotFound,
         };
-        !entries.iter().any(may_be_it)
+        let is_archive = |entry: &Entry| entry.name.as_encoded_bytes().ends_with(b".gz");
+        let mut same = entries.iter().filter(|entry| entry.inode == inode);
+        (is_absent || !entries.iter().any(is_archive))
+            && !same.any(|entry| self.may_be(id, &entry.name))
+    }
+
+    /// Whether a closed plain file may have this name, as far as what it begins with says.
+    fn may_be(&mut self, id: u32, name: &OsStr) -> bool {
+        let Some(group) = self.files.get(&id).map(|file| file.group) else { return false };
+        match (self.open_again(group, name), self.files.get(&id)) {
+            (Ok(Some(opened)), Some(file)) => {
+                let is_head = || file.head.matches(&*opened.file).unwrap_or(true);
+                opened.inode == file.inode && opened.bytes >= file.offset && is_head()
+            }
+            (Err(error), _) => error.kind() != io::ErrorKind::NotFound,
+            _ => false,
+        }
     }
 
     /// Opens a file again that was closed; of a plain one, also whether it still is what was read, as far

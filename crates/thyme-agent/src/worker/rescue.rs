@@ -22,8 +22,8 @@ use crate::{
     encode::EncodeError,
     limits::COMPLAINT_INTERVAL,
     metrics::LossReason,
-    queue::{Request, Settlement, Span, Token},
-    spool::SpoolMessage,
+    queue::{FileRange, Request, Rest, Settlement, Span, Token},
+    spool::{Covered, SpoolMessage},
     tail::{
         acknowledge::Acknowledged,
         source::{Archive, Source},
@@ -41,8 +41,10 @@ pub(super) struct UnderWay {
     pub(super) spans: Arc<[Span]>,
     /// Places of the records that are settled.
     pub(super) settled: Acknowledged,
-    /// Whether the spool was given a copy.
-    pub(super) is_secured: bool,
+    /// Places of those that are not in the body any more.
+    left_out: Acknowledged,
+    /// The same of the copy that the spool was given, if it was.
+    copied_without: Option<Acknowledged>,
 }
 
 impl UnderWay {
@@ -55,12 +57,39 @@ impl UnderWay {
             source_bytes: request.source_bytes,
             spans: Arc::clone(&request.token.spans),
             settled: request.settled.clone(),
-            is_secured: false,
+            left_out: Acknowledged::default(),
+            copied_without: None,
         }
     }
 
+    /// Only so much of it is left.
+    pub(super) fn shrink(&mut self, rest: Rest) {
+        let Rest { body, body_bytes, uncompressed_bytes, records, source_bytes, spans, left_out } =
+            rest;
+        let (settled, copied_without) = (left_out.clone(), self.copied_without.take());
+        *self = Self {
+            body,
+            body_bytes,
+            uncompressed_bytes,
+            records,
+            source_bytes,
+            spans,
+            settled,
+            left_out,
+            copied_without,
+        };
+    }
+
     /// A copy for the spool.
-    fn copy(&self, number: u64, compression: Compression, reply: Sender<Settlement>) -> Request {
+    pub(super) fn copy(
+        &mut self,
+        number: u64,
+        compression: Compression,
+        reply: Sender<Settlement>,
+        files: &Files,
+    ) -> Request {
+        let covers = covers(&self.spans, files);
+        self.copied_without = Some(self.left_out.clone());
         Request {
             body: self.body.clone(),
             body_bytes: self.body_bytes,
@@ -69,10 +98,25 @@ impl UnderWay {
             source_bytes: self.source_bytes,
             compression,
             reply,
-            settled: self.settled.clone(),
-            token: Token { number, ..Token::default() },
+            settled: self.settled.without(&self.left_out),
+            token: Token { number, covers, ..Token::default() },
         }
     }
+}
+
+type Files = crate::world::HashMap<u32, Box<TailedFile>>;
+
+/// What spans cover, by the numbers that files have in checkpoints.
+fn covers(spans: &[Span], files: &Files) -> Vec<Covered> {
+    let mut covers: Vec<Covered> = Vec::new();
+    for Span { range: FileRange { file, start, end }, .. } in spans {
+        let Some(key) = files.get(file).map(|file| file.key) else { continue };
+        match covers.last_mut() {
+            Some((last, _, until)) if *last == key && until == start => *until = *end,
+            _ => covers.push((key, *start, *end)),
+        }
+    }
+    covers
 }
 
 impl TailedFile {
@@ -185,10 +229,10 @@ impl Worker {
         let compression = self.config.config.exporter.compression;
         for (number, request) in &mut self.under_way {
             let covers = request.spans.iter().any(|span| files.contains(&span.range.file));
-            if !covers || std::mem::replace(&mut request.is_secured, true) {
+            if !covers || request.copied_without.is_some() {
                 continue;
             }
-            let copy = request.copy(*number, compression, self.reply.clone());
+            let copy = request.copy(*number, compression, self.reply.clone(), &self.files);
             crate::failpoint::hit("request_copied");
             // A spool that has ended ends the pipeline's health, and takes nothing.
             let _ended =
@@ -198,11 +242,11 @@ impl Worker {
 
     /// The spool could not read its copy any more, and checkpoints are over what the request covers.
     pub(super) fn secure_again(&mut self, number: u64) {
-        let (Some(spool), Some(request)) = (&self.spool, self.under_way.get(&number)) else {
+        let (Some(spool), Some(request)) = (&self.spool, self.under_way.get_mut(&number)) else {
             return;
         };
         let compression = self.config.config.exporter.compression;
-        let request = request.copy(number, compression, self.reply.clone());
+        let request = request.copy(number, compression, self.reply.clone(), &self.files);
         // A spool that has ended ends the pipeline's health, and takes nothing.
         let _ended = spool.messages.send(SpoolMessage::Secure { request, worker: spool.worker });
     }
@@ -210,18 +254,17 @@ impl Worker {
     /// The spool has a copy of a request that is settled so far.
     pub(super) fn advance_copy(&mut self, number: u64, settled: Acknowledged) {
         let Some(under_way) = self.under_way.get_mut(&number) else { return };
-        under_way.settled = settled.clone();
-        if under_way.is_secured
-            && let Some(spool) = &self.spool
-        {
-            let worker = spool.worker;
+        if let (Some(spool), Some(left_out)) = (&self.spool, &under_way.copied_without) {
+            let (worker, settled) = (spool.worker, settled.without(left_out));
             let _ended = spool.messages.send(SpoolMessage::Advance { worker, number, settled });
         }
+        under_way.settled = settled;
     }
 
     /// Gives a request to the spool.
-    pub(super) fn keep(&mut self, request: Request) {
+    pub(super) fn keep(&mut self, mut request: Request) {
         let Some(spool) = &self.spool else { return };
+        request.token.covers = covers(&request.token.spans, &self.files);
         self.spool_pending_requests += 1;
         self.spool_pending_bytes += request.token.charged_bytes;
         // A spool that has ended ends the pipeline's health.
@@ -246,7 +289,7 @@ impl Worker {
     /// The request has ended: a copy of it isn't needed any more.
     pub(super) fn forget_copy(&mut self, number: u64) {
         if let Some(under_way) = self.under_way.remove(&number)
-            && under_way.is_secured
+            && under_way.copied_without.is_some()
             && let Some(spool) = &self.spool
         {
             let worker = spool.worker;
@@ -492,7 +535,6 @@ mod tests {
     use crate::{
         config::Config,
         metrics::Metrics,
-        queue::FileRange,
         spool::{Spool, SpoolLink, SpoolStart},
         tail::descriptors::Descriptors,
         worker::{KeySource, WorkerChannels, WorkerConfig, WorkerState},
@@ -517,6 +559,7 @@ service: {extensions: [file_storage], pipelines: {logs: {receivers: [filelog], e
         let start = SpoolStart {
             disk: Arc::clone(disk),
             bytes_max,
+            life: 1,
             requests,
             clock: SystemClock::shared(),
             metrics: Arc::default(),

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Instant};
 
 use super::Worker;
 use crate::{
-    checkpoint::Change,
+    checkpoint::{Change, FileKey},
     limits::LENGTH_INTERVAL,
-    queue::{FileRange, Request, Settled, SettledPart, Settlement},
+    queue::{FileRange, Request, SetAside, Settled, SettledPart, Settlement},
 };
 
 impl Worker {
@@ -14,6 +14,7 @@ impl Worker {
     pub(super) fn take_settlement(&mut self, settlement: Settlement) {
         match settlement {
             Settlement::Part(part) => self.settle_part(part),
+            Settlement::Aside(aside) => self.set_aside(aside),
             Settlement::Ended(settled) => self.settle(settled),
             Settlement::Kept(request) => self.give_to_spool(request),
             Settlement::Secured(number) => {
@@ -36,6 +37,24 @@ impl Worker {
         drop(together);
         self.acknowledge(part.ranges());
         self.advance_copy(part.number, part.settled);
+    }
+
+    /// What is left of a request is the exporter's to hold: others may take its place, also where it was
+    /// meant for the spool, which had no room.
+    fn set_aside(&mut self, aside: SetAside) {
+        let SetAside { number, to_spool, charged_bytes, rest, .. } = aside;
+        if to_spool {
+            self.spool_pending_requests -= 1;
+            self.spool_pending_bytes -= charged_bytes;
+            self.outstanding_requests += 1;
+            self.state.set_waiting(true);
+        } else {
+            self.outstanding_bytes -= charged_bytes;
+        }
+        self.aside_requests += 1;
+        if let Some(under_way) = self.under_way.get_mut(&number) {
+            under_way.shrink(rest);
+        }
     }
 
     /// Books the end of a request.
@@ -73,6 +92,7 @@ impl Worker {
         } else {
             self.outstanding_requests -= 1;
             self.outstanding_bytes -= token.charged_bytes;
+            self.aside_requests -= usize::from(token.is_aside);
             if self.outstanding_requests == 0 {
                 self.state.set_waiting(false);
             }
@@ -147,6 +167,15 @@ impl Worker {
         if !behind.is_empty() {
             self.publish(&behind);
         }
+    }
+
+    /// Leaves the present state of a file that stands in the place of another, in one go.
+    pub(super) fn publish_instead_of(&mut self, former: FileKey, id: u32) {
+        let Self { checkpoints: Some(checkpoints), files, groups, .. } = self else { return };
+        let Some(file) = files.get_mut(&id) else { return };
+        let Some(group) = groups.get(&file.group) else { return };
+        file.published_length = file.length;
+        checkpoints.publish([(former, None), (file.key, Some(file.checkpoint(group)))]);
     }
 
     /// Leaves the present state of these files for the checkpoint thread, in one go.

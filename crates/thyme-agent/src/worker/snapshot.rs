@@ -419,7 +419,8 @@ impl Worker {
     }
 
     /// Counts files that are gone and could not be opened. What is known of one by a checkpoint is counted
-    /// with that; an archive of a file that was parked, with what was unread of that one.
+    /// with that; an archive of a file that was parked, with what was unread of that one. What was live may
+    /// have become any archive, but one only.
     fn count_missed(
         &self,
         missed: &[Missed],
@@ -427,6 +428,9 @@ impl Worker {
         resume: &Resume,
         mut ended: Vec<Arc<OsStr>>,
     ) {
+        let may_be_archived =
+            |one: &&(FileKey, FileCheckpoint)| one.1.name == one.1.live && one.1.lost_bytes() > 0;
+        let mut live_checkpoints = resume.iter().filter(may_be_archived).count();
         for Missed { name, inode, bytes } in missed.iter().filter(|missed| missed.bytes > 0) {
             let parsed = LogName::parse(name).filter(|parsed| parsed.compressed);
             let plain = parsed.map(|parsed| parsed.plain);
@@ -436,13 +440,16 @@ impl Worker {
             if resume.iter().any(|(_, one)| is_it(one)) {
                 continue;
             }
-            // What was live may have become any archive.
             let parked = plain.and_then(|plain| {
                 let same = ended.iter().position(|ended| **ended == *plain);
                 same.or_else(|| ended.iter().position(|ended| **ended == *live))
             });
             if let Some(parked) = parked {
                 ended.swap_remove(parked);
+                continue;
+            }
+            if plain.is_some() && live_checkpoints > 0 {
+                live_checkpoints -= 1;
                 continue;
             }
             self.metrics.lost_files.increment();

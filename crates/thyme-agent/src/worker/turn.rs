@@ -12,11 +12,15 @@ use crate::{
     batch::Batch,
     encode::EncodeError,
     limits::{
-        HOLE_BYTES_MIN, IDLE_AFTER, LINE_HEADER_BYTES, POLL_INTERVAL_MIN, READ_BYTES,
-        READ_BYTES_WANTED, ROTATION_GRACE, UNTERMINATED_LINE_WAIT, UNWATCHED_CHECK_INTERVAL,
+        CHARACTER_WAIT, HOLE_BYTES_MIN, IDLE_AFTER, LINE_HEADER_BYTES, POLL_INTERVAL_MIN,
+        READ_BYTES, READ_BYTES_WANTED, ROTATION_GRACE, UNTERMINATED_LINE_WAIT,
+        UNWATCHED_CHECK_INTERVAL,
     },
     metrics::{LossReason, Metrics},
-    parse::{self, Chunk, Flush, ParseCounts, Stop, parse_lines, parse_piece},
+    parse::{
+        self, Chunk, Flush, ParseCounts, Stop, parse_lines,
+        unended::{end_line, parse_piece, piece_record_bytes_max, whole_bytes},
+    },
     queue::FileRange,
     tail::{
         gzip::GzipEnd,
@@ -178,7 +182,8 @@ impl Worker {
             group.next_poll = now + ROTATION_GRACE;
             return Ok(Progress::At(group.next_poll));
         }
-        if at_end_for >= UNTERMINATED_LINE_WAIT && !self.take_unterminated(number, id)? {
+        let is_final = at_end_for >= CHARACTER_WAIT;
+        if at_end_for >= UNTERMINATED_LINE_WAIT && !self.take_unterminated(number, id, is_final)? {
             return Ok(Progress::Again);
         }
         Ok(self.rest(number, now))
@@ -217,12 +222,17 @@ impl Worker {
 
     /// The file was read to its end, and nothing more will be written to it.
     fn finish_file(&mut self, number: u32, id: u32, now: Instant) -> Result<(), EncodeError> {
-        if !self.take_unterminated(number, id)? {
+        if !self.take_unterminated(number, id, true)? {
             return Ok(());
         }
         if let Some(file) = self.files.get_mut(&id) {
             file.finished_at = Some(now);
-            file.continuation = None;
+            if let Some(begun) = file.continuation.take()
+                && let Some(group) = self.groups.get_mut(&number)
+            {
+                // Of a fragment that lacks its newline the rest is the next file's.
+                begun.end(&mut group.lines.partials);
+            }
             self.attention.ending.insert(id);
             if matches!(file.source, Some(Source::Archive(_))) {
                 // What it said of its length may be wrong.
@@ -282,7 +292,7 @@ impl Worker {
         }
         if at == 0 && filled >= self.line_bytes_max(number) {
             // A line that is longer than may be waited for leaves in pieces.
-            at = self.parse_unterminated(number, id, filled)?;
+            at = self.parse_unterminated(number, id, filled, false)?;
         }
         crate::failpoint::hit("lines_parsed");
         self.give_back(id, at, filled);
@@ -302,9 +312,12 @@ impl Worker {
                 return Ok(());
             };
             let skipped = file.skipped_from..file.acknowledged.skip(file.offset);
-            let is_open = !skipped.is_empty() && group.lines.partials.is_open(stream);
-            if is_open && may_hold_line_of(file, skipped, stream) {
+            let is_midway = !skipped.is_empty() && group.lines.partials.is_midway(stream);
+            if is_midway && may_hold_line_of(file, skipped, stream) {
                 self.flush_stream(number, stream, Flush::Ended)?;
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.lines.partials.take_emitted(stream);
+                }
             }
         }
         if let Some(file) = self.files.get_mut(&id) {
@@ -323,7 +336,11 @@ impl Worker {
     fn fill(&mut self, number: u32, id: u32) -> Option<usize> {
         let bytes_max = self.line_bytes_max(number);
         let file = self.files.get_mut(&id)?;
-        file.offset = file.acknowledged.skip(file.offset);
+        let offset = file.acknowledged.skip(file.offset);
+        if offset > std::mem::replace(&mut file.offset, offset) {
+            // What follows is no rest of the line before, of which a later piece was acknowledged.
+            file.continuation = None;
+        }
         let limit = file
             .acknowledged
             .next_start(file.offset)
@@ -407,7 +424,10 @@ impl Worker {
         let mut head_bytes = 0;
         if let Some(begun) = file.continuation.take() {
             let end = memchr::memchr(b'\n', bytes).unwrap_or(complete - 1);
-            head_bytes = booking.end_line(&bytes[..end], begun, id, file.offset);
+            head_bytes = end + 1;
+            let bytes = &bytes[..head_bytes];
+            let chunk = Chunk { bytes, file: id, offset: file.offset, utf8: false };
+            end_line(chunk, begun, &mut booking.group.lines, booking.batch, &mut booking.counts);
         }
         let (mut consumed, mut stop) = (head_bytes, Stop::NoNewline);
         // In spans, so that the end of a part of a request settles some of them.
@@ -434,8 +454,14 @@ impl Worker {
     }
 
     /// Lets the beginning of a line go that has waited long enough, if there is one; `false` when
-    /// more of it has come meanwhile, or nothing can be read: the file's turn comes again.
-    fn take_unterminated(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
+    /// more of it has come meanwhile, or nothing can be read: the file's turn comes again. Unless that
+    /// `is_final`, the beginning of a character at its end stays.
+    fn take_unterminated(
+        &mut self,
+        number: u32,
+        id: u32,
+        is_final: bool,
+    ) -> Result<bool, EncodeError> {
         let mut waited_for = self.files.get(&id).map(|file| file.rest_bytes);
         loop {
             let Some(filled) = self.fill(number, id) else { return Ok(false) };
@@ -451,7 +477,7 @@ impl Worker {
                 self.give_back(id, 0, filled);
                 return Ok(false);
             }
-            let taken = self.parse_unterminated(number, id, filled)?;
+            let taken = self.parse_unterminated(number, id, filled, is_final)?;
             self.give_back(id, taken, filled);
             if taken == 0 {
                 return Ok(true);
@@ -464,6 +490,7 @@ impl Worker {
         number: u32,
         id: u32,
         filled: usize,
+        is_final: bool,
     ) -> Result<usize, EncodeError> {
         let skipped = self.skip_before_line(number, id, filled, true);
         if skipped > 0 {
@@ -471,9 +498,18 @@ impl Worker {
         }
         // What stands before a hole is all that there will be of its line.
         let nuls = self.buffer[..filled].iter().rev().take_while(|byte| **byte == 0).count();
-        let filled = if nuls >= HOLE_BYTES_MIN { filled - nuls } else { filled };
+        let mut filled = if nuls >= HOLE_BYTES_MIN { filled - nuls } else { filled };
+        if !(is_final || nuls >= HOLE_BYTES_MIN)
+            && let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get(&id))
+        {
+            let is_begun = file.continuation.is_some();
+            filled = whole_bytes(&self.buffer[..filled], is_begun, &mut group.lines);
+            if filled == 0 {
+                return Ok(0);
+            }
+        }
         if let Some(group) = self.groups.get(&number)
-            && self.batch.is_full_for(parse::piece_record_bytes_max(&group.lines, filled))
+            && self.batch.is_full_for(piece_record_bytes_max(&group.lines, filled))
         {
             self.close_batch()?;
         }
@@ -620,28 +656,6 @@ impl<'a> Booking<'a> {
             counts: ParseCounts::default(),
             now: clock.now(),
         }
-    }
-
-    /// The rest of a line that left in part, and its newline. Returns the bytes that it had.
-    fn end_line(
-        &mut self,
-        rest: &[u8],
-        begun: parse::Continuation,
-        file: u32,
-        offset: u64,
-    ) -> usize {
-        let mut at = 0;
-        let mut line = begun;
-        while at < rest.len() {
-            let chunk = Chunk { bytes: &rest[at..], file, offset: offset + at as u64, utf8: false };
-            let (consumed, next) =
-                parse_piece(chunk, Some(line), &mut self.group.lines, self.batch, &mut self.counts);
-            at += consumed;
-            line = next;
-        }
-        let newline = offset + rest.len() as u64;
-        self.batch.cover(FileRange { file, start: newline, end: newline + 1 });
-        rest.len() + 1
     }
 
     pub(super) fn end(self, metrics: &Metrics, consumed: usize) {

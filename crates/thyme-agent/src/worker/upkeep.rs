@@ -13,8 +13,8 @@ use super::{
 use crate::{
     encode::EncodeError,
     limits::{
-        GAPS_MAX, HIDDEN_TIME_MAX, IDLE_CHECK_INTERVAL, LINGER_TIME, PARTIAL_LINE_WAIT,
-        UNWATCHED_CHECK_INTERVAL,
+        CHARACTER_WAIT, GAPS_MAX, HIDDEN_TIME_MAX, IDLE_CHECK_INTERVAL, LINGER_TIME,
+        PARTIAL_LINE_WAIT, UNWATCHED_CHECK_INTERVAL,
     },
     parse::{Flush, flush_partial},
     tail::{idle_watch::Woken, source::Source},
@@ -81,16 +81,17 @@ impl Worker {
             for stream in [Stream::Stdout, Stream::Stderr] {
                 // The next fragment may stand in what hasn't been read yet, or is being written.
                 let quiet_since = group.lines.partials.quiet_since(stream, now);
+                let is_within_character = group.lines.partials.is_within_character(stream);
+                let wait = if is_within_character { CHARACTER_WAIT } else { PARTIAL_LINE_WAIT };
                 if !is_line_begun
-                    && quiet_since
-                        .is_some_and(|since| group.caught_up_at >= since + PARTIAL_LINE_WAIT)
+                    && quiet_since.is_some_and(|since| group.caught_up_at >= since + wait)
                 {
                     ended.push((*number, stream));
                 }
             }
         }
         for (number, stream) in ended {
-            self.flush_stream(number, stream, Flush::Ended)?;
+            self.flush_stream(number, stream, Flush::Paused)?;
         }
         Ok(())
     }
@@ -124,7 +125,7 @@ impl Worker {
 
     /// Lets go of a group's open lines.
     pub(super) fn flush_open_lines(&mut self, number: u32) -> Result<(), EncodeError> {
-        self.flush_partials(number, Flush::Piece)
+        self.flush_partials(number, Flush::Released)
     }
 
     /// Lets go of a group's open lines, which go on nowhere.

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use thyme_agent::failpoint::POINTS;
 
 use crate::{
+    node::{Node, append, cri, wait_until},
     program::{Program, Setup, skipped},
     stage::Stage,
 };
@@ -144,6 +145,50 @@ fn a_kill_at_any_named_point_loses_nothing() {
             });
         }
     });
+}
+
+/// Scenario: row 48. The sink does not answer, and a file of which a checkpoint knows the length is removed
+/// with its directory: what of it is under way is copied to the spool. The agent is killed when that is
+/// synced, before a checkpoint says so.
+/// Guarantees: the next life sends every line from the spool, once, and counts none of them as lost.
+#[test]
+fn what_the_spool_has_is_not_counted_as_lost() {
+    const LINES: u32 = 50;
+    if !cfg!(debug_assertions) {
+        skipped("what_the_spool_has_is_not_counted_as_lost", "release builds have no points");
+        return;
+    }
+    let node = Node::new();
+    let exporter = "sending_queue: {storage: file_storage}";
+    let yaml = node.yaml(exporter, "workers: 1");
+    let config = node.path("agent.yaml");
+    std::fs::write(&config, &yaml).unwrap();
+    // A root without an entry would show nothing as gone.
+    let (container, _other) = (node.container("a"), node.container("b"));
+    let lines: String = (0..LINES).map(|number| cri(&format!("line {number}"))).collect();
+    append(&container.join("0.log"), &lines);
+    node.collector.faults().always(Fault::Stall);
+    let mut agent = Program::start_armed(&config, "spool_told:1");
+    let known = format!("\"length\":{}", lines.len());
+    let is_known = || {
+        let state = std::fs::read_dir(node.path("state")).into_iter().flatten().flatten();
+        state
+            .filter_map(|entry| std::fs::read(entry.path()).ok())
+            .any(|file| file.windows(known.len()).any(|window| window == known.as_bytes()))
+    };
+    wait_until("a checkpoint knows the length", is_known);
+    wait_until("the lines are under way", || node.collector.faults().applied() > 0);
+    std::fs::remove_dir_all(container.parent().unwrap()).unwrap();
+    assert_eq!(agent.status().signal(), Some(9));
+    node.collector.faults().clear();
+    let agent = node.start_yaml(&yaml);
+    wait_until("the spool is drained", || agent.metrics.acknowledged.get().0 >= i64::from(LINES));
+    let (_, metrics) = agent.stop();
+    let lost: u64 = metrics.lost_bytes.iter().map(|bytes| bytes.get()).sum();
+    assert_eq!((metrics.lost_files.get(), lost), (0, 0));
+    let state = std::fs::read_to_string(node.path("state/checkpoints")).unwrap();
+    assert!(!state.contains("ns_a_"), "the file was not found to be gone: {state}");
+    assert_eq!(node.take_records().len(), LINES as usize);
 }
 
 /// Scenario: row 29. SIGTERM under load, again and again, with a sink that answers.

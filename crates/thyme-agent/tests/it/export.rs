@@ -108,6 +108,10 @@ pub(crate) struct Exporter {
     requests: mpsc::Sender<Request>,
     reply: crossbeam_channel::Sender<Settlement>,
     settled: Receiver<Settlement>,
+    /// Parts that were told, of requests that have not ended.
+    parts: Mutex<Vec<SettledPart>>,
+    /// Requests that were set aside.
+    aside: AtomicUsize,
     pub(crate) metrics: Arc<Metrics>,
     compression: Compression,
 }
@@ -123,7 +127,9 @@ impl Exporter {
         let names = Arc::new(names.clone());
         let requests = spawn_with(&runtime, config, Arc::clone(&metrics), names, timing).unwrap();
         let (reply, settled) = crossbeam_channel::unbounded();
-        Self { requests, reply, settled, metrics, compression: config.compression }
+        let (parts, aside, compression) =
+            (Mutex::default(), AtomicUsize::new(0), config.compression);
+        Self { requests, reply, settled, parts, aside, metrics, compression }
     }
 
     /// Sends a request whose records have these bodies.
@@ -166,12 +172,12 @@ impl Exporter {
     /// The next end of a request, with what its parts have told before.
     pub(crate) async fn next_settled(&self) -> Settled {
         let deadline = Instant::now() + PATIENCE;
-        let mut parts: Vec<SettledPart> = Vec::new();
         loop {
             match self.settled.try_recv() {
-                Ok(Settlement::Part(part)) => parts.push(part),
+                Ok(Settlement::Part(part)) => self.parts.lock().unwrap().push(part),
+                Ok(Settlement::Aside(_)) => {}
                 Ok(Settlement::Ended(mut settled)) => {
-                    for part in parts {
+                    for part in std::mem::take(&mut *self.parts.lock().unwrap()) {
                         settled.acknowledged_records += part.acknowledged_records;
                         settled.dead_lettered_records += part.dead_lettered_records;
                         settled.dropped.extend(part.dropped);
@@ -183,6 +189,20 @@ impl Exporter {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// Requests that have given their share of the budget back, while none ends.
+    pub(crate) fn set_aside(&self) -> usize {
+        for told in self.settled.try_iter() {
+            match told {
+                Settlement::Part(part) => self.parts.lock().unwrap().push(part),
+                Settlement::Aside(_) => {
+                    self.aside.fetch_add(1, Ordering::Relaxed);
+                }
+                other => panic!("too early: {other:?}"),
+            }
+        }
+        self.aside.load(Ordering::Relaxed)
     }
 
     /// Waits for so many settlements, each an acknowledgement of everything.

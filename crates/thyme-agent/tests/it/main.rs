@@ -12,6 +12,7 @@ mod stage;
 mod state;
 
 mod allocations;
+mod answers;
 mod backpressure;
 mod bomb;
 mod cli;

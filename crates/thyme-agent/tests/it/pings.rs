@@ -72,10 +72,13 @@ async fn serve(tcp: TcpStream, answers_after: Duration, ping_interval_min: Durat
                 block.extend(b"content-type");
                 block.push(16);
                 block.extend(b"application/grpc");
-                block.extend([0, 11]);
-                block.extend(b"grpc-status");
-                block.extend([1, b'0']);
-                to.write_all(&bytes_of(HEADERS, 5, stream, &block)).await.ok()?;
+                let trailers = [&[0, 11], &b"grpc-status"[..], &[1, b'0']].concat();
+                let answer = [
+                    bytes_of(HEADERS, 4, stream, &block),
+                    bytes_of(DATA, 0, stream, &[0; 5]),
+                    bytes_of(HEADERS, 5, stream, &trailers),
+                ];
+                to.write_all(&answer.concat()).await.ok()?;
                 continue;
             }
         };

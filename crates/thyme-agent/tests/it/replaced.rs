@@ -146,6 +146,40 @@ fn a_mount_over_a_root_is_followed_at_once() {
     agent.stop();
 }
 
+/// Scenario: row 38. A file system is mounted over the directory of a pod, then another one over that; both
+/// are unmounted.
+/// Guarantees: what stands there is read at once each time, though no watch tells of it.
+#[test]
+fn a_mount_beneath_a_root_is_followed_at_once() {
+    const TEST: &str = "a_mount_beneath_a_root_is_followed_at_once";
+    let Some(namespace) = Namespace::new(TEST, "true") else { return };
+    let node = Node::new();
+    let container = node.container("a");
+    append(&container.join("0.log"), cri("below"));
+    let config = Setup::default().write(&node);
+    fs::write(&config, without_scans(&fs::read_to_string(&config).unwrap())).unwrap();
+    let mut command = namespace.command(Path::new(program().get_program()));
+    let mut agent = Program::spawn(command.arg("--config").arg(&config));
+    assert_eq!(texts(&node, 1), ["below"]);
+    let run = |script: &str| {
+        let mut command = namespace.command(Path::new("sh"));
+        assert!(command.args(["-ec", script]).status().unwrap().success(), "{script}");
+    };
+    let pod = container.parent().unwrap().display().to_string();
+    for text in ["above", "over that"] {
+        let line = cri(text);
+        run(&format!(
+            "mount -t tmpfs above '{pod}'; mkdir '{pod}/app'; printf %s '{line}' >'{pod}/app/0.log'"
+        ));
+        assert_eq!(texts(&node, 1), [text]);
+    }
+    run(&format!("umount -l '{pod}'; umount -l '{pod}'"));
+    append(&container.join("0.log"), cri("below again"));
+    assert_eq!(texts(&node, 1), ["below again"]);
+    assert_eq!(agent.metric("thyme_files_lost"), 0);
+    agent.stop();
+}
+
 /// Whether the process has this file open.
 fn has_open(process: u32, path: &Path) -> bool {
     let descriptors = fs::read_dir(format!("/proc/{process}/fd")).unwrap();

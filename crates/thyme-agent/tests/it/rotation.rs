@@ -279,6 +279,60 @@ fn a_fragment_without_its_newline_leaves_marked() {
     agent.stop();
 }
 
+/// Scenario: row 11. Lines pause for longer than they are waited for, once or twice: of CRI on both streams, of
+/// docker, and with a fragment that lacked its newline when it left. Then they end, and whole lines follow.
+/// Guarantees: what comes after a pause is a piece that says where it begins; what follows the end is a whole
+/// line again.
+#[test]
+fn what_comes_after_a_pause_follows_as_a_piece() {
+    let node = Node::new();
+    let file = |pod: &str| node.container(pod).join("0.log");
+    let [both, docker, unended] = ["both", "docker", "unended"].map(file);
+    let stderr = |line: String| line.replace("stdout", "stderr");
+    let object = |log: &str| {
+        let time = "2026-01-01T00:00:00Z";
+        serde_json::json!({"log": log, "stream": "stdout", "time": time}).to_string() + "\n"
+    };
+    let agent = node.start();
+    append(&both, cri_partial("stdout", "out 1 ") + &cri_partial("stderr", "err ab"));
+    append(&docker, object("docker "));
+    append(&unended, cri_partial("stdout", "unended").trim_end());
+    let told = |count: usize| {
+        let records = node.wait_records(count);
+        let attribute = |record: &Record, name: &str| record.attributes.get(name).cloned();
+        let mut told: Vec<_> = records
+            .iter()
+            .map(|record| {
+                let offset = attribute(record, "thyme.chunk.offset").unwrap_or_default();
+                let is_partial = attribute(record, "thyme.partial").is_some();
+                format!("{}|{offset}|{}", record.text(), if is_partial { "partial" } else { "" })
+            })
+            .collect();
+        told.sort();
+        told
+    };
+    let begun = ["docker ||partial", "err ab||partial", "out 1 ||partial", "unended||partial"];
+    assert_eq!(told(4), begun);
+    append(&both, cri_partial("stdout", "out 2 "));
+    assert_eq!(told(1), ["out 2 |6|partial"]);
+    append(&both, cri("out 3") + &stderr(cri("cd")) + &cri("out") + &stderr(cri("err")));
+    append(&docker, object("3\n") + &object("whole\n"));
+    append(&unended, format!(" yet\n{}{}", cri("no more"), cri("next")));
+    let ended = [
+        " yet|7|",
+        "3|7|",
+        "cd|6|",
+        "err||",
+        "next||",
+        "no more|11|",
+        "out 3|12|",
+        "out||",
+        "whole||",
+    ];
+    assert_eq!(told(9), ended);
+    agent.stop();
+}
+
 /// Scenario: row 10, while the other stream goes on. A container's stderr ends in a fragment, its
 /// stdout writes on without a pause.
 /// Guarantees: the fragment leaves all the same, marked as partial.
