@@ -321,7 +321,9 @@ service:
             let mut half = TcpStream::connect(address).unwrap();
             half.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 9").unwrap();
             halves.push(half);
-            assert!(to_here() <= ADMIN_CONNECTIONS_MAX / 2, "{}", to_here());
+            // One more while it takes the place of the oldest.
+            let open = to_here();
+            assert!(open <= ADMIN_CONNECTIONS_MAX / 2 + 1, "{open}");
         }
         assert_eq!(status(address, "/health"), "200");
         for mut half in halves {
