@@ -307,6 +307,21 @@ fn a_damaged_snapshot_is_made_good_by_both_journals() {
     assert_eq!(restored(directory.path()).files, expected);
 }
 
+/// Scenario: row 48. Checkpoints of files that are gone: nothing acknowledged, a prefix, ranges beyond it,
+/// all of it.
+/// Guarantees: what they held and was not acknowledged is lost, and nothing else.
+#[test]
+fn what_was_acknowledged_is_not_lost() {
+    let lost = |offset, beyond: &[(u64, u64)], finished| {
+        let beyond = beyond.to_vec();
+        FileCheckpoint { length: 100, offset, beyond, finished, ..checkpoint(0) }.lost_bytes()
+    };
+    assert_eq!(lost(0, &[], false), 100);
+    assert_eq!(lost(30, &[], false), 70);
+    assert_eq!(lost(30, &[(40, 50), (90, 100)], false), 50);
+    assert_eq!((lost(100, &[], false), lost(100, &[], true)), (0, 0));
+}
+
 /// Scenario: row 44. 500 files are known, and one of them grows, a write after the other.
 /// Guarantees: a write is a line about that file, not the table; the journal is replaced before it
 /// is longer than its limit, and not more than two journals and two snapshots are on disk.

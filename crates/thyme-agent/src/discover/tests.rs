@@ -418,6 +418,105 @@ fn files_of_one_directory_wait_each_for_itself() {
     assert_eq!(stage.calls.bytes.load(Ordering::Relaxed), 36);
 }
 
+/// What was logged.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The lines of the log, when a stage does something each second for two and a half minutes.
+fn said_in_150_s(stage: &mut Stage, each: impl Fn(&mut Stage)) -> Vec<String> {
+    let said = Said::default();
+    let writer = said.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
+    tracing::subscriber::with_default(subscriber.finish(), || {
+        for _ in 0..150 {
+            stage.clock.advance(Duration::from_secs(1));
+            each(stage);
+        }
+    });
+    let said = said.0.lock().unwrap();
+    String::from_utf8_lossy(&said).lines().map(str::to_owned).collect()
+}
+
+/// Scenario: row 39. Files wait for descriptors, and are looked at each second.
+/// Guarantees: it is said at once and then once a minute, with how many they are.
+#[test]
+fn files_that_wait_are_told_once_a_minute() {
+    let root = tempfile::tempdir().unwrap();
+    let mut stage = Stage::with_descriptors(16, "*.log", 1, false, root, Vec::new());
+    for number in 0..50 {
+        stage.write(&format!("{number}.log"), "");
+    }
+    stage.discovery.scan(Instant::now());
+    let said = said_in_150_s(&mut stage, |stage| {
+        let now = stage.clock.now();
+        stage.discovery.serve_waiting(now);
+    });
+    let told = said.iter().filter(|line| line.contains("wait for others to be closed"));
+    assert_eq!(told.filter(|line| line.contains("files=36")).count(), 3, "{said:#?}");
+}
+
+/// Scenario: a file can't be opened, and is tried at a scan each second.
+/// Guarantees: it is named once a minute, and how often it failed is told as seldom.
+#[test]
+fn what_cannot_be_opened_is_named_once_a_minute() {
+    let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    stage.write("0.log", "");
+    stage.deny(&["0.log"]);
+    let said = said_in_150_s(&mut stage, |stage| stage.discovery.scan(stage.clock.now()));
+    let count = |text: &str| said.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count("cannot open a log file"), 3, "{said:#?}");
+    assert_eq!(count("still cannot be opened"), 2, "{said:#?}");
+}
+
+/// Scenario: row 38. A directory is replaced by one that holds the very file that was in the other: under
+/// its name, and, the next time, under that of another log.
+/// Guarantees: its number proves nothing. It is opened, and belongs to the log of its name.
+#[test]
+fn in_a_replaced_directory_no_file_is_known() {
+    let mut stage = Stage::new("*/*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    stage.write("a/0.log", "");
+    assert_eq!(stage.scan(), named(&[("0.log", true, false)]));
+    let replace = |stage: &Stage, name: &str| {
+        fs::create_dir(stage.at("b")).unwrap();
+        fs::rename(stage.at("a/0.log"), stage.at("b").join(name)).unwrap();
+        fs::remove_dir(stage.at("a")).unwrap();
+        fs::rename(stage.at("b"), stage.at("a")).unwrap();
+    };
+    replace(&stage, "0.log");
+    assert_eq!(stage.scan(), named(&[("0.log", true, false)]));
+    replace(&stage, "1.log");
+    assert_eq!(stage.told(), [(0, "0.log".into(), 0, 0), (0, "1.log".into(), 1, 0)]);
+}
+
+/// Scenario: row 40. There are five positions more than are kept of files that can't be found.
+/// Guarantees: these are counted as forgotten.
+#[test]
+fn forgotten_positions_are_counted() {
+    let file = |number: u64| {
+        let json = format!(
+            r#"{{"receiver": "file_log", "directory": "/gone/{number}", "live": "a.log", "name": "a.log",
+            "device": 1, "inode": {number}, "head_bytes": 0, "head_crc32": 0, "offset": 0}}"#
+        );
+        (number, serde_json::from_str(&json).unwrap())
+    };
+    let resume = (0..crate::limits::UNSEEN_CHECKPOINTS_MAX as u64 + 5).map(file).collect();
+    let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), resume);
+    stage.write("0.log", "");
+    stage.discovery.scan(stage.clock.now());
+    assert_eq!(stage.metrics.checkpoints_forgotten.get(), 5);
+}
+
 /// Scenario: row 38. A root may be looked at and not be listed; the agent runs for ten seconds, and
 /// then it may be.
 /// Guarantees: it is not listed at each look at roots, but by scans, which read it at last.

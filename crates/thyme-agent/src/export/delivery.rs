@@ -22,6 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Semaphore;
+
 use super::{
     account::{Account, Tally},
     aside::Aside,
@@ -77,6 +79,8 @@ pub(super) struct Delivery<S> {
     pub(super) consumers: usize,
     /// What waits aside.
     pub(super) aside: Aside,
+    /// One permit: see `may_scout`.
+    scout: Arc<Semaphore>,
     /// The last attempt of anybody failed.
     is_failing: AtomicBool,
 }
@@ -117,6 +121,10 @@ enum End {
 }
 
 impl End {
+    const fn is_acceptance(&self) -> bool {
+        matches!(self, Self::Accepted { .. } | Self::RejectedInPart(_))
+    }
+
     /// Whether the waits go on with its halves.
     const fn is_for_its_halves(&self) -> bool {
         matches!(self, Self::TooSlow | Self::Refused(Refusal { why: Why::TooLarge(_), .. }))
@@ -170,6 +178,7 @@ impl<S: Sink> Delivery<S> {
             evidence: Evidence::default(),
             consumers,
             aside: Aside::new(consumers),
+            scout: Arc::new(Semaphore::new(1)),
             is_failing: AtomicBool::new(false),
         }
     }
@@ -232,6 +241,9 @@ impl<S: Sink> Delivery<S> {
     ) {
         while let Some(mut part) = parts.pop() {
             let end = self.send_to_the_end(&mut part, course).await;
+            if end.is_acceptance() {
+                course.scout = None;
+            }
             if !end.is_for_its_halves() {
                 course.backoff = self.backoff();
             }
@@ -460,7 +472,7 @@ impl<S: Sink> Delivery<S> {
         &self,
         suspicion: &mut Suspicion,
         part: &Part,
-        course: &Course<'_>,
+        course: &mut Course<'_>,
         cause: Cause,
     ) -> Option<Blame> {
         if cause == Cause::Unreachable {
@@ -488,11 +500,23 @@ impl<S: Sink> Delivery<S> {
         if suspicion.failures < failures_max {
             return None;
         }
+        if !may_be_it && !others_are_accepted && !self.may_scout(course) {
+            return None;
+        }
         Some(match (others_are_accepted, suspicion.is_doubtful) {
             (false, _) => Blame::Unknown,
             (true, true) => Blame::Part,
             (true, false) => Blame::Record,
         })
+    }
+
+    /// Whether a request may be tried in parts, or in the place of others, while nothing is accepted: one may,
+    /// or an outage would bring the sink many times the attempts, and many small requests when it is over.
+    fn may_scout(&self, course: &mut Course<'_>) -> bool {
+        if course.scout.is_none() {
+            course.scout = Arc::clone(&self.scout).try_acquire_owned().ok();
+        }
+        course.scout.is_some()
     }
 
     /// A request that fails while others are accepted waits beside them; with one consumer, order is

@@ -569,11 +569,9 @@ mod tests {
         ] {
             assert_eq!(name(outcome(&trailers_only(code, said))), expected, "{code} {said}");
         }
-        for (status, expected) in [(502, "large for now"), (500, "large for now"), (401, "denied")]
-        {
-            let status = StatusCode::from_u16(status).unwrap();
-            let body = Bytes::from_static(b"request body too large");
-            let answer = Answer { status, headers: HeaderMap::new(), body, trailers: None };
+        for (status, expected) in [(502, "large for now"), (500, "large for now"), (401, "denied")] {
+            let body = b"request body too large";
+            let answer = Answer::of(Protocol::Grpc, status, HeaderMap::new(), body);
             assert_eq!(name(outcome(&answer)), expected, "{status}");
         }
     }

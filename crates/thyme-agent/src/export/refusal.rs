@@ -28,7 +28,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::{
     account::Account,
@@ -91,6 +91,8 @@ pub(super) struct Course<'a> {
     said: Quote,
     /// Before the first attempt.
     since: Moment,
+    /// The right to be tried in parts while nothing is accepted; until something of it is.
+    pub(super) scout: Option<OwnedSemaphorePermit>,
     slot: &'a mut Slot,
     place: Place,
     /// Waits between looks at what is held.
@@ -116,6 +118,7 @@ impl<'a> Course<'a> {
             held: VecDeque::new(),
             said: Quote::default(),
             since,
+            scout: None,
             slot,
             place,
             patience: Backoff::new(retry),

@@ -12,7 +12,7 @@ use super::{
     world::Shared,
 };
 use crate::{
-    checkpoint::{self, Change, FirstStart, Publisher, Saved, State, Table},
+    checkpoint::{self, FileCheckpoint, FileKey, FirstStart, Publisher, Saved, State, Table},
     config::{Config, canonical_name},
     discover::{Discovery, DiscoveryStart, Source},
     export::simulated::{Consumer, exporter},
@@ -61,8 +61,7 @@ impl Agent {
         let keys = Arc::new(KeySource::default());
         let sources = sources(&config);
         let resume = adopt(&config, &sources, restored.files, &keys);
-        let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
-        let (publisher, table) = new_table(&config, state, resumed, &clock, &metrics);
+        let (publisher, table) = new_table(&config, state, &resume, &clock, &metrics);
         let start = SpoolStart {
             disk,
             bytes_max: config.thyme.spool_bytes_max as u64,
@@ -71,9 +70,7 @@ impl Agent {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
         };
-        let (spool, mut links) = open_spool(&config, start)?.unzip();
-        let spool_messages = links.as_ref().map(|links: &Vec<SpoolLink>| links[0].messages.clone());
-        links = links.filter(|_| config.exporter.queue.storage.is_some());
+        let (spool, mut links, spool_messages) = open_spool(&config, start)?;
         let descriptors = Descriptors::new(config.thyme.open_files_max, &metrics);
         let (mut workers, mut handles) = (Vec::new(), Vec::new());
         for _ in 0..config.thyme.workers {
@@ -104,7 +101,7 @@ impl Agent {
             watches: false,
             metrics: Arc::clone(&metrics),
         });
-        let mut agent = Self {
+        let agent = Self {
             shared: shared.clone(),
             discovery: Some(discovery),
             workers,
@@ -117,13 +114,13 @@ impl Agent {
             drained_at: None,
             metrics,
         };
-        agent.begin();
-        Ok(agent)
+        Ok(agent.begun())
     }
 
-    fn begin(&mut self) {
+    fn begun(mut self) -> Self {
         self.shared.lock().is_up = true;
         self.checkpoint_with(|table| table.write(true));
+        self
     }
 
     /// A scan, when it is due or an event came.
@@ -303,25 +300,30 @@ fn sources(config: &Config) -> Vec<Source> {
     config.receivers.iter().map(|one| Source::new(one).expect("a pattern")).collect()
 }
 
-fn open_spool(
-    config: &Config,
-    start: SpoolStart,
-) -> Result<Option<(Spool, Vec<SpoolLink>)>, String> {
+/// The spool, what workers reach it by where it takes their requests, and what tells it to stop.
+type OpenSpool = (Option<Spool>, Option<Vec<SpoolLink>>, Option<Sender<SpoolMessage>>);
+
+fn open_spool(config: &Config, start: SpoolStart) -> Result<OpenSpool, String> {
     let is_kept = config.exporter.queue.storage.is_some();
     let has_segments = || spool::has_segments(&*start.disk).map_err(|error| error.to_string());
-    let has_spool = is_kept || has_segments()?;
-    let spool = has_spool.then(|| Spool::open(start, config.thyme.workers));
-    spool.transpose().map_err(|error| error.to_string())
+    if !is_kept && !has_segments()? {
+        return Ok((None, None, None));
+    }
+    let (spool, links) =
+        Spool::open(start, config.thyme.workers).map_err(|error| error.to_string())?;
+    let messages = links[0].messages.clone();
+    Ok((Some(spool), is_kept.then_some(links), Some(messages)))
 }
 
 fn new_table(
     config: &Config,
     state: State,
-    resumed: Vec<Change>,
+    resume: &[(FileKey, FileCheckpoint)],
     clock: &SharedClock,
     metrics: &Arc<Metrics>,
 ) -> (Publisher, Table) {
     let sink = canonical_name(&config.exporter.id);
+    let resumed = resume.iter().map(|(key, file)| (*key, Some(file.clone()))).collect();
     let (publisher, _, table) =
         Table::new(state, &sink, resumed, Arc::clone(clock), Arc::clone(metrics));
     (publisher, table)

@@ -827,6 +827,37 @@ mod tests {
         assert!(!may_be_that_file(&found, Some(&opened(b"one\n")), false));
     }
 
+    /// Scenario: row 43. Two checkpoints are of files with one number, on this device and on another one; all
+    /// devices have another number now; a checkpoint on another device is of a file that was empty.
+    /// Guarantees: the device decides between two that would do, in whatever order they stand, and else
+    /// nothing; an empty head is no sign on another device.
+    #[test]
+    fn the_device_decides_between_two_checkpoints_only() {
+        let checkpoint = |device: u64, content: &[u8]| {
+            let head = Head::of(content);
+            let checkpoint = format!(
+                r#"{{"receiver": "file_log", "directory": "/logs", "live": "0.log", "name": "0.log",
+                "device": {device}, "inode": {}, "head_bytes": {}, "head_crc32": {}, "offset": 4}}"#,
+                NUMBER.inode, head.bytes, head.crc32
+            );
+            serde_json::from_str::<FileCheckpoint>(&checkpoint).unwrap()
+        };
+        let taken = |checkpoints: &[FileCheckpoint]| {
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, b"one\ntwo\n").unwrap();
+            let opened = Opened { file: Box::new(file), inode: NUMBER, bytes: 8, through: None };
+            let mut resume: Resume = (0..).zip(checkpoints.iter().cloned()).collect();
+            let name = Arc::from(OsStr::new("0.log"));
+            take_checkpoint(&mut resume, &opened, &name, false).map(|(_, one)| one.device)
+        };
+        let (here, there) = (checkpoint(NUMBER.device, b"one\n"), checkpoint(9, b"one\n"));
+        assert_eq!(taken(&[here.clone(), there.clone()]), Some(NUMBER.device));
+        assert_eq!(taken(&[there.clone(), here]), Some(NUMBER.device));
+        assert_eq!(taken(&[there]), Some(9));
+        assert_eq!(taken(&[checkpoint(9, b"")]), None);
+        assert_eq!(taken(&[checkpoint(NUMBER.device, b"")]), Some(NUMBER.device));
+    }
+
     /// Scenario: row 5. A file was read to its end as its archive, which has a number of its own; when the
     /// agent starts again, the plain file still stands beside it.
     /// Guarantees: it goes on with that checkpoint, and is not read again. A live file, one of another

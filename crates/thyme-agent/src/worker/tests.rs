@@ -427,6 +427,70 @@ fn a_parked_file_that_was_cut_counts_with_its_new_content() {
     assert_eq!(scene.not_opened(), (1, 6));
 }
 
+/// Scenario: row 39. Two files were read to their ends, one of them a while before the other; then somebody
+/// waits for a descriptor.
+/// Guarantees: the one that has been quiet longest gives its own up, and that is all.
+#[test]
+fn the_file_that_was_quiet_longest_gives_its_descriptor_up() {
+    for (quiet, busy) in [("a.log", "b.log"), ("b.log", "a.log")] {
+        let mut scene = Scene::new(16, &[(quiet, "one\n"), (busy, "two\n")]);
+        scene.until("both are read", |scene| scene.bodies.len() == 2);
+        scene.pass(Duration::from_secs(1));
+        scene.append(busy, "three\n");
+        scene.until("it is read on", |scene| scene.bodies.len() == 3);
+        scene.pass(IDLE_AFTER);
+        scene.wanted = 1;
+        scene.until("one is parked", |scene| scene.is_parked(quiet) || scene.is_parked(busy));
+        assert!(scene.is_parked(quiet) && !scene.is_parked(busy));
+    }
+}
+
+/// Scenario: row 40. A live file is moved out of its directory for two seconds, and comes back; some time
+/// passes.
+/// Guarantees: it is open, and followed as a live file is, not only looked at now and then as a closed one.
+#[test]
+fn a_live_file_that_was_away_for_a_moment_is_live_again() {
+    let mut scene = Scene::new(16, &[("0.log", "one\n")]);
+    scene.until("it is read", |scene| scene.bodies.len() == 1);
+    let aside = tempfile::tempdir_in(scene.directory.path()).unwrap();
+    fs::rename(scene.at("0.log"), aside.path().join("0.log")).unwrap();
+    scene.until("it is missed", |scene| scene.file("0.log").is_some_and(|file| file.is_finished()));
+    fs::rename(aside.path().join("0.log"), scene.at("0.log")).unwrap();
+    scene.pass(LINGER_TIME * 2);
+    assert!(scene.file("0.log").is_some_and(|file| file.source.is_some() && !file.is_finished()));
+}
+
+/// Scenario: row 46. A line is written to a rotated file that was read to its end and is still open.
+/// Guarantees: it is read at once, and not when closed files are looked at.
+#[test]
+fn a_late_line_of_an_open_file_is_read_at_once() {
+    let mut scene = Scene::new(16, &[("0.log", "one\n")]);
+    scene.until("it is read", |scene| scene.bodies.len() == 1);
+    let rotated = "0.log.20260101-000000";
+    scene.rename("0.log", rotated);
+    scene.append("0.log", "two\n");
+    scene.until("it is read to its end", |scene| {
+        scene.file(rotated).is_some_and(|file| file.is_finished())
+    });
+    scene.append(rotated, "late\n");
+    scene.pass(LINGER_TIME / 2);
+    assert!(scene.bodies.contains(&"late".to_owned()), "{:?}", scene.bodies);
+}
+
+/// Scenario: two files are read to their ends.
+/// Guarantees: nothing of them is left in their worker's load, by which new groups are given out.
+#[test]
+fn what_was_read_is_no_load() {
+    let mut scene = Scene::new(16, &[("a.log", "one\ntwo\n"), ("b.log", "three\n")]);
+    let load = |scene: &Scene| {
+        let (messages, state) = (scene.messages.clone(), Arc::clone(&scene.worker.state));
+        WorkerHandle { messages, state }.load().0
+    };
+    assert_eq!(load(&scene), 14);
+    scene.until("all is read", |scene| scene.bodies.len() == 3);
+    assert_eq!(load(&scene), 0);
+}
+
 /// Scenario: row 46. A rotated file that was read and closed gets the beginning of a line; before that has
 /// waited long enough for its rest, others want a descriptor.
 /// Guarantees: its group is not taken for idle, as it would be if only its live file counted: the line leaves.
@@ -566,11 +630,11 @@ fn what_is_set_aside_takes_nothing_of_the_budget() {
     };
     under_way.shrink(rest(&left_out));
     under_way.settled = Acknowledged::new(1, &[(2, 3)]);
-    let copy = under_way.copy(1, Compression::None, request.reply.clone());
+    let copy = under_way.copy(1, Compression::None, request.reply.clone(), &scene.worker.files);
     assert_eq!((copy.body.concat(), copy.records), (b"two".to_vec(), 1));
     assert_eq!(copy.settled, Acknowledged::default());
     under_way.settled = Acknowledged::new(3, &[]);
-    let copy = under_way.copy(1, Compression::None, request.reply.clone());
+    let copy = under_way.copy(1, Compression::None, request.reply.clone(), &scene.worker.files);
     assert_eq!(copy.unsettled().0, 0);
 
     let aside = SetAside {

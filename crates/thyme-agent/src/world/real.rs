@@ -100,21 +100,7 @@ impl LogTree for NodeLogs {
     }
 
     fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
-        let entry = |entry: io::Result<fs::DirEntry>| {
-            let entry = entry?;
-            let kind = match entry.file_type() {
-                Ok(kind) if kind.is_dir() => EntryKind::Directory,
-                Ok(kind) if kind.is_file() => EntryKind::File,
-                Ok(kind) if kind.is_symlink() => EntryKind::Link,
-                Ok(_) => EntryKind::Other,
-                // It was removed since.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            Ok(Some(Entry { name: entry.file_name(), kind, inode: entry.ino() }))
-        };
-        // A part of a directory would show the rest of its files as gone.
-        fs::read_dir(path)?.filter_map(|one| entry(one).transpose()).collect()
+        entries_of(fs::read_dir(path)?)
     }
 
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
@@ -135,6 +121,24 @@ impl LogTree for NodeLogs {
         let metadata = fs::metadata(path)?;
         Ok(Inode { device: metadata.dev(), inode: metadata.ino() })
     }
+}
+
+/// All that a listing gives, or its error: a part of a directory would show the rest of its files as gone.
+fn entries_of(listing: impl Iterator<Item = io::Result<fs::DirEntry>>) -> io::Result<Vec<Entry>> {
+    let entry = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry?;
+        let kind = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => EntryKind::Directory,
+            Ok(kind) if kind.is_file() => EntryKind::File,
+            Ok(kind) if kind.is_symlink() => EntryKind::Link,
+            Ok(_) => EntryKind::Other,
+            // It was removed since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(Entry { name: entry.file_name(), kind, inode: entry.ino() }))
+    };
+    listing.filter_map(|one| entry(one).transpose()).collect()
 }
 
 /// A state directory on the node's disk.
@@ -270,6 +274,23 @@ impl StateFile for NodeFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Scenario: row 40. A directory's listing fails at its beginning, half-way or at its end.
+    /// Guarantees: it is an error each time. What came before would show the rest of the files as gone.
+    #[test]
+    fn half_a_listing_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        let listing = || fs::read_dir(directory.path()).unwrap();
+        assert_eq!(entries_of(listing()).unwrap().len(), 3);
+        for before in 0..=3 {
+            let failure = [Err(io::Error::from_raw_os_error(5))];
+            let listing = listing().take(before).chain(failure).chain(listing().skip(before));
+            assert!(entries_of(listing).is_err(), "after {before} entries");
+        }
+    }
 
     /// Scenario: a file of the state directory is reserved, appended to, cut, appended to, renamed
     /// over another one and given a second name twice.

@@ -8,7 +8,7 @@ use thyme_agent::metrics::LossReason;
 
 use crate::{
     node::{Agent, Node, Record, append, compress, cri, cri_partial, rotate, wait_until},
-    program::Program,
+    program::{Program, write_config},
 };
 
 fn bodies(records: &[Record]) -> Vec<String> {
@@ -287,8 +287,7 @@ fn what_was_there_at_a_first_start_that_was_cut_short_is_passed_over() {
         .replace(&format!("{pods}/*/*/*.log"), &logs.join("*.log").display().to_string())
         .replace("    operators: [{type: container}]\n", "")
         .replace("start_at: beginning", "start_at: end");
-    let config = node.path("config.yaml");
-    fs::write(&config, &yaml).unwrap();
+    let config = write_config(&node, &yaml);
     append(&logs.join("app.log"), "old\n".repeat(100));
     append(&logs.join("other.log"), "old\n".repeat(100));
     // A file that is as old as the tick in which the agent starts may be new.

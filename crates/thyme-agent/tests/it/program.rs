@@ -67,6 +67,13 @@ impl Setup {
     }
 }
 
+/// Writes a configuration of one of many agents on this machine: its own metrics have no port.
+pub(crate) fn write_config(node: &Node, yaml: &str) -> PathBuf {
+    let path = node.path("config.yaml");
+    fs::write(&path, format!("{yaml}  telemetry: {{metrics: {{level: none}}}}\n")).unwrap();
+    path
+}
+
 /// A running agent; killed when a test ends early.
 pub(crate) struct Program {
     child: Child,

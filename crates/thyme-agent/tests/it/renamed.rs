@@ -7,7 +7,7 @@ use thyme_agent::metrics::LossReason;
 
 use crate::{
     node::{Node, append, wait_until},
-    program::Program,
+    program::{Program, write_config},
     unseen::state_says,
 };
 
@@ -163,8 +163,7 @@ fn a_file_whose_name_no_pattern_matches_is_counted_when_it_is_gone() {
     fs::create_dir(&directory).unwrap();
     let (live, first) = (directory.join("app.log"), directory.join("app.log.1"));
     let yaml = yaml(&node, "logs/app.log");
-    let config = node.path("config.yaml");
-    fs::write(&config, &yaml).unwrap();
+    let config = write_config(&node, &yaml);
     append(&live, lines(0..3));
     let agent = Program::start(&config);
     texts(&node, 3);

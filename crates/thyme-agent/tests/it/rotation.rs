@@ -20,7 +20,8 @@ fn lines(range: std::ops::Range<u32>) -> String {
 
 /// Scenario: row 1. A file is rotated three times while the agent isn't running, and once more
 /// while it is.
-/// Guarantees: every line comes once, oldest file first, under the live file's path.
+/// Guarantees: every line comes once, oldest file first, under the live file's path. One consumer keeps the
+/// order on arrival.
 #[test]
 fn rotated_files_are_read_oldest_first() {
     let node = Node::new();
@@ -33,7 +34,7 @@ fn rotated_files_are_read_oldest_first() {
         rotate(&container, time);
     }
     append(&container.join("0.log"), lines(300..400));
-    let agent = node.start();
+    let agent = node.start_yaml(&node.yaml("sending_queue: {num_consumers: 1}", ""));
     let mut records = node.wait_records(400);
     rotate(&container, "20260101-000030");
     append(&container.join("0.log"), lines(400..500));

@@ -11,7 +11,7 @@ use thyme_agent::metrics::LossReason;
 
 use crate::{
     node::{Node, append, cri, wait_until},
-    program::{Program, Setup},
+    program::{Program, Setup, write_config},
     shortage::without_privileges,
 };
 
@@ -215,8 +215,7 @@ pub(crate) fn state_says(node: &Node, what: &str) -> bool {
 fn growth_that_was_never_acknowledged_is_counted_when_its_file_is_gone() {
     let node = Node::new();
     let live = node.container("a").join("0.log");
-    let config = node.path("config.yaml");
-    fs::write(&config, node.yaml("compression: zstd", "workers: 1")).unwrap();
+    let config = write_config(&node, &node.yaml("compression: zstd", "workers: 1"));
     append(&live, cri("settled"));
     let agent = Program::start(&config);
     node.wait_records(1);

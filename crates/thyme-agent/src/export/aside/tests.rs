@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Waker},
     time::{Duration, Instant},
 };
@@ -20,6 +23,8 @@ use crate::{
 };
 
 const STEP: Duration = Duration::from_millis(50);
+
+const BUSY: Answer = Answer::Busy { retry_after: None };
 
 /// Requests that the owner may have under way, unless it is said otherwise.
 const BUDGET_REQUESTS: usize = 40;
@@ -319,5 +324,31 @@ fn an_outage_gives_nothing_up_near_a_bound() {
         scene.send(&requests, Duration::from_secs(1));
         assert_eq!((scene.acknowledged, scene.unsettled), (1_500, 0));
         assert_eq!(scene.dropped.values().sum::<u64>(), 0);
+    }
+}
+
+/// Scenario: row 56. The sink is away for an hour, from the start or after ten minutes, in different words, while
+/// requests of many records wait for it.
+/// Guarantees: in that hour it gets hardly more attempts than its consumers make at the backoff's longest wait, for
+/// only one request is tried in parts where nothing is accepted; afterwards few requests come in parts.
+#[test]
+fn an_outage_is_no_storm() {
+    for (begin, away) in [(0, Answer::Denied), (600, Answer::Fault), (600, BUSY)] {
+        let outage = Duration::from_secs(begin)..Duration::from_secs(begin + 3_600);
+        let counts = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+        let counted = Arc::clone(&counts);
+        let mut scene = Scene::new(10, move |_, now| {
+            let is_away = outage.contains(&now);
+            let count = if is_away { &counted.0 } else { &counted.1 };
+            count.fetch_add(1, Ordering::Relaxed);
+            (if is_away { away.clone() } else { Answer::Accepted { rejected_records: 0 } }, SOON)
+        });
+        let bodies = |request| (0..64).map(|number| format!("{request} {number}")).collect();
+        let requests: Vec<_> = (0..1_000_u32).map(bodies).collect();
+        scene.send(&requests, Duration::from_secs(1));
+        assert_eq!((scene.acknowledged, scene.unsettled), (64_000, 0));
+        let [failed, accepted] = [&counts.0, &counts.1].map(|count| count.load(Ordering::Relaxed));
+        assert!(failed < 2_500, "{failed} attempts in an hour's outage");
+        assert!(accepted < 1_100, "{accepted} attempts for 1,000 requests");
     }
 }

@@ -101,6 +101,41 @@ fn any_timing() -> impl Strategy<Value = Timing> {
     (waits, any::<bool>()).prop_map(|(waits, waits_behind)| Timing { waits, waits_behind })
 }
 
+/// Where fragments of a text begin, and its end.
+fn borders_of(form: Form, text: &[u8], drawn: &[prop::sample::Index]) -> Vec<usize> {
+    // A raw line has one.
+    let drawn = if form == Form::Raw { &[] } else { drawn };
+    let mut borders: Vec<_> = drawn.iter().map(|border| border.index(text.len() + 1)).collect();
+    if form == Form::Docker {
+        let text = std::str::from_utf8(text).unwrap();
+        borders.iter_mut().for_each(|border| *border = text.floor_char_boundary(*border));
+    }
+    borders.extend([0, text.len()]);
+    borders.sort_unstable();
+    borders
+}
+
+/// A line of a file that has this text, and the bytes in front of it that nobody waits within.
+fn line_of(form: Form, body: &[u8], is_last: bool) -> (Vec<u8>, usize) {
+    match form {
+        Form::Raw => (body.to_vec(), 0),
+        Form::Cri => {
+            let tag = if is_last { 'F' } else { 'P' };
+            let header = format!("2024-02-29T23:59:59.5Z stdout {tag} ").into_bytes();
+            ([&header[..], body].concat(), header.len())
+        }
+        Form::Docker => {
+            let body = std::str::from_utf8(body).unwrap().to_owned();
+            let body = if is_last { body + "\n" } else { body };
+            let time = "2024-02-29T23:59:59.5Z";
+            let line = serde_json::json!({"log": body, "stream": "stdout", "time": time});
+            let line = line.to_string().into_bytes();
+            let bytes = line.len();
+            (line, bytes)
+        }
+    }
+}
+
 proptest! {
     /// Scenario: rows 11 and 12. One line of text, or of what is no text: raw, CRI's or docker's. It is cut into
     /// fragments, some of them longer than a record may be, anywhere; a fragment is waited for in vain
@@ -119,15 +154,7 @@ proptest! {
             Form::Docker => String::from_utf8_lossy(&text).into_owned().into_bytes(),
             Form::Raw | Form::Cri => text,
         };
-        let borders = if form == Form::Raw { Vec::new() } else { borders };
-        let mut borders: Vec<_> =
-            borders.iter().map(|border| border.index(text.len() + 1)).collect();
-        if form == Form::Docker {
-            let text = std::str::from_utf8(&text).unwrap();
-            borders.iter_mut().for_each(|border| *border = text.floor_char_boundary(*border));
-        }
-        borders.extend([0, text.len()]);
-        borders.sort_unstable();
+        let borders = borders_of(form, &text, &borders);
         let format = if form == Form::Raw { LineFormat::Raw } else { AUTO };
         let mut reader = Reader {
             state: state(format, body_bytes_max),
@@ -141,23 +168,7 @@ proptest! {
         for (index, timing) in timings.iter().enumerate().take(count) {
             let body = &text[borders[index]..borders[index + 1]];
             let is_last = index + 1 == count;
-            let (line, header_bytes) = match form {
-                Form::Raw => (body.to_vec(), 0),
-                Form::Cri => {
-                    let tag = if is_last { 'F' } else { 'P' };
-                    let header = format!("2024-02-29T23:59:59.5Z stdout {tag} ").into_bytes();
-                    (([&header[..], body].concat()), header.len())
-                }
-                Form::Docker => {
-                    let body = std::str::from_utf8(body).unwrap().to_owned();
-                    let body = if is_last { body + "\n" } else { body };
-                    let time = "2024-02-29T23:59:59.5Z";
-                    let line = serde_json::json!({"log": body, "stream": "stdout", "time": time});
-                    let line = line.to_string().into_bytes();
-                    let bytes = line.len();
-                    (line, bytes)
-                }
-            };
+            let (line, header_bytes) = line_of(form, body, is_last);
             let mut waits: Vec<_> = timing
                 .waits
                 .iter()
