@@ -569,7 +569,8 @@ mod tests {
         ] {
             assert_eq!(name(outcome(&trailers_only(code, said))), expected, "{code} {said}");
         }
-        for (status, expected) in [(502, "large for now"), (500, "large for now"), (401, "denied")] {
+        for (status, expected) in [(502, "large for now"), (500, "large for now"), (401, "denied")]
+        {
             let body = b"request body too large";
             let answer = Answer::of(Protocol::Grpc, status, HeaderMap::new(), body);
             assert_eq!(name(outcome(&answer)), expected, "{status}");
