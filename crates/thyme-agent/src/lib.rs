@@ -30,6 +30,9 @@ pub mod telemetry;
 #[doc(hidden)]
 pub mod fuzzing;
 
+#[cfg(test)]
+mod said;
+
 #[cfg(any(test, feature = "simulation"))]
 #[doc(hidden)]
 pub mod simulation;

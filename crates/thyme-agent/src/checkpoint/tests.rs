@@ -9,6 +9,7 @@ use crate::{
     config::Compression,
     limits::JOURNAL_BYTES_MIN,
     queue::{Request, Token},
+    said::Said,
     spool::{Spool, SpoolMessage, SpoolStart},
     tail::{acknowledge::Acknowledged, uid::FileUid},
     worker::KeySource,
@@ -497,16 +498,11 @@ fn what_the_spool_has_is_settled() {
 
 /// What a start finds, and what it says.
 fn start_and_listen(directory: &Path) -> (Restored, String) {
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let writer = Arc::clone(&log);
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || Shared(Arc::clone(&writer)))
-        .with_ansi(false)
-        .finish();
-    let restored =
-        tracing::subscriber::with_default(subscriber, || open(directory, false).unwrap().1);
-    let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
-    (restored, text)
+    let said = Said::default();
+    let listening = said.listen();
+    let restored = open(directory, false).unwrap().1;
+    drop(listening);
+    (restored, said.text())
 }
 
 /// Scenario: row 71. A snapshot and a journal with a file that came since and one that has moved since;
@@ -626,20 +622,6 @@ fn no_damage_to_the_state_moves_a_position_ahead() {
         }
         assert!(is_as_it_was || !log.is_empty() || restored.is_first_start, "{round}: silent");
         assert_eq!(restored.is_first_start, is_empty, "{round}: {known:?}");
-    }
-}
-
-/// A log that a test reads.
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

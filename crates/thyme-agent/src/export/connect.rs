@@ -339,3 +339,24 @@ pub(super) async fn resolve(
     }
     Ok(addresses)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: rows 53 and 54. A connection to a sink over a thin link, or to one that is gone.
+    /// Guarantees: little of a request waits in the kernel, where nothing can take it back; TCP asks
+    /// whether the peer is there, in place of frequent pings.
+    #[tokio::test]
+    async fn a_connection_holds_little_back_and_asks_for_its_peer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        set_options(&tcp).unwrap();
+        let socket = SockRef::from(&tcp);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES_MAX);
+        assert!(socket.keepalive().unwrap() && tcp.nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), TCP_KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), TCP_KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), TCP_KEEPALIVE_PROBES_MAX);
+    }
+}

@@ -532,6 +532,51 @@ mod tests {
         }
     }
 
+    /// Scenario: D2, D17, D20 and D21 over gRPC: refusals in words about the way a request was sent, about
+    /// credentials, quotas, compression, sizes and single records; sizes in the page of a proxy.
+    /// Guarantees: what is not about the records loses none, and what is large is halved, by its words.
+    #[test]
+    fn refusals_mean_what_they_say() {
+        let name = |outcome: Outcome| match outcome {
+            Outcome::TooLarge(_) => "large",
+            Outcome::TooLargeForNow(_) => "large for now",
+            Outcome::Rejected(_) => "rejected",
+            Outcome::RejectedInPart(..) => "in part",
+            Outcome::Failed(Failure { cause: Cause::Busy, .. }) => "busy",
+            Outcome::Failed(Failure { cause: Cause::Denied, .. }) => "denied",
+            Outcome::Failed(Failure { cause: Cause::Misdirected, .. }) => "misdirected",
+            other => panic!("{other:?}"),
+        };
+        let large = "trying to send message larger than max (4464749 vs. 4194304)";
+        let behind_a_gateway = "request to http://loki:3100 responded with HTTP Status Code 413";
+        for (code, said, expected) in [
+            (3, "unsupported path requested: \"/v1/logs\"", "misdirected"),
+            (3, "unknown service opentelemetry.logs", "misdirected"),
+            (3, "gzip: invalid header", "misdirected"),
+            (3, "Invalid API key", "denied"),
+            (3, "quota exceeded for this plan", "busy"),
+            (3, "proto: wrong wireType", "rejected"),
+            (3, large, "large"),
+            (14, large, "large for now"),
+            (4, large, "large for now"),
+            (16, large, "denied"),
+            (2, behind_a_gateway, "large"),
+            (13, behind_a_gateway, "large"),
+            (3, "entry too far behind", "in part"),
+            (2, "Message=entry too far behind, total ignored: 1 out of 2", "in part"),
+            (13, "max entry size '262144' bytes exceeded", "in part"),
+            (14, "entry too far behind", "busy"),
+        ] {
+            assert_eq!(name(outcome(&trailers_only(code, said))), expected, "{code} {said}");
+        }
+        for (status, expected) in [(502, "large for now"), (500, "large for now"), (401, "denied")]
+        {
+            let body = b"request body too large";
+            let answer = Answer::of(Protocol::Grpc, status, HeaderMap::new(), body);
+            assert_eq!(name(outcome(&answer)), expected, "{status}");
+        }
+    }
+
     /// Scenario: answers of proxies, without `grpc-status`.
     /// Guarantees: none gives a request up; 413 is about its size.
     #[test]

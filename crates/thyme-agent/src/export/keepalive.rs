@@ -34,7 +34,14 @@ impl Keepalive {
     /// A connection that was pinged each `interval` has ended: if the sink complained, new ones are
     /// pinged half as often, and in the end not at all.
     pub(super) fn ended(&self, interval: Option<Duration>, error: &(dyn Error + 'static)) {
-        if !asks_for_calm(error) || interval != self.interval() || interval.is_none() {
+        if asks_for_calm(error) {
+            self.complained(interval);
+        }
+    }
+
+    /// The sink has complained about pings each `interval`.
+    fn complained(&self, interval: Option<Duration>) {
+        if interval.is_none() || interval != self.interval() {
             return;
         }
         self.complaints.fetch_add(1, Ordering::Relaxed);
@@ -61,6 +68,29 @@ fn asks_for_calm(error: &(dyn Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::said::Said;
+
+    /// Scenario: D22: a sink that stands no pings complains of each connection, and once more of one
+    /// that was opened before the last complaint.
+    /// Guarantees: the interval doubles twice, then there are no pings; each of these is said.
+    #[test]
+    fn a_sink_that_stands_no_pings_gets_none() {
+        let keepalive = Keepalive::new(Duration::from_secs(6));
+        let said = Said::default();
+        let guard = said.listen();
+        let mut intervals = Vec::new();
+        while let Some(interval) = keepalive.interval().filter(|_| intervals.len() < 9) {
+            intervals.push(interval.as_secs());
+            keepalive.complained(Some(interval));
+            keepalive.complained(Some(interval));
+        }
+        keepalive.complained(None);
+        drop(guard);
+        assert_eq!((intervals, keepalive.interval()), (vec![6, 12, 24], None));
+        let said = said.text();
+        let complaints = said.lines().filter(|line| line.contains("ENHANCE_YOUR_CALM")).count();
+        assert_eq!(complaints, 3, "{said}");
+    }
 
     /// Scenario: connections end by themselves, as other errors, and at a sink's wish for calm.
     /// Guarantees: only that wish counts, once for each interval.

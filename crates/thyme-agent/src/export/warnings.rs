@@ -129,4 +129,17 @@ mod tests {
         let later = now + WARNING_INTERVAL;
         assert_eq!(warnings.suppressed_until(Topic::Rejected, later), Some(1000));
     }
+
+    /// Scenario: D24: answers of either kind that no OTLP server gives, for a day.
+    /// Guarantees: each kind is said once.
+    #[test]
+    fn what_nobody_can_mend_is_said_once() {
+        let warnings = Warnings::default();
+        let now = Instant::now();
+        for topic in [Topic::Oddity(Oddity::Status), Topic::Oddity(Oddity::Body)] {
+            assert_eq!(warnings.suppressed_until(topic, now), Some(0));
+            let later = now + Duration::from_secs(24 * 3600);
+            assert_eq!(warnings.suppressed_until(topic, later), None);
+        }
+    }
 }

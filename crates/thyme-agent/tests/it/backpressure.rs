@@ -32,9 +32,11 @@ fn a_full_queue_stops_reading_within_a_file() {
     assert_eq!(agent.metrics.queue_requests.get(), 4);
     assert!(agent.metrics.read.get().0 <= 5);
     let stopping = Instant::now();
-    let (report, _) = agent.stop();
+    let (report, metrics) = agent.stop();
     assert!(stopping.elapsed() < Duration::from_secs(10));
     assert!((4..=5).contains(&report.unsettled_requests));
+    // Those of the open batch are among them.
+    assert_eq!(report.unsettled_records, metrics.read.get().0 - metrics.acknowledged.get().0);
 
     let agent = node.start_yaml(&yaml);
     wait_until("the queue is full", || agent.metrics.queue_requests.get() == 4);

@@ -286,6 +286,25 @@ fn a_deadline_ends_the_drain() {
     assert_eq!(agent.exit_code(), Some(0));
 }
 
+/// Scenario: row 49. As before, and the file is removed once its records have been read.
+/// Guarantees: the last line of the log says that they are lost, and how much that is.
+#[test]
+fn a_stop_says_what_is_lost() {
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("a.log");
+    fs::write(&log, "one\ntwo\n").unwrap();
+    let path = configuration(directory.path());
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("shutdown_timeout: 1h", "shutdown_timeout: 200ms")).unwrap();
+    let mut agent = Program::start(&path);
+    wait_for_unsettled_records(&mut agent, 2);
+    fs::remove_file(log).unwrap();
+    agent.signal(Signal::TERM);
+    let line = agent.line("what deleted files still held is lost");
+    assert!(line.contains("records=2") && line.contains("lost_bytes=8"), "{line}");
+    assert_eq!(agent.exit_code(), Some(0));
+}
+
 /// Scenario: the address of the health check is taken, and there are lines to read and a sink that
 /// takes them.
 /// Guarantees: the agent ends with 1 and says file, line, key, address and why, and the sink got

@@ -472,6 +472,9 @@ async fn failures_pass() {
         assert_eq!(sink.faults().applied(), 14);
         // The fourth failure halves the request, the twelfth puts its first record behind the second.
         assert_eq!(exporter.metrics.send_retries.get(), 12);
+        // By these health tells a sink that fails from an exporter that stands still.
+        assert!(exporter.metrics.last_attempt_ms.get() > 0);
+        assert!(exporter.metrics.last_attempt_unix_ms.get() > 0);
         assert_eq!(taken(&sink), ["1", "0"]);
 
         // The whole, its first half, and then the only record of the second.

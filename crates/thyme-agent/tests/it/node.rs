@@ -199,6 +199,11 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    /// What its health check says.
+    pub(crate) fn health(&self) -> Result<(), String> {
+        self.pipeline.as_ref().unwrap().health()()
+    }
+
     /// Stops it as SIGTERM does, and checks that its books balance.
     pub(crate) fn stop(mut self) -> (DrainReport, Arc<Metrics>) {
         let report = self.pipeline.take().unwrap().stop();

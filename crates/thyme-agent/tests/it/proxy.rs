@@ -148,6 +148,26 @@ fn the_environments_proxy_is_used_as_by_the_collector() {
     }
 }
 
+/// Scenario: the agent's own metrics are pushed to a name that the proxy alone knows.
+/// Guarantees: they are sent to the proxy, with its credentials.
+#[test]
+fn metrics_are_pushed_through_the_proxy() {
+    let node = Node::new();
+    let proxy = TestProxy::start(node.collector.http_addr());
+    let text = format!("http://Aladdin:open%20sesame@{}", proxy.address);
+    let push = "readers: [{periodic: {interval: 50, exporter: {otlp: {protocol: http/protobuf, \
+                endpoint: 'http://metrics.example:4318/v1/metrics'}}}}, "
+        .to_owned();
+    let config = write_config(&node, false, &[("readers: [", push)]);
+    let agent = start(&config, &[("HTTP_PROXY", text)]);
+    let begins = "POST http://metrics.example:4318/v1/metrics HTTP/1.1\r\n";
+    let pushed = || proxy.heads().into_iter().find(|head| head.starts_with(begins));
+    wait_until("metrics are pushed", || pushed().is_some());
+    let head = pushed().unwrap().to_ascii_lowercase();
+    assert!(head.contains("proxy-authorization: basic qwxhzgrpbjpvcgvuihnlc2ftzq==\r\n"), "{head}");
+    agent.stop();
+}
+
 /// Scenario: `HTTPS_PROXY` names a proxy that does not answer; the endpoint is this machine, or
 /// `NO_PROXY` lists it.
 /// Guarantees: requests go straight to it.

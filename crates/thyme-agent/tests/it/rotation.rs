@@ -103,6 +103,7 @@ fn an_archive_is_resumed_where_its_plain_file_was_left() {
     let agent = node.start();
     records.extend(node.wait_records(2860));
     assert_eq!(bodies(&records), numbered(0..3010));
+    assert_eq!(agent.metrics.archive_bytes.get(), lines(150..3000).len() as u64);
     agent.stop();
     let agent = node.start();
     append(&container.join("0.log"), lines(3010..3011));

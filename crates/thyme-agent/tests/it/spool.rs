@@ -1,7 +1,12 @@
 //! The queue on disk, with a real sink that goes away: what happens to files that the kubelet
 //! deletes meanwhile.
 
-use std::{collections::BTreeSet, fs, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read, Seek},
+    sync::Arc,
+};
 
 use nop_collector::Fault;
 use thyme_agent::metrics::{LossReason, Metrics};
@@ -97,7 +102,8 @@ fn deleted_files_survive_a_restart_in_the_spool() {
 /// Scenario: row 45. A deleted file's lines are in the spool, and the agent is killed; the next start's
 /// configuration has no `sending_queue.storage`, or no `storage` at all, but the extension is still in
 /// service.
-/// Guarantees: what the spool holds is sent, nothing is added to it, and it is empty in the end.
+/// Guarantees: what the spool holds is sent, which is said; nothing is added to it, and it is empty in
+/// the end.
 #[test]
 fn a_queue_that_is_configured_no_longer_is_drained() {
     const LINES: u32 = 2_000;
@@ -121,7 +127,16 @@ fn a_queue_that_is_configured_no_longer_is_drained() {
         if without_positions {
             yaml = yaml.replace("    storage: file_storage\n", "");
         }
-        let agent = node.start_yaml(&yaml);
+        let mut log = tempfile::tempfile().unwrap();
+        let to_log = tracing_subscriber::fmt().with_writer(Arc::new(log.try_clone().unwrap()));
+        let agent = tracing::subscriber::with_default(to_log.finish(), || node.start_yaml(&yaml));
+        let mut said = String::new();
+        log.rewind().unwrap();
+        log.read_to_string(&mut said).unwrap();
+        assert!(
+            said.contains("is not set any more, but the queue on disk holds requests"),
+            "{said}"
+        );
         let recovered = agent.metrics.recovered.get().0;
         assert_eq!(recovered, i64::from(LINES));
         // What is deleted now waits for the sink, and is not kept.

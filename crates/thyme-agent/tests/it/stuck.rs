@@ -47,3 +47,18 @@ fn a_dead_thread_is_unhealthy() {
         }
     });
 }
+
+/// Scenario: row 55. A request whose sending has panicked waits to be tried again, and ends.
+/// Guarantees: the agent is unhealthy until then, and says why.
+#[test]
+fn a_panic_while_sending_is_unhealthy() {
+    let node = Node::new();
+    let agent = node.start();
+    assert_eq!(agent.health(), Ok(()));
+    agent.metrics.panicked_requests.add_gauge(1);
+    let said = agent.health().unwrap_err();
+    assert!(said.contains("the exporter fails on 1 requests by its own fault"), "{said}");
+    agent.metrics.panicked_requests.add_gauge(-1);
+    assert_eq!(agent.health(), Ok(()));
+    agent.stop();
+}

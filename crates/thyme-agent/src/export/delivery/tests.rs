@@ -1,15 +1,20 @@
 //! Whole deliveries to a sink that a closure plays, on a clock that only waiting moves.
 
-use std::sync::{Mutex, atomic::AtomicU64};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, atomic::AtomicU64},
+};
 
 use super::*;
 use crate::{
     config::Compression,
     export::{
         bisect::tests::{bodies_of_part, request_of},
+        limits::GIVEN_UP_IN_A_ROW_MAX,
         slot::Slots,
     },
     queue::{Settled, Settlement},
+    said::Said,
     tail::acknowledge::Acknowledged,
 };
 
@@ -181,39 +186,15 @@ async fn an_outage_with_a_large_request_is_no_error() {
         },
     );
     let said = Said::default();
-    let subscriber = tracing_subscriber::fmt().with_writer(said.clone()).finish();
-    let guard = tracing::subscriber::set_default(subscriber);
     let all = vec!["x".repeat(100_000); 8];
+    let guard = said.listen();
     let settled = deliver(&delivery, request_of(&all, Compression::None)).await;
     drop(guard);
     assert_eq!(counts(settled), (8, 0, vec![]));
-    let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    let said = said.text();
     assert!(said.contains("Everything is kept"), "{said}");
     for wrong in ["ERROR", "accepts others", "dropped"] {
         assert!(!said.contains(wrong), "{said}");
-    }
-}
-
-/// What was logged.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Said {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
     }
 }
 
@@ -756,18 +737,18 @@ async fn what_cannot_be_halved_is_sent_whole() {
     assert!(*delivery.sink.passed.lock().unwrap() >= 3 * RETRY.initial_interval);
 }
 
-/// Scenario: D24: an answer that no OTLP server gives, to some requests; then refusals.
+/// Scenario: D24: an answer that no OTLP server gives, to some requests; then, beside more of these, refusals.
 /// Guarantees: those requests count as taken, but an odd status proves nothing: what is refused
 /// is kept.
 #[tokio::test]
 async fn an_odd_answer_takes_a_request_but_proves_nothing() {
     let delivery = delivery(RETRY, |sent, _| {
-        if sent[0] == "odd" {
+        if sent[0] == "x" {
             return Outcome::Unconfirmed(Oddity::Status, Quote::new(b"260"));
         }
         rejected()
     });
-    let request = request_of(&bodies(&["odd"]), Compression::None);
+    let request = request_of(&bodies(&["x"]), Compression::None);
     assert_eq!(counts(deliver(&delivery, request).await), (1, 0, vec![]));
     let limited = Delivery {
         retry: RetryConfig { max_elapsed: Some(Duration::from_secs(3600)), ..RETRY },
@@ -775,8 +756,105 @@ async fn an_odd_answer_takes_a_request_but_proves_nothing() {
     };
     let request = request_of(&bodies(&["a"]), Compression::None);
     let dropped = vec![(DropReason::RetryElapsed, 1)];
-    assert_eq!(counts(deliver(&limited, request).await), (0, 0, dropped));
+    assert_eq!(counts(deliver_beside_others(&limited, request).await), (0, 0, dropped));
     assert!(attempts(&limited) > 100);
+}
+
+/// Scenario: D18, D20, D24: answers that somebody has to hear of: odd ones of both kinds, a success and
+/// a refusal in part, and the refusal of everything for ten minutes, by a sink that never accepted
+/// anything and by one that did.
+/// Guarantees: each is said, with the sink's words and what it means.
+#[tokio::test]
+async fn what_somebody_has_to_hear_of_is_said() {
+    let answers: [(fn() -> Outcome, &str); 5] = [
+        (
+            || Outcome::Unconfirmed(Oddity::Status, Quote::new(b"why")),
+            "what the sink answers is no acceptance of OTLP",
+        ),
+        (
+            || Outcome::Unconfirmed(Oddity::Body, Quote::new(b"why")),
+            "what the sink answers is no acceptance of OTLP",
+        ),
+        (
+            || Outcome::Accepted { rejected_records: 1, said: Quote::new(b"why") },
+            "the sink accepted a request in part",
+        ),
+        (
+            || Outcome::RejectedInPart(InPart::Exactly(1), Quote::new(b"why")),
+            "the sink refused a part of a request and kept the others",
+        ),
+        (
+            || Outcome::Rejected(Quote::new(b"why")),
+            "look at the exporter's endpoint, headers and auth. Everything is kept",
+        ),
+    ];
+    for (answer, words) in answers {
+        let minutes = Duration::from_secs(600);
+        let delivery =
+            delivery(RETRY, move |_, passed| if passed > minutes { accepted() } else { answer() });
+        let said = Said::default();
+        let guard = said.listen();
+        deliver(&delivery, request_of(&bodies(&["a", "b"]), Compression::None)).await;
+        drop(guard);
+        let said = said.text();
+        let line = said.lines().find(|line| line.contains(words));
+        assert!(line.is_some_and(|line| line.contains("said=why")), "{words}: {said}");
+    }
+    let delivery = delivery(RETRY, |sent, passed| {
+        let is_good = sent[0] == "good" || passed > Duration::from_secs(600);
+        if is_good { accepted() } else { rejected() }
+    });
+    deliver(&delivery, request_of(&bodies(&["good"]), Compression::None)).await;
+    let said = Said::default();
+    let guard = said.listen();
+    deliver(&delivery, request_of(&bodies(&["a"]), Compression::None)).await;
+    drop(guard);
+    let said = said.text();
+    assert!(said.contains("has accepted nothing since: they are kept"), "{said}");
+    assert!(!said.contains("dropped"), "{said}");
+}
+
+/// Scenario: 74 requests of 16 records each, all of which the sink refuses alone; it accepts one other
+/// request, and later everything.
+/// Guarantees: on that one acceptance only so many records are given up as the limit says; the others
+/// are kept.
+#[tokio::test]
+async fn one_acceptance_is_evidence_for_a_limited_number_of_records() {
+    const BAD: u64 = 74 * 16;
+    let day = Duration::from_secs(24 * 3600);
+    let (refused, good_at) = (Mutex::new(HashSet::new()), Mutex::new(None));
+    let delivery = delivery(RETRY, move |sent, passed| {
+        let mut refused = refused.lock().unwrap();
+        let mut good_at = good_at.lock().unwrap();
+        if sent[0] == "good" && refused.len() as u64 == BAD {
+            good_at.get_or_insert(passed);
+            return accepted();
+        }
+        if sent[0] == "good" {
+            return failed(Cause::Busy);
+        }
+        if good_at.is_some_and(|at| passed > at + day) {
+            return accepted();
+        }
+        if sent.len() == 1 {
+            refused.insert(sent[0].clone());
+        }
+        rejected()
+    });
+    let one = |number: usize| {
+        let all: Vec<_> = (0..16).map(|record| format!("{number} {record}")).collect();
+        let all = if number == 0 { bodies(&["good"]) } else { all };
+        let delivery = &delivery;
+        async move { counts(deliver(delivery, request_of(&all, Compression::None)).await) }
+    };
+    let all = futures_of((0..75).map(one).collect()).await;
+    let dropped = |reason| {
+        let all = all.iter().flat_map(|(_, _, dropped)| dropped);
+        all.filter(|one| one.0 == reason).map(|one| one.1).sum::<u64>()
+    };
+    assert_eq!(dropped(DropReason::Rejected), GIVEN_UP_IN_A_ROW_MAX);
+    let acknowledged: u64 = all.iter().map(|(acknowledged, ..)| acknowledged).sum();
+    assert_eq!(acknowledged, 1 + BAD - GIVEN_UP_IN_A_ROW_MAX);
 }
 
 /// Scenario: one record for which the sink is busy, or refuses the credentials, again and again,
