@@ -9,6 +9,19 @@ use crate::{
     metrics::{DropReason, Metrics},
 };
 
+/// Failures of a single record, with something accepted between each two of them, and nanoseconds from the first
+/// to the last, before it may give way where the queue on disk lacks room.
+const FAILURES_MIN: u32 = 4;
+const FAILING_NANOS_MIN: u64 = 60_000_000_000;
+
+/// How a single record has failed alone.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    since: u64,
+    last_attempt: u64,
+    failures: u32,
+}
+
 /// What the sink has said to this life of the agent.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
@@ -16,6 +29,8 @@ pub(super) struct Refusals {
     accepted: Option<u64>,
     /// The first attempt of each line that it refused in a single record.
     first: HashMap<usize, u64>,
+    /// Lines that failed in a single record.
+    failing: HashMap<usize, Failing>,
     /// Records, by what the agent heard of them.
     acknowledged: i64,
     rejected: i64,
@@ -54,6 +69,28 @@ impl World {
         let firsts = records.iter().flatten().map(|piece| piece.line);
         let first = firsts.map(|line| *refusals.first.entry(line).or_insert(now)).min();
         if refusals.accepted > first.or(Some(now)) {
+            self.refuse(records);
+        }
+    }
+
+    /// The sink fails on the attempt that begins now, whatever it says. A single record that does so again and
+    /// again, while others are accepted, may be missing where the state disk is so small that the spool lacks
+    /// room.
+    pub(super) fn note_failure(&mut self, records: &[Vec<Piece>]) {
+        if records.len() != 1 || self.plan.disk_bytes_max.is_none() {
+            return;
+        }
+        let (attempt, now) = (self.sink.attempts, self.now);
+        let (accepted, failing) = (self.sink.refusals.accepted, &mut self.sink.refusals.failing);
+        let mut may_give_way = false;
+        for piece in records.iter().flatten() {
+            let first = Failing { since: now, last_attempt: 0, failures: 0 };
+            let one = failing.entry(piece.line).or_insert(first);
+            one.failures += u32::from(one.failures == 0 || accepted > Some(one.last_attempt));
+            one.last_attempt = attempt;
+            may_give_way |= one.failures >= FAILURES_MIN && now - one.since >= FAILING_NANOS_MIN;
+        }
+        if may_give_way {
             self.refuse(records);
         }
     }

@@ -83,6 +83,18 @@ impl World {
         self.plan.naming.is_matched() && !is_known && self.truth.may_be_unread(line, false)
     }
 
+    /// Whether a line may come under the name of another file of its directory: nothing is known of births, and
+    /// its file has a number that another one had there before.
+    pub(super) fn may_be_taken_for_another(&self, line: usize, identity: &str) -> bool {
+        let one = &self.truth.lines[line];
+        let own = &self.kubelet.containers[one.container].identity;
+        let container = |identity: &str| identity.rsplit_once('/').map(|(name, _)| name.to_owned());
+        let has_used = |content: ContentId| self.tree.contents[content].has_used_number;
+        !self.plan.knows_births
+            && container(own) == container(identity)
+            && one.content.is_some_and(has_used)
+    }
+
     /// The second of a run.
     pub(super) fn second(&self) -> u64 {
         unix_nanos(self.now) / 1_000_000_000

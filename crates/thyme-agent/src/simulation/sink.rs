@@ -121,7 +121,8 @@ impl World {
         let pieces = self.truth.pieces_of(receiver, record.time_unix_nano, body)?;
         let Some(first) = pieces.first() else { return Ok(pieces) };
         let line = &self.truth.lines[first.line];
-        let is_renamed = *identity == identity_of(&[]) && self.may_be_renamed(first.line);
+        let is_renamed = *identity == identity_of(&[]) && self.may_be_renamed(first.line)
+            || self.may_be_taken_for_another(first.line, identity);
         if self.kubelet.containers[line.container].identity != *identity && !is_renamed {
             return Err(format!("line {} is not one of {identity}", first.line));
         }
@@ -175,9 +176,13 @@ impl World {
         let first = records.iter().flatten().next().copied();
         let is_bad = mood != Mood::Good && !self.chance.one_in(self.plan.exception_odds);
         if is_bad && let Some(answer) = self.bad_answer(mood, first, records) {
+            self.note_failure(records);
             return answer;
         }
         if let Some(answer) = self.slow_answer(records, message_bytes) {
+            if answer.0 == Answer::TimedOut {
+                self.note_failure(records);
+            }
             return answer;
         }
         self.take(records, false);
@@ -196,6 +201,7 @@ impl World {
         let is_too_large = self.plan.sink_bytes_max.is_some_and(|max| message_bytes > max);
         if is_too_large || mood == Mood::Narrow {
             self.note_refusal(records);
+            self.note_failure(records);
             let is_for_now = self.chance.one_in(2);
             return Some(if is_for_now { Answer::TooLargeForNow } else { Answer::TooLarge });
         }

@@ -81,6 +81,8 @@ pub(super) struct Content {
     pub(super) born_at: u64,
     /// The life of the agent that should have opened it by now.
     pub(super) due_in: Option<u32>,
+    /// Whether its number was that of another file in its directory.
+    pub(super) has_used_number: bool,
     /// Since when it waits for a descriptor.
     pub(super) waits_since: Option<u64>,
 }
@@ -107,6 +109,8 @@ pub(super) struct Tree {
     directories: BTreeMap<String, Directory>,
     /// Numbers whose files are gone.
     free_inodes: Vec<u64>,
+    /// Numbers that files have had, with their directories.
+    used_inodes: BTreeSet<(u64, String)>,
     last_inode: u64,
     /// How often the disk has got another device number.
     pub(super) remounts: u64,
@@ -175,7 +179,10 @@ impl World {
         if let Some(content) = content {
             self.tree.nodes[id].content = Some(content);
             let now = self.now;
+            let number = (self.tree.nodes[id].inode, parent_of(path).0.to_owned());
+            let is_new = self.tree.used_inodes.insert(number);
             let named = &mut self.tree.contents[content];
+            named.has_used_number = !is_new;
             named.names += 1;
             (named.directory, named.born_at) = (parent_of(path).0.to_owned(), now);
         }
@@ -257,6 +264,7 @@ impl World {
         self.tree.contents[fresh].opened_in = opened_in;
         self.tree.contents[fresh].opens = self.tree.contents[before].opens;
         self.tree.contents[fresh].directory = self.tree.contents[before].directory.clone();
+        self.tree.contents[fresh].has_used_number = self.tree.contents[before].has_used_number;
         self.tree.contents[fresh].born_at = self.now;
         self.tree.contents[before].names -= 1;
         for (end, line) in self.tree.contents[before].lines.clone() {
@@ -502,6 +510,10 @@ impl LogTree for SimulatedTree {
         }
         let (inode, bytes, content) = (node.inode, node.bytes.len() as u64, node.content);
         if let Some(content) = content {
+            if world.tree.contents[content].has_used_number && !world.plan.knows_births {
+                // It may be taken for the one before it, which was renamed.
+                world.truth.forget_order();
+            }
             world.note_name(content, parent_of(text(&path)).1);
             let content = &mut world.tree.contents[content];
             let before = content.opened_in.replace(generation);
