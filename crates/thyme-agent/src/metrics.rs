@@ -333,8 +333,10 @@ pub struct Metrics {
     pub spool_unreadable_bytes: Count,
     /// Failures to write to the spool, for want of room or because of the disk.
     pub spool_errors: Count,
-    /// Gauge: 1 while the spool takes nothing for want of room.
+    /// Gauge: 1 while the spool takes nothing, for want of room or because of the disk.
     pub spool_full: Count,
+    /// Gauge: 1 while that is for want of room, so that less in it would help.
+    pub spool_lacks_room: Count,
     /// Writes of checkpoints.
     pub checkpoints_written: Count,
     /// Failures to write one.

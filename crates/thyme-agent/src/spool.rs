@@ -638,6 +638,9 @@ impl Spool {
             AppendError::Disk(error) => error,
         };
         self.status.is_full.store(true, Ordering::Relaxed);
+        let lacks_room =
+            matches!(error.kind(), io::ErrorKind::QuotaExceeded | io::ErrorKind::StorageFull);
+        self.metrics.spool_lacks_room.set(lacks_room.into());
         self.complain(
             now,
             &error,
@@ -667,7 +670,11 @@ impl Spool {
 
     fn show(&self) {
         self.metrics.spool_bytes.set(self.store.bytes());
-        self.metrics.spool_full.set(u64::from(self.status.is_full()));
+        let is_full = self.status.is_full();
+        self.metrics.spool_full.set(u64::from(is_full));
+        if !is_full {
+            self.metrics.spool_lacks_room.set(0);
+        }
     }
 }
 

@@ -95,8 +95,8 @@ impl Aside {
         } else if bytes.load(Ordering::Relaxed) >= ASIDE_BYTES_MAX / 4 * 3 {
             Some("bytes of records that wait aside")
         } else {
-            // A segment of it goes when the last of its records does.
-            (metrics.spool_full.get() > 0).then_some("spool_bytes_max")
+            // A segment of it goes when the last of its records does, which mends no broken disk.
+            (metrics.spool_lacks_room.get() > 0).then_some("spool_bytes_max")
         }
     }
 }

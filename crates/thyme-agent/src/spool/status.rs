@@ -17,7 +17,7 @@ impl SpoolStatus {
         self.backlog.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether it takes nothing at present, for want of room.
+    /// Whether it takes nothing at present, for want of room or because of the disk.
     pub fn is_full(&self) -> bool {
         self.is_full.load(Ordering::Relaxed)
     }
