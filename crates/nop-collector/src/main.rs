@@ -95,13 +95,14 @@ async fn serve(arguments: Serve) -> Result<()> {
     let options = Options { grpc, http, admin, decompressed_bytes_max, tls, ..Options::default() };
     // Caught before the address is printed: whoever reads it may stop us at once.
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let running = Collector::start(options).await?;
     let metrics = telemetry::push_from_environment(&running)
         .context("the OTEL_EXPORTER_OTLP_* environment")?;
     print_addresses(&running)?;
     tokio::select! {
         _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = interrupt.recv() => {}
     }
     running.shut_down().await;
     if let Some(metrics) = metrics {

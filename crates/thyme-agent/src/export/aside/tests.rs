@@ -341,7 +341,7 @@ fn an_outage_is_no_storm() {
             let is_away = outage.contains(&now);
             let count = if is_away { &counted.0 } else { &counted.1 };
             count.fetch_add(1, Ordering::Relaxed);
-            (if is_away { away.clone() } else { Answer::Accepted { rejected_records: 0 } }, SOON)
+            (if is_away { away } else { Answer::Accepted { rejected_records: 0 } }, SOON)
         });
         let bodies = |request| (0..64).map(|number| format!("{request} {number}")).collect();
         let requests: Vec<_> = (0..1_000_u32).map(bodies).collect();
