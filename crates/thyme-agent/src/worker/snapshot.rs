@@ -47,6 +47,7 @@ impl Worker {
         let number = self.group_number(&snapshot, now);
         let mut resume = snapshot.resume;
         if let Some(group) = self.groups.get_mut(&number) {
+            group.is_partly_seen = !snapshot.is_complete;
             resume.append(&mut group.resume);
         }
         let before: Vec<(u32, Arc<OsStr>, bool)> = self
@@ -76,7 +77,7 @@ impl Worker {
             new_archives += u64::from(is_new == Some(Begun::Archive));
         }
         self.keep_what_may_be_archived(number, &unopened);
-        let ended = self.end_parked(number, now);
+        let ended = self.end_parked(number, snapshot.is_complete, now);
         crate::failpoint::hit("snapshot_taken");
         self.count_missed(&snapshot.missed, &snapshot.key.live, &resume, ended);
         if snapshot.is_complete {
@@ -165,7 +166,7 @@ impl Worker {
         let passed_over = found.old_bytes.filter(|_| start_at == StartAt::End);
         let opened = found.opened?;
         if compressed && let Some(id) = self.recognise_archive(number, &opened, &plain) {
-            self.adopt(id, Some(opened), compressed);
+            self.note_compressed(Some(id), FoundFile { opened: Some(opened), ..found });
             return None;
         }
         // Discovery reports a file once: it is followed even if it can't be read now.
@@ -222,6 +223,9 @@ impl Worker {
             self.adopt(id, found.opened, compressed);
         } else if compressed {
             self.take_archive_of(id, found.opened);
+        } else if file.source.is_none() {
+            // It may have been out of sight, and its writer may be late all the same.
+            self.attention.closed.insert(id);
         }
     }
 
