@@ -491,6 +491,22 @@ fn what_was_read_is_no_load() {
     assert_eq!(load(&scene), 0);
 }
 
+/// Scenario: row 39. A parked file grows, its watch says so, and it is removed before it was its turn to be
+/// opened again, as happens while a sink is away.
+/// Guarantees: what was written to it counts as lost.
+#[test]
+fn a_parked_file_that_grew_and_is_gone_before_its_turn_counts() {
+    let mut scene = Scene::new(4, &[("0.log", "one\n")]);
+    scene.until("it is read", |scene| scene.bodies.len() == 1);
+    scene.park("0.log");
+    scene.append("0.log", "more\n");
+    let group = scene.file("0.log").unwrap().group;
+    scene.worker.wake(Woken::Group(group));
+    scene.remove("0.log");
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.not_opened(), (1, 5));
+}
+
 /// Scenario: row 46. A rotated file that was read and closed gets the beginning of a line; before that has
 /// waited long enough for its rest, others want a descriptor.
 /// Guarantees: its group is not taken for idle, as it would be if only its live file counted: the line leaves.
