@@ -322,6 +322,7 @@ impl Network for SimulatedNetwork {
         let mut world = self.0.lock();
         let records = world.read_message(message, false);
         world.note(|| format!("lines {:?} are settled", lines_of(&records)));
+        world.note_settled(&records);
         for record in records {
             world.truth.settled(&record);
         }
