@@ -552,6 +552,28 @@ fn a_closed_file_whose_name_another_has_is_counted_as_lost() {
     }
 }
 
+/// Scenario: row 48. Nothing is settled. A rotated file is deleted; the live one gets its name, as happens in a
+/// directory that was replaced within a second, and is compressed; the agent is told to stop before anybody has
+/// looked.
+/// Guarantees: only what was deleted counts as lost: the next start reads the archive.
+#[test]
+fn an_archive_with_the_name_of_a_file_that_is_gone_is_found() {
+    let mut scene = Scene::new(16, &[("0.log", "first\n")]);
+    scene.settles = false;
+    scene.until("it is read", |scene| scene.bodies.len() == 1);
+    let rotated = "0.log.20260101-000000";
+    scene.rename("0.log", rotated);
+    scene.append("0.log", "second one\n");
+    scene.until("it is read", |scene| scene.bodies.len() == 2);
+    scene.remove(rotated);
+    scene.until("it is gone", |scene| !scene.file(rotated).is_some_and(|file| file.is_present));
+    scene.rename("0.log", rotated);
+    scene.compress(rotated);
+    scene.stop();
+    let lost = scene.metrics.lost(LossReason::Shutdown).get();
+    assert_eq!((scene.metrics.lost_files.get(), lost), (1, 6));
+}
+
 /// Scenario: rows 10 and 11. Lines pause within a character: raw ones and CRI's without their newline, and CRI's
 /// after a fragment. One of each goes on after ten seconds, another one never.
 /// Guarantees: what stands before the character leaves in time, the character with what follows; where nothing
