@@ -574,6 +574,21 @@ fn an_archive_with_the_name_of_a_file_that_is_gone_is_found() {
     assert_eq!((scene.metrics.lost_files.get(), lost), (1, 6));
 }
 
+/// Scenario: row 47. A file that was short is read, and not settled; it is written anew, longer, and the agent is
+/// told to stop before anybody has looked at its content again.
+/// Guarantees: it is known by what was read of it, so that the next start reads the new content from its start
+/// and not from a place in the old one.
+#[test]
+fn a_file_that_was_written_anew_is_known_by_what_was_read() {
+    let mut scene = Scene::new(16, &[("a.log", "one\ntwo\n")]);
+    scene.settles = false;
+    scene.until("it is read", |scene| scene.bodies.len() == 2);
+    fs::write(scene.at("a.log"), "other\n".repeat(100)).unwrap();
+    scene.stop();
+    let (known, there) = (scene.file("a.log").unwrap(), fs::File::open(scene.at("a.log")).unwrap());
+    assert!(known.offset > 0 && !known.head.matches(&there).unwrap());
+}
+
 /// Scenario: rows 10 and 11. Lines pause within a character: raw ones and CRI's without their newline, and CRI's
 /// after a fragment. One of each goes on after ten seconds, another one never.
 /// Guarantees: what stands before the character leaves in time, the character with what follows; where nothing
