@@ -33,7 +33,8 @@ use crate::{
 /// A file that no checkpoint knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begun {
-    Plain,
+    /// On this device.
+    Plain(u64),
     Archive,
 }
 
@@ -70,17 +71,17 @@ impl Worker {
         for (id, file) in known {
             self.note_compressed(id, file);
         }
-        let mut new_archives = 0;
+        let mut begun = Vec::new();
         for (_, file) in fresh {
-            let is_new = self.take_file(number, file, snapshot.start_at, &mut resume, now);
-            new_archives += u64::from(is_new == Some(Begun::Archive));
+            begun.extend(self.take_file(number, file, snapshot.start_at, &mut resume, now));
         }
         self.keep_what_may_be_archived(number, &unopened);
         let ended = self.end_parked(number, now);
         crate::failpoint::hit("snapshot_taken");
         self.count_missed(&snapshot.missed, &snapshot.key.live, &resume, ended);
+        self.forget_empty(&mut resume, begun);
         if snapshot.is_complete {
-            self.withdraw(number, resume, new_archives, now);
+            self.withdraw(number, resume, now);
         } else if let Some(group) = self.groups.get_mut(&number) {
             // One of them may be of a file that can't be opened now.
             group.resume = resume;
@@ -177,7 +178,7 @@ impl Worker {
         let resumed = take_checkpoint(resume, &opened, &plain, compressed);
         let begun = match (&resumed, compressed) {
             (None, true) => Some(Begun::Archive),
-            (None, false) => Some(Begun::Plain),
+            (None, false) => Some(Begun::Plain(opened.inode.device)),
             (Some(_), _) => None,
         };
         let is_live = self.groups.get(&number).is_some_and(|group| *group.key.live == *plain);
@@ -458,16 +459,37 @@ impl Worker {
         }
     }
 
+    /// Checkpoints of files that were empty: each is taken for one that was `begun` now and that it may
+    /// be, by a number that says nothing any more. As a gap in its place it would cut a line that goes on
+    /// there.
+    fn forget_empty(&self, resume: &mut Resume, mut begun: Vec<Begun>) {
+        let mut forgotten = Vec::new();
+        resume.retain(|(key, checkpoint)| {
+            let may_be = |one: &Begun| match one {
+                Begun::Archive => true,
+                Begun::Plain(device) => *device != checkpoint.device,
+            };
+            let is_empty = checkpoint.head_bytes == 0;
+            let place = begun.iter().position(may_be).filter(|_| is_empty);
+            forgotten.extend(place.map(|place| {
+                begun.swap_remove(place);
+                (*key, None)
+            }));
+            place.is_none()
+        });
+        if let Some(checkpoints) = &self.checkpoints
+            && !forgotten.is_empty()
+        {
+            checkpoints.publish(forgotten);
+        }
+    }
+
     /// Checkpoints whose files are gone: what they are known to have held and had not acknowledged can't
-    /// be read any more. One of which nothing is known but that it was there may be one of the
-    /// `new_archives`. They are kept as gaps for as long as a file before them may end with an open line.
-    fn withdraw(&mut self, number: u32, resume: Resume, mut new_archives: u64, now: Instant) {
+    /// be read any more. They are kept as gaps for as long as a file before them may end with an open line.
+    fn withdraw(&mut self, number: u32, resume: Resume, now: Instant) {
         for (key, checkpoint) in resume {
-            let may_be_archive = checkpoint.head_bytes == 0 && new_archives > 0;
             let lost = checkpoint.lost_bytes();
-            if may_be_archive {
-                new_archives -= 1;
-            } else if lost > 0 {
+            if lost > 0 {
                 self.metrics.lost_files.increment();
                 self.metrics.lost(LossReason::NoAgent).add(lost);
                 tracing::warn!(
