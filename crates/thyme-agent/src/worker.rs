@@ -18,6 +18,7 @@ mod snapshot;
 mod turn;
 mod uid;
 mod upkeep;
+mod withdrawn;
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -20,7 +20,7 @@ use crate::{
     tail::{
         acknowledge::Acknowledged,
         ending::Endings,
-        identity::{HEAD_BYTES_MAX, Head, Inode},
+        identity::{Head, Inode},
         source::Source,
         uid::FileUid,
     },
@@ -121,12 +121,7 @@ impl TailedFile {
         if let Ok(state) = open.state() {
             self.length = self.length.max(state.bytes);
         }
-        if !self.head.is_complete()
-            && let Ok(head) = Head::read(&**open, HEAD_BYTES_MAX)
-            && head.bytes > self.head.bytes
-        {
-            self.head = head;
-        }
+        self.head = self.head.grown(&**open).unwrap_or(self.head);
     }
 
     /// Its checkpoint now.

@@ -108,13 +108,21 @@ impl Worker {
         true
     }
 
-    /// Whether a parked file has another length than was read of it.
+    /// Whether a parked file has another length than was read of it. What is more counts as lost if it is gone
+    /// before it could be read, which may take as long as there is no room for it.
     pub(super) fn has_parked_grown(&mut self, number: u32) -> bool {
         let Some(group) = self.groups.get(&number) else { return false };
-        let live = group.files.last().and_then(|id| self.files.get(id));
+        let Some(id) = group.files.last().copied() else { return false };
+        let live = self.files.get_mut(&id);
         let Some(file) = live.filter(|file| file.is_parked) else { return false };
         let path = group.key.directory.join(&*file.name);
-        self.tree.look_at(&path).is_ok_and(|looked| looked.bytes != file.offset)
+        let Ok(looked) = self.tree.look_at(&path) else { return false };
+        let has_grown = looked.bytes != file.offset;
+        if looked.inode == file.inode {
+            file.length = file.length.max(looked.bytes);
+            self.note_growth(id);
+        }
+        has_grown
     }
 
     /// Opens a file again that is to be read and was parked; what comes of that where it can't be.

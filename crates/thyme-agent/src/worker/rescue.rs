@@ -465,8 +465,9 @@ impl Worker {
             if *name.plain == *file.name {
                 return true;
             }
-            // A live file may have become any archive that nobody knows yet and that begins like it.
-            if is_live && known.iter().all(|one| *one.name != *name.plain) {
+            // A live file may have become any archive that nobody knows yet and that begins like it. The name
+            // of a file that is gone says nothing: in a directory that was replaced another may have it.
+            if is_live && known.iter().all(|one| !one.is_present || *one.name != *name.plain) {
                 new_archives.push(entry.name.clone());
             }
         }

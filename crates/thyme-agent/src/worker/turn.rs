@@ -22,11 +22,7 @@ use crate::{
         unended::{end_line, parse_piece, room_for_end, room_for_piece, whole_bytes},
     },
     queue::FileRange,
-    tail::{
-        gzip::GzipEnd,
-        identity::{HEAD_BYTES_MAX, Head},
-        source::Source,
-    },
+    tail::{gzip::GzipEnd, identity::Head, source::Source},
     world::Clock,
 };
 
@@ -594,12 +590,10 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
         if is_plain || head.bytes > file.head.bytes {
             file.head = head;
         }
-    } else if !file.head.is_complete()
-        && file.offset <= u64::from(file.head.bytes)
+    } else if file.offset <= u64::from(file.head.bytes)
         && let Some(Source::Plain(open)) = &file.source
-        && let Ok(head) = Head::read(&**open, HEAD_BYTES_MAX)
     {
-        file.head = head;
+        file.head = file.head.grown(&**open).unwrap_or(file.head);
     }
     if is_plain {
         file.endings.advance(file.offset, consumed);

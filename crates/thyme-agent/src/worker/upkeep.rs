@@ -274,6 +274,8 @@ impl Worker {
                 group.is_watched = false;
                 group.last_growth = now;
             }
+            // By how much is noted: it may be gone when its turn comes.
+            self.has_parked_grown(number);
             self.activate(number, now);
         }
     }
