@@ -367,7 +367,7 @@ impl<S: Sink> Delivery<S> {
     async fn attempt(&self, part: &Part, turn: Turn<'_>, is_beside: bool) -> Outcome {
         turn.begin(part.body_bytes);
         let (moment, begun) = (self.evidence.begin(), self.sink.now());
-        let outcome = self.sink.attempt(part).await;
+        let outcome = self.sink.attempt(part).await.of_request(part.records);
         let took = self.sink.now().saturating_duration_since(begun);
         if outcome.is_acceptance(part.records) {
             self.evidence.accepted(moment, part.body_bytes);

@@ -271,6 +271,7 @@ fn details(headers: &HeaderMap) -> reply::Status {
 mod tests {
     use super::*;
     use crate::export::reply::tests::{base64_encode, status_with_retry_info};
+    use crate::export::words::tests::IGNORED;
     use crate::{
         config::Protocol,
         export::limits::{RESPONSE_BYTES_MAX, RESPONSE_KEPT_BYTES_MAX},
@@ -549,6 +550,7 @@ mod tests {
         };
         let large = "trying to send message larger than max (4464749 vs. 4194304)";
         let behind_a_gateway = "request to http://loki:3100 responded with HTTP Status Code 413";
+        let ignored = &IGNORED.replace('\n', "%0A");
         for (code, said, expected) in [
             (3, "unsupported path requested: \"/v1/logs\"", "misdirected"),
             (3, "unknown service opentelemetry.logs", "misdirected"),
@@ -562,10 +564,11 @@ mod tests {
             (16, large, "denied"),
             (2, behind_a_gateway, "large"),
             (13, behind_a_gateway, "large"),
-            (3, "entry too far behind", "in part"),
-            (2, "Message=entry too far behind, total ignored: 1 out of 2", "in part"),
-            (13, "max entry size '262144' bytes exceeded", "in part"),
-            (14, "entry too far behind", "busy"),
+            (3, "entry too far behind", "rejected"),
+            (3, ignored, "in part"),
+            (2, &format!("Message={ignored}, Details=[]"), "in part"),
+            (13, "entry for stream '{}' has timestamp too new: 2026-11-01", "in part"),
+            (14, ignored, "busy"),
         ] {
             assert_eq!(name(outcome(&trailers_only(code, said))), expected, "{code} {said}");
         }

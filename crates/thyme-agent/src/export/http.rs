@@ -120,6 +120,7 @@ mod tests {
     use crate::config::Protocol;
     use crate::export::limits::RESPONSE_BYTES_MAX;
     use crate::export::reply::tests::status_with_retry_info;
+    use crate::export::words::tests::IGNORED;
     use std::time::Duration;
 
     fn answer(status: u16, content_type: &'static str, body: &[u8]) -> Answer {
@@ -219,8 +220,12 @@ mod tests {
             (429, "", "received message larger than max (4464749 vs. 4194304)", "large for now"),
             (429, "", "Ingestion rate limit exceeded (limit: 4 bytes/sec) of size", "busy"),
             (401, "", "request body too large", "denied"),
-            (400, "", "entry too far behind", "in part"),
-            (500, "", "Message=entry too far behind, total ignored: 1 out of 2", "in part"),
+            (400, "", "entry too far behind", "rejected"),
+            (400, "", "max entry size exceeded", "large"),
+            (400, "", "total ignored: 1 out of 2 for stream", "rejected"),
+            (400, "", IGNORED, "in part"),
+            (500, "", &format!("Message={IGNORED}, Details=[]"), "in part"),
+            (500, "", "entry too far behind", "fault"),
             (400, "", "proto: wrong wireType", "rejected"),
             (400, "", "gzip: invalid header", "misdirected"),
             (400, "text/plain", "Invalid API key", "denied"),

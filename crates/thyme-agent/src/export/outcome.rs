@@ -55,8 +55,8 @@ impl Oddity {
 pub(super) enum InPart {
     /// So many.
     Exactly(u64),
-    /// At most all but so many.
-    AllBut(u64),
+    /// At most all but `kept`, which are among the `of` that it speaks of.
+    AllBut { kept: u64, of: u64 },
 }
 
 impl InPart {
@@ -64,7 +64,15 @@ impl InPart {
     pub(super) fn of(self, records: u64) -> u64 {
         match self {
             Self::Exactly(rejected) => rejected.min(records),
-            Self::AllBut(kept) => records.saturating_sub(kept),
+            Self::AllBut { kept, .. } => records.saturating_sub(kept),
+        }
+    }
+
+    /// Whether it can be about a request of so many records.
+    const fn fits(self, records: u64) -> bool {
+        match self {
+            Self::Exactly(rejected) => 0 < rejected && rejected <= records,
+            Self::AllBut { of, .. } => of <= records,
         }
     }
 }
@@ -136,6 +144,15 @@ impl Outcome {
         }
     }
 
+    /// What it comes to for a request of so many records: numbers that don't fit it are no word about
+    /// what the sink kept of it.
+    pub(super) fn of_request(self, records: u64) -> Self {
+        match self {
+            Self::RejectedInPart(in_part, said) if !in_part.fits(records) => Self::Rejected(said),
+            other => other,
+        }
+    }
+
     pub(super) fn failed(cause: Cause, said: Quote) -> Self {
         Self::Failed(Failure { cause, retry_after: None, said })
     }
@@ -175,6 +192,28 @@ impl fmt::Display for Quote {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Scenario: D2, D20: refusals in part of so many records, for requests of twenty.
+    /// Guarantees: what is given up is what is rejected, or may be; numbers of another request refuse the
+    /// whole.
+    #[test]
+    fn numbers_that_do_not_fit_a_request_refuse_it_whole() {
+        let all_but = |kept, of| InPart::AllBut { kept, of };
+        let counts = [InPart::Exactly(1), all_but(10, 20), all_but(0, 0), InPart::Exactly(20)];
+        assert_eq!(counts.map(|in_part| in_part.of(20)), [1, 10, 20, 20]);
+        for (in_part, fits) in [
+            (InPart::Exactly(20), true),
+            (InPart::Exactly(21), false),
+            (InPart::Exactly(0), false),
+            (all_but(10, 20), true),
+            (all_but(10, 21), false),
+        ] {
+            let whole = Outcome::Rejected(Quote::default());
+            let outcome = Outcome::RejectedInPart(in_part, Quote::default());
+            let expected = if fits { outcome.clone() } else { whole };
+            assert_eq!(outcome.of_request(20), expected, "{in_part:?}");
+        }
+    }
 
     /// Scenario: a sink answers with terminal escapes, line breaks, invalid UTF-8 and a megabyte.
     /// Guarantees: the quote is one short line of printable characters.

@@ -199,65 +199,119 @@ pub(super) fn cause_beside_the_records(said: &[u8]) -> Option<Cause> {
 }
 
 /// Whether an answer says which records it refused, and how many. So says Loki, which has kept the
-/// others by then; a gateway before it hands its words on.
+/// others by then; a gateway before it hands its words on. Others use its phrases, and have kept
+/// nothing: only a whole message of Loki's is one, since what it does not name is not sent again.
 ///
 /// Its distributor names each refused entry, equal ones as "N errors like". Its ingesters count, for
 /// one of the streams: what they say of that stream is certain, of others there is no word. A stream
 /// that is refused as a whole is named once, however many entries it has.
+///
+/// Whether the numbers fit the request is for [`super::outcome::Outcome::of_request`] to say.
 pub(super) fn rejected_in_part(said: &[u8]) -> Option<InPart> {
-    const ENTRIES: [&str; 5] = [
-        "has timestamp too old",
-        "has timestamp too new",
-        "max entry size",
-        "structured metadata too large",
-        "too many structured metadata labels",
+    // `#` is a number, `*` anything.
+    const ENTRY: [&str; 5] = [
+        "max entry size '#' bytes exceeded for stream '*' while adding an entry with length '#' bytes",
+        "entry for stream '*' has timestamp too old: #*, oldest acceptable timestamp is: #",
+        "entry for stream '*' has timestamp too new: #",
+        "stream '*' has structured metadata too large: '#' bytes, limit: '#' bytes",
+        "stream '*' has too many structured metadata labels: '#', limit: '#'",
     ];
-    const UNCOUNTED: [&str; 7] = [
-        "entry too far behind",
-        "entry out of order",
-        "label name too long",
-        "label value too long",
-        "duplicate label name",
-        "label names; limit",
-        "total ignored:",
+    const STREAM: [&str; 4] = [
+        "stream '*' has label name too long: '*'",
+        "stream '*' has label value too long: '*'",
+        "stream '*' has duplicate label name: '*'",
+        "entry for stream '*' has # label names; limit #",
     ];
+    const IGNORED: &str = "entry with timestamp #* ignored, reason: '*'";
+    const TOTAL: &str = "total ignored: ";
     let is_cut = said.len() > WORDS_BYTES_MAX;
     let said = lower(said);
-    let has = |phrase: &&str| said.contains(*phrase);
-    if UNCOUNTED.iter().any(has) || is_cut && ENTRIES.iter().any(has) {
-        return Some(InPart::AllBut(kept_of_streams(&said)));
+    let names_entries = |said: &str| ENTRY.iter().any(|form| has_form(said, form));
+    if has_form(&said, IGNORED) && (is_cut || said.contains(TOTAL)) {
+        let streams = said.split(TOTAL).skip(1).map(kept_of_stream);
+        return streams
+            .sum::<Option<Streams>>()
+            .map(|Streams { kept, entries }| InPart::AllBut { kept, of: entries });
     }
-    if !ENTRIES.iter().any(has) {
+    let is_entries = names_entries(&said);
+    if is_cut && is_entries || STREAM.iter().any(|form| has_form(&said, form)) {
+        return Some(InPart::AllBut { kept: 0, of: 0 });
+    }
+    if !is_entries {
         return None;
     }
     let groups = said.split(" errors like:").collect::<Vec<_>>();
-    let named = groups[..groups.len() - 1].iter().filter_map(|before| last_number(before));
-    Some(InPart::Exactly(named.sum::<u64>().max(1)))
+    let [counts @ .., _] = &groups[..] else { unreachable!("a split has a last part") };
+    if counts.is_empty() {
+        return Some(InPart::Exactly(1));
+    }
+    let numbers = counts.iter().map(|before| last_number(before)).sum::<Option<u64>>();
+    match numbers {
+        Some(rejected) if groups[1..].iter().all(|group| names_entries(group)) => {
+            Some(InPart::Exactly(rejected))
+        }
+        _ => Some(InPart::AllBut { kept: 0, of: 0 }),
+    }
 }
 
-/// Entries that were kept, from all of "total ignored: 10 out of 20".
-fn kept_of_streams(said: &str) -> u64 {
-    let kept = |counts: &str| {
-        let mut numbers = counts.split(" out of ");
-        let ignored = last_number(numbers.next()?)?;
-        let all = first_number(numbers.next()?)?;
-        all.checked_sub(ignored)
-    };
-    said.split("total ignored:").skip(1).filter_map(kept).fold(0, u64::saturating_add)
+/// Entries that were kept of so many, from what follows "total ignored: " in "10 out of 20 for
+/// stream: {}".
+fn kept_of_stream(counts: &str) -> Option<Streams> {
+    let (ignored, rest) = leading_number(counts)?;
+    let (entries, rest) = leading_number(rest.strip_prefix(" out of ")?)?;
+    let is_whole = ignored > 0 && rest.starts_with(" for stream: ");
+    let kept = entries.checked_sub(ignored).filter(|_| is_whole)?;
+    Some(Streams { kept, entries })
 }
 
-fn first_number(text: &str) -> Option<u64> {
-    let text = text.trim_start();
+/// What is said of some of the streams of a request.
+struct Streams {
+    kept: u64,
+    entries: u64,
+}
+
+impl std::iter::Sum for Streams {
+    fn sum<I: Iterator<Item = Self>>(streams: I) -> Self {
+        streams.fold(Self { kept: 0, entries: 0 }, |sum, stream| Self {
+            kept: sum.kept.saturating_add(stream.kept),
+            entries: sum.entries.saturating_add(stream.entries),
+        })
+    }
+}
+
+/// Whether words have such a form: `#` is a number, `*` anything.
+fn has_form(said: &str, form: &str) -> bool {
+    let mut rest = Some(said);
+    for section in form.split('*') {
+        rest = rest.and_then(|rest| {
+            let first = section.split('#').next()?;
+            rest.match_indices(first).find_map(|(at, _)| after_section(&rest[at..], section))
+        });
+    }
+    rest.is_some()
+}
+
+/// What follows a section that words begin with: `#` is a number.
+fn after_section<'a>(said: &'a str, section: &str) -> Option<&'a str> {
+    let mut pieces = section.split('#');
+    let mut rest = said.strip_prefix(pieces.next()?)?;
+    for piece in pieces {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        rest = rest.get(digits..).filter(|_| digits > 0)?.strip_prefix(piece)?;
+    }
+    Some(rest)
+}
+
+fn leading_number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    text[..end].parse().ok()
+    let (number, rest) = text.split_at(end);
+    Some((number.parse().ok()?, rest))
 }
 
 fn last_number(text: &str) -> Option<u64> {
     let text = text.trim_end();
-    let start = text.rfind(|character: char| !character.is_ascii_digit());
-    text[start.map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8))..]
-        .parse()
-        .ok()
+    let digits = text.bytes().rev().take_while(u8::is_ascii_digit).count();
+    text[text.len() - digits..].parse().ok()
 }
 
 fn lower(said: &[u8]) -> String {
@@ -265,8 +319,13 @@ fn lower(said: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// What an ingester of Loki says.
+    pub(in crate::export) const IGNORED: &str = "entry with timestamp 2026-11-01 00:00:00 +0000 UTC ignored, reason: 'entry too far behind, entry \
+         timestamp is: a, oldest acceptable timestamp is: b',\nuser 'fake', total ignored: 10 out of 20 for \
+         stream: {job=\"a\"}";
 
     /// Scenario: what servers and proxies say about a message that is too large.
     /// Guarantees: all are recognised, whatever the status beside them.
@@ -413,22 +472,23 @@ mod tests {
         let behind = "entry with timestamp 2026-11-01 00:00:00 +0000 UTC ignored, reason: 'entry too \
                       far behind, entry timestamp is: a, oldest acceptable timestamp is: b',\n";
         let total = "user 'fake', total ignored: 10 out of 20 for stream: {job=\"a\"}";
+        let unknown = InPart::AllBut { kept: 0, of: 0 };
         let cases = [
             (long.to_owned(), InPart::Exactly(1)),
             (format!("7 errors like: {old}"), InPart::Exactly(7)),
             (format!("1 errors like: {long}; 12 errors like: {old}"), InPart::Exactly(13)),
-            (format!("{behind}{total}"), InPart::AllBut(10)),
-            (format!("{behind}{total}{behind}{total}"), InPart::AllBut(20)),
-            (format!("{behind}total ignored: 5 out of 5"), InPart::AllBut(0)),
-            ("entry out of order".to_owned(), InPart::AllBut(0)),
-            (format!("stream 'a' has label value too long: 'b'; {long}"), InPart::AllBut(0)),
+            (format!("1 errors like: {long}; 12 errors like: something new"), unknown),
+            (format!("{behind}{total}"), InPart::AllBut { kept: 10, of: 20 }),
+            (format!("{behind}{total}{behind}{total}"), InPart::AllBut { kept: 20, of: 40 }),
+            (behind.repeat(200), unknown),
+            (format!("stream 'a' has label value too long: 'b'; {long}"), unknown),
             (
                 format!(
                     "request to http://loki responded with HTTP Status Code 400, Message={old}"
                 ),
                 InPart::Exactly(1),
             ),
-            (format!("{long}; ").repeat(1000), InPart::AllBut(0)),
+            (format!("{long}; ").repeat(1000), unknown),
         ];
         for (said, expected) in cases {
             assert_eq!(rejected_in_part(said.as_bytes()), Some(expected), "{said:.300}");
@@ -436,7 +496,32 @@ mod tests {
         for said in ["", "invalid UTF-8", "unsupported path", "ingestion blocked for user fake"] {
             assert_eq!(rejected_in_part(said.as_bytes()), None, "{said}");
         }
-        let counts = [InPart::Exactly(1), InPart::Exactly(99), InPart::AllBut(10)];
-        assert_eq!(counts.map(|in_part| in_part.of(20)), [1, 20, 10]);
+    }
+
+    /// Scenario: D2: a refusal that has a phrase of Loki's, or nearly one of its messages, from a sink
+    /// that has kept nothing.
+    /// Guarantees: none is a refusal in part.
+    #[test]
+    fn a_phrase_of_loki_is_no_refusal_in_part() {
+        let ignored = "entry with timestamp 2026-11-01 00:00:00 +0000 UTC ignored, reason: 'entry out of \
+                       order',\n";
+        for said in [
+            "max entry size exceeded",
+            "max entry size '262144' bytes exceeded",
+            "record has timestamp too old: 2020-01-01",
+            "entry for stream '{}' has timestamp too old: yesterday",
+            "timestamp too new",
+            "entry too far behind",
+            "entry out of order",
+            "label name too long",
+            "total ignored: 1 out of 2 for stream",
+            "user 'fake', total ignored: 1 out of 2 for stream: {}",
+            &format!("{ignored}total ignored: 0 out of 2 for stream: {{}}"),
+            &format!("{ignored}total ignored: 3 out of 2 for stream: {{}}"),
+            &format!("{ignored}total ignored: 1 out of many for stream: {{}}"),
+            ignored,
+        ] {
+            assert_eq!(rejected_in_part(said.as_bytes()), None, "{said}");
+        }
     }
 }

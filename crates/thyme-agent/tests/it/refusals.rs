@@ -202,8 +202,9 @@ async fn the_refused_record_alone_is_dropped() {
 async fn a_refusal_in_part_is_counted_and_not_sent_again() {
     let long = "max entry size '262144' bytes exceeded for stream '{}' while adding an entry with \
                 length '300000' bytes";
-    let behind = "entry with timestamp 2026-11-01 ignored, reason: 'entry too far behind',\nuser \
-                  'fake', total ignored: 10 out of 20 for stream: {}";
+    let behind = "entry with timestamp 2026-11-01 00:00:00 +0000 UTC ignored, reason: 'entry too far \
+                  behind, entry timestamp is: 2026-11-01T00:00:00Z, oldest acceptable timestamp is: \
+                  2026-11-02T00:00:00Z',\nuser 'fake', total ignored: 10 out of 20 for stream: {}";
     for (said, records, lost) in [(long, 1_999, 1), (behind, 20, 10), (behind, 100, 90)] {
         // A `google.rpc.Status`, as Loki writes it.
         let mut status = vec![0x12];
@@ -217,6 +218,37 @@ async fn a_refusal_in_part_is_counted_and_not_sent_again() {
         let dropped = [(DropReason::RejectedInPart, lost)];
         assert_eq!(counts(&settled), (records as u64 - lost, 0, &dropped[..]));
         assert_eq!(sink.requests.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// Scenario: row 58, D2 beside D20: a sink that is not Loki refuses each request with a certain record with 400,
+/// keeps nothing of it, and says so in a phrase of Loki's, or in a whole message of Loki's with numbers of another
+/// request.
+/// Guarantees: it is halved as any other: that record alone is given up, and each other one is stored once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_phrase_of_loki_from_a_sink_that_keeps_nothing_costs_the_refused_record_alone() {
+    for said in [
+        "max entry size exceeded",
+        "record has timestamp too old: 2020-01-01",
+        "entry too far behind",
+        "total ignored: 1 out of 101 for stream",
+        "entry with timestamp 2026-11-01 00:00:00 +0000 UTC ignored, reason: 'entry out of order',\nuser 'a', \
+         total ignored: 1 out of 4201 for stream: {}",
+        "4201 errors like: entry for stream '{}' has timestamp too new: 2026-11-01T00:00:00Z",
+    ] {
+        let (address, sink) = serve(move |bodies, _| {
+            let is_bad = bodies.iter().any(|body| body == "41");
+            if is_bad { refused(400, "text/plain", said) } else { stored() }
+        })
+        .await;
+        let exporter = start(address);
+        exporter.send(&numbers(0..100)).await;
+        let settled = exporter.next_settled().await;
+        let (acknowledged, dead_lettered, dropped) = counts(&settled);
+        let lost = dead_lettered + dropped.iter().map(|(_, records)| records).sum::<u64>();
+        assert_eq!((acknowledged, lost), (99, 1), "{said}");
+        assert!(dropped.iter().all(|(reason, _)| *reason == DropReason::Rejected), "{said}");
+        assert!(sink.all_once(&[numbers(0..41), numbers(42..100)].concat()), "{said}");
     }
 }
 
