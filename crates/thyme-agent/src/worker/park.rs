@@ -208,18 +208,26 @@ impl Worker {
         }
     }
 
-    /// Parked files of a group that its directory does not show any more: nobody can open them again. Returns
-    /// their names.
-    pub(super) fn end_parked(&mut self, number: u32, now: Instant) -> Vec<Arc<OsStr>> {
+    /// Parked files of a group that its directory does not show any more: nobody can open them again, unless
+    /// it was not seen whole. Returns their names.
+    pub(super) fn end_parked(
+        &mut self,
+        number: u32,
+        is_complete: bool,
+        now: Instant,
+    ) -> Vec<Arc<OsStr>> {
         let mut ended = Vec::new();
         for id in self.group_files(number) {
             let is_gone = |file: &&mut Box<TailedFile>| file.is_parked && !file.is_present;
             let Some(file) = self.files.get_mut(&id).filter(is_gone) else { continue };
+            ended.push(Arc::clone(&file.name));
+            if !is_complete {
+                continue;
+            }
             file.is_parked = false;
             file.finished_at = Some(now);
-            ended.push(Arc::clone(&file.name));
             self.attention.ending.insert(id);
-            let bytes = file.length.saturating_sub(file.offset);
+            let bytes = file.unread_bytes();
             // It is counted once: the next start knows of nothing more in it.
             file.length = file.offset;
             if bytes > 0 {

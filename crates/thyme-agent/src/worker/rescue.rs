@@ -502,7 +502,8 @@ impl Worker {
     pub(super) fn lose_rest(&mut self, id: u32, reason: LossReason, now: Instant) {
         let Some(file) = self.files.get_mut(&id) else { return };
         let Some(Source::Plain(open)) = &file.source else { return };
-        let lost = open.length().unwrap_or(0).saturating_sub(file.offset);
+        file.length = open.length().unwrap_or(0);
+        let lost = file.unread_bytes();
         file.source = None;
         file.finished_at = Some(now);
         file.continuation = None;

@@ -26,6 +26,8 @@ use crate::{
     },
 };
 
+mod unseen;
+
 /// How far the clock goes on from one step to the next.
 const STEP: Duration = Duration::from_millis(10);
 
@@ -708,4 +710,22 @@ fn what_is_set_aside_takes_nothing_of_the_budget() {
     while scene.step() != Step::End {}
     assert_eq!(scene.worker.outstanding_requests + scene.worker.aside_requests, 0);
     assert_eq!(scene.metrics.queue_requests.get(), 0);
+}
+
+/// Scenario: rows 10 and 12. Of two files a line has left in part; then the rest of both comes, which is longer
+/// than one request may be.
+/// Guarantees: they leave in two requests, none longer than it may be.
+#[test]
+fn the_rest_of_a_begun_line_finds_room_in_its_batch() {
+    const BYTES_MAX: usize = 100_000;
+    let mut scene = Scene::new(16, &[("a.log", "a"), ("b.log", "b")]);
+    scene.worker.batch = Batch::new(BatchLimits { bytes_max: BYTES_MAX, records_max: u64::MAX });
+    scene.until("both are begun", |scene| scene.bodies.len() == 2);
+    scene.settles = false;
+    for name in ["a.log", "b.log"] {
+        scene.append(name, format!("{}\n", "x".repeat(60_000)));
+    }
+    scene.until("all has come", |scene| scene.bodies.len() == 4);
+    let bytes: Vec<_> = scene.unsettled.iter().map(|request| request.uncompressed_bytes).collect();
+    assert!(bytes.len() == 2 && bytes.iter().all(|bytes| *bytes <= BYTES_MAX), "{bytes:?}");
 }
