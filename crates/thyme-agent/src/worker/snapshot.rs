@@ -37,6 +37,7 @@ impl Worker {
         let number = self.group_number(&snapshot, now);
         let mut resume = snapshot.resume;
         if let Some(group) = self.groups.get_mut(&number) {
+            group.is_partly_seen = !snapshot.is_complete;
             resume.append(&mut group.resume);
         }
         let before: Vec<(u32, Arc<OsStr>, bool)> = self
@@ -65,7 +66,7 @@ impl Worker {
             begun.extend(self.take_file(number, file, snapshot.start_at, &mut resume, now));
         }
         self.keep_what_may_be_archived(number, &unopened);
-        let ended = self.end_parked(number, now);
+        let ended = self.end_parked(number, snapshot.is_complete, now);
         crate::failpoint::hit("snapshot_taken");
         self.count_missed(&snapshot.missed, &snapshot.key.live, &resume, ended);
         self.forget_empty(&mut resume, begun);
@@ -155,7 +156,7 @@ impl Worker {
         let passed_over = found.old_bytes.filter(|_| start_at == StartAt::End);
         let opened = found.opened?;
         if compressed && let Some(id) = self.recognise_archive(number, &opened, &plain) {
-            self.adopt(id, Some(opened), compressed);
+            self.note_compressed(Some(id), FoundFile { opened: Some(opened), ..found });
             return None;
         }
         // Discovery reports a file once: it is followed even if it can't be read now.
@@ -212,6 +213,9 @@ impl Worker {
             self.adopt(id, found.opened, compressed);
         } else if compressed {
             self.take_archive_of(id, found.opened);
+        } else if file.source.is_none() {
+            // It may have been out of sight, and its writer may be late all the same.
+            self.attention.closed.insert(id);
         }
     }
 
