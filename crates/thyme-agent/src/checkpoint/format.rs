@@ -444,11 +444,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Files, FormatError> {
     Ok(files)
 }
 
-/// Whether a snapshot's lines have numbers, which a journal refers to; version 1 wrote none.
-pub(super) fn has_numbers(snapshot: &[u8]) -> bool {
-    let first = frame::open(MAGIC, snapshot).ok().and_then(|content| lines(content).next());
+/// Whether a snapshot may have a journal: its lines have numbers, which that refers to, and version 1
+/// wrote none. One without a line, the first of each state, may be of any version.
+pub(super) fn may_have_journal(snapshot: &[u8]) -> bool {
     let numbered = |(_, line)| serde_json::from_slice::<Numbered>(line).is_ok();
-    first.is_some_and(numbered)
+    frame::open(MAGIC, snapshot).is_ok_and(|content| lines(content).next().is_none_or(numbered))
 }
 
 #[derive(Deserialize)]

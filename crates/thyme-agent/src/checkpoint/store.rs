@@ -315,7 +315,7 @@ fn replay_journals(
         }
     }
     // Whoever writes numbers into a snapshot has made its journal before.
-    if own.is_none() && (damaged.is_some() || format::has_numbers(snapshot)) {
+    if own.is_none() && (damaged.is_some() || format::may_have_journal(snapshot)) {
         let path = disk.path(damaged.as_deref().unwrap_or("journal.*"));
         tracing::warn!(
             path = %path.display(),

@@ -561,6 +561,25 @@ fn a_missing_snapshot_or_journal_is_said() {
     }
 }
 
+/// Scenario: row 71. A state that is seconds old: its snapshot is the first one, which knows no file, and its
+/// journal has all. Then the journal is removed.
+/// Guarantees: that all is read again is said, as it is of any other journal.
+#[test]
+fn a_missing_journal_of_the_first_snapshot_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let (publisher, mut table) = table(directory.path(), Vec::new());
+    publisher.publish([(1, Some(checkpoint(500)))]);
+    assert_eq!(table.turn(false), Saved::Written);
+    drop(table);
+    let (_, log) = start_and_listen(directory.path());
+    assert_eq!(log, "");
+    remove_journals(directory.path());
+    let (restored, log) = start_and_listen(directory.path());
+    assert!(restored.files.is_empty() && !restored.is_first_start, "{log}");
+    assert!(log.contains("WARN") && log.contains("/journal."), "{log}");
+    assert!(log.contains("files are read again"), "{log}");
+}
+
 /// Scenario: row 71. At random, bytes of snapshots and journal are flipped, cut off or doubled, and
 /// whole files removed or given each other's names, after a few writes of positions that only grow.
 /// Guarantees: the start ends well; a file goes on from a place where it was once, never from one that

@@ -220,12 +220,8 @@ mod tests {
             (429, "", "received message larger than max (4464749 vs. 4194304)", "large for now"),
             (429, "", "Ingestion rate limit exceeded (limit: 4 bytes/sec) of size", "busy"),
             (401, "", "request body too large", "denied"),
-            (400, "", "entry too far behind", "rejected"),
-            (400, "", "max entry size exceeded", "large"),
-            (400, "", "total ignored: 1 out of 2 for stream", "rejected"),
             (400, "", IGNORED, "in part"),
             (500, "", &format!("Message={IGNORED}, Details=[]"), "in part"),
-            (500, "", "entry too far behind", "fault"),
             (400, "", "proto: wrong wireType", "rejected"),
             (400, "", "gzip: invalid header", "misdirected"),
             (400, "text/plain", "Invalid API key", "denied"),
@@ -241,6 +237,17 @@ mod tests {
             let outcome = outcome(&answer(status, content_type, said.as_bytes()));
             assert_eq!(name(&outcome), expected, "{status} {said}");
         }
+    }
+
+    /// Scenario: D2, D20: phrases of Loki's from some other sink.
+    /// Guarantees: they are refusals as any other, of the whole request.
+    #[test]
+    fn a_phrase_of_loki_refuses_the_whole() {
+        let of = |status, said: &str| outcome(&answer(status, "", said.as_bytes()));
+        assert!(matches!(of(400, "entry too far behind"), Outcome::Rejected(_)));
+        assert!(matches!(of(400, "total ignored: 1 out of 2 for stream"), Outcome::Rejected(_)));
+        assert!(matches!(of(400, "max entry size exceeded"), Outcome::TooLarge(_)));
+        assert!(matches!(of(500, "entry too far behind"), Outcome::Failed(_)));
     }
 
     /// Scenario: D23: a refusal with a `google.rpc.Status` under every type that servers give it, in
