@@ -35,6 +35,8 @@ pub(super) struct Look<'a> {
     groups: Entries,
     /// What was found out about files whose names are new, besides whose they are.
     pub(super) whose: HashMap<(Arc<GroupKey>, OsString), Whose>,
+    /// Groups of which a file has another name by now than was listed.
+    pub(super) moved: BTreeSet<Arc<GroupKey>>,
     directories: BTreeMap<Arc<Path>, BTreeSet<Place>>,
     pub(super) must_look_again: bool,
     /// What the look before this one refused.
@@ -59,6 +61,7 @@ impl<'a> Look<'a> {
             known,
             groups: HashMap::default(),
             whose: HashMap::default(),
+            moved: BTreeSet::new(),
             directories: BTreeMap::new(),
             must_look_again: false,
         }
@@ -155,13 +158,13 @@ impl<'a> Look<'a> {
         let is_replaced = self.is_replaced;
         let seen = if self.is_replaced { &nothing } else { &before };
         for (key, entries) in self.follow_renames(entries, all, seen) {
-            let (key, known) = before.remove_entry(&key).unwrap_or((key, KnownGroup::default()));
-            let was_known = !known.files.is_empty();
-            let was_complete = known.is_complete;
-            let former = known;
+            let former = before.remove_entry(&key);
+            let was_known = former.is_some();
+            let (key, former) = former.unwrap_or((key, KnownGroup::default()));
+            let was_complete = former.is_complete;
             let known = if self.is_replaced { &KnownGroup::default() } else { &former };
             let mut changed = false;
-            let mut now = KnownGroup { files: Vec::new(), is_complete: true };
+            let mut now = KnownGroup { is_complete: true, ..KnownGroup::default() };
             let mut files = Vec::with_capacity(entries.len());
             for (name, number, place) in entries {
                 let (shown, is_open) = match self.resolve(&key, known, &name, number, place) {
@@ -196,7 +199,11 @@ impl<'a> Look<'a> {
             let missed = former.missed(&key.live, &now.files, |file| self.is_elsewhere(file, all));
             changed |= !missed.is_empty();
             self.scanner.metrics.unopened_files.add_gauge(now.unopened() - former.unopened());
-            if !now.files.is_empty() {
+            if !self.is_replaced && self.moved.contains(&key) {
+                now.moved = former.moved_from(&now.files);
+            }
+            // One that was not seen whole has another look, which may find that it is gone.
+            if !now.files.is_empty() || (was_known && !now.is_complete) {
                 self.known.groups.insert(Arc::clone(&key), now);
             }
             if changed && (!files.is_empty() || was_known) {
@@ -258,7 +265,14 @@ impl<'a> Look<'a> {
         match self.refused_still(name) {
             Some(Refusal::TooShort(_)) => Resolved::Missing,
             Some(_) => Resolved::Refused,
-            None => self.open(shown, place, waited),
+            None => {
+                let is_renamed = shown.is_renamed;
+                let resolved = self.open(shown, place, waited);
+                if is_renamed && matches!(resolved, Resolved::Missing) {
+                    self.moved.insert(Arc::new(key.clone()));
+                }
+                resolved
+            }
         }
     }
 

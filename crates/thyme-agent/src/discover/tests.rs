@@ -653,6 +653,52 @@ fn a_known_file_that_is_rotated_during_the_first_look_is_not_gone() {
     assert_eq!(told[1..], [("app.log".to_owned(), 2, true, true)]);
 }
 
+/// Scenario: rows 41 and 68. The files of a numbered chain get their next numbers before a look, and again after
+/// its directory was listed and before anything else is asked.
+/// Guarantees: the group is not complete before the next look, which finds its first file under the name that it
+/// has by then.
+#[test]
+fn a_chain_that_moves_on_twice_at_a_look_is_followed() {
+    for pattern in ["*.log", "*"] {
+        let mut stage = Stage::new(pattern, 1, false, tempfile::tempdir().unwrap(), Vec::new());
+        stage.write("app.log", "text");
+        assert_eq!(stage.groups(), [("app.log".to_owned(), 1, false, true)]);
+        fs::rename(stage.at("app.log"), stage.at("app.log.1")).unwrap();
+        stage.write("app.log", "more");
+        let next = tempfile::tempdir_in(stage.root.path().parent().unwrap()).unwrap();
+        fs::write(next.path().join("next"), "and more").unwrap();
+        let (first, second) = (stage.at("app.log.1"), stage.at("app.log.2"));
+        let renames = vec![
+            (first.clone(), second),
+            (stage.at("app.log"), first),
+            (next.path().join("next"), stage.at("app.log")),
+        ];
+        *stage.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) = renames;
+        assert_eq!(stage.groups(), [("app.log".to_owned(), 1, false, false)], "{pattern}");
+        let told = stage.groups();
+        assert!(told.contains(&("app.log".to_owned(), 2, true, true)), "{pattern}: {told:?}");
+        assert!(told.iter().all(|(live, ..)| live != "app.log.2"), "{told:?}");
+        assert_eq!(stage.discovery.assigned.len(), told.len());
+    }
+}
+
+/// Scenario: row 40. The only file of a group is another one than before, and is gone between the listing of its
+/// directory and its opening.
+/// Guarantees: the next look says that the group is gone, and it is forgotten.
+#[test]
+fn a_group_that_vanishes_during_a_look_is_said_to_be_gone() {
+    let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    stage.write("app.log", "text");
+    assert_eq!(stage.groups(), [("app.log".to_owned(), 1, false, true)]);
+    stage.write("new", "more");
+    fs::rename(stage.at("new"), stage.at("app.log")).unwrap();
+    let renames = vec![(stage.at("app.log"), stage.at("other"))];
+    *stage.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) = renames;
+    assert_eq!(stage.groups(), [("app.log".to_owned(), 0, false, false)]);
+    assert_eq!(stage.groups(), [("app.log".to_owned(), 0, false, true)]);
+    assert_eq!((stage.groups(), stage.discovery.assigned.len()), (Vec::new(), 0));
+}
+
 /// How often directories were listed and files opened by what is done.
 fn calls(stage: &mut Stage, done: impl FnOnce(&mut Stage)) -> (u64, u64) {
     let count = |stage: &Stage| {
