@@ -168,7 +168,7 @@ impl<'a> Look<'a> {
             let mut files = Vec::with_capacity(entries.len());
             for (name, number, place) in entries {
                 let (shown, is_open) = match self.resolve(&key, known, &name, number, place) {
-                    Resolved::Known(file) | Resolved::Opened(file) => (file, true),
+                    Resolved::Open(file) => (file, true),
                     Resolved::Shown(file) => (file, false),
                     Resolved::Refused => continue,
                     Resolved::Missing => {
@@ -256,11 +256,11 @@ impl<'a> Look<'a> {
                 return self.opened(shown, opened, waited);
             }
             if known.files.iter().any(|seen| same(&seen)) {
-                return Resolved::Known(shown);
+                return Resolved::Open(shown);
             }
         }
         if known.find(name).filter(same).or_else(|| as_live().filter(same)).is_some() {
-            return Resolved::Known(shown);
+            return Resolved::Open(shown);
         }
         match self.refused_still(name) {
             Some(Refusal::TooShort(_)) => Resolved::Missing,
@@ -335,7 +335,7 @@ impl<'a> Look<'a> {
         let first = waited.filter(|one| one.inode == opened.inode && one.born == born);
         let first_bytes = first.and_then(|one| one.first_bytes).unwrap_or(opened.bytes);
         let (inode, old_bytes) = (opened.inode, is_old.then_some(first_bytes));
-        Resolved::Opened(FoundFile { inode, opened: Some(opened), old_bytes, ..shown })
+        Resolved::Open(FoundFile { inode, opened: Some(opened), old_bytes, ..shown })
     }
 
     fn take_whose(&mut self, key: &GroupKey, name: &OsStr) -> Option<Whose> {
@@ -396,10 +396,8 @@ fn open_file(name: OsString, inode: Inode, born: Option<u64>) -> KnownFile {
 
 /// What became of a file that its directory shows.
 enum Resolved {
-    /// It was known before.
-    Known(FoundFile),
-    /// It is open.
-    Opened(FoundFile),
+    /// It is open, or was known before.
+    Open(FoundFile),
     /// It can't be opened now.
     Shown(FoundFile),
     /// It is no log file.

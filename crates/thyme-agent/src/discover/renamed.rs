@@ -5,8 +5,8 @@
 //! that was late writes to it all the same. A file that has several names in its directory is one file.
 //!
 //! An inode's number is used again. So a new name for a known number is the known file only if it was
-//! born at the same time; of files that are known from before the start, if it has the same head. For
-//! that, and for nothing else, the first bytes of a log file are read here.
+//! born at the same time; of files that are known from before the start, if it has the same head, which
+//! is read for that.
 
 use std::{
     collections::BTreeSet,

@@ -13,13 +13,12 @@ use crossbeam_channel::unbounded;
 
 use super::*;
 use crate::{
+    ahead::Ahead,
     limits::HIDDEN_TIME_MAX,
+    said::Said,
     tail::identity::Head,
     worker::WorkerState,
-    world::{
-        Clock, DirectoryState, Entry, Looked,
-        real::{NodeLogs, SystemClock},
-    },
+    world::{Clock, DirectoryState, Entry, Looked, real::NodeLogs},
 };
 
 /// Paths that can't be opened or read for now.
@@ -37,30 +36,6 @@ struct Calls {
 
 /// The tree, as far as it is not denied.
 struct Deniable(Denied, Arc<Calls>);
-
-/// A clock that is so far ahead of the system's.
-#[derive(Clone, Default)]
-struct Ahead(Arc<Mutex<Duration>>);
-
-impl Ahead {
-    fn by(&self) -> Duration {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn advance(&self, by: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
-    }
-}
-
-impl Clock for Ahead {
-    fn now(&self) -> Instant {
-        Instant::now() + self.by()
-    }
-
-    fn unix_nanos(&self) -> u64 {
-        SystemClock.unix_nanos() + self.by().as_nanos() as u64
-    }
-}
 
 impl Deniable {
     fn check(&self, path: &Path) -> io::Result<()> {
@@ -97,10 +72,6 @@ impl LogTree for Deniable {
     fn look_at(&mut self, path: &Path) -> io::Result<Looked> {
         self.1.bytes.fetch_add(1, Ordering::Relaxed);
         NodeLogs::default().look_at(path)
-    }
-
-    fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {
-        NodeLogs::default().leads_to(path)
     }
 }
 
@@ -247,8 +218,9 @@ fn start_at_holds_for_old_files_that_are_opened_late() {
 }
 
 /// Scenario: a directory, a link and a FIFO match a pattern of files; directories match one that goes
-/// to any depth.
-/// Guarantees: the first three are counted once each; directories that lead to files are not.
+/// to any depth, or twice to any.
+/// Guarantees: the first three are counted once each; directories that lead to files are not. Files are found at
+/// every depth, and at none.
 #[test]
 fn what_matches_and_is_no_file_is_counted() {
     let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
@@ -261,6 +233,9 @@ fn what_matches_and_is_no_file_is_counted() {
     stage.write("more.log", "");
     stage.scan();
     assert_eq!(stage.metrics.refused_files.get(), 3);
+    let mut twice = Stage::new("**/**/file", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    ["file", "a/b/file"].iter().for_each(|file| twice.write(file, ""));
+    assert_eq!(twice.scan(), named(&[("file", true, false), ("file", true, false)]));
     let mut deep = Stage::new("**", 1, false, tempfile::tempdir().unwrap(), Vec::new());
     deep.write("a/b/file", "");
     assert_eq!(deep.scan(), named(&[("file", true, false)]));
@@ -418,34 +393,15 @@ fn files_of_one_directory_wait_each_for_itself() {
     assert_eq!(stage.calls.bytes.load(Ordering::Relaxed), 36);
 }
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The lines of the log, when a stage does something each second for two and a half minutes.
 fn said_in_150_s(stage: &mut Stage, each: impl Fn(&mut Stage)) -> Vec<String> {
     let said = Said::default();
-    let writer = said.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
-    tracing::subscriber::with_default(subscriber.finish(), || {
-        for _ in 0..150 {
-            stage.clock.advance(Duration::from_secs(1));
-            each(stage);
-        }
-    });
-    let said = said.0.lock().unwrap();
-    String::from_utf8_lossy(&said).lines().map(str::to_owned).collect()
+    let _listening = said.listen();
+    for _ in 0..150 {
+        stage.clock.advance(Duration::from_secs(1));
+        each(stage);
+    }
+    said.text().lines().map(str::to_owned).collect()
 }
 
 /// Scenario: row 39. Files wait for descriptors, and are looked at each second.
