@@ -147,8 +147,10 @@ impl World {
                 )
             });
         }
-        let (gave_way, counted) =
-            (self.sink.refusals.gave_way, metrics.dropped(DropReason::NeverTaken).get().0);
+        // Where the record is sure to be the cause, it counts as rejected.
+        let counted = metrics.dropped(DropReason::NeverTaken).get().0
+            + metrics.dropped(DropReason::Rejected).get().0;
+        let gave_way = self.sink.refusals.gave_way;
         if gave_way > counted {
             self.truth.fail(|| format!("{gave_way} records gave way, and {counted} are counted"));
         }

@@ -147,6 +147,9 @@ impl World {
             let marks =
                 [CHUNK_OFFSET_ATTRIBUTE, PARTIAL_ATTRIBUTE].map(|key| attribute(key).is_some());
             self.truth.check_end(&pieces, marks, self.now, record);
+            if marks[0] {
+                self.check_cut(&pieces);
+            }
         }
         Ok(pieces)
     }

@@ -88,7 +88,7 @@ pub(super) struct Line {
     /// Where it stands.
     pub(super) content: Option<ContentId>,
     /// Lines of its stream before and after it.
-    before: Option<usize>,
+    pub(super) before: Option<usize>,
     pub(super) next: Option<usize>,
     /// When it was written, in nanoseconds of the run.
     pub(super) written_at: u64,

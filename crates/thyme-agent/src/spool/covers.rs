@@ -57,7 +57,7 @@ fn decode(note: &[u8], life: u64) -> Option<impl Iterator<Item = Covered> + '_> 
 /// request may stand in a segment that was never kept, because what was written with it failed.
 ///
 /// # Errors
-/// When the segments can't be read.
+/// When the segments can't be read, or not synced.
 pub fn covered(
     disk: &dyn StateDisk,
     life: u64,
@@ -71,8 +71,8 @@ pub fn covered(
     let Some((done, _)) = cursor::load(disk) else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for name in names {
-        let file = disk.open(&format!("{DIRECTORY}/{name}"))?;
-        let (length, mut offset) = (file.length()?, 0);
+        let mut file = disk.open(&format!("{DIRECTORY}/{name}"))?;
+        let (length, mut offset, before) = (file.length()?, 0, all.len());
         loop {
             match segment::look(&*file, offset, length)? {
                 Found::End => break,
@@ -89,6 +89,10 @@ pub fn covered(
                     offset += header.record_bytes();
                 }
             }
+        }
+        // The life that wrote it may have ended before it was synced, and a checkpoint that says so is.
+        if all.len() > before {
+            file.sync()?;
         }
     }
     Ok(all)

@@ -61,9 +61,11 @@ impl Worker {
         for (id, file) in known {
             self.note_compressed(id, file);
         }
+        let keys = self.keys_for(&fresh);
         let mut begun = Vec::new();
-        for (_, file) in fresh {
-            begun.extend(self.take_file(number, file, snapshot.start_at, &mut resume, now));
+        for (key, (_, file)) in keys.into_iter().zip(fresh) {
+            let place = (number, key);
+            begun.extend(self.take_file(place, file, snapshot.start_at, &mut resume, now));
         }
         self.keep_what_may_be_archived(number, &unopened);
         let ended = self.end_parked(number, snapshot.is_complete, now);
@@ -129,6 +131,22 @@ impl Worker {
         }
     }
 
+    /// A number in checkpoints for each file that may be begun. They go up in the order of reading: if
+    /// the file that is live now vanishes, its gap is placed by them.
+    fn keys_for(&self, fresh: &[(Option<u32>, FoundFile)]) -> Vec<FileKey> {
+        let age = |at: &usize| {
+            let time = rotated_at(&fresh[*at].1.name);
+            (time.is_none(), time)
+        };
+        let mut order: Vec<usize> = (0..fresh.len()).collect();
+        order.sort_by(|one, other| age(one).cmp(&age(other)));
+        let mut keys = vec![0; fresh.len()];
+        for at in order {
+            keys[at] = self.keys.next();
+        }
+        keys
+    }
+
     fn new_number(&mut self) -> u32 {
         self.next_number += 1;
         self.next_number
@@ -141,7 +159,7 @@ impl Worker {
     /// Recognises a file of the directory, or begins it.
     fn take_file(
         &mut self,
-        number: u32,
+        (number, key): (u32, FileKey),
         found: FoundFile,
         start_at: StartAt,
         resume: &mut Resume,
@@ -176,7 +194,9 @@ impl Worker {
             Some((key, checkpoint)) => {
                 self.resume_file(number, opened, (plain, compressed), key, &checkpoint)
             }
-            None => self.begin_file(number, opened, (plain, compressed), is_live, passed_over),
+            None => {
+                self.begin_file((number, key), opened, (plain, compressed), is_live, passed_over)
+            }
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
         let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
@@ -353,8 +373,8 @@ impl Worker {
     }
 
     fn begin_file(
-        &mut self,
-        number: u32,
+        &self,
+        (number, key): (u32, FileKey),
         opened: Opened,
         (name, compressed): (Arc<OsStr>, bool),
         is_live: bool,
@@ -370,7 +390,7 @@ impl Worker {
             Some(bytes) => bytes,
         };
         let is_passed_over = passed_over.is_some() && (compressed || offset == opened.bytes);
-        let mut file = new_file(self.keys.next(), number, opened, name);
+        let mut file = new_file(key, number, opened, name);
         file.offset = offset;
         file.skipped_from = offset;
         file.acknowledged = Acknowledged::new(offset, &[]);

@@ -3,7 +3,9 @@
 
 use std::{fs, time::Duration};
 
-use crate::node::{Node, append, compress, cri, cri_partial, rotate, wait_until};
+use nop_collector::Fault;
+
+use crate::node::{Node, Record, append, compress, cri, cri_partial, rotate, wait_until};
 
 fn lines(range: std::ops::Range<u32>) -> String {
     range.map(|number| cri(&format!("line {number}"))).collect()
@@ -154,6 +156,33 @@ fn a_line_goes_on_in_a_file_that_was_empty_at_the_end() {
         let state = fs::read_to_string(node.path("state/checkpoints")).unwrap();
         assert_eq!(state.lines().count(), if is_compressed { 4 } else { 3 }, "{state}");
     }
+}
+
+/// Scenario: row 8. The first look finds a rotated file that ends within a line, an archive that goes on
+/// with it, and an empty live file. The sink takes nothing; the agent ends, and the live file goes with
+/// its container.
+/// Guarantees: after the next start the line is whole: what vanished was the youngest, also where it had
+/// been found before the archive.
+#[test]
+fn a_live_file_that_vanishes_cuts_no_line_before_it() {
+    let node = Node::new();
+    let container = node.container("a");
+    let live = container.join("0.log");
+    append(&live, cri("one") + &cri_partial("stdout", "begun, "));
+    rotate(&container, "20260101-000000");
+    append(&live, cri("ended"));
+    compress(&rotate(&container, "20260101-000010"));
+    node.collector.faults().always(Fault::Stall);
+    let agent = node.start_with("compression: none", "workers: 1, shutdown_timeout: 100ms");
+    wait_until("all is known", || agent.metrics.open_files.get() == 3);
+    wait_until("a request is stalled", || node.collector.faults().applied() > 0);
+    agent.stop();
+    fs::remove_file(live).unwrap();
+    node.collector.faults().clear();
+    let agent = node.start();
+    let bodies: Vec<_> = node.wait_records(2).iter().map(Record::text).collect();
+    assert_eq!(bodies, ["one", "begun, ended"]);
+    agent.stop();
 }
 
 /// Scenario: row 45. The snapshot is one that the agent before the journal wrote, without names of
