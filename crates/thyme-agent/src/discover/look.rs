@@ -199,13 +199,7 @@ impl<'a> Look<'a> {
             let missed = former.missed(&key.live, &now.files, |file| self.is_elsewhere(file, all));
             changed |= !missed.is_empty();
             self.scanner.metrics.unopened_files.add_gauge(now.unopened() - former.unopened());
-            if !self.is_replaced && self.moved.contains(&key) {
-                now.moved = former.moved_from(&now.files);
-            }
-            // One that was not seen whole has another look, which may find that it is gone.
-            if !now.files.is_empty() || (was_known && !now.is_complete) {
-                self.known.groups.insert(Arc::clone(&key), now);
-            }
+            self.remember(&key, former, now, was_known);
             if changed && (!files.is_empty() || was_known) {
                 found.groups.push(FoundGroup { key, files, is_complete, is_replaced, missed });
             }
@@ -220,6 +214,23 @@ impl<'a> Look<'a> {
             memory.forget(receiver_names, self.directory);
         }
         found
+    }
+
+    /// Keeps what was seen of a group for the next look. One that was not seen whole has another look, which may
+    /// find that it is gone.
+    fn remember(
+        &mut self,
+        key: &Arc<GroupKey>,
+        former: KnownGroup,
+        mut now: KnownGroup,
+        was_known: bool,
+    ) {
+        if !self.is_replaced && self.moved.contains(key) {
+            now.moved = former.moved_from(&now.files);
+        }
+        if !now.files.is_empty() || (was_known && !now.is_complete) {
+            self.known.groups.insert(Arc::clone(key), now);
+        }
     }
 
     /// A file that is known under this name, or was live and has been rotated, stays as it is; any
