@@ -167,7 +167,7 @@ pub(super) struct Store {
     round: u64,
     /// Bodies that were read whole.
     reads: u64,
-    /// Ids that are done, or were read and given to whoever asked.
+    /// Ids that are done by now, or were read and given to whoever asked: none of them is read again.
     passed: Acknowledged,
     done: Acknowledged,
     parts: Parts,
@@ -211,8 +211,7 @@ impl Store {
         // A loss of power must not take the directory away, with what is synced in it.
         disk.sync_directory("").map_err(failed("", "cannot sync"))?;
         let cursor = cursor::load(&*disk);
-        let is_cursor_lost = cursor.is_none();
-        let (done, parts) = cursor.unwrap_or_default();
+        let (is_cursor_lost, (done, parts)) = (cursor.is_none(), cursor.unwrap_or_default());
         let mut store = Self {
             done,
             parts,
@@ -248,13 +247,13 @@ impl Store {
             let length = store.disk.open(&name).and_then(|file| file.length());
             store.damaged.push_back((name.clone(), length.map_err(failed(&name, "cannot open"))?));
         }
-        let mut look = recover::Look::new(&store.done, &store.parts);
-        let last = segments.last().copied();
+        let (last, mut look) =
+            (segments.last().copied(), recover::Look::new(&store.done, &store.parts));
         for number in segments {
             let name = segment_name(number);
             let file = store.disk.open(&name).map_err(failed(&name, "cannot open"))?;
-            let path = store.disk.path(&name);
-            let found = look.through(&path, number, file, Some(number) == last);
+            let is_last = Some(number) == last;
+            let found = look.through(&store.disk.path(&name), number, file, is_last);
             store.segments.push_back(found.map_err(failed(&name, "cannot read"))?);
         }
         let (recovered, ending) = look.end();
@@ -267,8 +266,6 @@ impl Store {
         }
         store.remove_done();
         store.prune_damaged();
-        store.position =
-            Position { segment: store.segments.front().map_or(0, |one| one.number), offset: 0 };
         Ok((store, recovered))
     }
 
@@ -399,6 +396,7 @@ impl Store {
         let Some(active) = &self.active else { return };
         for (id, _) in &active.unsynced {
             self.done.add(*id, *id + 1);
+            self.passed.add(*id, *id + 1);
             self.is_cursor_stale = true;
         }
         self.retire();
@@ -440,6 +438,7 @@ impl Store {
     /// A record is done.
     pub(super) fn finish(&mut self, id: u64) {
         self.done.add(id, id + 1);
+        self.passed.add(id, id + 1);
         self.parts.forget(id);
         self.is_cursor_stale = true;
         self.remove_done();

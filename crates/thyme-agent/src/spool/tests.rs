@@ -1000,6 +1000,23 @@ fn a_copy_that_is_given_up_is_made_again() {
     assert_eq!(rig.accept_all(), [b"seven".to_vec()]);
 }
 
+/// Scenario: copies of requests are made and forgotten, between requests that the exporter gets.
+/// Guarantees: what is passed over while reading is one range, however long that goes on.
+#[test]
+fn forgotten_copies_take_no_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    for number in 0..50 {
+        rig.secure(number, b"copy");
+        rig.keep(100 + number, b"request");
+        rig.link.messages.send(SpoolMessage::Forget { worker: 0, number }).unwrap();
+        rig.step();
+        assert_eq!(rig.accept_all().len(), 1);
+    }
+    assert_eq!(rig.spool.store.passed_ranges(), 0);
+}
+
 /// Scenario: the disk fails to be read now and then, as often as makes a segment unreadable in all,
 /// and works in between, while there is nothing to be read.
 /// Guarantees: failures count in a row only: nothing becomes a dead letter.

@@ -59,32 +59,43 @@ impl Store {
                     self.position.offset = end;
                 }
                 Found::Record(header) => {
-                    let after = offset + header.record_bytes();
-                    let is_passed = self.passed.skip(header.id) > header.id;
-                    if is_passed || self.is_done(header.id) || is_copy(header.id) {
-                        self.position.offset = after;
-                        continue;
+                    if let Some(entry) = self.read_record(at, header, is_copy)? {
+                        return Ok(Some(entry));
                     }
-                    let Some(rest) = self.segments[at].unread.minus(self.parts.rest_of(&header))
-                    else {
-                        // It was not there when this segment was looked through or written.
-                        self.segments[at].is_damaged = true;
-                        self.position.offset = after;
-                        continue;
-                    };
-                    let file = self.open_for_reading(number)?;
-                    let body = segment::read_body(file, offset, &header)?;
-                    self.reads += 1;
-                    self.position.offset = after;
-                    self.segments[at].unread = rest;
-                    self.passed.add(header.id, header.id + 1);
-                    return Ok(Some(match body {
-                        Some(body) => Entry::Whole(header, body),
-                        None => Entry::Lost(self.give_up_record(at, &header)),
-                    }));
                 }
             }
         }
+    }
+
+    /// Reads the record at the place of reading, if it is to be read, and goes on behind it.
+    fn read_record(
+        &mut self,
+        at: usize,
+        header: Header,
+        is_copy: &dyn Fn(u64) -> bool,
+    ) -> io::Result<Option<Entry>> {
+        let Position { segment: number, offset } = self.position;
+        let after = offset + header.record_bytes();
+        let is_passed = self.passed.skip(header.id) > header.id;
+        if is_passed || self.is_done(header.id) || is_copy(header.id) {
+            self.position.offset = after;
+            return Ok(None);
+        }
+        let Some(rest) = self.segments[at].unread.minus(self.parts.rest_of(&header)) else {
+            // It was not there when this segment was looked through or written.
+            self.segments[at].is_damaged = true;
+            self.position.offset = after;
+            return Ok(None);
+        };
+        let body = segment::read_body(self.open_for_reading(number)?, offset, &header)?;
+        self.reads += 1;
+        self.position.offset = after;
+        self.segments[at].unread = rest;
+        self.passed.add(header.id, header.id + 1);
+        Ok(Some(match body {
+            Some(body) => Entry::Whole(header, body),
+            None => Entry::Lost(self.give_up_record(at, &header)),
+        }))
     }
 
     /// Whether the segment at the place of reading has been passed over before.
@@ -123,7 +134,6 @@ impl Store {
         // Of what has no header the end of the segment tells.
         let header = record?;
         segment.unread = segment.unread.minus(self.parts.rest_of(&header))?;
-        self.passed.add(header.id, header.id + 1);
         Some(self.give_up_record(at, &header))
     }
 
@@ -179,12 +189,19 @@ impl Store {
             while id <= last {
                 let end = self.passed.next_start(id).map_or(last + 1, |next| next.min(last + 1));
                 self.done.add(id, end);
+                self.passed.add(id, end);
                 id = self.passed.skip(end);
             }
             self.is_cursor_stale = true;
         }
         self.remove_done();
         self.lost(number, sum)
+    }
+
+    /// Ranges of numbers that reading passes over.
+    #[cfg(test)]
+    pub(in crate::spool) fn passed_ranges(&self) -> usize {
+        self.passed.beyond().len()
     }
 
     /// What is read now, as a file.
