@@ -587,7 +587,7 @@ impl Spool {
             compression: header.compression,
             settled: self.store.settled_of(header.id),
             reply: self.reply.clone(),
-            token: Token { number: header.id, ..Token::default() },
+            token: Token { number: header.id, in_spool: Arc::new(true.into()), ..Token::default() },
         }
     }
 

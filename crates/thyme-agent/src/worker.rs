@@ -495,6 +495,7 @@ impl Worker {
                 buffer: encoded.buffer,
                 charged_bytes,
                 is_aside: false,
+                in_spool: Arc::default(),
             },
         };
         self.dispatch(request);
