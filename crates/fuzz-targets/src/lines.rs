@@ -18,7 +18,7 @@ use thyme_agent::{
         partial::Partials,
         suffix::{CHUNK_OFFSET_ATTRIBUTE, Suffixes},
         uid::{FILE_DIGITS, UID_ATTRIBUTE},
-        unended::{Continuation, end_line, parse_piece, piece_record_bytes_max, whole_bytes},
+        unended::{Continuation, end_line, parse_piece, room_for_end, room_for_piece, whole_bytes},
     },
     queue::FileRange,
 };
@@ -202,6 +202,9 @@ impl Worker {
         let end = bytes.iter().position(|&byte| byte == b'\n').expect("a line is complete");
         let origin = line.stream.map(Stream::as_str);
         self.expected.entry(origin).or_default().extend_from_slice(&bytes[..end]);
+        if self.batch.is_full_for_all(room_for_end(end, &self.state)) {
+            self.close_batch();
+        }
         let chunk = Chunk { bytes: &bytes[..=end], file, offset: offset as u64, utf8: false };
         end_line(chunk, line, &mut self.state, &mut self.batch, &mut self.counts);
         self.has_pieces = true;
@@ -226,10 +229,10 @@ impl Worker {
 
     fn take_piece(&mut self, file: u32, text: &[u8], offset: &mut usize, visible: usize) {
         let bytes = &text[*offset..visible];
-        if self.batch.is_full_for(piece_record_bytes_max(&self.state, bytes.len())) {
+        let begun = self.continuation;
+        if self.batch.is_full_for_all(room_for_piece(bytes, begun.is_some(), &self.state)) {
             self.close_batch();
         }
-        let begun = self.continuation;
         // A docker line that only lacks its newline is whole.
         let docker = self.docker_line(bytes).filter(|_| begun.is_none());
         let head_bytes = match begun {

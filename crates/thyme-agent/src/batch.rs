@@ -43,6 +43,15 @@ impl Segment {
     }
 }
 
+/// What records take at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Records.
+    pub records: u64,
+    /// Encoded bytes.
+    pub bytes: usize,
+}
+
 /// When a batch is full.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
@@ -55,7 +64,7 @@ pub struct BatchLimits {
 /// Records on their way to becoming one request.
 #[derive(Debug)]
 pub struct Batch {
-    /// `ScopeLogs.log_records` entries. Never longer than `limits.bytes_max`, unless one record is.
+    /// `ScopeLogs.log_records` entries. Never longer than `limits.bytes_max`, unless one line's are.
     pub records: Vec<u8>,
     /// Parts of `records`, in order, without gaps, each belonging to one container.
     pub segments: Vec<Segment>,
@@ -150,6 +159,12 @@ impl Batch {
         self.record_count >= self.limits.records_max
             || (self.records.len() + self.prefix_bytes + record_bytes > self.limits.bytes_max
                 && self.record_count > 0)
+    }
+
+    /// The same of several records that leave together.
+    pub fn is_full_for_all(&self, Room { records, bytes }: Room) -> bool {
+        self.record_count.saturating_add(records) > self.limits.records_max && self.record_count > 0
+            || self.is_full_for(bytes)
     }
 
     /// What is covered from now on is so by records to come. In between, records and what they cover

@@ -9,6 +9,8 @@ pub mod suffix;
 pub mod uid;
 pub mod unended;
 
+use std::borrow::Cow;
+
 use memchr::memchr_iter;
 use thyme_core::{
     cri::{CriLine, CriParser, OddlyTimed, Stream, parse_oddly_timed},
@@ -22,7 +24,7 @@ use self::{
     suffix::{Marker, Suffixes, write_offset},
 };
 use crate::{
-    batch::Batch,
+    batch::{Batch, Room},
     config::{ContainerFormat, LineFormat},
     queue::FileRange,
 };
@@ -40,6 +42,18 @@ pub struct LineState {
     pub format: LineFormat,
     /// A record's body never grows beyond this; longer lines are split into several records.
     pub body_bytes_max: usize,
+}
+
+impl LineState {
+    /// What a body takes in a batch, together with what is open before it: one record, or as many pieces as
+    /// the limit on a record makes of it. Each is cut at a character, and the first may be what is open.
+    fn room_for(&self, body_bytes: usize) -> Room {
+        let is_cut = body_bytes > self.body_bytes_max;
+        let least_bytes = self.body_bytes_max.saturating_sub(3).max(1);
+        let records = if is_cut { body_bytes.div_ceil(least_bytes) + 1 } else { 1 };
+        let bytes = body_bytes + records * self.suffixes.record_bytes_max(0);
+        Room { records: records as u64, bytes }
+    }
 }
 
 /// What a call counted; the caller adds it to the metrics once a turn.
@@ -187,13 +201,10 @@ struct TimedLine<'a> {
 
 /// Reads a line that is not the usual kind; `None` when no runtime writes such a one.
 fn read_line<'a>(line: &'a [u8], state: &mut LineState) -> Option<RuntimeLine<'a>> {
-    let LineFormat::Container { format, .. } = state.format else { return None };
-    let is_docker = match format {
-        ContainerFormat::Auto => docker::is_object(line),
-        ContainerFormat::Docker => true,
-        ContainerFormat::Containerd | ContainerFormat::Crio => false,
-    };
-    if is_docker {
+    if matches!(state.format, LineFormat::Raw) {
+        return None;
+    }
+    if may_be_docker(line, state.format) {
         return docker::parse(line, &mut state.cri).map(RuntimeLine::Docker);
     }
     if let Some(line) = state.cri.parse(line) {
@@ -201,6 +212,15 @@ fn read_line<'a>(line: &'a [u8], state: &mut LineState) -> Option<RuntimeLine<'a
     }
     let OddlyTimed { line, time } = parse_oddly_timed(line)?;
     Some(RuntimeLine::Cri(TimedLine { line, time: Some(time) }))
+}
+
+/// Whether a line is docker's, if it is a runtime's.
+fn may_be_docker(line: &[u8], format: LineFormat) -> bool {
+    match format {
+        LineFormat::Container { format: ContainerFormat::Auto, .. } => docker::is_object(line),
+        LineFormat::Container { format: ContainerFormat::Docker, .. } => true,
+        LineFormat::Container { .. } | LineFormat::Raw => false,
+    }
 }
 
 impl RuntimeLine<'_> {
@@ -296,17 +316,14 @@ fn parse_unusual(
     let raw =
         Line { body: line, time_unix_nano: 0, utf8: chunk.utf8, start: range.start, skipped: 0 };
     if matches!(state.format, LineFormat::Raw) {
-        let suffix = state.suffixes.raw().clone();
-        put_line(raw, &suffix, state, batch, counts);
-        return Taken::IntoBatch;
+        return put_line(raw, state.suffixes.raw(), state, batch, counts);
     }
     if let Some(parsed) = read_line(line, state) {
         return take_fragment(parsed.fragment(line.len()), range, state, batch, counts);
     }
-    counts.malformed += 1;
-    let suffix = state.suffixes.malformed().clone();
-    put_line(raw, &suffix, state, batch, counts);
-    Taken::IntoBatch
+    let taken = put_line(raw, state.suffixes.malformed(), state, batch, counts);
+    counts.malformed += u64::from(matches!(taken, Taken::IntoBatch));
+    taken
 }
 
 /// One physical line of a record, whatever its format is.
@@ -336,13 +353,10 @@ fn take_fragment(
         let Fragment { body, time, skipped, .. } = fragment;
         let time_unix_nano = time.unix_nano;
         let line = Line { body, time_unix_nano, utf8: false, start: range.start, skipped };
-        put_line(line, &suffix, state, batch, counts);
-        return Taken::IntoBatch;
+        return put_line(line, &suffix, state, batch, counts);
     }
     let too_long = whole_bytes > state.body_bytes_max;
-    if (fragment.last || too_long)
-        && batch.is_full_for(state.suffixes.record_bytes_max(whole_bytes))
-    {
+    if (fragment.last || too_long) && batch.is_full_for_all(state.room_for(whole_bytes)) {
         return Taken::NotYet;
     }
     join_fragment(fragment, range, state, batch, counts);
@@ -368,7 +382,7 @@ fn join_fragment(
             return;
         }
     }
-    append_fragment(fragment, range, state, counts);
+    append_at(range.start, fragment, range, state, counts);
     if fragment.last {
         flush_partial(stream, state, batch, counts, Flush::Complete);
     }
@@ -414,17 +428,7 @@ fn put_long_fragment(
     }
 }
 
-/// Adds a fragment to its stream's open record, which it may begin.
-fn append_fragment(
-    fragment: Fragment<'_>,
-    range: FileRange,
-    state: &mut LineState,
-    counts: &mut ParseCounts,
-) {
-    append_at(range.start, fragment, range, state, counts);
-}
-
-/// The same of a part of one, which begins at `start`.
+/// Adds a fragment to its stream's open record, or a part of one. It may begin that, at `start` of its file.
 #[inline]
 fn append_at(
     start: u64,
@@ -483,11 +487,11 @@ pub fn flush_partial(
     let mut suffix = state.suffixes.with_odd_time(suffix, open.odd_time());
     let is_piece = matches!(flush, Flush::Piece | Flush::Released) || open.emitted_bytes > 0;
     if is_piece {
-        suffix = state.suffixes.with_chunk_offset(&suffix, open.emitted_bytes);
+        suffix = Cow::Owned(state.suffixes.with_chunk_offset(&suffix, open.emitted_bytes));
         counts.split += 1;
     }
     if matches!(flush, Flush::Ended | Flush::Paused) {
-        suffix = state.suffixes.with_partial(&suffix);
+        suffix = Cow::Owned(state.suffixes.with_partial(&suffix));
     }
     suffix = state.suffixes.with_cut_uid(suffix, open.file, open.start, &open.body);
     let body = classify(&open.body, false, counts);
@@ -515,14 +519,15 @@ struct Line<'a> {
     skipped: u64,
 }
 
-/// Appends a line, in several records when its body is longer than one may be.
+/// Appends a line, in several records when its body is longer than one may be, if the batch has room for all
+/// of them.
 fn put_line(
     line: Line<'_>,
     suffix: &RecordSuffix,
     state: &LineState,
     batch: &mut Batch,
     counts: &mut ParseCounts,
-) {
+) -> Taken {
     let Line { mut body, time_unix_nano, utf8, start, skipped } = line;
     let whole_bytes = body.len();
     if whole_bytes <= state.body_bytes_max {
@@ -533,14 +538,17 @@ fn put_line(
         }
         batch.record_count += 1;
         counts.records += 1;
-        return;
+        return Taken::IntoBatch;
+    }
+    if batch.is_full_for_all(state.room_for(whole_bytes)) {
+        return Taken::NotYet;
     }
     while !body.is_empty() {
         let (piece, rest) = body.split_at(piece_end(body, state.body_bytes_max));
         let content = classify(piece, utf8, counts);
         let offset = (whole_bytes - body.len()) as u64;
         let begins_at = start + if offset == 0 { 0 } else { skipped + offset };
-        let marked = state.suffixes.with_chunk_offset(suffix, offset);
+        let marked = Cow::Owned(state.suffixes.with_chunk_offset(suffix, offset));
         let file = state.suffixes.file();
         let marked = state.suffixes.with_cut_uid(marked, file, begins_at, piece);
         put_log_record(&mut batch.records, time_unix_nano, content, &marked);
@@ -549,6 +557,7 @@ fn put_line(
         counts.records += 1;
         body = rest;
     }
+    Taken::IntoBatch
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@
 //! `make simulate SEEDS=1000000` runs on; `make simulate SEED=12345` repeats one run. `FIRST_SEED` is the
 //! first of many, `JOBS` how many run at once; with `GO_ON=1` a failure ends none but its own; `FORCE=names` has
 //! files renamed to names that match too in every run and not in one of eight, `FORCE=receivers` two receivers of the
-//! same files.
+//! same files, `FORCE=absences` logs that are rotated several times while no agent runs.
 
 #![cfg_attr(not(test), allow(dead_code, unused_imports, reason = "the gate needs a part of it"))]
 
 mod agent;
 mod chance;
+mod cuts;
 mod disk;
 mod hazards;
 mod kubelet;
@@ -154,8 +155,8 @@ impl Total {
 /// compressions, deletions, truncations, names that match and directories that are replaced; one or two receivers; the agent is killed, loses its power, or is
 /// told to stop; the sink answers in every way there is. Then all is calm.
 /// Guarantees: after each step what was read is somewhere; at the end every line that must arrive
-/// has arrived with its own bytes, in order, and no line came twice without a reason. The seed of a
-/// run that fails says how to repeat it.
+/// has arrived with its own bytes, in order, no line came twice without a reason, and no chain of
+/// fragments was cut without one. The seed of a run that fails says how to repeat it.
 #[test]
 fn seeds_keep_the_promises() {
     if is_traced() {
@@ -173,11 +174,13 @@ fn seeds_keep_the_promises() {
     }
     let Report { lines, excused, kept, .. } = total.report;
     let all: u64 = excused.iter().sum();
-    if total.runs >= 100 {
+    // What is forced on every run may excuse more.
+    let is_usual = std::env::var_os("FORCE").is_none();
+    if total.runs >= 100 && is_usual {
         // A fifth, and nearly all of it is what an agent held that was killed, or stopped, without a spool.
         assert!(all * 4 <= lines, "{all} of {lines} lines were excused");
     }
-    if total.runs >= 1_000 {
+    if total.runs >= 1_000 && is_usual {
         // A stop lasts 50 ms at least, in which perhaps nobody has a turn.
         assert!(kept.1 * 10 <= kept.0, "{} of {} lines, which a spool should keep", kept.1, kept.0);
         let unseen = excused[Excuse::NeverOpened as usize] + excused[Excuse::Late as usize];

@@ -18,6 +18,7 @@ mod snapshot;
 mod turn;
 mod uid;
 mod upkeep;
+mod withdrawn;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -609,10 +610,13 @@ impl Worker {
         if is_first {
             self.note_deleted();
         }
-        // Files without a name end with this process: they go to the spool even now.
-        if let Some(due) = self.rescue(now)?.filter(|due| *due < deadline) {
-            return Ok(Step::Wait(due.saturating_duration_since(now)));
+        // Files without a name end with this process: they go to the spool even now, and first.
+        let rescue = self.rescue(now)?.filter(|due| *due < deadline);
+        if rescue.is_some_and(|due| due <= now) {
+            self.close_if_due(now)?;
+            return Ok(Step::Wait(Duration::ZERO));
         }
+        // One that can't be read now is tried again while there is time, and holds nothing else up.
         // At every call: at the first one files without a name may come before, and open more.
         if self.checkpoints.is_none() {
             self.flush_all_partials()?;
@@ -624,8 +628,9 @@ impl Worker {
         let is_settled = self.outstanding_requests == 0
             && self.spool_pending_requests == 0
             && self.batch.opened_at.is_none();
-        if !is_settled && now < deadline {
-            return Ok(Step::Wait((deadline - now).min(HEARTBEAT_INTERVAL)));
+        if now < deadline && (!is_settled || rescue.is_some()) {
+            let wait = rescue.unwrap_or(deadline) - now;
+            return Ok(Step::Wait(wait.min(HEARTBEAT_INTERVAL)));
         }
         crate::failpoint::hit("drain_settled");
         self.note_deleted();

@@ -161,8 +161,8 @@ impl FileCheckpoint {
         if self.finished {
             return 0;
         }
-        let beyond: u64 = self.beyond.iter().map(|(start, end)| end - start).sum();
-        self.length.saturating_sub(self.offset + beyond)
+        let acknowledged = Acknowledged::new(self.offset, &self.beyond);
+        self.length - acknowledged.count_below(self.length)
     }
 
     /// Number of the file when it was seen last.

@@ -325,8 +325,16 @@ impl Scanner {
             self.known.insert(Arc::clone(&directory.path), known);
             return Found::default();
         }
-        let entries = match self.tree.entries(&directory.path) {
-            Ok(entries) => entries,
+        let entries = self.tree.entries(&directory.path);
+        let listed =
+            entries.and_then(|entries| Ok((entries, self.tree.directory(&directory.path)?)));
+        let entries = match listed {
+            Ok((entries, after)) if after.identity == state.identity => entries,
+            Ok(_) => {
+                // It was replaced meanwhile, and what was listed may be of either.
+                self.known.insert(Arc::clone(&directory.path), known);
+                return self.scan(directory, true);
+            }
             Err(error) => return self.unreadable(directory, known, &error),
         };
         if entries.is_empty() && known.is_replaced {

@@ -31,7 +31,8 @@ struct Calls {
     entries: AtomicU64,
     bytes: AtomicU64,
     opens: AtomicU64,
-    /// What is renamed once a directory was listed.
+    /// What is renamed just before a directory is listed, and once it was.
+    renames_first: Mutex<Vec<(PathBuf, PathBuf)>>,
     renames: Mutex<Vec<(PathBuf, PathBuf)>>,
 }
 
@@ -63,6 +64,11 @@ impl Clock for Ahead {
 }
 
 impl Deniable {
+    fn rename_all(renames: &Mutex<Vec<(PathBuf, PathBuf)>>) -> io::Result<()> {
+        let mut renames = renames.lock().unwrap_or_else(PoisonError::into_inner);
+        renames.drain(..).try_for_each(|(from, to)| fs::rename(from, to))
+    }
+
     fn check(&self, path: &Path) -> io::Result<()> {
         let denied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if denied.iter().any(|one| one == path) {
@@ -80,11 +86,9 @@ impl LogTree for Deniable {
     fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
         self.1.entries.fetch_add(1, Ordering::Relaxed);
         self.check(path)?;
+        Self::rename_all(&self.1.renames_first)?;
         let entries = NodeLogs::default().entries(path);
-        let mut renames = self.1.renames.lock().unwrap_or_else(PoisonError::into_inner);
-        for (from, to) in renames.drain(..) {
-            fs::rename(from, to)?;
-        }
+        Self::rename_all(&self.1.renames)?;
         entries
     }
 
@@ -300,6 +304,37 @@ fn load_is_what_is_unread() {
     }
     assert_eq!(loads(&stage)[0].0, 0);
     assert_eq!(loads(&stage)[1].0, 200);
+}
+
+/// Scenario: row 38. A directory is replaced after it was asked which one it is and before it is listed, or just
+/// afterwards.
+/// Guarantees: all of its groups are said to be in a replaced directory, those without a file there too: no line
+/// of theirs goes on in a file of the new one.
+#[test]
+fn a_directory_that_is_replaced_while_it_is_listed_is_replaced() {
+    for is_first in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        let mut stage = Stage::new("c/*.log", 1, false, root, Vec::new());
+        stage.write("c/0.log", "");
+        stage.write("c/1.log", "");
+        assert_eq!(stage.told().len(), 2);
+        stage.write("new/0.log", "");
+        stage.write("c/2.log", "");
+        let renames = vec![(stage.at("c"), stage.at("old")), (stage.at("new"), stage.at("c"))];
+        let when = if is_first { &stage.calls.renames_first } else { &stage.calls.renames };
+        *when.lock().unwrap() = renames;
+        stage.discovery.scan(stage.clock.now());
+        let snapshots = stage.workers[0].1.try_iter().filter_map(|message| match message {
+            WorkerMessage::Snapshot(one) => {
+                Some((one.key.live.to_str().unwrap().to_owned(), one.files.len(), one.is_replaced))
+            }
+            _ => None,
+        });
+        let mut told: Vec<_> = snapshots.collect();
+        told.sort();
+        let expected = [("0.log", 1, true), ("1.log", 0, true)];
+        assert_eq!(told, expected.map(|(live, files, is)| (live.to_owned(), files, is)));
+    }
 }
 
 /// Scenario: row 40. While the agent runs, a root is moved away, replaced by an empty directory, and

@@ -3,7 +3,7 @@
 //! An identity of the record, where one is wanted, is the last of them, so that what differs from
 //! record to record is overwritten in place (`parse/uid.rs` says what it is made of).
 
-use std::cell::OnceCell;
+use std::{borrow::Cow, cell::OnceCell};
 
 use thyme_core::{
     cri::{ODD_TIME_BYTES_MAX, Stream, TAGS_BYTES_MAX},
@@ -194,18 +194,18 @@ impl Suffixes {
         suffix
     }
 
-    /// Of a record by its first fragment; a copy, since few lines come here.
-    pub fn of(&self, stream: Stream, marker: Marker<'_>) -> RecordSuffix {
+    /// Of a record by its first fragment.
+    pub fn of(&self, stream: Stream, marker: Marker<'_>) -> Cow<'_, RecordSuffix> {
         match marker {
-            Marker::Docker => self.docker(stream).clone(),
-            Marker::Tags(b"F") => self.full(stream).clone(),
-            Marker::Tags(b"P") => self.partial(stream).clone(),
+            Marker::Docker => Cow::Borrowed(self.docker(stream)),
+            Marker::Tags(b"F") => Cow::Borrowed(self.full(stream)),
+            Marker::Tags(b"P") => Cow::Borrowed(self.partial(stream)),
             Marker::Tags(tags) => {
                 let shown = String::from_utf8_lossy(&tags[..tags.len().min(TAGS_BYTES_MAX)]);
                 let mut attributes = Vec::new();
                 put_record_attribute(&mut attributes, "logtag", Value::Text(&shown));
                 attributes.extend_from_slice(self.docker(stream).attributes());
-                self.finish(&attributes)
+                Cow::Owned(self.finish(&attributes))
             }
         }
     }
@@ -222,9 +222,14 @@ impl Suffixes {
     }
 
     /// The same, of a line whose time a record can't carry, if that is so.
-    pub fn with_odd_time(&self, suffix: RecordSuffix, time: Option<&[u8]>) -> RecordSuffix {
+    pub fn with_odd_time<'a>(
+        &self,
+        suffix: Cow<'a, RecordSuffix>,
+        time: Option<&[u8]>,
+    ) -> Cow<'a, RecordSuffix> {
         let Some(time) = time else { return suffix };
-        self.with_mark(&suffix, TIME_ATTRIBUTE, Value::Text(&String::from_utf8_lossy(time)))
+        let time = String::from_utf8_lossy(time);
+        Cow::Owned(self.with_mark(&suffix, TIME_ATTRIBUTE, Value::Text(&time)))
     }
 
     /// The mark goes before the identity, which stays last.
@@ -238,20 +243,20 @@ impl Suffixes {
 
     /// The same, with the identity of a record that is not one whole line: its first byte is at
     /// `offset` of `file`. Unchanged where records carry none.
-    pub fn with_cut_uid(
+    pub fn with_cut_uid<'a>(
         &self,
-        suffix: RecordSuffix,
+        suffix: Cow<'a, RecordSuffix>,
         file: Option<FileDigits>,
         offset: u64,
         body: &[u8],
-    ) -> RecordSuffix {
+    ) -> Cow<'a, RecordSuffix> {
         let Some(file) = file.filter(|_| self.has_uid()) else { return suffix };
         let (plain, _) = self.split_uid(&suffix);
         let mut attributes = plain.to_vec();
         let uid = cut_uid(file, offset, body);
         let text = std::str::from_utf8(&uid).expect("digits and hyphens are ASCII");
         put_record_attribute(&mut attributes, UID_ATTRIBUTE, Value::Text(text));
-        self.finish(&attributes)
+        Cow::Owned(self.finish(&attributes))
     }
 
     /// The attributes of one of these suffixes, and the identity behind them, if there is one.

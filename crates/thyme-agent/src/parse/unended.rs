@@ -1,18 +1,22 @@
 //! Lines without their newline, which are longer than may be waited for, or were waited for long enough: they
 //! leave in pieces, and go on when more of them comes.
 
+use std::borrow::Cow;
+
 use thyme_core::{cri::Stream, otlp::encode::put_log_record};
 
 use super::{
-    Chunk, Flush, Fragment, LineState, ParseCounts, RuntimeLine, TimedLine, append_fragment,
-    classify,
+    Chunk, Flush, Fragment, LineState, ParseCounts, RuntimeLine, TimedLine, append_at, classify,
     cut::{piece_end, unfinished_bytes},
-    flush_begun, flush_partial, join_fragment,
+    flush_begun, flush_partial, join_fragment, may_be_docker,
     partial::{LineTime, Partials},
     read_line,
     suffix::Marker,
 };
-use crate::{batch::Batch, config::LineFormat};
+use crate::{
+    batch::{Batch, Room},
+    config::LineFormat,
+};
 
 /// A line whose newline hasn't been seen yet, of which a part already left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,21 +109,25 @@ pub fn parse_piece(
     let piece = &body[..piece_end(body, state.body_bytes_max)];
     let base = match line.stream {
         Some(stream) => state.suffixes.of(stream, Marker::partial_or_full(line.partial)),
-        None if matches!(state.format, LineFormat::Raw) => state.suffixes.raw().clone(),
-        None => state.suffixes.malformed().clone(),
+        None if matches!(state.format, LineFormat::Raw) => Cow::Borrowed(state.suffixes.raw()),
+        None => Cow::Borrowed(state.suffixes.malformed()),
     };
     let base = state.suffixes.with_odd_time(base, odd_time);
     // A whole line that only lacks its newline is a record like any other.
     let is_split = line.emitted_bytes > 0 || piece.len() < body.len();
     let suffix = if is_split {
         counts.split += 1;
-        state.suffixes.with_chunk_offset(&base, line.emitted_bytes)
+        Cow::Owned(state.suffixes.with_chunk_offset(&base, line.emitted_bytes))
     } else {
         base
     };
     // A fragment that lacks its newline lacks those behind it, too, as far as anybody knows now.
     let is_end = !is_begun && piece.len() == body.len();
-    let suffix = if line.partial && is_end { state.suffixes.with_partial(&suffix) } else { suffix };
+    let suffix = if line.partial && is_end {
+        Cow::Owned(state.suffixes.with_partial(&suffix))
+    } else {
+        suffix
+    };
     // Even the whole line may come with more behind it, when it is read again.
     let file = state.suffixes.file();
     let suffix = state.suffixes.with_cut_uid(suffix, file, chunk.offset, piece);
@@ -175,7 +183,7 @@ fn end_character(
     let parsed = RuntimeLine::Cri(cri);
     let fragment = Fragment { body: piece, ..parsed.fragment(chunk.bytes.len()) };
     let (unix_nano, partial) = (fragment.time.unix_nano, !fragment.last);
-    append_fragment(fragment, chunk.range(0, consumed), state, counts);
+    append_at(chunk.offset, fragment, chunk.range(0, consumed), state, counts);
     flush_partial(stream, state, batch, counts, Flush::Released);
     let emitted_bytes = state.partials.take_emitted(stream);
     let line =
@@ -218,14 +226,22 @@ pub fn end_line(
         body: &rest[whole_bytes..],
         skipped: 0,
     };
-    append_fragment(fragment, range, state, counts);
+    append_at(range.start, fragment, range, state, counts);
 }
 
-/// Room that [`parse_piece`] may need in a batch for a body of `body_bytes`, and for the open record
-/// that may have to leave before it.
-pub fn piece_record_bytes_max(state: &LineState, body_bytes: usize) -> usize {
+/// Room that [`parse_piece`] may need in a batch for these bytes, which begin a line or go on with one, and for
+/// the open record that may have to leave before them.
+pub fn room_for_piece(bytes: &[u8], is_begun: bool, state: &LineState) -> Room {
     let open_bytes = [Stream::Stdout, Stream::Stderr].map(|one| state.partials.open_bytes(one));
-    let open_bytes = open_bytes[0].max(open_bytes[1]);
-    state.suffixes.record_bytes_max(body_bytes.min(state.body_bytes_max))
-        + state.suffixes.record_bytes_max(open_bytes)
+    // Docker's leave whole, any other line piece by piece.
+    let is_whole = !is_begun && may_be_docker(bytes, state.format);
+    let body_bytes = if is_whole { bytes.len() } else { bytes.len().min(state.body_bytes_max) };
+    let open = state.room_for(open_bytes[0].max(open_bytes[1]));
+    let own = state.room_for(body_bytes);
+    Room { records: open.records + own.records, bytes: open.bytes + own.bytes }
+}
+
+/// Room that [`end_line`] may need in a batch for the rest of a line.
+pub fn room_for_end(rest_bytes: usize, state: &LineState) -> Room {
+    state.room_for(rest_bytes)
 }

@@ -124,6 +124,23 @@ pub(super) fn act(world: &mut World) {
     }
 }
 
+/// The agent is away while containers write, and their logs are rotated some times.
+pub(super) fn act_alone(world: &mut World) {
+    for _ in 0..world.chance.between(1, 3) {
+        world.now += world.chance.between(1, 3) * 1_000_000_000;
+        for container in 0..world.kubelet.containers.len() {
+            if !world.is_running(container) || !world.chance.one_in(2) {
+                continue;
+            }
+            world.write_lines(container);
+            world.rotate(container);
+            while world.kubelet.containers[container].stage != Stage::Idle {
+                world.rotate(container);
+            }
+        }
+    }
+}
+
 /// Writes what was begun, so that the truth is whole.
 pub(super) fn finish(world: &mut World) {
     for container in 0..world.kubelet.containers.len() {

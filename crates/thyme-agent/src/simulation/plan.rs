@@ -106,6 +106,8 @@ pub(super) struct Plan {
     pub(super) spool_change_odds: u64,
     /// A start that finds the log files on another device number.
     pub(super) remount_odds: u64,
+    /// A start before which logs were rotated several times.
+    pub(super) absence_odds: u64,
     /// States of the sink that come up.
     pub(super) moods: Vec<Mood>,
     /// Longest state, in milliseconds.
@@ -222,6 +224,7 @@ impl Plan {
             stop_odds: 0,
             spool_change_odds: 0,
             remount_odds: 0,
+            absence_odds: 0,
             moods: vec![Mood::Unreachable],
             mood_ms_max: 1_000,
             exception_odds: 0,
@@ -280,6 +283,17 @@ impl Plan {
             // How far a file was read is known for one reader only.
             self.truncate_weight = 0;
         }
+        if chance.one_in(if is_forced("absences") { 1 } else { 16 }) && !self.naming.is_matched() {
+            // What a file held that was empty when the agent ended is seen where lines go on there.
+            (self.absence_odds, self.kill_odds) = (2, 40);
+            (self.rotate_weight, self.partial_odds) = (8, 4);
+            (self.files_max, self.compresses) = (5, true);
+            (self.truncate_weight, self.replace_weight, self.deny_weight) = (0, 0, 0);
+            self.tree_fault_odds = 0;
+            let thyme = &mut Arc::make_mut(&mut self.config).thyme;
+            thyme.container_log_max_files = self.files_max;
+            thyme.partial_bytes_max = 1 << 20;
+        }
     }
 
     fn draw_first(chance: &mut Chance) -> Self {
@@ -332,6 +346,7 @@ impl Plan {
             stop_odds,
             spool_change_odds,
             remount_odds,
+            absence_odds: 0,
             moods,
             mood_ms_max: chance.pick(&[300, 3_000, 30_000, 180_000]),
             exception_odds: 5,

@@ -9,8 +9,8 @@ use crate::{
     metrics::{DropReason, Metrics},
 };
 
-/// Failures of a single record, with something accepted between each two of them, and nanoseconds from the first
-/// to the last, before it may give way where the queue on disk lacks room.
+/// Failures of a single record, with something accepted between each two of them, and nanoseconds since the first,
+/// before it may give way to others.
 const FAILURES_MIN: u32 = 4;
 const FAILING_NANOS_MIN: u64 = 60_000_000_000;
 
@@ -31,6 +31,8 @@ pub(super) struct Refusals {
     first: HashMap<usize, u64>,
     /// Lines that failed in a single record.
     failing: HashMap<usize, Failing>,
+    /// Records that were settled without having arrived, and that gave way therefore.
+    gave_way: i64,
     /// Records, by what the agent heard of them.
     acknowledged: i64,
     rejected: i64,
@@ -73,25 +75,39 @@ impl World {
         }
     }
 
-    /// The sink fails on the attempt that begins now, whatever it says. A single record that does so again and
-    /// again, while others are accepted, may be missing where the state disk is so small that the spool lacks
-    /// room.
+    /// The sink fails on the attempt that begins now, whatever it says.
     pub(super) fn note_failure(&mut self, records: &[Vec<Piece>]) {
-        if records.len() != 1 || self.plan.disk_bytes_max.is_none() {
+        if records.len() != 1 {
             return;
         }
         let (attempt, now) = (self.sink.attempts, self.now);
         let (accepted, failing) = (self.sink.refusals.accepted, &mut self.sink.refusals.failing);
-        let mut may_give_way = false;
         for piece in records.iter().flatten() {
             let first = Failing { since: now, last_attempt: 0, failures: 0 };
             let one = failing.entry(piece.line).or_insert(first);
             one.failures += u32::from(one.failures == 0 || accepted > Some(one.last_attempt));
             one.last_attempt = attempt;
-            may_give_way |= one.failures >= FAILURES_MIN && now - one.since >= FAILING_NANOS_MIN;
         }
-        if may_give_way {
-            self.refuse(records);
+    }
+
+    /// These records are settled. One that has not arrived may have given way to others, where it failed alone
+    /// often enough, for long enough, while others were accepted. That a bound of what waits was near is for the
+    /// tests of `export::aside` to show.
+    pub(super) fn note_settled(&mut self, records: &[Vec<Piece>]) {
+        let now = self.now;
+        let is_proved =
+            |one: &Failing| one.failures >= FAILURES_MIN && now - one.since >= FAILING_NANOS_MIN;
+        for record in records {
+            let lines = &self.truth.lines;
+            let is_missing = record
+                .iter()
+                .any(|piece| !lines[piece.line].has_arrived() && !lines[piece.line].is_refused);
+            let mut failing =
+                record.iter().filter_map(|piece| self.sink.refusals.failing.get(&piece.line));
+            if is_missing && failing.any(is_proved) {
+                self.sink.refusals.gave_way += 1;
+                self.refuse(std::slice::from_ref(record));
+            }
         }
     }
 
@@ -114,7 +130,7 @@ impl World {
     }
 
     /// With everything settled, the agent's books say what it heard: what was rejected counts as
-    /// that, and not as acknowledged.
+    /// that, and not as acknowledged; and what gave way counts.
     pub(super) fn check_books(&mut self, metrics: &Metrics) {
         let booked = (
             metrics.acknowledged.get().0,
@@ -130,6 +146,13 @@ impl World {
                      books, but the sink said {heard:?}"
                 )
             });
+        }
+        // Where the record is sure to be the cause, it counts as rejected.
+        let counted = metrics.dropped(DropReason::NeverTaken).get().0
+            + metrics.dropped(DropReason::Rejected).get().0;
+        let gave_way = self.sink.refusals.gave_way;
+        if gave_way > counted {
+            self.truth.fail(|| format!("{gave_way} records gave way, and {counted} are counted"));
         }
     }
 }

@@ -281,7 +281,11 @@ impl Run {
     fn fate(&mut self) {
         let plan = self.shared.lock().plan.clone();
         let Some(agent) = &mut self.agent else {
-            if self.shared.lock().generation == 0 || self.one_in(3) {
+            let is_first = self.shared.lock().generation == 0;
+            if is_first || self.one_in(3) {
+                if !is_first && self.one_in(plan.absence_odds) {
+                    kubelet::act_alone(&mut self.shared.lock());
+                }
                 self.start();
             }
             return;

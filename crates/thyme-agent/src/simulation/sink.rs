@@ -16,7 +16,8 @@ use prost::Message as _;
 use super::{
     plan::Mood,
     refusals::Refusals,
-    truth::Piece,
+    tree::ContentId,
+    truth::{Line, Piece},
     world::{Shared, World},
 };
 use crate::{
@@ -121,11 +122,15 @@ impl World {
         let pieces = self.truth.pieces_of(receiver, record.time_unix_nano, body)?;
         let Some(first) = pieces.first() else { return Ok(pieces) };
         let line = &self.truth.lines[first.line];
-        let is_renamed = *identity == identity_of(&[]) && self.may_be_renamed(first.line)
-            || self.may_be_taken_for_another(first.line, identity);
+        // What the spool has of it has come under that name before.
+        let is_rotated =
+            *identity == identity_of(&[]) && (line.is_renamed || self.may_be_renamed(first.line));
+        let is_renamed = is_rotated || self.may_be_taken_for_another(first.line, identity);
         if self.kubelet.containers[line.container].identity != *identity && !is_renamed {
             return Err(format!("line {} is not one of {identity}", first.line));
         }
+        self.truth.lines[first.line].is_renamed |= is_rotated;
+        let line = &self.truth.lines[first.line];
         let is_malformed = attribute(MALFORMED_ATTRIBUTE).is_some();
         if !is_malformed {
             let name = ["stdout", "stderr", ""][line.stream];
@@ -142,14 +147,22 @@ impl World {
             let marks =
                 [CHUNK_OFFSET_ATTRIBUTE, PARTIAL_ATTRIBUTE].map(|key| attribute(key).is_some());
             self.truth.check_end(&pieces, marks, self.now, record);
+            if marks[0] {
+                self.check_cut(&pieces);
+            }
         }
         Ok(pieces)
     }
 
     /// The sink takes these records.
     fn take(&mut self, records: &Records, is_uncertain: bool) {
+        let (tree, knows_births) = (&self.tree, self.plan.knows_births);
+        let may_come_again = |line: &Line| {
+            let has_used = |content: ContentId| tree.contents[content].has_used_number;
+            !knows_births && line.content.is_some_and(has_used)
+        };
         for record in records {
-            self.truth.arrived(record, self.generation, is_uncertain);
+            self.truth.arrived(record, (self.generation, is_uncertain), may_come_again);
         }
     }
 
@@ -322,6 +335,7 @@ impl Network for SimulatedNetwork {
         let mut world = self.0.lock();
         let records = world.read_message(message, false);
         world.note(|| format!("lines {:?} are settled", lines_of(&records)));
+        world.note_settled(&records);
         for record in records {
             world.truth.settled(&record);
         }

@@ -116,6 +116,9 @@ pub(super) struct Tree {
     pub(super) remounts: u64,
     /// How many files the agent has open.
     pub(super) open_files: usize,
+    /// Whether the agent was ever refused a descriptor: then it closes files that it has read, and may go on
+    /// with.
+    pub(super) has_lacked_descriptors: bool,
     /// The look at all directories that is under way.
     pub(super) scan: Option<Scan>,
     /// What can't be read, and until when.
@@ -286,7 +289,7 @@ impl World {
             if !self.tree.nodes.iter().any(is_open) {
                 // It had been read and closed: what was written to it since nobody has seen. One that had
                 // made room for another may not have been read to its end.
-                let made_room = self.may_lack_descriptors();
+                let made_room = self.may_lack_descriptors() || self.tree.has_lacked_descriptors;
                 for (_, line) in &self.tree.contents[content].lines {
                     if self.truth.lines[*line].is_late || made_room {
                         self.truth.excuse(*line, Excuse::Late);
@@ -402,6 +405,7 @@ impl World {
         if self.faults && self.chance.one_in(odds) {
             self.read_errors += 1;
             self.note(|| format!("log files: error {code}"));
+            self.tree.has_lacked_descriptors |= code == TOO_MANY_OPEN_FILES;
             self.disturb_scan("");
             // What can't be opened or compared now is read after what can.
             self.truth.forget_order();

@@ -88,7 +88,7 @@ pub(super) struct Line {
     /// Where it stands.
     pub(super) content: Option<ContentId>,
     /// Lines of its stream before and after it.
-    before: Option<usize>,
+    pub(super) before: Option<usize>,
     pub(super) next: Option<usize>,
     /// When it was written, in nanoseconds of the run.
     pub(super) written_at: u64,
@@ -110,6 +110,8 @@ pub(super) struct Line {
     pub(super) excuse: Option<Excuse>,
     /// The sink said that it does not take it.
     pub(super) is_refused: bool,
+    /// It came under the name of a file that was rotated before it was found.
+    pub(super) is_renamed: bool,
     /// A checkpoint on disk says that it has arrived.
     is_kept: bool,
 }
@@ -246,6 +248,7 @@ impl Truth {
             is_torn: false,
             excuse: None,
             is_refused: false,
+            is_renamed: false,
             is_kept: false,
         }));
         line
@@ -437,8 +440,13 @@ impl Truth {
         }
     }
 
-    /// The sink took these pieces.
-    pub(super) fn arrived(&mut self, pieces: &[Piece], generation: u32, is_uncertain: bool) {
+    /// The sink took these pieces; `may_come_again` says of a line whether its file may be taken for another.
+    pub(super) fn arrived(
+        &mut self,
+        pieces: &[Piece],
+        (generation, is_uncertain): (u32, bool),
+        may_come_again: impl Fn(&Line) -> bool,
+    ) {
         self.records += 1;
         let is_calm = self.is_calm;
         for piece in pieces {
@@ -449,7 +457,7 @@ impl Truth {
             if !before.is_empty() {
                 self.duplicates += 1;
                 // A request may be in the spool although no checkpoint says so.
-                let was_in_spool = self.in_spool.contains(&piece.line);
+                let was_in_spool = self.in_spool.contains(&piece.line) || may_come_again(line);
                 let is_excused = |coming: &Coming| {
                     let is_old = coming.generation != generation && !is_kept;
                     let is_excused = is_old || was_in_spool || self.distrusts_checkpoints;

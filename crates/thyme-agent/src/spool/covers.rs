@@ -53,10 +53,11 @@ fn decode(note: &[u8], life: u64) -> Option<impl Iterator<Item = Covered> + '_> 
 
 /// What requests cover that a life has kept, and that are still to be sent, as far as `is_news` says of
 /// any of it that it was not known. Their bodies are whole: what the next reading would give up as
-/// damaged is read from its file again, if that is there.
+/// damaged is read from its file again, if that is there. Without a cursor that can be read, nothing: a
+/// request may stand in a segment that was never kept, because what was written with it failed.
 ///
 /// # Errors
-/// When the segments can't be read.
+/// When the segments can't be read, or not synced.
 pub fn covered(
     disk: &dyn StateDisk,
     life: u64,
@@ -67,11 +68,11 @@ pub fn covered(
         names => names?,
     };
     names.retain(|name| name.ends_with(SEGMENT_SUFFIX));
-    let (done, _) = cursor::load(disk).unwrap_or_default();
+    let Some((done, _)) = cursor::load(disk) else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for name in names {
-        let file = disk.open(&format!("{DIRECTORY}/{name}"))?;
-        let (length, mut offset) = (file.length()?, 0);
+        let mut file = disk.open(&format!("{DIRECTORY}/{name}"))?;
+        let (length, mut offset, before) = (file.length()?, 0, all.len());
         loop {
             match segment::look(&*file, offset, length)? {
                 Found::End => break,
@@ -88,6 +89,10 @@ pub fn covered(
                     offset += header.record_bytes();
                 }
             }
+        }
+        // The life that wrote it may have ended before it was synced, and a checkpoint that says so is.
+        if all.len() > before {
+            file.sync()?;
         }
     }
     Ok(all)

@@ -800,6 +800,65 @@ fn a_start_knows_what_kept_requests_cover() {
     assert_eq!(rig.metrics.spool_damaged_requests.get(), 0);
 }
 
+/// Scenario: row 48. One request is kept. Of two that are written together behind it the second fails, so that
+/// neither counts as kept, and the segment can't be cut; the cursor says so, and is damaged at the next start.
+/// Guarantees: no bytes are taken for settled, as those of the one that stands there whole would be.
+#[test]
+fn without_a_cursor_no_request_covers_anything() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    let keep = |rig: &Rig, number: u64| {
+        let mut request = rig.request(number, &[number as u8; 100]);
+        request.token.covers = vec![(number, 0, 10)];
+        rig.link.messages.send(SpoolMessage::Keep { request, worker: 0 }).unwrap();
+    };
+    keep(&rig, 1);
+    rig.step();
+    assert_eq!(rig.told().0, [1]);
+    keep(&rig, 2);
+    keep(&rig, 3);
+    *disk.room.lock().unwrap() = Some(300);
+    disk.truncate_fails.store(true, Ordering::Relaxed);
+    rig.step();
+    assert_eq!(rig.told(), (vec![], vec![]));
+    *disk.room.lock().unwrap() = None;
+    rig.spool.store.write_cursor().unwrap();
+    let covers = || covered(&*disk, 1, &|_| true).unwrap();
+    assert_eq!(covers(), [(1, 0, 10)]);
+    let cursor = directory.path().join("spool/cursor");
+    std::fs::write(&cursor, "damaged").unwrap();
+    assert_eq!(covers(), []);
+    std::fs::remove_file(cursor).unwrap();
+    assert_eq!(covers(), [(1, 0, 10), (2, 0, 10)], "it stands there");
+}
+
+/// Scenario: rows 8 and 48. A request was written whole, and the agent killed before it was synced. At the next start
+/// that fails too.
+/// Guarantees: what it covers is taken for settled only once it is synced: a loss of power could take it, and not
+/// the checkpoint that says so.
+#[test]
+fn what_a_start_takes_for_settled_is_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    let keep = |rig: &mut Rig, number: u64| {
+        let mut request = rig.request(number, &[number as u8; 100]);
+        request.token.covers = vec![(number, 0, 10)];
+        rig.link.messages.send(SpoolMessage::Keep { request, worker: 0 }).unwrap();
+        rig.step();
+    };
+    keep(&mut rig, 1);
+    disk.sync_fails.store(true, Ordering::Relaxed);
+    disk.truncate_fails.store(true, Ordering::Relaxed);
+    keep(&mut rig, 2);
+    assert_eq!(rig.told().0, [1]);
+    drop(rig);
+    assert!(covered(&*disk, 1, &|_| true).is_err());
+    disk.sync_fails.store(false, Ordering::Relaxed);
+    assert_eq!(covered(&*disk, 1, &|_| true).unwrap(), [(1, 0, 10), (2, 0, 10)]);
+}
+
 /// Scenario: row 19. Requests fill a budget that is no multiple of a segment; the agent is killed again and
 /// again meanwhile, each time with a segment that it writes to.
 /// Guarantees: what the spool's files take on disk, reserved room included, is within the budget.

@@ -33,7 +33,7 @@ impl Acknowledged {
     }
 
     /// How many below `end` are acknowledged.
-    fn count_below(&self, end: u64) -> u64 {
+    pub fn count_below(&self, end: u64) -> u64 {
         let beyond = self.beyond.iter().take_while(|range| range.0 < end);
         self.prefix.min(end) + beyond.map(|range| range.1.min(end) - range.0).sum::<u64>()
     }

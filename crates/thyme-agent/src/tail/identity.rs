@@ -37,7 +37,26 @@ impl Head {
 
     /// Reads the head of a file of at least `bytes` bytes; shorter when the file is.
     pub fn read(file: &dyn LogFile, bytes: usize) -> io::Result<Self> {
+        Ok(Self::of(Self::first_bytes(file, bytes, &mut [0; HEAD_BYTES_MAX])?))
+    }
+
+    /// This head, longer where the file has grown and still begins with it. That of a file that was written
+    /// anew says nothing of what was read.
+    pub fn grown(self, file: &dyn LogFile) -> io::Result<Self> {
+        if self.is_complete() {
+            return Ok(self);
+        }
         let mut buffer = [0; HEAD_BYTES_MAX];
+        let first = Self::first_bytes(file, HEAD_BYTES_MAX, &mut buffer)?;
+        let begins_so = first.get(..self.bytes as usize).is_some_and(|same| Self::of(same) == self);
+        Ok(if begins_so { Self::of(first) } else { self })
+    }
+
+    fn first_bytes<'a>(
+        file: &dyn LogFile,
+        bytes: usize,
+        buffer: &'a mut [u8; HEAD_BYTES_MAX],
+    ) -> io::Result<&'a [u8]> {
         let mut filled = 0;
         let wanted = bytes.min(HEAD_BYTES_MAX);
         while filled < wanted {
@@ -46,7 +65,7 @@ impl Head {
                 read => filled += read,
             }
         }
-        Ok(Self::of(&buffer[..filled]))
+        Ok(&buffer[..filled])
     }
 
     /// Whether `file` begins with the bytes that this is the hash of. An empty head says nothing,
@@ -77,11 +96,12 @@ mod tests {
         assert_eq!(head.bytes, 5);
         file.write_all(&[b'x'; 5000]).unwrap();
         assert!(head.matches(&file).unwrap());
-        assert!(Head::read(&file, HEAD_BYTES_MAX).unwrap().is_complete());
+        assert!(head.grown(&file).unwrap().is_complete());
         for other in [&b"shirt and long"[..], b"shor"] {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(other).unwrap();
             assert!(!head.matches(&file).unwrap());
+            assert_eq!(head.grown(&file).unwrap(), head);
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     tail::{
         acknowledge::Acknowledged,
         ending::Endings,
-        identity::{HEAD_BYTES_MAX, Head, Inode},
+        identity::{Head, Inode},
         source::Source,
         uid::FileUid,
     },
@@ -105,8 +105,14 @@ impl TailedFile {
 
     /// Bytes that are known to be in it and not to be settled.
     pub(super) fn unsettled_bytes(&self) -> u64 {
-        let beyond: u64 = self.acknowledged.beyond().iter().map(|(start, end)| end - start).sum();
-        self.length.saturating_sub(self.acknowledged.prefix() + beyond)
+        self.length - self.acknowledged.count_below(self.length)
+    }
+
+    /// Bytes that are known to be in it and would still have to be read.
+    pub(super) fn unread_bytes(&self) -> u64 {
+        let settled = |end| self.acknowledged.count_below(end);
+        let unread = self.length.saturating_sub(self.offset);
+        unread.saturating_sub(settled(self.length).saturating_sub(settled(self.offset)))
     }
 
     /// Looks how long an open file is, and how it begins: whoever finds it next knows it by that.
@@ -115,12 +121,7 @@ impl TailedFile {
         if let Ok(state) = open.state() {
             self.length = self.length.max(state.bytes);
         }
-        if !self.head.is_complete()
-            && let Ok(head) = Head::read(&**open, HEAD_BYTES_MAX)
-            && head.bytes > self.head.bytes
-        {
-            self.head = head;
-        }
+        self.head = self.head.grown(&**open).unwrap_or(self.head);
     }
 
     /// Its checkpoint now.
@@ -172,6 +173,8 @@ pub(super) struct Group {
     pub(super) lines: LineState,
     /// Its files, oldest first, the live one last.
     pub(super) files: Vec<u32>,
+    /// Whether its directory may have files of it that were not seen at the last look.
+    pub(super) is_partly_seen: bool,
     /// Checkpoints whose files were not found, while some could not be opened.
     pub(super) resume: Vec<(FileKey, FileCheckpoint)>,
     pub(super) next_poll: Instant,
@@ -223,6 +226,7 @@ impl Group {
                 body_bytes_max: receiver.max_log_size_bytes,
             },
             files: Vec::new(),
+            is_partly_seen: false,
             resume: Vec::new(),
             next_poll: now,
             poll_interval: POLL_INTERVAL_MIN,

@@ -108,13 +108,21 @@ impl Worker {
         true
     }
 
-    /// Whether a parked file has another length than was read of it.
+    /// Whether a parked file has another length than was read of it. What is more counts as lost if it is gone
+    /// before it could be read, which may take as long as there is no room for it.
     pub(super) fn has_parked_grown(&mut self, number: u32) -> bool {
         let Some(group) = self.groups.get(&number) else { return false };
-        let live = group.files.last().and_then(|id| self.files.get(id));
+        let Some(id) = group.files.last().copied() else { return false };
+        let live = self.files.get_mut(&id);
         let Some(file) = live.filter(|file| file.is_parked) else { return false };
         let path = group.key.directory.join(&*file.name);
-        self.tree.look_at(&path).is_ok_and(|looked| looked.bytes != file.offset)
+        let Ok(looked) = self.tree.look_at(&path) else { return false };
+        let has_grown = looked.bytes != file.offset;
+        if looked.inode == file.inode {
+            file.length = file.length.max(looked.bytes);
+            self.note_growth(id);
+        }
+        has_grown
     }
 
     /// Opens a file again that is to be read and was parked; what comes of that where it can't be.
@@ -200,18 +208,26 @@ impl Worker {
         }
     }
 
-    /// Parked files of a group that its directory does not show any more: nobody can open them again. Returns
-    /// their names.
-    pub(super) fn end_parked(&mut self, number: u32, now: Instant) -> Vec<Arc<OsStr>> {
+    /// Parked files of a group that its directory does not show any more: nobody can open them again, unless
+    /// it was not seen whole. Returns their names.
+    pub(super) fn end_parked(
+        &mut self,
+        number: u32,
+        is_complete: bool,
+        now: Instant,
+    ) -> Vec<Arc<OsStr>> {
         let mut ended = Vec::new();
         for id in self.group_files(number) {
             let is_gone = |file: &&mut Box<TailedFile>| file.is_parked && !file.is_present;
             let Some(file) = self.files.get_mut(&id).filter(is_gone) else { continue };
+            ended.push(Arc::clone(&file.name));
+            if !is_complete {
+                continue;
+            }
             file.is_parked = false;
             file.finished_at = Some(now);
-            ended.push(Arc::clone(&file.name));
             self.attention.ending.insert(id);
-            let bytes = file.length.saturating_sub(file.offset);
+            let bytes = file.unread_bytes();
             // It is counted once: the next start knows of nothing more in it.
             file.length = file.offset;
             if bytes > 0 {

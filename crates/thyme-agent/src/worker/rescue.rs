@@ -485,8 +485,9 @@ impl Worker {
             if *name.plain == *file.name {
                 return true;
             }
-            // A live file may have become any archive that nobody knows yet and that begins like it.
-            if is_live && known.iter().all(|one| *one.name != *name.plain) {
+            // A live file may have become any archive that nobody knows yet and that begins like it. The name
+            // of a file that is gone says nothing: in a directory that was replaced another may have it.
+            if is_live && known.iter().all(|one| !one.is_present || *one.name != *name.plain) {
                 new_archives.push(entry.name.clone());
             }
         }
@@ -521,7 +522,8 @@ impl Worker {
     pub(super) fn lose_rest(&mut self, id: u32, reason: LossReason, now: Instant) {
         let Some(file) = self.files.get_mut(&id) else { return };
         let Some(Source::Plain(open)) = &file.source else { return };
-        let lost = open.length().unwrap_or(0).saturating_sub(file.offset);
+        file.length = open.length().unwrap_or(0);
+        let lost = file.unread_bytes();
         file.source = None;
         file.finished_at = Some(now);
         file.continuation = None;

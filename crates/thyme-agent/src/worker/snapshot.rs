@@ -13,14 +13,14 @@ use super::{
     Charge, Worker,
     group::{Group, TailedFile, Turn, reading_place, rotated_at},
     late,
+    withdrawn::{Begun, Resume},
 };
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     config::StartAt,
-    discover::{FoundFile, Missed, Snapshot, pattern::LogName},
+    discover::{FoundFile, Snapshot, pattern::LogName},
     encode::EncodeError,
     limits::{COMPLAINT_INTERVAL, READ_BYTES},
-    metrics::LossReason,
     tail::{
         acknowledge::Acknowledged,
         ending::Endings,
@@ -30,16 +30,6 @@ use crate::{
     world::{LogFile, Opened},
 };
 
-/// A file that no checkpoint knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Begun {
-    Plain,
-    Archive,
-}
-
-/// What a checkpoint said, until its file is found.
-type Resume = Vec<(FileKey, FileCheckpoint)>;
-
 impl Worker {
     /// Brings a group up to date with its directory.
     pub(super) fn apply_snapshot(&mut self, snapshot: Snapshot) -> Result<(), EncodeError> {
@@ -47,6 +37,7 @@ impl Worker {
         let number = self.group_number(&snapshot, now);
         let mut resume = snapshot.resume;
         if let Some(group) = self.groups.get_mut(&number) {
+            group.is_partly_seen = !snapshot.is_complete;
             resume.append(&mut group.resume);
         }
         let before: Vec<(u32, Arc<OsStr>, bool)> = self
@@ -70,17 +61,19 @@ impl Worker {
         for (id, file) in known {
             self.note_compressed(id, file);
         }
-        let mut new_archives = 0;
-        for (_, file) in fresh {
-            let is_new = self.take_file(number, file, snapshot.start_at, &mut resume, now);
-            new_archives += u64::from(is_new == Some(Begun::Archive));
+        let keys = self.keys_for(&fresh);
+        let mut begun = Vec::new();
+        for (key, (_, file)) in keys.into_iter().zip(fresh) {
+            let place = (number, key);
+            begun.extend(self.take_file(place, file, snapshot.start_at, &mut resume, now));
         }
         self.keep_what_may_be_archived(number, &unopened);
-        let ended = self.end_parked(number, now);
+        let ended = self.end_parked(number, snapshot.is_complete, now);
         crate::failpoint::hit("snapshot_taken");
         self.count_missed(&snapshot.missed, &snapshot.key.live, &resume, ended);
+        self.forget_empty(&mut resume, begun);
         if snapshot.is_complete {
-            self.withdraw(number, resume, new_archives, now);
+            self.withdraw(number, resume, now);
         } else if let Some(group) = self.groups.get_mut(&number) {
             // One of them may be of a file that can't be opened now.
             group.resume = resume;
@@ -138,6 +131,22 @@ impl Worker {
         }
     }
 
+    /// A number in checkpoints for each file that may be begun. They go up in the order of reading: if
+    /// the file that is live now vanishes, its gap is placed by them.
+    fn keys_for(&self, fresh: &[(Option<u32>, FoundFile)]) -> Vec<FileKey> {
+        let age = |at: &usize| {
+            let time = rotated_at(&fresh[*at].1.name);
+            (time.is_none(), time)
+        };
+        let mut order: Vec<usize> = (0..fresh.len()).collect();
+        order.sort_by(|one, other| age(one).cmp(&age(other)));
+        let mut keys = vec![0; fresh.len()];
+        for at in order {
+            keys[at] = self.keys.next();
+        }
+        keys
+    }
+
     fn new_number(&mut self) -> u32 {
         self.next_number += 1;
         self.next_number
@@ -150,7 +159,7 @@ impl Worker {
     /// Recognises a file of the directory, or begins it.
     fn take_file(
         &mut self,
-        number: u32,
+        (number, key): (u32, FileKey),
         found: FoundFile,
         start_at: StartAt,
         resume: &mut Resume,
@@ -165,7 +174,7 @@ impl Worker {
         let passed_over = found.old_bytes.filter(|_| start_at == StartAt::End);
         let opened = found.opened?;
         if compressed && let Some(id) = self.recognise_archive(number, &opened, &plain) {
-            self.adopt(id, Some(opened), compressed);
+            self.note_compressed(Some(id), FoundFile { opened: Some(opened), ..found });
             return None;
         }
         // Discovery reports a file once: it is followed even if it can't be read now.
@@ -177,7 +186,7 @@ impl Worker {
         let resumed = take_checkpoint(resume, &opened, &plain, compressed);
         let begun = match (&resumed, compressed) {
             (None, true) => Some(Begun::Archive),
-            (None, false) => Some(Begun::Plain),
+            (None, false) => Some(Begun::Plain(opened.inode.device)),
             (Some(_), _) => None,
         };
         let is_live = self.groups.get(&number).is_some_and(|group| *group.key.live == *plain);
@@ -185,7 +194,9 @@ impl Worker {
             Some((key, checkpoint)) => {
                 self.resume_file(number, opened, (plain, compressed), key, &checkpoint)
             }
-            None => self.begin_file(number, opened, (plain, compressed), is_live, passed_over),
+            None => {
+                self.begin_file((number, key), opened, (plain, compressed), is_live, passed_over)
+            }
         };
         let head = if head.bytes > file.head.bytes { head } else { file.head };
         let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
@@ -222,6 +233,9 @@ impl Worker {
             self.adopt(id, found.opened, compressed);
         } else if compressed {
             self.take_archive_of(id, found.opened);
+        } else if file.source.is_none() {
+            // It may have been out of sight, and its writer may be late all the same.
+            self.attention.closed.insert(id);
         }
     }
 
@@ -359,8 +373,8 @@ impl Worker {
     }
 
     fn begin_file(
-        &mut self,
-        number: u32,
+        &self,
+        (number, key): (u32, FileKey),
         opened: Opened,
         (name, compressed): (Arc<OsStr>, bool),
         is_live: bool,
@@ -376,7 +390,7 @@ impl Worker {
             Some(bytes) => bytes,
         };
         let is_passed_over = passed_over.is_some() && (compressed || offset == opened.bytes);
-        let mut file = new_file(self.keys.next(), number, opened, name);
+        let mut file = new_file(key, number, opened, name);
         file.offset = offset;
         file.skipped_from = offset;
         file.acknowledged = Acknowledged::new(offset, &[]);
@@ -387,7 +401,7 @@ impl Worker {
         file
     }
 
-    fn insert_file(&mut self, number: u32, mut file: TailedFile, now: Instant) {
+    pub(super) fn insert_file(&mut self, number: u32, mut file: TailedFile, now: Instant) {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
         let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
@@ -415,67 +429,6 @@ impl Worker {
         group.last_growth = now;
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.publish([checkpoint]);
-        }
-    }
-
-    /// Counts files that are gone and could not be opened. What is known of one by a checkpoint is counted
-    /// with that; an archive of a file that was parked, with what was unread of that one. What was live may
-    /// have become any archive, but one only.
-    fn count_missed(
-        &self,
-        missed: &[Missed],
-        live: &OsStr,
-        resume: &Resume,
-        mut ended: Vec<Arc<OsStr>>,
-    ) {
-        let may_be_archived =
-            |one: &&(FileKey, FileCheckpoint)| one.1.name == one.1.live && one.1.lost_bytes() > 0;
-        let mut live_checkpoints = resume.iter().filter(may_be_archived).count();
-        for Missed { name, inode, bytes } in missed.iter().filter(|missed| missed.bytes > 0) {
-            let parsed = LogName::parse(name).filter(|parsed| parsed.compressed);
-            let plain = parsed.map(|parsed| parsed.plain);
-            let is_it = |one: &FileCheckpoint| {
-                one.inode == inode.inode || plain.is_some_and(|plain| *one.name == *plain)
-            };
-            if resume.iter().any(|(_, one)| is_it(one)) {
-                continue;
-            }
-            let parked = plain.and_then(|plain| {
-                let same = ended.iter().position(|ended| **ended == *plain);
-                same.or_else(|| ended.iter().position(|ended| **ended == *live))
-            });
-            if let Some(parked) = parked {
-                ended.swap_remove(parked);
-                continue;
-            }
-            if plain.is_some() && live_checkpoints > 0 {
-                live_checkpoints -= 1;
-                continue;
-            }
-            self.metrics.lost_files.increment();
-            self.metrics.lost(LossReason::NotOpened).add(*bytes);
-            tracing::warn!(?name, bytes, "a log file was deleted before it could be opened");
-        }
-    }
-
-    /// Checkpoints whose files are gone: what they are known to have held and had not acknowledged can't
-    /// be read any more. One of which nothing is known but that it was there may be one of the
-    /// `new_archives`. They are kept as gaps for as long as a file before them may end with an open line.
-    fn withdraw(&mut self, number: u32, resume: Resume, mut new_archives: u64, now: Instant) {
-        for (key, checkpoint) in resume {
-            let may_be_archive = checkpoint.head_bytes == 0 && new_archives > 0;
-            let lost = checkpoint.lost_bytes();
-            if may_be_archive {
-                new_archives -= 1;
-            } else if lost > 0 {
-                self.metrics.lost_files.increment();
-                self.metrics.lost(LossReason::NoAgent).add(lost);
-                tracing::warn!(
-                    directory = ?checkpoint.directory, name = ?checkpoint.name, bytes = lost,
-                    "a log file was deleted while no agent ran; its unread rest is lost"
-                );
-            }
-            self.insert_file(number, gap_of(key, number, &checkpoint, now), now);
         }
     }
 
@@ -574,41 +527,6 @@ pub(super) fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr
         former_uid: None,
         is_parked: false,
         is_compressed: false,
-        charge: Charge::default(),
-    }
-}
-
-/// What is left of a file that vanished while no agent ran. Its checkpoint is no file's: if it comes to
-/// light after all, because it could only not be opened, it is read.
-fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -> TailedFile {
-    TailedFile {
-        key,
-        group,
-        name: Arc::clone(&checkpoint.name),
-        inode: Inode { device: 0, inode: key },
-        head: Head { bytes: u32::MAX, crc32: 0 },
-        source: None,
-        offset: checkpoint.offset,
-        skipped_from: checkpoint.offset,
-        acknowledged: Acknowledged::new(checkpoint.offset, &[]),
-        endings: Endings::default(),
-        length: checkpoint.offset,
-        published_length: 0,
-        is_growth_noted: false,
-        modified_unix_nanos: 0,
-        is_compressed: false,
-        continuation: None,
-        is_present: false,
-        is_at_risk: false,
-        end_since: None,
-        rest_bytes: 0,
-        finished_at: Some(now),
-        is_late: false,
-        is_last: false,
-        is_gap: true,
-        is_parked: false,
-        uid: checkpoint.uid,
-        former_uid: checkpoint.former_uid,
         charge: Charge::default(),
     }
 }

@@ -26,6 +26,8 @@ use crate::{
     },
 };
 
+mod unseen;
+
 /// How far the clock goes on from one step to the next.
 const STEP: Duration = Duration::from_millis(10);
 
@@ -491,6 +493,22 @@ fn what_was_read_is_no_load() {
     assert_eq!(load(&scene), 0);
 }
 
+/// Scenario: row 39. A parked file grows, its watch says so, and it is removed before it was its turn to be
+/// opened again, as happens while a sink is away.
+/// Guarantees: what was written to it counts as lost.
+#[test]
+fn a_parked_file_that_grew_and_is_gone_before_its_turn_counts() {
+    let mut scene = Scene::new(4, &[("0.log", "one\n")]);
+    scene.until("it is read", |scene| scene.bodies.len() == 1);
+    scene.park("0.log");
+    scene.append("0.log", "more\n");
+    let group = scene.file("0.log").unwrap().group;
+    scene.worker.wake(Woken::Group(group));
+    scene.remove("0.log");
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.not_opened(), (1, 5));
+}
+
 /// Scenario: row 46. A rotated file that was read and closed gets the beginning of a line; before that has
 /// waited long enough for its rest, others want a descriptor.
 /// Guarantees: its group is not taken for idle, as it would be if only its live file counted: the line leaves.
@@ -534,6 +552,43 @@ fn a_closed_file_whose_name_another_has_is_counted_as_lost() {
         assert_eq!(scene.metrics.lost(LossReason::Shutdown).get(), 6, "{has_its_number}");
         assert_eq!(scene.metrics.lost_files.get(), 1);
     }
+}
+
+/// Scenario: row 48. Nothing is settled. A rotated file is deleted; the live one gets its name, as happens in a
+/// directory that was replaced within a second, and is compressed; the agent is told to stop before anybody has
+/// looked.
+/// Guarantees: only what was deleted counts as lost: the next start reads the archive.
+#[test]
+fn an_archive_with_the_name_of_a_file_that_is_gone_is_found() {
+    let mut scene = Scene::new(16, &[("0.log", "first\n")]);
+    scene.settles = false;
+    scene.until("it is read", |scene| scene.bodies.len() == 1);
+    let rotated = "0.log.20260101-000000";
+    scene.rename("0.log", rotated);
+    scene.append("0.log", "second one\n");
+    scene.until("it is read", |scene| scene.bodies.len() == 2);
+    scene.remove(rotated);
+    scene.until("it is gone", |scene| !scene.file(rotated).is_some_and(|file| file.is_present));
+    scene.rename("0.log", rotated);
+    scene.compress(rotated);
+    scene.stop();
+    let lost = scene.metrics.lost(LossReason::Shutdown).get();
+    assert_eq!((scene.metrics.lost_files.get(), lost), (1, 6));
+}
+
+/// Scenario: row 47. A file that was short is read, and not settled; it is written anew, longer, and the agent is
+/// told to stop before anybody has looked at its content again.
+/// Guarantees: it is known by what was read of it, so that the next start reads the new content from its start
+/// and not from a place in the old one.
+#[test]
+fn a_file_that_was_written_anew_is_known_by_what_was_read() {
+    let mut scene = Scene::new(16, &[("a.log", "one\ntwo\n")]);
+    scene.settles = false;
+    scene.until("it is read", |scene| scene.bodies.len() == 2);
+    fs::write(scene.at("a.log"), "other\n".repeat(100)).unwrap();
+    scene.stop();
+    let (known, there) = (scene.file("a.log").unwrap(), fs::File::open(scene.at("a.log")).unwrap());
+    assert!(known.offset > 0 && !known.head.matches(&there).unwrap());
 }
 
 /// Scenario: rows 10 and 11. Lines pause within a character: raw ones and CRI's without their newline, and CRI's
@@ -655,4 +710,22 @@ fn what_is_set_aside_takes_nothing_of_the_budget() {
     while scene.step() != Step::End {}
     assert_eq!(scene.worker.outstanding_requests + scene.worker.aside_requests, 0);
     assert_eq!(scene.metrics.queue_requests.get(), 0);
+}
+
+/// Scenario: rows 10 and 12. Of two files a line has left in part; then the rest of both comes, which is longer
+/// than one request may be.
+/// Guarantees: they leave in two requests, none longer than it may be.
+#[test]
+fn the_rest_of_a_begun_line_finds_room_in_its_batch() {
+    const BYTES_MAX: usize = 100_000;
+    let mut scene = Scene::new(16, &[("a.log", "a"), ("b.log", "b")]);
+    scene.worker.batch = Batch::new(BatchLimits { bytes_max: BYTES_MAX, records_max: u64::MAX });
+    scene.until("both are begun", |scene| scene.bodies.len() == 2);
+    scene.settles = false;
+    for name in ["a.log", "b.log"] {
+        scene.append(name, format!("{}\n", "x".repeat(60_000)));
+    }
+    scene.until("all has come", |scene| scene.bodies.len() == 4);
+    let bytes: Vec<_> = scene.unsettled.iter().map(|request| request.uncompressed_bytes).collect();
+    assert!(bytes.len() == 2 && bytes.iter().all(|bytes| *bytes <= BYTES_MAX), "{bytes:?}");
 }

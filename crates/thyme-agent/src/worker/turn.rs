@@ -19,14 +19,10 @@ use crate::{
     metrics::{LossReason, Metrics},
     parse::{
         self, Chunk, Flush, ParseCounts, Stop, parse_lines,
-        unended::{end_line, parse_piece, piece_record_bytes_max, whole_bytes},
+        unended::{end_line, parse_piece, room_for_end, room_for_piece, whole_bytes},
     },
     queue::FileRange,
-    tail::{
-        gzip::GzipEnd,
-        identity::{HEAD_BYTES_MAX, Head},
-        source::Source,
-    },
+    tail::{gzip::GzipEnd, identity::Head, source::Source},
     world::Clock,
 };
 
@@ -422,8 +418,13 @@ impl Worker {
         let utf8 = simdutf8::basic::from_utf8(&bytes[..complete]).is_ok();
         let mut booking = Booking::begin(group, &mut self.batch, number, &*self.clock);
         let mut head_bytes = 0;
-        if let Some(begun) = file.continuation.take() {
+        if let Some(begun) = file.continuation {
             let end = memchr::memchr(b'\n', bytes).unwrap_or(complete - 1);
+            if booking.batch.is_full_for_all(room_for_end(end, &booking.group.lines)) {
+                booking.end(&self.metrics, 0);
+                return (0, Stop::BatchFull);
+            }
+            file.continuation = None;
             head_bytes = end + 1;
             let bytes = &bytes[..head_bytes];
             let chunk = Chunk { bytes, file: id, offset: file.offset, utf8: false };
@@ -508,10 +509,12 @@ impl Worker {
                 return Ok(0);
             }
         }
-        if let Some(group) = self.groups.get(&number)
-            && self.batch.is_full_for(piece_record_bytes_max(&group.lines, filled))
-        {
-            self.close_batch()?;
+        if let (Some(group), Some(file)) = (self.groups.get(&number), self.files.get(&id)) {
+            let is_begun = file.continuation.is_some();
+            let room = room_for_piece(&self.buffer[..filled], is_begun, &group.lines);
+            if self.batch.is_full_for_all(room) {
+                self.close_batch()?;
+            }
         }
         self.name_file(number, id);
         let (Some(group), Some(file)) = (self.groups.get_mut(&number), self.files.get_mut(&id))
@@ -587,12 +590,10 @@ fn advance(file: &mut TailedFile, consumed: &[u8]) {
         if is_plain || head.bytes > file.head.bytes {
             file.head = head;
         }
-    } else if !file.head.is_complete()
-        && file.offset <= u64::from(file.head.bytes)
+    } else if file.offset <= u64::from(file.head.bytes)
         && let Some(Source::Plain(open)) = &file.source
-        && let Ok(head) = Head::read(&**open, HEAD_BYTES_MAX)
     {
-        file.head = head;
+        file.head = file.head.grown(&**open).unwrap_or(file.head);
     }
     if is_plain {
         file.endings.advance(file.offset, consumed);

@@ -207,12 +207,13 @@ impl Worker {
     }
 
     /// Forgets files that are read, settled and gone from their directory, and have no file before
-    /// them whose last line is open: read again after a crash, it would go on in what stands behind.
+    /// them whose last line is open: read again after a crash, it would go on in what stands behind. Where
+    /// the directory was not seen whole, they may be there: they would be taken for new ones.
     pub(super) fn forget_vanished(&mut self, number: u32) {
         let Some(group) = self.groups.get_mut(&number) else { return };
         let mut gone = Vec::new();
         let is_done = |file: &TailedFile| file.is_finished() && file.is_settled();
-        let mut may_go = true;
+        let mut may_go = !group.is_partly_seen;
         let mut kept = 0;
         group.files.retain(|id| {
             let file = self.files.get(id);
@@ -273,6 +274,8 @@ impl Worker {
                 group.is_watched = false;
                 group.last_growth = now;
             }
+            // By how much is noted: it may be gone when its turn comes.
+            self.has_parked_grown(number);
             self.activate(number, now);
         }
     }

@@ -125,7 +125,7 @@ fn die_at(point: &str, grpc: bool) {
 /// process is killed there under load, several times after another number of passings, while files
 /// are rotated, compressed and deleted, lines in fragments among them; for those of the spool, while
 /// the sink comes and goes. Then it lives on.
-/// Guarantees: every point was met, and every line of the manifest arrived.
+/// Guarantees: every point was met, and every line of the manifest arrived, in one piece.
 #[test]
 fn a_kill_at_any_named_point_loses_nothing() {
     if !cfg!(debug_assertions) {

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -33,6 +33,57 @@ const BURST_INTERVAL: Duration = Duration::from_millis(4);
 
 /// The run in all stamps.
 const RUN: u32 = 7;
+
+/// A container's directory: that of the writers' numbers `2 * pod` and one more.
+pub(crate) fn container_of(node: &Node, pod: u32) -> PathBuf {
+    node.container(&format!("pod-{pod}"))
+}
+
+/// Where the line with this number of a writer stands: file, offset and text of each fragment, as far
+/// as the files are there.
+pub(crate) fn places_of(node: &Node, writer: u32, sequence: u64) -> Vec<String> {
+    let mut names: Vec<PathBuf> = fs::read_dir(container_of(node, writer / 2))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    // The live file is the youngest.
+    names.sort_by_key(|path| (path.ends_with("0.log"), path.clone()));
+    let stream = if writer.is_multiple_of(2) { " stdout " } else { " stderr " };
+    let (mut body, mut places) = (Vec::new(), Vec::new());
+    for path in names {
+        let mut offset = 0;
+        for line in read(&path).split_inclusive(|byte| *byte == b'\n') {
+            let text = String::from_utf8_lossy(line);
+            if let Some((_, rest)) = text.split_once(stream) {
+                let (tag, fragment) = rest.split_at(2);
+                body.extend_from_slice(fragment.trim_end().as_bytes());
+                places.push(format!("{} at {offset}: {}", path.display(), text.trim_end()));
+                if tag == "F " {
+                    let stamp = Stamp::find(&body);
+                    if stamp.is_some_and(|one| (one.writer, one.sequence) == (writer, sequence)) {
+                        return places;
+                    }
+                    body.clear();
+                    places.clear();
+                }
+            }
+            offset += line.len();
+        }
+    }
+    Vec::new()
+}
+
+/// A file's content, decompressed; nothing where it is gone by now.
+fn read(path: &Path) -> Vec<u8> {
+    let bytes = fs::read(path).unwrap_or_default();
+    if path.extension().is_none_or(|extension| extension != "gz") {
+        return bytes;
+    }
+    let mut content = Vec::new();
+    // What can be read of one that is being written.
+    let _cut = flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut content);
+    content
+}
 
 /// What was done to the files.
 #[derive(Debug, Default)]
@@ -70,7 +121,7 @@ impl Kubelet {
     }
 
     /// Stops writing; the manifest of all lines.
-    pub(crate) fn stop(mut self) -> Vec<ManifestLine> {
+    pub(crate) fn stop(&mut self) -> Vec<ManifestLine> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap()
     }
@@ -102,7 +153,7 @@ struct Container {
 
 impl Container {
     fn new(node: &Node, pod: u32) -> Self {
-        let directory = node.container(&format!("pod-{pod}"));
+        let directory = container_of(node, pod);
         let live = open_live(&directory);
         Self {
             directory,
@@ -118,7 +169,8 @@ impl Container {
     }
 
     /// Writes some lines of both streams at once; some of them in fragments, the last of which is
-    /// written with the next burst.
+    /// written with the next burst. The cut goes through the stamp: a line that leaves in pieces is
+    /// missing.
     fn burst(&mut self) {
         let mut text = self.open.take().unwrap_or_default();
         for number in 0..8 {
@@ -128,7 +180,7 @@ impl Container {
         }
         if self.bursts.is_multiple_of(3) {
             let body = self.body(0, false);
-            let (first, rest) = body.split_at(body.len() / 3);
+            let (first, rest) = body.split_at(body.len() - STAMP_BYTES / 2);
             text.extend(cri("stdout", "P", first));
             self.open = Some(cri("stdout", "F", rest));
         }

@@ -191,6 +191,16 @@ impl Program {
         value.unwrap_or_else(|| panic!("no {series} in {page}")).parse::<f64>().unwrap() as u64
     }
 
+    /// All series that are not zero, while it serves them.
+    pub(crate) fn metrics(&mut self) -> Vec<String> {
+        let line =
+            self.log().iter().find(|line| line.contains("listening for Prometheus")).cloned();
+        let Some(line) = line.filter(|_| !self.has_ended()) else { return Vec::new() };
+        let page = fetch(address(&line), "/metrics");
+        let is_said = |line: &&str| line.starts_with("thyme_") && !line.ends_with(" 0");
+        page.lines().filter(is_said).map(str::to_owned).collect()
+    }
+
     /// Processor time of all its threads.
     pub(crate) fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();

@@ -10,10 +10,13 @@ use std::{
 use nop_collector::report::Report;
 
 use crate::{
-    kubelet::Kubelet,
+    kubelet::{Kubelet, places_of},
     node::{Node, wait_until},
     program::{DEADLINE, Program, Setup},
 };
+
+/// How many missing lines of a writer a failure shows.
+const MISSING_SHOWN: usize = 3;
 
 /// The node, its kubelet, and the agents' configuration.
 pub(crate) struct Stage {
@@ -68,16 +71,37 @@ impl Stage {
     ) {
         let start = Instant::now();
         while !holds(agent) {
-            let report = self.node.collector.report();
-            let log = agent.log();
-            assert!(start.elapsed() < DEADLINE, "never: {expected}; {report:?} {log:#?}");
+            if start.elapsed() >= DEADLINE {
+                panic!("never: {expected}; {}", self.account(agent));
+            }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 
+    /// What a failure is to say: what arrived, what is missing and where it stands, and what the agent
+    /// says of itself.
+    fn account(&self, agent: &mut Program) -> String {
+        let missing = self.missing();
+        let report = self.node.collector.report();
+        let metrics = agent.metrics();
+        format!("{report:?} missing {missing:#?} {:#?} {metrics:#?}", agent.log())
+    }
+
+    /// The first lines of each writer that have not arrived before others of it.
+    fn missing(&self) -> Vec<(u32, u64, Vec<String>)> {
+        let streams = self.node.collector.report_with_intervals().streams_detail.unwrap();
+        let gaps = streams.iter().flat_map(|stream| {
+            let begin = stream.intervals.first().map(|first| 0..first.0);
+            let between = stream.intervals.windows(2).map(|pair| pair[0].1 + 1..pair[1].0);
+            let sequences = begin.into_iter().chain(between).flatten().take(MISSING_SHOWN);
+            sequences.map(|sequence| (stream.writer, sequence))
+        });
+        gaps.map(|(writer, one)| (writer, one, places_of(&self.node, writer, one))).collect()
+    }
+
     /// Waits until archives have been compressed and deleted, stops writing, waits until all lines
     /// of the manifest have come to this last agent, and stops it in good order.
-    pub(crate) fn end(self, mut agent: Program) -> Report {
+    pub(crate) fn end(mut self, mut agent: Program) -> Report {
         let deeds = Arc::clone(&self.kubelet.deeds);
         self.wait("archives are deleted", &mut agent, |_| self.deleted() >= 2);
         assert!(deeds.compressed.load(Ordering::Relaxed) >= 2);
@@ -89,9 +113,12 @@ impl Stage {
         while collector.report().lost > 0 && start.elapsed() < DEADLINE {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
+        let report = collector.report();
+        let is_whole = |report: &Report| (report.lost, report.received) == (0, lines);
+        assert!(is_whole(&report), "of {lines} lines: {}", self.account(&mut agent));
         let log = agent.stop();
         let report = collector.report();
-        assert_eq!((report.lost, report.received), (0, lines), "{report:?} {log:#?}");
+        assert!(is_whole(&report), "{report:?} {log:#?}");
         assert!(report.exact);
         report
     }

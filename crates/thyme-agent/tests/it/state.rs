@@ -3,7 +3,9 @@
 
 use std::{fs, time::Duration};
 
-use crate::node::{Node, append, cri, wait_until};
+use nop_collector::Fault;
+
+use crate::node::{Node, Record, append, compress, cri, cri_partial, rotate, wait_until};
 
 fn lines(range: std::ops::Range<u32>) -> String {
     range.map(|number| cri(&format!("line {number}"))).collect()
@@ -105,7 +107,7 @@ fn files_on_another_device_number_go_on_where_they_were() {
     append(&live, lines(0..100));
     let agent = node.start();
     node.wait_records(100);
-    crate::node::rotate(&container, "20260101-000000");
+    rotate(&container, "20260101-000000");
     append(&live, lines(100..200));
     node.wait_records(100);
     agent.stop();
@@ -120,6 +122,67 @@ fn files_on_another_device_number_go_on_where_they_were() {
     let (_, metrics) = agent.stop();
     assert_eq!(metrics.lost_files.get(), 0);
     assert!(node.take_records().is_empty());
+}
+
+/// Scenario: row 8. A file was rotated within a line, and its successor was still empty when the agent
+/// ended. Before the next start that is written to, and is rotated and compressed; or the disk gets
+/// another device number.
+/// Guarantees: the line is whole. A file of which nothing was known but that it was there is the one
+/// that is found, not one that vanished between the line's beginning and its end.
+#[test]
+fn a_line_goes_on_in_a_file_that_was_empty_at_the_end() {
+    for is_compressed in [true, false] {
+        let node = Node::new();
+        let container = node.container("a");
+        let live = container.join("0.log");
+        append(&live, cri("one") + &cri_partial("stdout", "begun, "));
+        let agent = node.start();
+        node.wait_records(1);
+        rotate(&container, "20260101-000000");
+        wait_until("the successor is known", || agent.metrics.open_files.get() == 2);
+        agent.stop();
+        append(&live, cri("ended"));
+        if is_compressed {
+            compress(&rotate(&container, "20260101-000010"));
+        } else {
+            rewrite_snapshot(&node, |content| content.replace("\"device\":", "\"device\":9"));
+        }
+        let agent = node.start();
+        let records = node.wait_records(1);
+        assert_eq!(records[0].text(), "begun, ended", "{is_compressed}: {records:?}");
+        let (_, metrics) = agent.stop();
+        assert_eq!(metrics.lost_files.get(), 0);
+        assert!(node.take_records().is_empty());
+        let state = fs::read_to_string(node.path("state/checkpoints")).unwrap();
+        assert_eq!(state.lines().count(), if is_compressed { 4 } else { 3 }, "{state}");
+    }
+}
+
+/// Scenario: row 8. The first look finds a rotated file that ends within a line, an archive that goes on
+/// with it, and an empty live file. The sink takes nothing; the agent ends, and the live file goes with
+/// its container.
+/// Guarantees: after the next start the line is whole: what vanished was the youngest, also where it had
+/// been found before the archive.
+#[test]
+fn a_live_file_that_vanishes_cuts_no_line_before_it() {
+    let node = Node::new();
+    let container = node.container("a");
+    let live = container.join("0.log");
+    append(&live, cri("one") + &cri_partial("stdout", "begun, "));
+    rotate(&container, "20260101-000000");
+    append(&live, cri("ended"));
+    compress(&rotate(&container, "20260101-000010"));
+    node.collector.faults().always(Fault::Stall);
+    let agent = node.start_with("compression: none", "workers: 1, shutdown_timeout: 100ms");
+    wait_until("all is known", || agent.metrics.open_files.get() == 3);
+    wait_until("a request is stalled", || node.collector.faults().applied() > 0);
+    agent.stop();
+    fs::remove_file(live).unwrap();
+    node.collector.faults().clear();
+    let agent = node.start();
+    let bodies: Vec<_> = node.wait_records(2).iter().map(Record::text).collect();
+    assert_eq!(bodies, ["one", "begun, ended"]);
+    agent.stop();
 }
 
 /// Scenario: row 45. The snapshot is one that the agent before the journal wrote, without names of
@@ -159,7 +222,7 @@ fn files_that_an_older_agent_took_as_read_stay_so() {
     let container = node.container("a");
     let live = container.join("0.log");
     append(&live, lines(0..100));
-    let older = crate::node::rotate(&container, "20260101-000000");
+    let older = rotate(&container, "20260101-000000");
     append(&live, lines(100..200));
     crate::node::rotate(&container, "20260101-000001");
     append(&live, lines(200..300));

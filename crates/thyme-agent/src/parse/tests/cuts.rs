@@ -2,7 +2,7 @@
 //! and none ends within a character.
 
 use super::*;
-use crate::parse::unended::whole_bytes;
+use crate::parse::unended::{room_for_end, room_for_piece, whole_bytes};
 
 /// How the runtime writes a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,17 @@ struct Reader {
 }
 
 impl Reader {
+    /// What was put into the batch since took no more room than was asked for.
+    fn check_room(&self, before: (u64, usize), room: Room) {
+        let records = self.batch.record_count - before.0;
+        let bytes = self.batch.records.len() - before.1;
+        assert!(records <= room.records && bytes <= room.bytes, "{records}, {bytes}: {room:?}");
+    }
+
+    fn taken(&self) -> (u64, usize) {
+        (self.batch.record_count, self.batch.records.len())
+    }
+
     /// What there is of a line has been waited for.
     fn wait(&mut self, bytes: &[u8]) {
         self.file.extend_from_slice(bytes);
@@ -47,9 +58,12 @@ impl Reader {
                 offset: self.at as u64,
                 utf8: false,
             };
+            let room = room_for_piece(chunk.bytes, is_begun, &self.state);
+            let before = self.taken();
             let (begun, counts) = (self.begun, &mut self.counts);
             let (consumed, line) =
                 parse_piece(chunk, begun, &mut self.state, &mut self.batch, counts);
+            self.check_room(before, room);
             self.at += consumed;
             self.begun = Some(line);
         }
@@ -63,7 +77,9 @@ impl Reader {
         let chunk = Chunk { bytes, file: 1, offset: self.at as u64, utf8: false };
         match self.begun.take() {
             Some(begun) => {
+                let (room, before) = (room_for_end(bytes.len(), &self.state), self.taken());
                 end_line(chunk, begun, &mut self.state, &mut self.batch, &mut self.counts);
+                self.check_room(before, room);
             }
             None => {
                 let (state, batch) = (&mut self.state, &mut self.batch);
@@ -79,6 +95,60 @@ impl Reader {
         if !self.state.partials.is_within_character(Stream::Stdout) {
             let (state, batch) = (&mut self.state, &mut self.batch);
             flush_partial(Stream::Stdout, state, batch, &mut self.counts, Flush::Paused);
+        }
+    }
+}
+
+/// Scenario: row 12. Short lines, and one that is split into very many pieces: whole, or with its beginning
+/// open; the limit on a batch is one of bytes or of records.
+/// Guarantees: no batch is longer than it may be because of pieces that leave together, and every line comes.
+#[test]
+fn the_pieces_of_a_line_find_room_together() {
+    let docker =
+        LineFormat::Container { format: ContainerFormat::Docker, add_metadata_from_filepath: true };
+    let cri = |tag: &str, body: &str| format!("2024-02-29T23:59:59.5Z stdout {tag} {body}\n");
+    let json = |end: &str, body: &str| {
+        format!(
+            "{{\"log\":\"{body}{end}\",\"stream\":\"stdout\",\"time\":\"2024-02-29T23:59:59.5Z\"}}\n"
+        )
+    };
+    let (long, begin) = ("a".repeat(5_000), "b".repeat(90));
+    let raw = format!("{}{long}\n", "short\n".repeat(40));
+    let malformed = format!("{}{long}\n", cri("F", "short").repeat(40));
+    let whole = format!("{}{}", cri("F", "short").repeat(40), cri("F", &long));
+    let begun = format!("{}{}{}", cri("F", "short").repeat(40), cri("P", &begin), cri("F", &long));
+    let docker_whole = format!("{}{}", json("\\n", "short").repeat(40), json("\\n", &long));
+    let docker_begun = format!("{}{}", docker_whole.replace("\\n", ""), json("\\n", "end"));
+    let cases = [
+        (LineFormat::Raw, raw),
+        (AUTO, malformed),
+        (AUTO, whole),
+        (AUTO, begun),
+        (docker, docker_whole),
+        (docker, docker_begun),
+    ];
+    for (format, text) in cases {
+        for limits in [
+            BatchLimits { bytes_max: 10_000, records_max: u64::MAX },
+            BatchLimits { bytes_max: usize::MAX, records_max: 60 },
+        ] {
+            let (mut state, mut batch) = (state(format, 100), Batch::new(limits));
+            let (mut at, mut counts, mut taken) = (0, ParseCounts::default(), 0);
+            loop {
+                batch.begin_segment(0, 0);
+                let bytes = &text.as_bytes()[at..];
+                let chunk = Chunk { bytes, file: 1, offset: at as u64, utf8: true };
+                let (consumed, stop) = parse_lines(chunk, &mut state, &mut batch, &mut counts);
+                at += consumed;
+                let (records, bytes) = (batch.record_count, batch.records.len());
+                assert!(records <= limits.records_max && bytes <= limits.bytes_max, "{format:?}");
+                taken += records;
+                if stop == Stop::NoNewline {
+                    break;
+                }
+                batch = Batch::new(limits);
+            }
+            assert_eq!((at, counts.records), (text.len(), taken));
         }
     }
 }
