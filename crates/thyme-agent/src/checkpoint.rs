@@ -62,7 +62,7 @@ const FRESH_NAME: &str = "checkpoints.new";
 
 /// What a state directory holds beside the spool, by a name each.
 pub const FILE_NAMES: &[&str] =
-    &[CURRENT_NAME, SYNCED_NAME, FRESH_NAME, LOCK_NAME, "journal.000001"];
+    &[CURRENT_NAME, SYNCED_NAME, FRESH_NAME, LOCK_NAME, first_start::NAME, "journal.000001"];
 
 /// Why the state directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +113,8 @@ pub type Change = (FileKey, Option<FileCheckpoint>);
 /// What the state directory held at start.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// Whether no checkpoint was ever written there: `start_at` holds only then.
+    /// Whether no checkpoint was ever written there. `start_at` holds from then on until the first start is
+    /// over, see [`FirstStart`].
     pub is_first_start: bool,
     /// What was read.
     pub files: Vec<FileCheckpoint>,

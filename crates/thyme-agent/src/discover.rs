@@ -1,6 +1,7 @@
 //! Which files exist, and whose they are: watches on directories, and scans as the safety net.
-//! Every new file is opened at once, so that it can't be deleted before it is read. It must not
-//! read a byte of them, and never waits for a worker.
+//! Every new file is opened at once, so that it can't be deleted before it is read. It must not read
+//! more of them than the first bytes, which say whose a file is and what it holds, and never waits for a
+//! worker.
 
 mod compressed;
 mod hidden;
@@ -552,7 +553,7 @@ fn unread_bytes(file: &FoundFile, resume: &Checkpoints, start_at: StartAt) -> u6
         _ => one.inode == file.inode.inode,
     };
     match resume.iter().map(|(_, one)| one).find(|one| is_it(one)) {
-        Some(one) if !one.is_unread() => 0,
+        Some(one) if one.finished => 0,
         Some(one) if !is_archive => opened.bytes.saturating_sub(one.offset),
         None if start_at == StartAt::End => {
             opened.bytes.saturating_sub(file.old_bytes.unwrap_or(0))

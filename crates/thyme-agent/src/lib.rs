@@ -31,6 +31,8 @@ pub mod telemetry;
 pub mod fuzzing;
 
 #[cfg(test)]
+mod ahead;
+#[cfg(test)]
 mod said;
 
 #[cfg(any(test, feature = "simulation"))]

@@ -276,7 +276,8 @@ pub struct Metrics {
     pub bytes_at_risk: Count,
     /// Gauge: bytes of deleted files that are kept open because they have not been read.
     pub deleted_open_bytes: Count,
-    /// Directory entries refused: symbolic links, FIFOs, devices.
+    /// Directory entries refused: directories, FIFOs, devices, links that lead where none may, and files that
+    /// are compressed by others than the kubelet.
     pub refused_files: Count,
     /// Paths with the kubelet's form whose names are none that Kubernetes allows.
     pub refused_paths: Count,

@@ -1,6 +1,6 @@
 //! Lines of a file become encoded records of the open batch. Parsing never fails: a line that
 //! isn't understood is passed on raw, marked and counted. It must not read, wait or allocate per
-//! line.
+//! line, but where serde_json unescapes docker's.
 
 mod cut;
 pub(crate) mod docker;

@@ -43,6 +43,17 @@ pub struct FileState {
 pub trait LogFile: Send + Sync + fmt::Debug {
     /// Reads at an offset, as `pread(2)`; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Reads until the buffer is full or the file ends; how much that is.
+    fn fill_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read_at(&mut buffer[filled..], offset + filled as u64)? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        Ok(filled)
+    }
     /// What it is now.
     fn state(&self) -> io::Result<FileState>;
     /// Its length now, in bytes.
@@ -134,11 +145,6 @@ pub trait LogTree: Send {
     fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>>;
     /// What a path leads to, whether it may be opened or not.
     fn look_at(&mut self, path: &Path) -> io::Result<Looked>;
-    /// Which file a symbolic link leads to now, whether it may be read or not.
-    fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {
-        let _no_links_here = path;
-        Err(io::ErrorKind::NotFound.into())
-    }
 }
 
 /// A file of the state directory that is being written.

@@ -7,7 +7,7 @@ use super::store;
 use crate::world::StateDisk;
 
 /// The file; nanoseconds since the Unix epoch.
-const NAME: &str = "first_start";
+pub(super) const NAME: &str = "first_start";
 
 /// When the agent started for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,7 +47,7 @@ pub enum FormatError {
 }
 
 /// How far a receiver's file has been acknowledged. Its names are shared with the worker, so that a
-/// copy after each acknowledgement allocates nothing.
+/// copy after each acknowledgement allocates nothing but ranges beyond the offset, where there are any.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCheckpoint {
     /// Canonical name of the receiver that reads it, such as `file_log/pods`; empty where an agent
@@ -168,11 +168,6 @@ impl FileCheckpoint {
     /// Number of the file when it was seen last.
     pub fn inode(&self) -> Inode {
         Inode { device: self.device, inode: self.inode }
-    }
-
-    /// Whether it may not have been read to its end.
-    pub fn is_unread(&self) -> bool {
-        !self.finished
     }
 
     /// Hash of its first bytes.

@@ -170,6 +170,10 @@ impl Store {
             let names = disk.names("").map_err(failed("state directory", "cannot be read"))?;
             let was_set_aside = |name| names.contains(&corrupt_name(name));
             let is_left = [CURRENT_NAME, SYNCED_NAME].into_iter().any(was_set_aside);
+            if !is_left && let Some((files, bytes)) = fresh_snapshot(disk, &numbers)? {
+                (is_missing, found.is_first_start, found.files) = (false, false, files);
+                found.life = replay_journals(disk, &numbers, &bytes, &mut found.files)?;
+            }
             found.is_first_start &= numbers.is_empty() && !is_left;
         }
         if is_missing && !found.is_first_start {
@@ -279,7 +283,16 @@ fn current_journal(disk: &dyn StateDisk, numbers: &[u64]) -> Result<Option<u64>,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         snapshot => snapshot.map_err(failed(CURRENT_NAME, "cannot read"))?,
     };
-    let id = SnapshotId::of(&snapshot);
+    journal_of(disk, numbers, &snapshot)
+}
+
+/// The journal of a snapshot.
+fn journal_of(
+    disk: &dyn StateDisk,
+    numbers: &[u64],
+    snapshot: &[u8],
+) -> Result<Option<u64>, CheckpointError> {
+    let id = SnapshotId::of(snapshot);
     for &number in numbers {
         let name = journal_name(number);
         let bytes = disk.read(&name).map_err(failed(&name, "cannot read"))?;
@@ -288,6 +301,21 @@ fn current_journal(disk: &dyn StateDisk, numbers: &[u64]) -> Result<Option<u64>,
         }
     }
     Ok(None)
+}
+
+/// The first snapshot that there was to be, where the agent was killed when it was whole, with its journal, and
+/// before it had its name: no generation is missing.
+fn fresh_snapshot(
+    disk: &dyn StateDisk,
+    numbers: &[u64],
+) -> Result<Option<(Files, Vec<u8>)>, CheckpointError> {
+    let bytes = match disk.read(FRESH_NAME) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        bytes => bytes.map_err(failed(FRESH_NAME, "cannot read"))?,
+    };
+    let Ok(files) = format::decode(&bytes) else { return Ok(None) };
+    let has_journal = journal_of(disk, numbers, &bytes)?.is_some();
+    Ok(has_journal.then_some((files, bytes)))
 }
 
 /// Applies the journal of a snapshot, and one that goes on where that ended, which is of a snapshot

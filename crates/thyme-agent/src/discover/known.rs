@@ -28,6 +28,8 @@ pub(super) struct KnownFile {
 pub(super) struct KnownGroup {
     /// Few, in no order.
     pub(super) files: Vec<KnownFile>,
+    /// Files of the looks before that got another name while the last one went on.
+    pub(super) moved: Vec<KnownFile>,
     pub(super) is_complete: bool,
 }
 
@@ -70,6 +72,13 @@ impl KnownGroup {
         missed
             .map(|file| Missed { name: file.name.clone(), inode: file.inode, bytes: file.bytes })
             .collect()
+    }
+
+    /// The files that are open and have other names than the look at `now` had listed.
+    pub(super) fn moved_from(self, now: &[KnownFile]) -> Vec<KnownFile> {
+        let is_gone = |file: &KnownFile| now.iter().all(|other| other.inode != file.inode);
+        let all = self.files.into_iter().chain(self.moved);
+        all.filter(|file| file.is_open && is_gone(file)).collect()
     }
 
     pub(super) fn unopened(&self) -> i64 {

@@ -84,9 +84,8 @@ impl Links {
         for (link, led_to) in next {
             looks += 1;
             self.last = Some(link.clone());
-            if tree.leads_to(&link.0.join(&link.1)).ok() != *led_to
-                && changed.last() != Some(&link.0)
-            {
+            let leads_to = tree.look_at(&link.0.join(&link.1)).ok().map(|looked| looked.inode);
+            if leads_to != *led_to && changed.last() != Some(&link.0) {
                 changed.push(Arc::clone(&link.0));
             }
         }
@@ -109,9 +108,9 @@ impl Look<'_> {
     /// The number of the file that a link leads to; `None` when there is none now. Whether it may be
     /// read is found out when it is opened.
     pub(super) fn number_behind(&mut self, name: &OsStr) -> Option<u64> {
-        let led_to = self.scanner.tree.leads_to(&self.directory.join(name));
-        let is_missing = led_to.as_ref().is_err_and(is_absent);
-        let led_to = led_to.ok();
+        let looked = self.scanner.tree.look_at(&self.directory.join(name));
+        let is_missing = looked.as_ref().is_err_and(is_absent);
+        let led_to = looked.ok().map(|looked| looked.inode);
         self.scanner.links.led_to.insert((Arc::clone(self.directory), name.to_owned()), led_to);
         (!is_missing).then(|| led_to.map_or(0, |inode| inode.inode))
     }
@@ -142,13 +141,10 @@ mod tests {
             Err(io::ErrorKind::Unsupported.into())
         }
 
-        fn look_at(&mut self, _: &Path) -> io::Result<Looked> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {
+        fn look_at(&mut self, path: &Path) -> io::Result<Looked> {
             self.asked += 1;
-            Ok(Inode { device: 1, inode: if self.link == path { 2 } else { 1 } })
+            let inode = Inode { device: 1, inode: if self.link == path { 2 } else { 1 } };
+            Ok(Looked { inode, born_unix_nanos: None, bytes: 0, modified_unix_nanos: 0 })
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Look<'a> {
     groups: Entries,
     /// What was found out about files whose names are new, besides whose they are.
     pub(super) whose: HashMap<(Arc<GroupKey>, OsString), Whose>,
+    /// Groups of which a file has another name by now than was listed.
+    pub(super) moved: BTreeSet<Arc<GroupKey>>,
     directories: BTreeMap<Arc<Path>, BTreeSet<Place>>,
     pub(super) must_look_again: bool,
     /// What the look before this one refused.
@@ -59,6 +61,7 @@ impl<'a> Look<'a> {
             known,
             groups: HashMap::default(),
             whose: HashMap::default(),
+            moved: BTreeSet::new(),
             directories: BTreeMap::new(),
             must_look_again: false,
         }
@@ -155,17 +158,17 @@ impl<'a> Look<'a> {
         let is_replaced = self.is_replaced;
         let seen = if self.is_replaced { &nothing } else { &before };
         for (key, entries) in self.follow_renames(entries, all, seen) {
-            let (key, known) = before.remove_entry(&key).unwrap_or((key, KnownGroup::default()));
-            let was_known = !known.files.is_empty();
-            let was_complete = known.is_complete;
-            let former = known;
+            let former = before.remove_entry(&key);
+            let was_known = former.is_some();
+            let (key, former) = former.unwrap_or((key, KnownGroup::default()));
+            let was_complete = former.is_complete;
             let known = if self.is_replaced { &KnownGroup::default() } else { &former };
             let mut changed = false;
-            let mut now = KnownGroup { files: Vec::new(), is_complete: true };
+            let mut now = KnownGroup { is_complete: true, ..KnownGroup::default() };
             let mut files = Vec::with_capacity(entries.len());
             for (name, number, place) in entries {
                 let (shown, is_open) = match self.resolve(&key, known, &name, number, place) {
-                    Resolved::Known(file) | Resolved::Opened(file) => (file, true),
+                    Resolved::Open(file) => (file, true),
                     Resolved::Shown(file) => (file, false),
                     Resolved::Refused => continue,
                     Resolved::Missing => {
@@ -196,9 +199,7 @@ impl<'a> Look<'a> {
             let missed = former.missed(&key.live, &now.files, |file| self.is_elsewhere(file, all));
             changed |= !missed.is_empty();
             self.scanner.metrics.unopened_files.add_gauge(now.unopened() - former.unopened());
-            if !now.files.is_empty() {
-                self.known.groups.insert(Arc::clone(&key), now);
-            }
+            self.remember(&key, former, now, was_known);
             if changed && (!files.is_empty() || was_known) {
                 found.groups.push(FoundGroup { key, files, is_complete, is_replaced, missed });
             }
@@ -213,6 +214,23 @@ impl<'a> Look<'a> {
             memory.forget(receiver_names, self.directory);
         }
         found
+    }
+
+    /// Keeps what was seen of a group for the next look. One that was not seen whole has another look, which may
+    /// find that it is gone.
+    fn remember(
+        &mut self,
+        key: &Arc<GroupKey>,
+        former: KnownGroup,
+        mut now: KnownGroup,
+        was_known: bool,
+    ) {
+        if !self.is_replaced && self.moved.contains(key) {
+            now.moved = former.moved_from(&now.files);
+        }
+        if !now.files.is_empty() || (was_known && !now.is_complete) {
+            self.known.groups.insert(Arc::clone(key), now);
+        }
     }
 
     /// A file that is known under this name, or was live and has been rotated, stays as it is; any
@@ -249,16 +267,23 @@ impl<'a> Look<'a> {
                 return self.opened(shown, opened, waited);
             }
             if known.files.iter().any(|seen| same(&seen)) {
-                return Resolved::Known(shown);
+                return Resolved::Open(shown);
             }
         }
         if known.find(name).filter(same).or_else(|| as_live().filter(same)).is_some() {
-            return Resolved::Known(shown);
+            return Resolved::Open(shown);
         }
         match self.refused_still(name) {
             Some(Refusal::TooShort(_)) => Resolved::Missing,
             Some(_) => Resolved::Refused,
-            None => self.open(shown, place, waited),
+            None => {
+                let is_renamed = shown.is_renamed;
+                let resolved = self.open(shown, place, waited);
+                if is_renamed && matches!(resolved, Resolved::Missing) {
+                    self.moved.insert(Arc::new(key.clone()));
+                }
+                resolved
+            }
         }
     }
 
@@ -321,7 +346,7 @@ impl<'a> Look<'a> {
         let first = waited.filter(|one| one.inode == opened.inode && one.born == born);
         let first_bytes = first.and_then(|one| one.first_bytes).unwrap_or(opened.bytes);
         let (inode, old_bytes) = (opened.inode, is_old.then_some(first_bytes));
-        Resolved::Opened(FoundFile { inode, opened: Some(opened), old_bytes, ..shown })
+        Resolved::Open(FoundFile { inode, opened: Some(opened), old_bytes, ..shown })
     }
 
     fn take_whose(&mut self, key: &GroupKey, name: &OsStr) -> Option<Whose> {
@@ -382,10 +407,8 @@ fn open_file(name: OsString, inode: Inode, born: Option<u64>) -> KnownFile {
 
 /// What became of a file that its directory shows.
 enum Resolved {
-    /// It was known before.
-    Known(FoundFile),
-    /// It is open.
-    Opened(FoundFile),
+    /// It is open, or was known before.
+    Open(FoundFile),
     /// It can't be opened now.
     Shown(FoundFile),
     /// It is no log file.

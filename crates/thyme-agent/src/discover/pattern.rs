@@ -122,6 +122,8 @@ impl Pattern {
         if matches!(levels.last(), Some(Level::AnyDepth)) {
             levels.push(Level::Name(glob("*")?.compile_matcher()));
         }
+        // Several of `**` mean the same as one, which may stand for no directory at all.
+        levels.dedup_by(|one, other| matches!((one, other), (Level::AnyDepth, Level::AnyDepth)));
         Ok(Self { root, levels })
     }
 

@@ -5,8 +5,8 @@
 //! that was late writes to it all the same. A file that has several names in its directory is one file.
 //!
 //! An inode's number is used again. So a new name for a known number is the known file only if it was
-//! born at the same time; of files that are known from before the start, if it has the same head. For
-//! that, and for nothing else, the first bytes of a log file are read here.
+//! born at the same time; of files that are known from before the start, if it has the same head, which
+//! is read for that.
 
 use std::{
     collections::BTreeSet,
@@ -93,7 +93,7 @@ type ByNumber<'a> = HashMap<(usize, u64), Vec<(&'a Arc<GroupKey>, &'a KnownFile)
 fn by_number(before: &HashMap<Arc<GroupKey>, KnownGroup>) -> ByNumber<'_> {
     let mut numbers = ByNumber::default();
     for (key, group) in before {
-        for file in &group.files {
+        for file in group.files.iter().chain(&group.moved) {
             numbers.entry((key.receiver, file.inode.inode)).or_default().push((key, file));
         }
     }
@@ -265,11 +265,21 @@ impl Look<'_> {
         if let Some((group, _)) = elsewhere.clone().find(|one| one.1.name == claim.name) {
             return Some(Arc::clone(group));
         }
-        elsewhere.clone().next()?;
-        let Ok(looked) = self.scanner.tree.look_at(&self.directory.join(&claim.name)) else {
-            // It has another name by now, or none.
-            self.must_look_again = true;
-            return None;
+        let first = Arc::clone(elsewhere.clone().next()?.0);
+        let looked = match self.scanner.tree.look_at(&self.directory.join(&claim.name)) {
+            Ok(looked) if looked.inode.inode == claim.number || !self.has_changed() => looked,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.must_look_again = true;
+                return None;
+            }
+            _ => {
+                // It has another name by now, or none: the next look finds it.
+                self.must_look_again = true;
+                let whose = Whose { opened: None, is_renamed: false, is_unsure: true };
+                self.whose.insert((Arc::clone(&first), claim.name.clone()), whose);
+                self.moved.insert(Arc::clone(&first));
+                return Some(first);
+            }
         };
         let born = looked.born_unix_nanos;
         // Where nothing is known of births, a live name that was there before has a new file, and what has
@@ -282,6 +292,14 @@ impl Look<'_> {
         let whose = Whose { opened: None, is_renamed: true, is_unsure: false };
         self.whose.insert((Arc::clone(group), claim.name.clone()), whose);
         Some(Arc::clone(group))
+    }
+
+    /// Whether names in the directory may have changed since it was listed. Where several file systems are one
+    /// on top of the other, numbers differ though none has.
+    fn has_changed(&mut self) -> bool {
+        let Ok(state) = self.scanner.tree.directory(self.directory) else { return true };
+        state.changed_at != self.state.changed_at
+            || state.changed_at.is_some_and(|at| !self.scanner.is_settled(at))
     }
 
     /// The group of a file that the state knows under another name.

@@ -347,13 +347,10 @@ impl Scanner {
         known.waiting_files = 0;
         known.identity = Some(state.identity);
         self.links.forget(&directory.path);
-        let wall = UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos());
+        let wall = self.wall();
         let mut look = Look::new(&directory.path, state, is_replaced, self, &mut known);
         let (mut found, must_look_again) = look.at(&entries);
-        // A change within the clock's granularity of this look might not show in the time.
-        let is_settled =
-            |at: &SystemTime| wall.duration_since(*at).is_ok_and(|age| age > SETTLED_AFTER);
-        let settled = changed_at.filter(is_settled);
+        let settled = changed_at.filter(|at| is_settled(*at, wall));
         known.is_partly_seen = must_look_again || known.waiting_files > 0;
         known.changed_at = if must_look_again { None } else { settled };
         if self.hidden.remove(&directory.path).is_some() || is_replaced {
@@ -361,6 +358,15 @@ impl Scanner {
         }
         self.known.insert(Arc::clone(&directory.path), known);
         found
+    }
+
+    fn wall(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.clock.unix_nanos())
+    }
+
+    /// Whether a directory that was changed then would show a change that was made now.
+    pub(super) fn is_settled(&self, changed_at: SystemTime) -> bool {
+        is_settled(changed_at, self.wall())
     }
 
     /// The same places, kept once.
@@ -410,6 +416,11 @@ impl Scanner {
         let relative = directory.strip_prefix(root).unwrap_or(Path::new("")).join(name);
         self.descriptors.open_new(&mut *self.tree, root, &relative)
     }
+}
+
+/// A change within the clock's granularity of a look might not show in the time.
+fn is_settled(changed_at: SystemTime, wall: SystemTime) -> bool {
+    wall.duration_since(changed_at).is_ok_and(|age| age > SETTLED_AFTER)
 }
 
 /// The directories that patterns are rooted in, each once.

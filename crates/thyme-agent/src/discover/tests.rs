@@ -13,13 +13,12 @@ use crossbeam_channel::unbounded;
 
 use super::*;
 use crate::{
+    ahead::Ahead,
     limits::HIDDEN_TIME_MAX,
+    said::Said,
     tail::identity::Head,
     worker::WorkerState,
-    world::{
-        Clock, DirectoryState, Entry, Looked,
-        real::{NodeLogs, SystemClock},
-    },
+    world::{Clock, DirectoryState, Entry, Looked, real::NodeLogs},
 };
 
 /// Paths that can't be opened or read for now.
@@ -38,30 +37,6 @@ struct Calls {
 
 /// The tree, as far as it is not denied.
 struct Deniable(Denied, Arc<Calls>);
-
-/// A clock that is so far ahead of the system's.
-#[derive(Clone, Default)]
-struct Ahead(Arc<Mutex<Duration>>);
-
-impl Ahead {
-    fn by(&self) -> Duration {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn advance(&self, by: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
-    }
-}
-
-impl Clock for Ahead {
-    fn now(&self) -> Instant {
-        Instant::now() + self.by()
-    }
-
-    fn unix_nanos(&self) -> u64 {
-        SystemClock.unix_nanos() + self.by().as_nanos() as u64
-    }
-}
 
 impl Deniable {
     fn rename_all(renames: &Mutex<Vec<(PathBuf, PathBuf)>>) -> io::Result<()> {
@@ -101,10 +76,6 @@ impl LogTree for Deniable {
     fn look_at(&mut self, path: &Path) -> io::Result<Looked> {
         self.1.bytes.fetch_add(1, Ordering::Relaxed);
         NodeLogs::default().look_at(path)
-    }
-
-    fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {
-        NodeLogs::default().leads_to(path)
     }
 }
 
@@ -251,8 +222,9 @@ fn start_at_holds_for_old_files_that_are_opened_late() {
 }
 
 /// Scenario: a directory, a link and a FIFO match a pattern of files; directories match one that goes
-/// to any depth.
-/// Guarantees: the first three are counted once each; directories that lead to files are not.
+/// to any depth, or twice to any.
+/// Guarantees: the first three are counted once each; directories that lead to files are not. Files are found at
+/// every depth, and at none.
 #[test]
 fn what_matches_and_is_no_file_is_counted() {
     let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
@@ -265,6 +237,9 @@ fn what_matches_and_is_no_file_is_counted() {
     stage.write("more.log", "");
     stage.scan();
     assert_eq!(stage.metrics.refused_files.get(), 3);
+    let mut twice = Stage::new("**/**/file", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    ["file", "a/b/file"].iter().for_each(|file| twice.write(file, ""));
+    assert_eq!(twice.scan(), named(&[("file", true, false), ("file", true, false)]));
     let mut deep = Stage::new("**", 1, false, tempfile::tempdir().unwrap(), Vec::new());
     deep.write("a/b/file", "");
     assert_eq!(deep.scan(), named(&[("file", true, false)]));
@@ -453,34 +428,15 @@ fn files_of_one_directory_wait_each_for_itself() {
     assert_eq!(stage.calls.bytes.load(Ordering::Relaxed), 36);
 }
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The lines of the log, when a stage does something each second for two and a half minutes.
 fn said_in_150_s(stage: &mut Stage, each: impl Fn(&mut Stage)) -> Vec<String> {
     let said = Said::default();
-    let writer = said.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
-    tracing::subscriber::with_default(subscriber.finish(), || {
-        for _ in 0..150 {
-            stage.clock.advance(Duration::from_secs(1));
-            each(stage);
-        }
-    });
-    let said = said.0.lock().unwrap();
-    String::from_utf8_lossy(&said).lines().map(str::to_owned).collect()
+    let _listening = said.listen();
+    for _ in 0..150 {
+        stage.clock.advance(Duration::from_secs(1));
+        each(stage);
+    }
+    said.text().lines().map(str::to_owned).collect()
 }
 
 /// Scenario: row 39. Files wait for descriptors, and are looked at each second.
@@ -686,6 +642,52 @@ fn a_known_file_that_is_rotated_during_the_first_look_is_not_gone() {
     let told = stage.groups();
     assert_eq!(told[0], ("app.log".to_owned(), 1, false, false));
     assert_eq!(told[1..], [("app.log".to_owned(), 2, true, true)]);
+}
+
+/// Scenario: rows 41 and 68. The files of a numbered chain get their next numbers before a look, and again after
+/// its directory was listed and before anything else is asked.
+/// Guarantees: the group is not complete before the next look, which finds its first file under the name that it
+/// has by then.
+#[test]
+fn a_chain_that_moves_on_twice_at_a_look_is_followed() {
+    for pattern in ["*.log", "*"] {
+        let mut stage = Stage::new(pattern, 1, false, tempfile::tempdir().unwrap(), Vec::new());
+        stage.write("app.log", "text");
+        assert_eq!(stage.groups(), [("app.log".to_owned(), 1, false, true)]);
+        fs::rename(stage.at("app.log"), stage.at("app.log.1")).unwrap();
+        stage.write("app.log", "more");
+        let next = tempfile::tempdir_in(stage.root.path().parent().unwrap()).unwrap();
+        fs::write(next.path().join("next"), "and more").unwrap();
+        let (first, second) = (stage.at("app.log.1"), stage.at("app.log.2"));
+        let renames = vec![
+            (first.clone(), second),
+            (stage.at("app.log"), first),
+            (next.path().join("next"), stage.at("app.log")),
+        ];
+        *stage.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) = renames;
+        assert_eq!(stage.groups(), [("app.log".to_owned(), 1, false, false)], "{pattern}");
+        let told = stage.groups();
+        assert!(told.contains(&("app.log".to_owned(), 2, true, true)), "{pattern}: {told:?}");
+        assert!(told.iter().all(|(live, ..)| live != "app.log.2"), "{told:?}");
+        assert_eq!(stage.discovery.assigned.len(), told.len());
+    }
+}
+
+/// Scenario: row 40. The only file of a group is another one than before, and is gone between the listing of its
+/// directory and its opening.
+/// Guarantees: the next look says that the group is gone, and it is forgotten.
+#[test]
+fn a_group_that_vanishes_during_a_look_is_said_to_be_gone() {
+    let mut stage = Stage::new("*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    stage.write("app.log", "text");
+    assert_eq!(stage.groups(), [("app.log".to_owned(), 1, false, true)]);
+    stage.write("new", "more");
+    fs::rename(stage.at("new"), stage.at("app.log")).unwrap();
+    let renames = vec![(stage.at("app.log"), stage.at("other"))];
+    *stage.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) = renames;
+    assert_eq!(stage.groups(), [("app.log".to_owned(), 0, false, false)]);
+    assert_eq!(stage.groups(), [("app.log".to_owned(), 0, false, true)]);
+    assert_eq!((stage.groups(), stage.discovery.assigned.len()), (Vec::new(), 0));
 }
 
 /// How often directories were listed and files opened by what is done.

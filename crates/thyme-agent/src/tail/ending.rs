@@ -49,14 +49,8 @@ impl Ending {
             // No ending is as long: nobody made it.
             return Ok(true);
         };
-        let mut filled = 0;
-        while filled < bytes {
-            match file.read_at(&mut buffer[filled..], start + filled as u64)? {
-                0 => return Ok(false),
-                read => filled += read,
-            }
-        }
-        Ok(crc32fast::hash(buffer) == self.crc32)
+        let filled = file.fill_at(buffer, start)?;
+        Ok(filled == bytes && crc32fast::hash(buffer) == self.crc32)
     }
 }
 

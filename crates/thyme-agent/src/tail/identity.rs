@@ -57,14 +57,7 @@ impl Head {
         bytes: usize,
         buffer: &'a mut [u8; HEAD_BYTES_MAX],
     ) -> io::Result<&'a [u8]> {
-        let mut filled = 0;
-        let wanted = bytes.min(HEAD_BYTES_MAX);
-        while filled < wanted {
-            match file.read_at(&mut buffer[filled..wanted], filled as u64)? {
-                0 => break,
-                read => filled += read,
-            }
-        }
+        let filled = file.fill_at(&mut buffer[..bytes.min(HEAD_BYTES_MAX)], 0)?;
         Ok(&buffer[..filled])
     }
 

@@ -93,7 +93,8 @@ impl TailedFile {
         self.finished_at.is_some()
     }
 
-    /// Whether anything of it was read in this life of the agent.
+    /// Whether it was read in this life of the agent, or begun behind what was passed over: what stands where
+    /// it goes on is no rest of a line of a file before it.
     pub(super) fn is_begun(&self) -> bool {
         !self.is_gap && self.offset > 0 && self.skipped_from == self.offset
     }

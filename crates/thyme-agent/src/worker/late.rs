@@ -37,12 +37,8 @@ pub(super) fn archived_bytes(file: &dyn LogFile) -> io::Result<u64> {
     let mut length = [0; LENGTH_BYTES as usize];
     let bytes = file.length()?;
     let start = bytes.saturating_sub(LENGTH_BYTES);
-    let mut filled = 0;
-    while filled < length.len() {
-        match file.read_at(&mut length[filled..], start + filled as u64)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => filled += read,
-        }
+    if file.fill_at(&mut length, start)? < length.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let says = u64::from(u32::from_le_bytes(length));
     Ok(if says > bytes.saturating_mul(DEFLATE_RATIO_MAX) { bytes } else { says })
@@ -51,9 +47,15 @@ pub(super) fn archived_bytes(file: &dyn LogFile) -> io::Result<u64> {
 /// Whether an archive holds more than was read of its plain file. One that is damaged, or has something
 /// behind it, says so whatever it holds: then it is decompressed.
 pub(super) fn holds_more(file: &dyn LogFile, read_bytes: u64) -> bool {
-    archived_bytes(file).is_ok_and(|bytes| bytes as u32 > read_bytes as u32)
+    archived_bytes(file).is_ok_and(|bytes| may_be_more(bytes, read_bytes))
         // One that can't be read now is read later.
         && Archive::holds_beyond(file, read_bytes).unwrap_or(true)
+}
+
+/// Whether an archive that says this holds something else than was read. Beyond 4 GiB it may say less, though it
+/// holds more.
+fn may_be_more(says: u64, read_bytes: u64) -> bool {
+    says as u32 != read_bytes as u32
 }
 
 /// Name of a file's archive.
@@ -285,6 +287,8 @@ mod tests {
         encoder.write_all(&[b'x'; 70_000]).unwrap();
         let archive = file(&encoder.finish().unwrap());
         assert!(!holds_more(&archive, 70_000) && holds_more(&archive, 69_999));
+        let border = 1 << 32;
+        assert!(may_be_more(10, border - 10) && !may_be_more(10, border + 10));
         for short in [&b""[..], b"abc"] {
             assert!(!holds_more(&file(short), 0));
         }

@@ -38,8 +38,7 @@ impl TailedFile {
 impl Worker {
     /// Closes as many files as are waited for, as far as there are any to close.
     pub(super) fn give_up_descriptors(&mut self, now: Instant) {
-        let mut wanted = self.descriptors.wanted();
-        if wanted == 0 {
+        if self.descriptors.wanted() == 0 {
             return;
         }
         let groups = self.groups.iter().filter(|(_, group)| group.turn != Turn::Ready);
@@ -47,12 +46,12 @@ impl Worker {
             groups.map(|(number, group)| (group.last_growth, *number)).collect();
         quiet.sort_unstable();
         for (_, number) in quiet {
-            if wanted == 0 {
+            if self.descriptors.wanted() == 0 {
                 return;
             }
             let given_up =
                 self.park_behind(number).unwrap_or_else(|| u64::from(self.park(number, now)));
-            wanted = wanted.saturating_sub(given_up);
+            self.descriptors.give_up(given_up);
         }
     }
 

@@ -247,8 +247,8 @@ impl Worker {
         let Some(spool) = &self.spool else { return };
         let compression = self.config.config.exporter.compression;
         for (number, request) in &mut self.under_way {
-            let covers = request.spans.iter().any(|span| files.contains(&span.range.file));
-            if !covers || request.copied_without.is_some() {
+            let covers = |span: &Span| files.contains(&span.range.file);
+            if request.copied_without.is_some() || !request.spans.iter().any(covers) {
                 continue;
             }
             let copy = request.copy(*number, compression, self.reply.clone(), &self.files);

@@ -5,7 +5,6 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 use opentelemetry_proto::tonic::{
@@ -15,45 +14,19 @@ use prost::Message;
 
 use super::*;
 use crate::{
+    ahead::Ahead,
     checkpoint::{FileCheckpoint, FileKey},
     discover::{Discovery, DiscoveryStart, Source},
     limits::{CHARACTER_WAIT, IDLE_AFTER, IDLE_CHECK_INTERVAL, LATE_LOOK_INTERVAL, LINGER_TIME},
     metrics::LossReason,
     queue::{Rest, SetAside, Settled},
-    world::{
-        Clock, LogTree, Opened,
-        real::{NodeLogs, SystemClock},
-    },
+    world::{Clock, LogTree, Opened, real::NodeLogs},
 };
 
 mod unseen;
 
 /// How far the clock goes on from one step to the next.
 const STEP: Duration = Duration::from_millis(10);
-
-/// A clock that is as far ahead of the system's as it was advanced.
-#[derive(Clone, Default)]
-struct Ahead(Arc<Mutex<Duration>>);
-
-impl Ahead {
-    fn by(&self) -> Duration {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn advance(&self, by: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
-    }
-}
-
-impl Clock for Ahead {
-    fn now(&self) -> Instant {
-        Instant::now() + self.by()
-    }
-
-    fn unix_nanos(&self) -> u64 {
-        SystemClock.unix_nanos() + self.by().as_nanos() as u64
-    }
-}
 
 /// One receiver of a directory's logs.
 fn config_of(directory: &Path, operators: &str) -> Arc<Config> {

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::atomic::Ordering, time::Instant};
 use thyme_core::cri::{CriParser, Stream};
 
 use super::{
-    Worker,
+    Worker, WorkerState,
     group::{Group, TailedFile},
 };
 use crate::{
@@ -398,8 +398,7 @@ impl Worker {
             bytes[..skipped].iter().filter(|byte| **byte == 0).count() as u64;
         booking.batch.cover(range);
         booking.end(&self.metrics, skipped);
-        advance(file, &bytes[..skipped]);
-        self.state.read_bytes.fetch_add(skipped as u64, Ordering::Relaxed);
+        note_consumed(file, &bytes[..skipped], &self.state, &self.metrics);
         skipped
     }
 
@@ -446,11 +445,7 @@ impl Worker {
         if group.lines.partials.is_any_open() {
             self.attention.with_partials.insert(number);
         }
-        advance(file, &bytes[..consumed]);
-        self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
-        if matches!(file.source, Some(Source::Archive(_))) {
-            self.metrics.archive_bytes.add(consumed as u64);
-        }
+        note_consumed(file, &bytes[..consumed], &self.state, &self.metrics);
         (consumed, stop)
     }
 
@@ -536,11 +531,7 @@ impl Worker {
             self.attention.with_partials.insert(number);
         }
         file.continuation = Some(line);
-        advance(file, &bytes[..consumed]);
-        self.state.read_bytes.fetch_add(consumed as u64, Ordering::Relaxed);
-        if matches!(file.source, Some(Source::Archive(_))) {
-            self.metrics.archive_bytes.add(consumed as u64);
-        }
+        note_consumed(file, &bytes[..consumed], &self.state, &self.metrics);
         Ok(consumed)
     }
 
@@ -581,8 +572,12 @@ fn may_hold_line_of(file: &TailedFile, range: Range<u64>, stream: Stream) -> boo
         .any(|line| parser.parse(line).is_none_or(|found| found.stream == stream))
 }
 
-/// Remembers how far a file was read, and its head as long as that grows.
-fn advance(file: &mut TailedFile, consumed: &[u8]) {
+/// Notes what was read of a file: how far it was read, and its head as long as that grows.
+fn note_consumed(file: &mut TailedFile, consumed: &[u8], state: &WorkerState, metrics: &Metrics) {
+    state.read_bytes.fetch_add(consumed.len() as u64, Ordering::Relaxed);
+    if matches!(file.source, Some(Source::Archive(_))) {
+        metrics.archive_bytes.add(consumed.len() as u64);
+    }
     let is_plain = matches!(file.source, Some(Source::Plain(_)));
     if file.offset == 0 {
         // What a plain file began with when it was opened may have been truncated since.

@@ -166,7 +166,7 @@ impl Worker {
 
     /// Closes files that were finished a while ago, unless their writer was late.
     fn close_lingering(&mut self, now: Instant) {
-        let (mut late, mut groups) = (Vec::new(), Vec::new());
+        let (mut late, mut groups, mut closed) = (Vec::new(), Vec::new(), 0);
         let is_wanted = self.descriptors.wanted() > 0;
         let may_close = |file: &TailedFile, finished_at| {
             let linger = if is_hidden(file) { HIDDEN_TIME_MAX } else { LINGER_TIME };
@@ -185,6 +185,7 @@ impl Worker {
                     late.push(file.group);
                 } else if may_close(file, finished_at) {
                     file.source = None;
+                    closed += 1;
                     self.attention.closed.insert(*id);
                     groups.push(file.group);
                 }
@@ -196,6 +197,7 @@ impl Worker {
             // A closed file that its directory shows needs nothing until that changes.
             !file.is_present
         });
+        self.descriptors.give_up(closed);
         for number in late {
             self.activate(number, now);
         }

@@ -116,11 +116,6 @@ impl LogTree for NodeLogs {
             modified_unix_nanos: modified_unix_nanos(&metadata),
         })
     }
-
-    fn leads_to(&mut self, path: &Path) -> io::Result<Inode> {
-        let metadata = fs::metadata(path)?;
-        Ok(Inode { device: metadata.dev(), inode: metadata.ino() })
-    }
 }
 
 /// All that a listing gives, or its error: a part of a directory would show the rest of its files as gone.

@@ -155,3 +155,19 @@ fn a_closed_live_file_that_comes_back_as_an_archive_is_read_on() {
     scene.until("it is read on", |scene| scene.bodies.len() == 3);
     assert_eq!(scene.bodies, ["one", "two", "three"]);
 }
+
+/// Scenario: row 39. Three files were read and are quiet; somebody waits for one descriptor, and two workers look
+/// after that.
+/// Guarantees: one file is closed, and not one by each of them.
+#[test]
+fn what_one_worker_gives_up_no_other_does() {
+    let files = [("a.log", "one\n"), ("b.log", "two\n"), ("c.log", "three\n")];
+    let mut scene = Scene::new(16, &files);
+    scene.until("all are read", |scene| scene.bodies.len() == 3);
+    scene.pass(Duration::from_secs(1));
+    scene.descriptors.want(1);
+    for _ in 0..2 {
+        scene.worker.give_up_descriptors(scene.clock.now());
+    }
+    assert_eq!(scene.worker.files.values().filter(|file| file.is_parked).count(), 1);
+}
