@@ -18,8 +18,14 @@ enum Owner {
 }
 
 /// Where the parts of the agent lie that the simulation steps.
-const STAGES: [&str; 5] =
-    ["worker::", "discover::", "checkpoint::", "spool::", "export::delivery::"];
+const STAGES: [&str; 6] = [
+    "worker::",
+    "discover::",
+    "checkpoint::",
+    "spool::",
+    "export::supervise::",
+    "export::delivery::",
+];
 
 fn owner(function: &str) -> Owner {
     if function.starts_with("ZSTD_") {
@@ -157,6 +163,21 @@ mod tests {
                     fn=<thyme_agent::simulation::world::Shared as thyme_agent::world::Clock>::now\n1 30\n\
                     fn=thyme_agent::parse::parse_lines\n1 10\n";
         assert_eq!(count(text).unwrap(), Count { total: 1_570, own: 70 });
+    }
+
+    /// Scenario: a simulated consumer delivers a request: what it calls is what keeps a request over a panic, and
+    /// that calls delivery through the standard library.
+    /// Guarantees: delivery is our share.
+    #[test]
+    fn delivery_is_called_through_its_supervisor() {
+        let text = "fn=thyme_agent::export::simulated::consume::{{closure}}\n1 50\n\
+                    cfn=thyme_agent::export::supervise::catch::{{closure}}\ncalls=1 0\n1 90\n\
+                    fn=thyme_agent::export::supervise::catch::{{closure}}\n1 10\n\
+                    cfn=std::panicking::catch_unwind\ncalls=1 0\n1 80\n\
+                    fn=std::panicking::catch_unwind\n1 20\n\
+                    cfn=thyme_agent::export::delivery::send_all_of\ncalls=1 0\n1 60\n\
+                    fn=thyme_agent::export::delivery::send_all_of\n1 60\n";
+        assert_eq!(count(text).unwrap(), Count { total: 140, own: 90 });
     }
 
     /// Scenario: an output with caches simulated, one with a cost that is none, an empty one.

@@ -107,8 +107,11 @@ pub const SPARE_REQUESTS: usize = 1;
 /// steps.
 pub const SPOOL_SEGMENT_BYTES: u64 = 16 << 20;
 
-/// Bytes of damaged spool segments that are kept for a human, and at most a quarter of the budget.
+/// Bytes of damaged spool segments that are kept for a human.
 pub const SPOOL_DAMAGED_BYTES_MAX: u64 = 64 << 20;
+
+/// They take at most one part in so many of the spool's budget.
+pub const SPOOL_DAMAGED_BUDGET_SHARE: u64 = 4;
 
 /// Bytes of requests that were read from the spool and are not settled; one request in any case.
 pub const SPOOL_HANDED_BYTES_MAX: usize = 8 << 20;
@@ -130,8 +133,15 @@ pub const CHECKPOINT_BYTES_PER_SECOND: u64 = 4 << 20;
 /// How long after a failure of the disk, or of finding room on it, the spool tries again.
 pub const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Failures in a row to read the spool's next record before the rest of its segment is set aside.
+/// Failures in a row to read the spool's next record before what stands behind it is read first.
 pub const SPOOL_READ_FAILURES_MAX: u32 = 5;
+
+/// How long after that it is tried again.
+pub const SPOOL_PUT_OFF_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Such rounds in which the disk fails at a place of the spool, with something read between any two of them,
+/// before what stands there is given up.
+pub const SPOOL_UNREADABLE_ROUNDS_MAX: u32 = 5;
 
 /// Bytes of a file that are settled together, but for the end of a line: so much on either side of a
 /// settled part of a request may come again after a restart.

@@ -332,7 +332,7 @@ pub struct Metrics {
     pub spool_duplicate_requests: Count,
     /// Bytes of the spool, found at the start, that are no whole request.
     pub spool_unreadable_bytes: Count,
-    /// Failures to write to the spool, for want of room or because of the disk.
+    /// Failures to write to the spool, for want of room or because of the disk, or to read it.
     pub spool_errors: Count,
     /// Gauge: 1 while the spool takes nothing, for want of room or because of the disk.
     pub spool_full: Count,

@@ -1,7 +1,10 @@
 //! What stands between a worker and the exporter: encoded requests one way, their settlement the
 //! other. It must not know how either side works.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::Bytes;
 
@@ -25,6 +28,8 @@ pub struct Token {
     pub charged_bytes: usize,
     /// Whether it was set aside, see [`SetAside`].
     pub is_aside: bool,
+    /// Whether the spool holds it or a copy of it, so that room there comes back when it ends.
+    pub in_spool: Arc<AtomicBool>,
 }
 
 /// Bytes `start..end` of a file that a request covers.

@@ -41,6 +41,7 @@ pub use self::{
     covers::{Covered, covered},
     message::{SpoolLink, SpoolMessage},
     status::SpoolStatus,
+    store::has_segments,
 };
 use self::{
     segment::Header,
@@ -50,7 +51,7 @@ use crate::{
     checkpoint::CheckpointError,
     limits::{
         COMPLAINT_INTERVAL, HEARTBEAT_INTERVAL, SPOOL_CURSOR_INTERVAL, SPOOL_HANDED_BYTES_MAX,
-        SPOOL_READ_FAILURES_MAX, SPOOL_RETRY_INTERVAL,
+        SPOOL_PUT_OFF_INTERVAL, SPOOL_READ_FAILURES_MAX, SPOOL_RETRY_INTERVAL,
     },
     metrics::Metrics,
     pipeline::EndNote,
@@ -130,26 +131,13 @@ pub struct Spool {
     /// Not before this is the disk read again.
     read_at: Option<Instant>,
     read_failures: u32,
+    /// When what could not be read is tried again, if there is anything.
+    put_off_at: Option<Instant>,
     cursor_at: Instant,
     complained_at: Option<Instant>,
     /// Set once the agent stops: nothing more is sent, and what was sent may settle until then.
     deadline: Option<Instant>,
     is_closed: bool,
-}
-
-/// Whether an earlier start has left anything in its spool.
-///
-/// # Errors
-/// When that can't be found out.
-pub fn has_segments(disk: &dyn StateDisk) -> Result<bool, CheckpointError> {
-    match disk.names(store::DIRECTORY) {
-        Ok(names) => Ok(names.iter().any(|name| name.ends_with(store::SEGMENT_SUFFIX))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => {
-            let path = disk.path(store::DIRECTORY);
-            Err(CheckpointError::io(&path, "cannot read")(error))
-        }
-    }
 }
 
 /// What the spool does next.
@@ -225,6 +213,7 @@ impl Spool {
             retry_at: None,
             read_at: None,
             read_failures: 0,
+            put_off_at: None,
             complained_at: None,
             deadline: None,
             is_closed: false,
@@ -310,7 +299,7 @@ impl Spool {
         }
         let cursor_at =
             self.store.is_cursor_stale().then(|| self.cursor_at + SPOOL_CURSOR_INTERVAL);
-        let wait = [self.retry_at, self.read_at, cursor_at, self.deadline]
+        let wait = [self.retry_at, self.read_at, self.put_off_at, cursor_at, self.deadline]
             .into_iter()
             .flatten()
             .map(|at| at.saturating_duration_since(now))
@@ -498,6 +487,12 @@ impl Spool {
             return;
         }
         self.read_at = None;
+        if self.put_off_at.is_some_and(|at| now >= at) {
+            self.put_off_at = None;
+            self.store.try_again();
+            let backlog = self.store.unread_requests() + u64::from(self.unsent.is_some());
+            self.status.backlog.store(backlog, Ordering::Relaxed);
+        }
         loop {
             let request = match self.unsent.take() {
                 Some(request) => request,
@@ -565,15 +560,18 @@ impl Spool {
                 }
                 Ok(Some(Entry::Lost(lost))) => self.give_up(lost),
                 Err(error) => {
-                    self.read_failures += 1;
-                    self.complain(now, &error, "the spool can't be read");
-                    if self.read_failures < SPOOL_READ_FAILURES_MAX {
+                    self.read_failures = self.read_failures.saturating_add(1);
+                    self.metrics.spool_errors.increment();
+                    self.complain_of_reading(now, &error);
+                    let may_wait = !self.store.has_failed_here();
+                    if may_wait && self.read_failures < SPOOL_READ_FAILURES_MAX {
                         self.read_at = Some(now + SPOOL_RETRY_INTERVAL);
                         return None;
                     }
-                    self.read_failures = 0;
-                    let lost = self.store.skip_segment();
-                    self.give_up(lost);
+                    self.put_off_at.get_or_insert(now + SPOOL_PUT_OFF_INTERVAL);
+                    if let Some(lost) = self.store.pass_over(&error) {
+                        self.give_up(lost);
+                    }
                 }
             }
         }
@@ -589,7 +587,7 @@ impl Spool {
             compression: header.compression,
             settled: self.store.settled_of(header.id),
             reply: self.reply.clone(),
-            token: Token { number: header.id, ..Token::default() },
+            token: Token { number: header.id, in_spool: Arc::new(true.into()), ..Token::default() },
         }
     }
 
@@ -654,6 +652,14 @@ impl Spool {
             self.complained_at = Some(now);
             tracing::error!(%error, spool_bytes = self.store.bytes(), "{what}");
         }
+    }
+
+    fn complain_of_reading(&mut self, now: Instant, error: &io::Error) {
+        let path = self.store.reading_path();
+        let error = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let what =
+            "the spool can't be read: what is behind that is sent first, and it is tried again";
+        self.complain(now, &error, what);
     }
 
     fn write_cursor(&mut self, now: Instant, is_end: bool) {

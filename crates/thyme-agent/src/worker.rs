@@ -496,6 +496,7 @@ impl Worker {
                 buffer: encoded.buffer,
                 charged_bytes,
                 is_aside: false,
+                in_spool: Arc::default(),
             },
         };
         self.dispatch(request);

@@ -2,7 +2,7 @@
 //! its records, so that neither a restart nor a panic sends them again; the end of the last part is
 //! the request's. It must not decide what ends.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -61,6 +61,11 @@ impl<'a> Account<'a> {
     /// Whether the request's owner was given back what it has in the budget.
     pub(super) const fn is_set_aside(&self) -> bool {
         self.request.token.is_aside
+    }
+
+    /// Whether the request takes room in the spool until it ends.
+    pub(super) fn is_in_spool(&self) -> bool {
+        self.request.token.in_spool.load(Ordering::Relaxed)
     }
 
     /// What is left of the request is in these bytes, and held elsewhere: its body is let go of.

@@ -81,14 +81,20 @@ impl Aside {
         is_due
     }
 
+    /// Bytes that are held.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.sums.bytes.load(Ordering::Relaxed)
+    }
+
     /// Whether single records may be added without regard to what they take.
     pub(super) fn has_room(&self) -> bool {
         self.sums.bytes.load(Ordering::Relaxed) <= ASIDE_BYTES_MAX
     }
 
     /// The bound that is near, if one is: from three quarters of it on, so that new requests find room
-    /// meanwhile.
-    pub(super) fn reached(&self, metrics: &Metrics) -> Option<&'static str> {
+    /// meanwhile. Room in the spool is one for what takes some.
+    pub(super) fn reached(&self, metrics: &Metrics, is_in_spool: bool) -> Option<&'static str> {
         let (requests, bytes) = (&self.sums.requests, &self.sums.bytes);
         if requests.load(Ordering::Relaxed) >= ASIDE_REQUESTS_MAX / 4 * 3 {
             Some("requests that wait aside")
@@ -96,7 +102,8 @@ impl Aside {
             Some("bytes of records that wait aside")
         } else {
             // A segment of it goes when the last of its records does, which mends no broken disk.
-            (metrics.spool_lacks_room.get() > 0).then_some("spool_bytes_max")
+            let is_in_its_way = is_in_spool && metrics.spool_lacks_room.get() > 0;
+            is_in_its_way.then_some("room in the spool: spool_bytes_max, or its disk")
         }
     }
 }

@@ -72,9 +72,7 @@ impl Client {
         };
         let uri = uri.parse().map_err(|_| refuse("it is no part of a URI"))?;
         let headers = request_headers(config, endpoint)?;
-        // In the Collector zero is no limit.
-        let timeout = if config.timeout.is_zero() { Duration::MAX } else { config.timeout };
-        let (protocol, uses_tls) = (config.protocol, endpoint.tls);
+        let (timeout, protocol, uses_tls) = (config.timeout, config.protocol, endpoint.tls);
         let endpoint = endpoint.clone();
         Ok(Self { pool, endpoint, protocol, uses_tls, uri, headers, token, timeout, metrics })
     }

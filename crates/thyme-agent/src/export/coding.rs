@@ -65,7 +65,9 @@ impl Reader {
 
     /// Whether what follows would not be looked at.
     pub(super) fn is_too_long(&mut self) -> bool {
-        self.decoder.as_mut().is_some_and(|decoder| decoder.looked().is_too_long)
+        // As it comes, too: of a coding that is unknown, or broken, nothing is looked at.
+        self.coded_bytes > RESPONSE_BYTES_MAX as u64
+            || self.decoder.as_mut().is_some_and(|decoder| decoder.looked().is_too_long)
     }
 
     /// What has come.
@@ -250,6 +252,22 @@ impl Strings {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Scenario: an answer without end, in a coding that nobody knows, or that breaks right away.
+    /// Guarantees: it is left after as much as is read of any other.
+    #[test]
+    fn an_endless_answer_that_cannot_be_decoded_is_left() {
+        for coding in [&b"snappy"[..], b"gzip"] {
+            let mut reader = Reader::new(coding);
+            let piece = vec![7; 1 << 16];
+            let pieces = (0..1_000).take_while(|_| {
+                reader.feed(&piece);
+                !reader.is_too_long()
+            });
+            assert_eq!(pieces.count(), RESPONSE_BYTES_MAX / piece.len());
+            assert!(reader.end().undecoded.is_some());
+        }
+    }
 
     proptest! {
         /// Scenario: JSON with a string that is too long, of escapes and of characters of every length,

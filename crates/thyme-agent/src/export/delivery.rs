@@ -92,16 +92,13 @@ pub(super) struct Job {
     /// Parts with all records of it that are not settled: all of it, or what is left of one that was set
     /// aside.
     pub(super) rest: Vec<Part>,
+    /// Bytes of what its owner holds of it since it was set aside, beside the parts.
+    pub(super) owner_bytes: usize,
 }
 
 impl Job {
     pub(super) fn new(request: Request) -> Self {
-        Self { rest: vec![Part::whole(&request)], request }
-    }
-
-    /// The request, whose memory nothing else shares any more.
-    pub(super) fn into_request(self) -> Request {
-        self.request
+        Self { rest: vec![Part::whole(&request)], request, owner_bytes: 0 }
     }
 }
 
@@ -127,7 +124,7 @@ impl End {
 
     /// Whether the waits go on with its halves.
     const fn is_for_its_halves(&self) -> bool {
-        matches!(self, Self::TooSlow | Self::Refused(Refusal { why: Why::TooLarge(_), .. }))
+        matches!(self, Self::TooSlow | Self::Refused(Refusal { why: Why::TooLarge, .. }))
     }
 }
 
@@ -188,14 +185,17 @@ impl<S: Sink> Delivery<S> {
     pub(super) async fn deliver(&self, request: Request, slot: &mut Slot) -> crate::queue::Settled {
         let mut job = Job::new(request);
         let tally = self.send_all_of(&mut job, slot).await;
-        super::account::settle(job.into_request(), tally)
+        super::account::settle(job.request, tally)
     }
 
     /// Brings all of a request to its end, but for what of it is settled already, and says where the
     /// records went of which no part has told.
     pub(super) async fn send_all_of(&self, job: &mut Job, slot: &mut Slot) -> Tally {
-        let Job { request, rest } = job;
-        let mut course = Course::new(&self.retry, slot, self.aside.place(), self.evidence.now());
+        let Job { request, rest, owner_bytes } = job;
+        let mut place = self.aside.place();
+        place.add(*owner_bytes);
+
+        let mut course = Course::new(&self.retry, slot, place, self.evidence.now());
         let mut account = Account::new(request);
         // What is still to be sent, in reverse order.
         let mut parts = self.parts_to_send(account.request(), rest).await;
@@ -205,7 +205,7 @@ impl<S: Sink> Delivery<S> {
                 self.send_parts(&mut parts, &mut course, &mut account).await;
                 continue;
             }
-            self.set_aside(&mut course, &mut account, rest).await;
+            *owner_bytes += self.set_aside(&mut course, &mut account, rest).await;
             let turn = self.wait_aside(&mut parts, &mut course, &mut account).await;
             self.send_parts(&mut parts, &mut course, &mut account).await;
             drop(turn);
@@ -295,7 +295,7 @@ impl<S: Sink> Delivery<S> {
             }
             let begun = *course.begun.get_or_insert_with(|| self.sink.now());
             let is_proved = course.is_proved(&self.evidence);
-            let refused = |why| End::Refused(Refusal { why, is_proved });
+            let refused = |why, said| End::Refused(Refusal { why, said, is_proved });
             let (failure, names_size) = match self.attempt(part, turn, course.is_beside()).await {
                 Outcome::Failed(failure) => (failure, false),
                 Outcome::TooLargeForNow(failure) => (failure, true),
@@ -305,7 +305,7 @@ impl<S: Sink> Delivery<S> {
             if names_size && part.records > 1 {
                 self.warn_of_size(part, &failure.said);
                 self.wait_for_now(begun, &failure, course).await;
-                return refused(Why::TooLarge(failure.said));
+                return refused(Why::TooLarge, failure.said);
             }
             self.is_failing.store(true, Ordering::Relaxed);
             let wait = self.wait_after(&failure, &mut course.backoff);
@@ -319,18 +319,18 @@ impl<S: Sink> Delivery<S> {
             }
             suspicion.names_size += u32::from(names_size);
             if suspicion.names_size >= SUSPECT_PART_FAILURES_MAX {
-                return refused(Why::TooLarge(failure.said));
+                return refused(Why::TooLarge, failure.said);
             }
             if course.is_aside && failure.cause != Cause::Unreachable {
                 if !part.proof.is_alone() {
                     self.warn_of_retry(part, &failure, wait);
                 }
-                return refused(Why::Failed(failure.said));
+                return refused(Why::Failed, failure.said);
             }
             if let Some(blame) = self.blame(&mut suspicion, part, course, failure.cause) {
                 self.warn_of_suspect(part, &failure, blame);
                 course.is_on_trial = true;
-                return refused(Why::Suspect(failure.said));
+                return refused(Why::Suspect, failure.said);
             }
             if failure.cause != Cause::Unreachable {
                 self.make_way(course, suspicion.since);
@@ -412,10 +412,10 @@ impl<S: Sink> Delivery<S> {
             }
             Outcome::TooLarge(said) => {
                 self.warn_of_size(part, &said);
-                End::Refused(Refusal { why: Why::TooLarge(said), is_proved })
+                End::Refused(Refusal { why: Why::TooLarge, said, is_proved })
             }
             Outcome::Rejected(said) => {
-                End::Refused(Refusal { why: Why::Rejected(said), is_proved })
+                End::Refused(Refusal { why: Why::Rejected, said, is_proved })
             }
             Outcome::RejectedInPart(in_part, said) => {
                 self.warn_of_rejection_in_part(in_part, part, &said);
@@ -432,6 +432,7 @@ impl<S: Sink> Delivery<S> {
     async fn wait_for_now(&self, begun: Instant, failure: &Failure, course: &mut Course<'_>) {
         let last = course.refused_for_now_at.replace(self.evidence.now());
         if last.is_none_or(|last| self.evidence.has_accepted_since(last)) {
+            self.throttle_for(failure);
             return;
         }
         let wait = self.wait_after(failure, &mut course.backoff);
@@ -443,9 +444,15 @@ impl<S: Sink> Delivery<S> {
     /// The backoff's wait, or the sink's if that is longer; the sink's holds for all consumers.
     fn wait_after(&self, failure: &Failure, backoff: &mut Backoff) -> Duration {
         let wait = backoff.next(self.sink.chance());
-        let Some(asked) = failure.retry_after else { return wait };
-        self.throttle.extend(self.sink.now(), asked);
-        wait.max(asked.min(RETRY_AFTER_MAX))
+        self.throttle_for(failure);
+        wait.max(failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
+    }
+
+    /// Nobody sends anything before the sink wants it.
+    fn throttle_for(&self, failure: &Failure) {
+        if let Some(asked) = failure.retry_after {
+            self.throttle.extend(self.sink.now(), asked);
+        }
     }
 
     async fn wait_while_throttled(&self) {
@@ -500,7 +507,7 @@ impl<S: Sink> Delivery<S> {
         if suspicion.failures < failures_max {
             return None;
         }
-        if !may_be_it && !others_are_accepted && !self.may_scout(course) {
+        if !may_be_it && !self.may_scout(course) {
             return None;
         }
         Some(match (others_are_accepted, suspicion.is_doubtful) {

@@ -113,12 +113,9 @@ pub(super) fn headers(timeout: Duration) -> HeaderMap {
     headers
 }
 
-/// `grpc-timeout`: at most eight digits and a unit. Zero is no time-out.
+/// `grpc-timeout`: at most eight digits and a unit.
 fn timeout_value(timeout: Duration) -> Option<HeaderValue> {
     const DIGITS_MAX: u128 = 99_999_999;
-    if timeout.is_zero() {
-        return None;
-    }
     let millis = timeout.as_millis().max(1);
     let text = if millis <= DIGITS_MAX {
         format!("{millis}m")
@@ -607,7 +604,6 @@ mod tests {
     #[test]
     fn timeout_header() {
         let text = |timeout| timeout_value(timeout).map(|value| value.to_str().unwrap().to_owned());
-        assert_eq!(text(Duration::ZERO), None);
         assert_eq!(text(Duration::from_micros(1)), Some("1m".into()));
         assert_eq!(text(Duration::from_secs(5)), Some("5000m".into()));
         assert_eq!(text(Duration::from_secs(200_000)), Some("200000S".into()));

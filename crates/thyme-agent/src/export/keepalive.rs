@@ -92,10 +92,22 @@ mod tests {
         assert_eq!(complaints, 3, "{said}");
     }
 
+    /// What a client hears whose peer ends the connection for that reason.
+    async fn ended_by(reason: h2::Reason) -> h2::Error {
+        let (near, far) = tokio::io::duplex(4096);
+        let (client, server) =
+            tokio::join!(h2::client::handshake(near), h2::server::handshake(far));
+        let ((_requests, connection), mut server) = (client.unwrap(), server.unwrap());
+        server.abrupt_shutdown(reason);
+        let ending = std::future::poll_fn(|context| server.poll_closed(context));
+        let (ended, _) = tokio::join!(connection, ending);
+        ended.unwrap_err()
+    }
+
     /// Scenario: connections end by themselves, as other errors, and at a sink's wish for calm.
     /// Guarantees: only that wish counts, once for each interval.
-    #[test]
-    fn only_a_wish_for_calm_makes_pings_rarer() {
+    #[tokio::test]
+    async fn only_a_wish_for_calm_makes_pings_rarer() {
         let keepalive = Keepalive::new(Duration::from_secs(1));
         let seconds = |keepalive: &Keepalive| keepalive.interval().map(|one| one.as_secs());
         keepalive.ended(keepalive.interval(), &std::io::Error::other("reset"));
@@ -103,5 +115,11 @@ mod tests {
         let ours = h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM);
         keepalive.ended(keepalive.interval(), &ours);
         assert_eq!(seconds(&keepalive), Some(1));
+        for (reason, expected) in
+            [(h2::Reason::INTERNAL_ERROR, 1), (h2::Reason::ENHANCE_YOUR_CALM, 2)]
+        {
+            keepalive.ended(keepalive.interval(), &ended_by(reason).await);
+            assert_eq!(seconds(&keepalive), Some(expected), "{reason}");
+        }
     }
 }

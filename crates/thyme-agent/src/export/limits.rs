@@ -36,6 +36,10 @@ pub(super) const REFUSALS_IN_A_ROW_MAX: u32 = 3;
 /// Failures of one request in a row that may be its own fault, before it is halved.
 pub(super) const SUSPECT_FAILURES_MAX: u32 = 4;
 
+/// The same for a part of a request that was found so, which is on trial already, and for a single
+/// record while the sink accepts others.
+pub(super) const SUSPECT_PART_FAILURES_MAX: u32 = 2;
+
 /// Complaints of a sink about HTTP/2 pings, each of which doubles their interval, before there are
 /// none any more.
 pub(super) const PING_BACKOFFS_MAX: u32 = 2;
@@ -51,10 +55,6 @@ pub(super) const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Questions without an answer before the connection counts as dead.
 pub(super) const TCP_KEEPALIVE_PROBES_MAX: u32 = 4;
-
-/// The same for a part of a request that was found so, which is on trial already, and for a single
-/// record while the sink accepts others.
-pub(super) const SUSPECT_PART_FAILURES_MAX: u32 = 2;
 
 /// Failures of a single record in a row before others are tried in its place, where the sink has
 /// accepted nothing meanwhile.

@@ -45,22 +45,24 @@ use super::{
 use crate::{config::RetryConfig, queue::DropReason};
 
 /// Why a sink does not want a part as it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
     /// It is too large.
-    TooLarge(Quote),
+    TooLarge,
     /// Something of it is wrong.
-    Rejected(Quote),
+    Rejected,
     /// It failed alone.
-    Suspect(Quote),
+    Suspect,
     /// It failed while it was tried aside.
-    Failed(Quote),
+    Failed,
 }
 
 /// A refusal.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) why: Why,
+    /// What the sink said.
+    pub(super) said: Quote,
     /// Whether, before this attempt, the sink had accepted something that was sent after the refusal
     /// of this request that asked for evidence last.
     pub(super) is_proved: bool,
@@ -91,7 +93,7 @@ pub(super) struct Course<'a> {
     said: Quote,
     /// Before the first attempt.
     since: Moment,
-    /// The right to be tried in parts while nothing is accepted; until something of it is.
+    /// The right to be tried in parts while nothing is accepted; until something is.
     pub(super) scout: Option<OwnedSemaphorePermit>,
     slot: &'a mut Slot,
     place: Place,
@@ -167,9 +169,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    fn hold(&mut self, mut part: Part, why: Why) {
-        let (Why::TooLarge(said) | Why::Rejected(said) | Why::Suspect(said) | Why::Failed(said)) =
-            why;
+    fn hold(&mut self, mut part: Part, said: Quote) {
         self.said = said;
         // What has more than one gets smaller, or is given up as single records.
         if part.records <= 1 && !part.is_held {
@@ -190,10 +190,10 @@ impl<S: Sink> Delivery<S> {
         course: &mut Course<'_>,
         account: &mut Account<'_>,
     ) {
-        let Refusal { why, is_proved } = refusal;
+        let Refusal { why, said, is_proved } = refusal;
         course.refused_at.get_or_insert_with(|| self.evidence.now());
-        let has_failed = matches!(why, Why::Failed(_) | Why::Suspect(_));
-        let is_known = is_proved || matches!(why, Why::Suspect(_));
+        let has_failed = matches!(why, Why::Failed | Why::Suspect);
+        let is_known = is_proved || why == Why::Suspect;
         course.probes += u32::from(!is_known);
         let may_be_halved = if has_failed {
             is_known && self.aside.has_room()
@@ -201,8 +201,8 @@ impl<S: Sink> Delivery<S> {
             course.probes <= PROBES_MAX
         };
         if part.records > 1 && (may_be_halved || is_proved && !has_failed) {
-            if let Why::Rejected(said) = &why {
-                self.warn_of_search(&part, said);
+            if why == Why::Rejected {
+                self.warn_of_search(&part, &said);
             }
             if let Some((first, second)) = self.bisector.halve(&part).await {
                 parts.extend([second, first]);
@@ -210,48 +210,48 @@ impl<S: Sink> Delivery<S> {
             }
             // That it can't be halved would be our own fault.
         } else if part.records > 1 {
-            return course.hold(part, why);
+            return course.hold(part, said);
         }
-        let is_sure = match &why {
-            Why::TooLarge(_) | Why::Rejected(_) if part.refusals == 0 => {
+        let is_sure = match why {
+            Why::TooLarge | Why::Rejected if part.refusals == 0 => {
                 // What the sink accepted before proves nothing about this record.
                 course.refused_at = Some(self.evidence.now());
                 part.refusals = 1;
                 false
             }
-            Why::TooLarge(_) | Why::Rejected(_) => {
+            Why::TooLarge | Why::Rejected => {
                 part.refusals += u32::from(is_proved);
                 is_proved && part.refusals >= REFUSALS_ALONE_MIN
             }
-            Why::Suspect(_) | Why::Failed(_) => part.proof.is_sure(),
+            Why::Suspect | Why::Failed => part.proof.is_sure(),
         };
         if has_failed
             && !is_sure
             && part.proof.may_give_way(self.sink.now())
-            && let Some(limit) = self.aside.reached(&self.metrics)
+            && let Some(limit) = self.aside.reached(&self.metrics, account.is_in_spool())
         {
-            self.warn_of_giving_way(&part, &why, limit);
+            self.warn_of_giving_way(&part, &said, limit);
             account.drop_part(DropReason::NeverTaken, &part);
             return course.let_go(&part);
         }
         if !is_sure {
-            return course.hold(part, why);
+            return course.hold(part, said);
         }
         if !self.evidence.may_give_up(part.records) {
             course.refused_at = Some(self.evidence.now());
-            return course.hold(part, why);
+            return course.hold(part, said);
         }
-        self.give_up(&part, &why, account);
+        self.give_up(&part, why, &said, account);
         course.let_go(&part);
     }
 
-    fn give_up(&self, part: &Part, why: &Why, account: &mut Account<'_>) {
+    fn give_up(&self, part: &Part, why: Why, said: &Quote, account: &mut Account<'_>) {
         match why {
-            Why::TooLarge(said) => {
+            Why::TooLarge => {
                 self.warn_of_dead_letter(part, said);
                 account.dead_letter(part);
             }
-            Why::Rejected(said) | Why::Suspect(said) | Why::Failed(said) => {
+            Why::Rejected | Why::Suspect | Why::Failed => {
                 self.warn_of_rejection(part, said);
                 account.drop_part(DropReason::Rejected, part);
             }
@@ -259,32 +259,36 @@ impl<S: Sink> Delivery<S> {
     }
 
     /// Gives the request's owner back what it does not need for what is held, if that is little, and others
-    /// are accepted.
+    /// are accepted. Returns the bytes that the owner holds of it from now on, beside the parts.
     pub(super) async fn set_aside(
         &self,
         course: &mut Course<'_>,
         account: &mut Account<'_>,
         rest: &mut Vec<Part>,
-    ) {
+    ) -> usize {
         let is_little = course.held.iter().all(|part| part.records <= 1) && self.aside.has_room();
-        if !account.is_set_aside() {
+        let (is_new, mut owner_bytes) = (!account.is_set_aside(), 0);
+        if is_new {
             if !is_little || !self.evidence.has_accepted_since(course.since) {
-                return;
+                return 0;
             }
             course.held = course.held.iter().map(Part::apart).collect();
             course.held.make_contiguous().sort_by_key(|part| part.first);
             let Some(joined) = self.bisector.join(course.held.make_contiguous()).await else {
-                return;
+                return 0;
             };
             if course.held.len() > 1 {
-                course.place.add(joined.memory_bytes());
+                owner_bytes = joined.memory_bytes();
+                course.place.add(owner_bytes);
             }
             account.set_aside(joined);
         }
-        if rest.len() != course.held.len() {
+        // What was cut from the request would keep its body.
+        if is_new || rest.len() != course.held.len() {
             *rest = course.held.iter().cloned().collect();
             rest.sort_by_key(|part| part.first);
         }
+        owner_bytes
     }
 
     /// Waits until something that is held may be tried, and puts it to what is to be sent. What it
@@ -315,6 +319,8 @@ impl<S: Sink> Delivery<S> {
             self.sink.sleep(wait).await;
             let turn = self.aside.turn().await;
             if course.is_proved(&self.evidence) {
+                // That others are accepted shows what the right was to find out.
+                course.scout = None;
                 parts.extend(course.held.drain(..).rev());
                 return turn;
             }
@@ -369,9 +375,7 @@ impl<S: Sink> Delivery<S> {
         });
     }
 
-    fn warn_of_giving_way(&self, part: &Part, why: &Why, limit: &str) {
-        let (Why::TooLarge(said) | Why::Rejected(said) | Why::Suspect(said) | Why::Failed(said)) =
-            why;
+    fn warn_of_giving_way(&self, part: &Part, said: &Quote, limit: &str) {
         self.warnings.about(Topic::GaveWay, |suppressed| {
             tracing::warn!(
                 exporter = self.id,

@@ -31,9 +31,11 @@ pub(super) async fn deliver<S: Sink>(
     let mut panicked = None;
     loop {
         match catch(delivery.send_all_of(&mut job, slot)).await {
-            Ok(tally) => return settle(job.into_request(), tally),
+            Ok(tally) => return settle(job.request, tally),
             Err(what) => {
                 panicked.get_or_insert_with(|| Panicked::new(&delivery.metrics));
+                // What was held counted in a place that the panic took along.
+                job.rest.iter_mut().for_each(|part| part.is_held = false);
                 delivery.wait_after_panic(&job.request, &what, &mut backoff).await;
             }
         }

@@ -182,7 +182,10 @@ pub(super) fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
             "the sink's certificate can't be read"
         }
         rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
-            return Some(format!("the sink's certificate is not accepted: {}", of_type(&*other.0)));
+            return Some(format!(
+                "the sink's certificate is not accepted: {}",
+                readable(&other.0.to_string())
+            ));
         }
         rustls::Error::InconsistentKeys(_) => "the key is not the certificate's",
         rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
@@ -199,12 +202,7 @@ pub(super) fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
     Some(words.to_owned())
 }
 
-/// An error of webpki, whose words are the names of its variants.
-fn of_type(error: &(dyn Error + Send + Sync + 'static)) -> String {
-    readable(&error.to_string())
-}
-
-/// Words as they are; the name of a type as words.
+/// Words as they are; the name of a type, or of a variant as webpki has it, as words.
 fn readable(words: &str) -> String {
     let is_name = words.chars().all(|c| c.is_ascii_alphanumeric());
     if is_name { spaced(words) } else { words.to_owned() }

@@ -188,7 +188,7 @@ pub(super) fn read_note(file: &dyn StateFile, offset: u64, header: &Header) -> i
 }
 
 /// Where the next whole header begins, from `offset` on; `length` where there is none.
-fn next_header(file: &dyn StateFile, mut offset: u64, length: u64) -> io::Result<u64> {
+pub(super) fn next_header(file: &dyn StateFile, mut offset: u64, length: u64) -> io::Result<u64> {
     let finder = memchr::memmem::Finder::new(&MAGIC);
     let mut buffer = vec![0; SEARCH_BYTES];
     while offset + (HEADER_BYTES as u64) <= length {

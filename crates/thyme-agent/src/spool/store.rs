@@ -14,6 +14,9 @@
 //! over, by the look at the start as by reading. So both agree on what there is, and what reading
 //! does not find of it is known to be lost.
 
+mod damaged;
+mod read;
+
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
@@ -21,11 +24,11 @@ use bytes::Bytes;
 use super::{
     cursor::{self, Parts},
     recover::{self, Recovered},
-    segment::{self, Found, HEADER_BYTES, Header},
+    segment::{HEADER_BYTES, Header},
 };
 use crate::{
     checkpoint::CheckpointError,
-    limits::{SPOOL_DAMAGED_BYTES_MAX, SPOOL_SEGMENT_BYTES},
+    limits::SPOOL_SEGMENT_BYTES,
     tail::acknowledge::Acknowledged,
     world::{StateDisk, StateFile},
 };
@@ -118,6 +121,20 @@ pub(super) struct Segment {
     pub(super) unread: Sum,
     /// Something in it could not be read.
     pub(super) is_damaged: bool,
+    /// Something to be read in it could not be read, and is tried again.
+    pub(super) is_put_off: bool,
+    pub(super) failures: Failures,
+}
+
+/// How often a segment could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Failures {
+    /// Rounds in which it failed, each but the first with something read since the one before.
+    rounds: u32,
+    /// The last round of them.
+    round: u64,
+    /// What had been read by then, see [`Store::reads`].
+    reads: u64,
 }
 
 /// The segment that is written to.
@@ -130,7 +147,7 @@ struct Active {
 }
 
 /// Where reading goes on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Position {
     segment: u64,
     offset: u64,
@@ -146,7 +163,11 @@ pub(super) struct Store {
     /// The segment that is read, open.
     reading: Option<(u64, Box<dyn StateFile>)>,
     position: Position,
-    /// Ids that are done, or were read and given to whoever asked.
+    /// How often what was put off was tried again.
+    round: u64,
+    /// Bodies that were read whole.
+    reads: u64,
+    /// Ids that are done by now, or were read and given to whoever asked: none of them is read again.
     passed: Acknowledged,
     done: Acknowledged,
     parts: Parts,
@@ -155,6 +176,21 @@ pub(super) struct Store {
     next_segment: u64,
     /// Segments kept for a human, oldest first: name and bytes.
     damaged: VecDeque<(String, u64)>,
+}
+
+/// Whether an earlier start has left anything in its spool.
+///
+/// # Errors
+/// When that can't be found out.
+pub fn has_segments(disk: &dyn StateDisk) -> Result<bool, CheckpointError> {
+    match disk.names(DIRECTORY) {
+        Ok(names) => Ok(names.iter().any(|name| name.ends_with(SEGMENT_SUFFIX))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => {
+            let path = disk.path(DIRECTORY);
+            Err(CheckpointError::io(&path, "cannot read")(error))
+        }
+    }
 }
 
 impl Store {
@@ -175,8 +211,7 @@ impl Store {
         // A loss of power must not take the directory away, with what is synced in it.
         disk.sync_directory("").map_err(failed("", "cannot sync"))?;
         let cursor = cursor::load(&*disk);
-        let is_cursor_lost = cursor.is_none();
-        let (done, parts) = cursor.unwrap_or_default();
+        let (is_cursor_lost, (done, parts)) = (cursor.is_none(), cursor.unwrap_or_default());
         let mut store = Self {
             done,
             parts,
@@ -186,6 +221,8 @@ impl Store {
             active: None,
             reading: None,
             position: Position::default(),
+            round: 0,
+            reads: 0,
             passed: Acknowledged::default(),
             is_cursor_stale: false,
             next_id: 0,
@@ -210,13 +247,13 @@ impl Store {
             let length = store.disk.open(&name).and_then(|file| file.length());
             store.damaged.push_back((name.clone(), length.map_err(failed(&name, "cannot open"))?));
         }
-        let mut look = recover::Look::new(&store.done, &store.parts);
-        let last = segments.last().copied();
+        let (last, mut look) =
+            (segments.last().copied(), recover::Look::new(&store.done, &store.parts));
         for number in segments {
             let name = segment_name(number);
             let file = store.disk.open(&name).map_err(failed(&name, "cannot open"))?;
-            let path = store.disk.path(&name);
-            let found = look.through(&path, number, file, Some(number) == last);
+            let is_last = Some(number) == last;
+            let found = look.through(&store.disk.path(&name), number, file, is_last);
             store.segments.push_back(found.map_err(failed(&name, "cannot read"))?);
         }
         let (recovered, ending) = look.end();
@@ -228,8 +265,7 @@ impl Store {
             store.write_cursor_as(true).map_err(failed(cursor::NAME, "cannot write"))?;
         }
         store.remove_done();
-        store.position =
-            Position { segment: store.segments.front().map_or(0, |one| one.number), offset: 0 };
+        store.prune_damaged();
         Ok((store, recovered))
     }
 
@@ -360,126 +396,11 @@ impl Store {
         let Some(active) = &self.active else { return };
         for (id, _) in &active.unsynced {
             self.done.add(*id, *id + 1);
+            self.passed.add(*id, *id + 1);
             self.is_cursor_stale = true;
         }
         self.retire();
         self.remove_done();
-    }
-
-    /// Reads the next record that is not done, in the order in which they stand on disk. `is_copy`
-    /// says of an id that its request is with somebody else.
-    ///
-    /// # Errors
-    /// When it can't be read; the next call tries again.
-    pub(super) fn read_next(&mut self, is_copy: &dyn Fn(u64) -> bool) -> io::Result<Option<Entry>> {
-        loop {
-            let Some(at) = self.segments.iter().position(|one| one.number >= self.position.segment)
-            else {
-                return Ok(None);
-            };
-            let (number, length) = (self.segments[at].number, self.segments[at].bytes);
-            if number != self.position.segment {
-                self.position = Position { segment: number, offset: 0 };
-            }
-            let offset = self.position.offset;
-            let found = segment::look(self.open_for_reading(number)?, offset, length)?;
-            match found {
-                Found::End => {
-                    if self.segments[at].unread != Sum::default() {
-                        return Ok(Some(Entry::Lost(self.give_up_rest(at))));
-                    }
-                    if at + 1 == self.segments.len() {
-                        return Ok(None);
-                    }
-                    self.position = Position { segment: number + 1, offset: 0 };
-                }
-                Found::Nothing { end, .. } => {
-                    self.segments[at].is_damaged = true;
-                    self.position.offset = end;
-                }
-                Found::Record(header) => {
-                    let after = offset + header.record_bytes();
-                    let is_passed = self.passed.skip(header.id) > header.id;
-                    if is_passed || self.is_done(header.id) || is_copy(header.id) {
-                        self.position.offset = after;
-                        continue;
-                    }
-                    let Some(rest) = self.segments[at].unread.minus(self.parts.rest_of(&header))
-                    else {
-                        // It was not there when this segment was looked through or written.
-                        self.segments[at].is_damaged = true;
-                        self.position.offset = after;
-                        continue;
-                    };
-                    let file = self.open_for_reading(number)?;
-                    let body = segment::read_body(file, offset, &header)?;
-                    self.position.offset = after;
-                    self.segments[at].unread = rest;
-                    self.passed.add(header.id, header.id + 1);
-                    return Ok(Some(self.take_entry(at, header, body)));
-                }
-            }
-        }
-    }
-
-    fn take_entry(&mut self, at: usize, header: Header, body: Option<Vec<u8>>) -> Entry {
-        match body {
-            Some(body) => Entry::Whole(header, body),
-            None => {
-                self.segments[at].is_damaged = true;
-                let at_number = self.segments[at].number;
-                let rest = self.parts.rest_of(&header);
-                self.finish(header.id);
-                Entry::Lost(self.lost(at_number, rest))
-            }
-        }
-    }
-
-    fn lost(&self, segment: u64, sum: Sum) -> Lost {
-        Lost { sum, path: self.disk.path(&segment_name(segment)) }
-    }
-
-    /// What a segment should hold and reading has not found is done, copies in it too.
-    fn give_up_rest(&mut self, at: usize) -> Lost {
-        let segment = &mut self.segments[at];
-        segment.is_damaged = true;
-        let (number, sum) = (segment.number, std::mem::take(&mut segment.unread));
-        if let Some((first, last)) = segment.ids {
-            let mut id = self.passed.skip(first);
-            while id <= last {
-                let end = self.passed.next_start(id).map_or(last + 1, |next| next.min(last + 1));
-                self.done.add(id, end);
-                id = self.passed.skip(end);
-            }
-            self.is_cursor_stale = true;
-        }
-        self.remove_done();
-        self.lost(number, sum)
-    }
-
-    /// Gives up on what stands at the place of reading, after it could not be read: the rest of its
-    /// segment is skipped. Returns what is lost with it.
-    pub(super) fn skip_segment(&mut self) -> Lost {
-        let number = self.position.segment;
-        if self.segments.back().is_some_and(|last| last.number == number) {
-            // Nobody would read what is appended to it from now on.
-            let _given_back = self.seal();
-        }
-        self.position = Position { segment: number + 1, offset: 0 };
-        match self.segments.iter().position(|one| one.number == number) {
-            Some(at) => self.give_up_rest(at),
-            None => self.lost(number, Sum::default()),
-        }
-    }
-
-    fn open_for_reading(&mut self, number: u64) -> io::Result<&dyn StateFile> {
-        if self.reading.as_ref().is_none_or(|(open, _)| *open != number) {
-            self.reading = Some((number, self.disk.open(&segment_name(number))?));
-        }
-        match &self.reading {
-            Some((_, file)) => Ok(&**file),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
     }
 
     pub(super) fn is_done(&self, id: u64) -> bool {
@@ -517,6 +438,7 @@ impl Store {
     /// A record is done.
     pub(super) fn finish(&mut self, id: u64) {
         self.done.add(id, id + 1);
+        self.passed.add(id, id + 1);
         self.parts.forget(id);
         self.is_cursor_stale = true;
         self.remove_done();
@@ -556,6 +478,7 @@ impl Store {
         crate::failpoint::hit("spool_segment_emptied");
         active.reserved_bytes = 0;
         (segment.bytes, segment.ids) = (0, None);
+        (segment.is_put_off, segment.failures) = (false, Failures::default());
         if self.position.segment == segment.number {
             self.position.offset = 0;
         }
@@ -577,16 +500,12 @@ impl Store {
             let aside = damaged_name(segment.number);
             if self.disk.rename(&name, &aside).is_ok() {
                 self.damaged.push_back((aside, segment.bytes));
+                self.prune_damaged();
             }
         } else {
             // One that can't be removed is removed at the next start, when its records are done.
             let _left = self.disk.remove(&name);
             crate::failpoint::hit("spool_segment_removed");
-        }
-        let damaged_bytes_max = SPOOL_DAMAGED_BYTES_MAX.min(self.bytes_max / 4);
-        while self.damaged.iter().map(|one| one.1).sum::<u64>() > damaged_bytes_max {
-            let Some((oldest, _)) = self.damaged.pop_front() else { break };
-            let _left = self.disk.remove(&oldest);
         }
     }
 

@@ -3,13 +3,20 @@
 mod damage;
 
 use std::{
+    ops::Range,
     path::Path,
-    sync::{Mutex, atomic::AtomicU64},
+    sync::{
+        Mutex,
+        atomic::{AtomicI32, AtomicU64},
+    },
 };
+
+use rustix::io::Errno;
 
 use super::{segment::HEADER_BYTES, *};
 use crate::{
     config::Compression,
+    limits::SPOOL_UNREADABLE_ROUNDS_MAX,
     tail::acknowledge::Acknowledged,
     world::{
         StateFile,
@@ -27,7 +34,10 @@ struct Disk {
     syncs_first: Arc<AtomicU64>,
     truncate_fails: Arc<AtomicBool>,
     read_fails: Arc<AtomicBool>,
-    bodies_fail: Arc<AtomicBool>,
+    /// Error number that each opening fails with; zero is none.
+    open_error: AtomicI32,
+    /// Bytes of files that can't be read, and why.
+    bad: Bad,
     /// Names that were made, and directories that were synced, in order.
     names: Mutex<Vec<String>>,
 }
@@ -40,8 +50,11 @@ struct DiskFile {
     syncs_first: Arc<AtomicU64>,
     truncate_fails: Arc<AtomicBool>,
     read_fails: Arc<AtomicBool>,
-    bodies_fail: Arc<AtomicBool>,
+    name: String,
+    bad: Bad,
 }
+
+type Bad = Arc<Mutex<Vec<(String, Range<u64>, Errno)>>>;
 
 impl Disk {
     fn new(directory: &Path) -> Arc<Self> {
@@ -52,7 +65,8 @@ impl Disk {
             syncs_first: Arc::default(),
             truncate_fails: Arc::default(),
             read_fails: Arc::default(),
-            bodies_fail: Arc::default(),
+            open_error: AtomicI32::default(),
+            bad: Arc::default(),
             names: Mutex::default(),
         })
     }
@@ -61,7 +75,7 @@ impl Disk {
         self.names.lock().unwrap().push(format!("{what} {name}"));
     }
 
-    fn wrap(&self, inner: Box<dyn StateFile>) -> Box<dyn StateFile> {
+    fn wrap(&self, inner: Box<dyn StateFile>, name: &str) -> Box<dyn StateFile> {
         Box::new(DiskFile {
             inner,
             room: Arc::clone(&self.room),
@@ -69,7 +83,8 @@ impl Disk {
             syncs_first: Arc::clone(&self.syncs_first),
             truncate_fails: Arc::clone(&self.truncate_fails),
             read_fails: Arc::clone(&self.read_fails),
-            bodies_fail: Arc::clone(&self.bodies_fail),
+            name: name.to_owned(),
+            bad: Arc::clone(&self.bad),
         })
     }
 }
@@ -90,10 +105,13 @@ impl StateDisk for Disk {
     }
     fn create(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
         self.note("create", name);
-        Ok(self.wrap(self.inner.create(name)?))
+        Ok(self.wrap(self.inner.create(name)?, name))
     }
     fn open(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
-        Ok(self.wrap(self.inner.open(name)?))
+        match self.open_error.load(Ordering::Relaxed) {
+            0 => Ok(self.wrap(self.inner.open(name)?, name)),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
     }
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
         self.inner.link(from, to)
@@ -142,9 +160,16 @@ impl StateFile for DiskFile {
         self.inner.reserve(bytes)
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let body_fails = self.bodies_fail.load(Ordering::Relaxed) && buffer.len() != HEADER_BYTES;
-        if self.read_fails.load(Ordering::Relaxed) || body_fails {
-            return Err(io::Error::other("read fails"));
+        let end = offset + buffer.len() as u64;
+        let bad = self.bad.lock().unwrap();
+        let mut bad = bad.iter().filter(|(name, bytes, _)| {
+            self.name.starts_with(name) && bytes.start < end && offset < bytes.end
+        });
+        if let Some((_, _, error)) = bad.next() {
+            return Err((*error).into());
+        }
+        if self.read_fails.load(Ordering::Relaxed) {
+            return Err(Errno::IO.into());
         }
         self.inner.read_at(buffer, offset)
     }
@@ -247,6 +272,16 @@ impl Rig {
             self.step();
         }
         bodies
+    }
+
+    /// Reads what there is until nothing is left that can be read now; what was put off before, too.
+    fn read_on(&mut self) {
+        self.spool.put_off_at = self.spool.put_off_at.map(|_| Instant::now());
+        for _ in 0..SPOOL_READ_FAILURES_MAX {
+            self.spool.read_at = None;
+            self.step();
+        }
+        assert!(!self.link.status.has_backlog(), "the workers go on");
     }
 
     /// Ends as a process does that had time to, but whose requests under way are not answered.
@@ -851,9 +886,9 @@ fn reserved_room_is_within_the_budget() {
     assert_eq!(kept, 39);
 }
 
-/// Scenario: the disk can't be read for a while, and in the end not at all.
-/// Guarantees: reading is tried again; then the segment is set aside, its requests are dead letters,
-/// and no backlog is left that would hold the workers up.
+/// Scenario: the disk can't be read, each time a request is tried.
+/// Guarantees: reading is tried again; then no backlog is left that would hold the workers up, and what is
+/// kept from then on is sent once it can be read. What could not be read is kept, and comes later.
 #[test]
 fn an_unreadable_segment_does_not_wedge() {
     let directory = tempfile::tempdir().unwrap();
@@ -874,10 +909,125 @@ fn an_unreadable_segment_does_not_wedge() {
     disk.read_fails.store(false, Ordering::Relaxed);
     rig.keep(2, b"two");
     assert_eq!(rig.accept_all(), [b"two".to_vec()]);
+    assert!(rig.spool.put_off_at.is_some());
+    rig.read_on();
+    assert_eq!(rig.accept_all(), [b"one".to_vec()]);
+    assert_eq!(rig.spool.put_off_at, None);
+    assert_eq!(rig.metrics.dead_lettered.get(), (0, 0));
+}
+
+/// Scenario: for hours no segment can be opened, for want of descriptors or of rights, or because the disk
+/// is away; then none can be read. Meanwhile new requests are kept.
+/// Guarantees: it is the disk and not the data: nothing is given up or renamed, the workers are not held up,
+/// and all comes when the disk works again.
+#[test]
+fn a_disk_that_is_away_costs_no_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    for number in 0..3 {
+        Rig::open(&disk, BYTES_MAX).keep(number, &[number as u8; 10]);
+    }
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    for error in [Errno::MFILE, Errno::NOMEM, Errno::ACCESS, Errno::STALE, Errno::IO] {
+        disk.open_error.store(error.raw_os_error(), Ordering::Relaxed);
+        (0..2 * SPOOL_UNREADABLE_ROUNDS_MAX).for_each(|_| rig.read_on());
+    }
+    disk.open_error.store(0, Ordering::Relaxed);
+    disk.read_fails.store(true, Ordering::Relaxed);
+    (0..2 * SPOOL_UNREADABLE_ROUNDS_MAX).for_each(|_| rig.read_on());
+    rig.keep(3, &[3; 10]);
+    rig.read_on();
+    assert!(rig.metrics.spool_errors.get() > 0);
+    assert_eq!(rig.accept_all(), Vec::<Vec<u8>>::new());
+    disk.read_fails.store(false, Ordering::Relaxed);
+    rig.read_on();
+    assert_eq!(rig.accept_all(), [0, 1, 2, 3].map(|number: u8| vec![number; 10]));
+    assert_eq!(rig.metrics.dead_lettered.get(), (0, 0));
+    assert!(files(directory.path(), ".damaged").is_empty());
+}
+
+/// Scenario: one place of the disk can't be read, the body or the header of the second of four requests in
+/// a segment, first for want of memory, then because of the disk; requests of other segments are read
+/// meanwhile, or none are. Later the segment is the oldest of
+/// more damaged ones than are kept.
+/// Guarantees: the others of its segment come at once; it is given up only after minutes in which others
+/// were read, and it alone. Its file is never removed while it can't be read.
+#[test]
+fn a_place_that_cannot_be_read_costs_what_stands_there() {
+    const LENGTH: u64 = 8 << 10;
+    for place in [LENGTH + 2 * HEADER_BYTES as u64 + 100, LENGTH + HEADER_BYTES as u64 + 10] {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::new(directory.path());
+        let body = |number: u8| vec![number; LENGTH as usize];
+        let mut rig = Rig::open(&disk, BYTES_MAX);
+        (0..4).for_each(|number| rig.keep(number.into(), &body(number)));
+        drop(rig);
+        let mut rig = Rig::open(&disk, 4 * LENGTH * 8);
+        let bad_place = |error| vec![("spool/000000000001".to_owned(), place..place + 1, error)];
+        *disk.bad.lock().unwrap() = bad_place(Errno::NOMEM);
+        rig.read_on();
+        assert_eq!(rig.accept_all(), [0, 2, 3].map(body));
+        for _ in 0..2 * SPOOL_UNREADABLE_ROUNDS_MAX {
+            rig.keep(9, b"another");
+            rig.told();
+            rig.read_on();
+            assert_eq!(rig.accept_all(), [b"another".to_vec()]);
+        }
+        *disk.bad.lock().unwrap() = bad_place(Errno::IO);
+        rig.read_on();
+        for round in 1..=10 * SPOOL_UNREADABLE_ROUNDS_MAX {
+            rig.read_on();
+            assert_eq!(rig.metrics.dead_lettered.get(), (0, 0), "round {round}");
+        }
+        // Others were read before the first of these rounds.
+        for round in 2..=SPOOL_UNREADABLE_ROUNDS_MAX {
+            assert_eq!(rig.metrics.dead_lettered.get(), (0, 0), "round {round}");
+            rig.keep(round.into(), b"another");
+            rig.told();
+            assert_eq!(rig.accept_all(), [b"another".to_vec()]);
+            rig.read_on();
+        }
+        assert_eq!(rig.metrics.dead_lettered.get(), (10, 100), "{place}");
+        assert_eq!(rig.metrics.spool_damaged_requests.get(), 1);
+        assert_eq!(rig.metrics.queued_spool.get(), (0, 0));
+        rig.end();
+        let kept = files(directory.path(), ".damaged");
+        assert_eq!(kept.len(), 1);
+        for number in 2..9 {
+            let path = directory.path().join(format!("spool/{number:012}.damaged"));
+            std::fs::copy(&kept[0], path).unwrap();
+        }
+        drop(Rig::open(&disk, 4 * LENGTH * 8));
+        let kept: Vec<_> = files(directory.path(), ".damaged");
+        assert!(kept[0].ends_with("000000000001.damaged"), "{kept:?}");
+        disk.bad.lock().unwrap().clear();
+        drop(Rig::open(&disk, LENGTH));
+        assert!(files(directory.path(), ".damaged").is_empty());
+    }
+}
+
+/// Scenario: segments are damaged, and set aside within the bound; the next start has a spool that is far
+/// smaller, in the budget of which they alone don't fit.
+/// Guarantees: the oldest of them go, so that there is room for requests.
+#[test]
+fn damaged_segments_make_room_in_a_smaller_spool() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    drop(Rig::open(&disk, BYTES_MAX));
+    for number in 1..9 {
+        let path = directory.path().join(format!("spool/{number:012}.damaged"));
+        std::fs::write(path, vec![1; 1 << 20]).unwrap();
+    }
+    let mut rig = Rig::open(&disk, 8 << 20);
+    rig.keep(1, b"one");
+    assert_eq!(rig.told().0, [1]);
+    let kept = files(directory.path(), ".damaged");
+    assert_eq!(kept.len(), 2);
+    assert!(kept[1].ends_with("000000000008.damaged"));
 }
 
 /// Scenario: the segment that is written to holds a request that the exporter has, a copy of one that its
-/// worker has, and one whose body can't be read, again and again, so that the segment is given up.
+/// worker has, and one whose header is damaged under way, so that the rest of the segment is given up.
 /// Guarantees: the worker is told that the copy went with it, and another one is kept; what is kept from
 /// then on is read, and not waited for without end.
 #[test]
@@ -886,26 +1036,44 @@ fn a_copy_that_is_given_up_is_made_again() {
     let disk = Disk::new(directory.path());
     let mut rig = Rig::open(&disk, BYTES_MAX);
     rig.keep(1, b"one");
-    disk.bodies_fail.store(true, Ordering::Relaxed);
+    disk.read_fails.store(true, Ordering::Relaxed);
     rig.secure(7, b"seven");
     rig.keep(2, b"two");
     assert_eq!(rig.told(), (vec![1, 2], vec![7]));
-    for _ in 0..SPOOL_READ_FAILURES_MAX {
-        rig.spool.read_at = None;
-        rig.step();
-    }
-    disk.bodies_fail.store(false, Ordering::Relaxed);
+    let path = &files(directory.path(), ".segment")[0];
+    let mut bytes = std::fs::read(path).unwrap();
+    let body = bytes.windows(3).position(|window| window == b"two").unwrap();
+    bytes[body - HEADER_BYTES] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    disk.read_fails.store(false, Ordering::Relaxed);
+    rig.spool.read_at = None;
+    rig.step();
     assert!(matches!(rig.told.try_iter().last(), Some(Settlement::CopyLost(7))));
     rig.secure(7, b"seven");
     rig.keep(3, b"three");
-    rig.spool.read_at = None;
-    rig.step();
     assert_eq!(rig.accept_all(), [b"one".to_vec(), b"three".to_vec()]);
     assert!(!rig.link.status.has_backlog());
     rig.end();
     let mut rig = Rig::open(&disk, BYTES_MAX);
     rig.step();
     assert_eq!(rig.accept_all(), [b"seven".to_vec()]);
+}
+
+/// Scenario: copies of requests are made and forgotten, between requests that the exporter gets.
+/// Guarantees: what is passed over while reading is one range, however long that goes on.
+#[test]
+fn forgotten_copies_take_no_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let mut rig = Rig::open(&disk, BYTES_MAX);
+    for number in 0..50 {
+        rig.secure(number, b"copy");
+        rig.keep(100 + number, b"request");
+        rig.link.messages.send(SpoolMessage::Forget { worker: 0, number }).unwrap();
+        rig.step();
+        assert_eq!(rig.accept_all().len(), 1);
+    }
+    assert_eq!(rig.spool.store.passed_ranges(), 0);
 }
 
 /// Scenario: the disk fails to be read now and then, as often as makes a segment unreadable in all,

@@ -125,7 +125,7 @@ pub(super) const PLAIN: &[Plain] = &[
     plain!(spool_unreadable_bytes, Counter, Queue, "thyme_spool_unreadable_bytes", "By",
         "Bytes found in the spool at the start that are no whole request"),
     plain!(spool_errors, Counter, Queue, "thyme_spool_errors", "{error}",
-        "Failures to write to the spool, or to find room in it"),
+        "Failures to write to the spool, to find room in it, or to read it"),
     plain!(spool_full, Gauge, Queue, "thyme_spool_full", "{state}",
         "1 while the spool takes nothing, for want of room or because of the disk"),
     plain!(spool_lacks_room, Gauge, Queue, "thyme_spool_lacks_room", "{state}",

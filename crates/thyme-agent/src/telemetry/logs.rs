@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::{LogEncoding, LogLevel, TelemetryConfig},
+    limits::LOG_EVENT_BYTES_MAX,
     metrics::Metrics,
 };
 
@@ -74,21 +75,16 @@ impl<W: Write> Write for OneLine<W> {
     /// Takes an event as a whole, as the formatter hands it over.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
+        if let Some(line) = shortened(&text) {
+            self.0.write_all(line.as_bytes())?;
+            return Ok(event.len());
+        }
         let (body, end) = match text.strip_suffix('\n') {
             Some(body) => (body, "\n"),
             None => (&*text, ""),
         };
         if body.chars().any(is_forging) {
-            let mut line = String::with_capacity(event.len() + 16);
-            for character in body.chars() {
-                if is_forging(character) {
-                    line += &format!("\\u{:04x}", u32::from(character));
-                } else {
-                    line.push(character);
-                }
-            }
-            line += end;
-            self.0.write_all(line.as_bytes())?;
+            self.0.write_all((escaped(body) + end).as_bytes())?;
         } else {
             self.0.write_all(event)?;
         }
@@ -97,6 +93,52 @@ impl<W: Write> Write for OneLine<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut line = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_forging(character) {
+            line += &format!("\\u{:04x}", u32::from(character));
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+/// An event in JSON that is too long for the log, with its texts cut so that it is JSON all the same.
+fn shortened(event: &str) -> Option<String> {
+    if event.len() <= LOG_EVENT_BYTES_MAX || !event.starts_with('{') {
+        return None;
+    }
+    let mut value: serde_json::Value = serde_json::from_str(event).ok()?;
+    let mut text_chars_max = LOG_EVENT_BYTES_MAX;
+    while text_chars_max > 0 {
+        text_chars_max /= 2;
+        cut_texts(&mut value, text_chars_max);
+        let line = escaped(&value.to_string()) + "\n";
+        if line.len() <= LOG_EVENT_BYTES_MAX {
+            return Some(line);
+        }
+    }
+    None
+}
+
+fn cut_texts(value: &mut serde_json::Value, chars_max: usize) {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => {
+            if let Some((end, _)) = text.char_indices().nth(chars_max + 1) {
+                text.truncate(end);
+                text.pop();
+                text.push('…');
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|one| cut_texts(one, chars_max)),
+        Value::Object(map) => map.values_mut().for_each(|one| cut_texts(one, chars_max)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -170,6 +212,21 @@ mod tests {
         }
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&value["path"], &value["said"]), (&words.into(), &words.into()));
+    }
+
+    /// Scenario: an event whose words are a megabyte, of characters of several bytes that are escaped, as JSON.
+    /// Guarantees: it is JSON all the same, within the bound, with its words cut and all else as it was.
+    #[test]
+    fn a_long_event_stays_json() {
+        for words in ["é".repeat(1 << 19), "\u{202e}\0".repeat(1 << 18)] {
+            let json = logged(LogEncoding::Json, &words);
+            assert!(json.len() <= LOG_EVENT_BYTES_MAX && json.ends_with("}\n"), "{}", json.len());
+            assert!(!json[..json.len() - 1].contains(is_forging));
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let said = value["said"].as_str().unwrap();
+            assert!(said.len() > 1_000 && words.starts_with(said.strip_suffix('…').unwrap()));
+            assert_eq!(value["level"], "WARN");
+        }
     }
 
     /// Scenario: events of the agent and of its HTTP/2 library at each level.

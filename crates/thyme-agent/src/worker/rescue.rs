@@ -6,7 +6,16 @@
 //! them is settled or kept. What of an urgent file is under way to the sink is *secured*: the spool
 //! gets a copy, which the next start would send.
 
-use std::{collections::HashMap, ffi::OsStr, io, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
@@ -45,6 +54,8 @@ pub(super) struct UnderWay {
     left_out: Acknowledged,
     /// The same of the copy that the spool was given, if it was.
     copied_without: Option<Acknowledged>,
+    /// Whether that has it, as the exporter is shown.
+    in_spool: Arc<AtomicBool>,
 }
 
 impl UnderWay {
@@ -59,6 +70,7 @@ impl UnderWay {
             settled: request.settled.clone(),
             left_out: Acknowledged::default(),
             copied_without: None,
+            in_spool: Arc::clone(&request.token.in_spool),
         }
     }
 
@@ -67,6 +79,7 @@ impl UnderWay {
         let Rest { body, body_bytes, uncompressed_bytes, records, source_bytes, spans, left_out } =
             rest;
         let (settled, copied_without) = (left_out.clone(), self.copied_without.take());
+        let in_spool = Arc::clone(&self.in_spool);
         *self = Self {
             body,
             body_bytes,
@@ -77,7 +90,13 @@ impl UnderWay {
             settled,
             left_out,
             copied_without,
+            in_spool,
         };
+    }
+
+    /// Whether the spool has a copy.
+    pub(super) fn note_copy(&self, is_there: bool) {
+        self.in_spool.store(is_there, Ordering::Relaxed);
     }
 
     /// A copy for the spool.
@@ -245,6 +264,7 @@ impl Worker {
         let (Some(spool), Some(request)) = (&self.spool, self.under_way.get_mut(&number)) else {
             return;
         };
+        request.note_copy(false);
         let compression = self.config.config.exporter.compression;
         let request = request.copy(number, compression, self.reply.clone(), &self.files);
         // A spool that has ended ends the pipeline's health, and takes nothing.
@@ -608,6 +628,31 @@ service: {extensions: [file_storage], pipelines: {logs: {receivers: [filelog], e
                 ..Token::default()
             },
         }
+    }
+
+    /// Scenario: row 56. The exporter has two requests; the spool gets a copy of one, and later can't read it any
+    /// more.
+    /// Guarantees: the exporter sees for which request room in the spool comes back when it ends, and for as
+    /// long.
+    #[test]
+    fn a_copy_shows_that_room_comes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn StateDisk> = Arc::new(NodeDisk::new(directory.path()));
+        let (mut spool, link, _none) = self::spool(&disk, 1_500);
+        let (mut worker, mut exporter) = worker(link);
+        let shown = [1, 2].map(|number| {
+            let request = request(&worker, number, false);
+            worker.dispatch(request);
+            exporter.try_recv().unwrap().token.in_spool
+        });
+        let shown = || shown.iter().map(|one| one.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        worker.secure(&[2]);
+        assert_eq!(shown(), [false, false]);
+        spool.step();
+        worker.take_settlements();
+        assert_eq!(shown(), [false, true]);
+        worker.take_settlement(Settlement::CopyLost(2));
+        assert_eq!(shown(), [false, false]);
     }
 
     /// Scenario: row 15. The exporter has no room for a request, and the spool has a copy of it, so that

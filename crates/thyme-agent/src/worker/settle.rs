@@ -20,6 +20,7 @@ impl Worker {
             Settlement::Secured(number) => {
                 // It may have ended meanwhile; then its bytes are acknowledged.
                 if let Some(request) = self.under_way.get(&number) {
+                    request.note_copy(true);
                     let spans = Arc::clone(&request.spans);
                     self.acknowledge(spans.iter().map(|span| span.range));
                 }

@@ -702,3 +702,15 @@ fn the_rest_of_a_begun_line_finds_room_in_its_batch() {
     let bytes: Vec<_> = scene.unsettled.iter().map(|request| request.uncompressed_bytes).collect();
     assert!(bytes.len() == 2 && bytes.iter().all(|bytes| *bytes <= BYTES_MAX), "{bytes:?}");
 }
+
+/// Scenario: an archive begins with NULs, as a crash leaves them.
+/// Guarantees: what was decompressed and belongs to no line counts as read of archives, too.
+#[test]
+fn what_is_skipped_of_an_archive_is_read() {
+    let mut scene = Scene::new(16, &[("0.log", "one\n")]);
+    let rotated = "0.log.20260101-000000";
+    scene.append(rotated, [&[0; 5_000][..], b"two\n"].concat());
+    scene.compress(rotated);
+    scene.until("both are read", |scene| scene.bodies.len() == 2);
+    assert_eq!(scene.metrics.archive_bytes.get(), 5_004);
+}

@@ -864,7 +864,8 @@ async fn failures_of_other_causes_do_not_condemn_a_record() {
 /// Guarantees: it is tried smaller, so that a limit that nobody names wedges nothing.
 #[tokio::test]
 async fn a_large_request_that_fails_is_tried_smaller() {
-    let delivery = delivery(RETRY, |sent, _| {
+    let delivery = delivery(RETRY, |sent, passed| {
+        assert!(passed < Duration::from_secs(600), "the same is sent again and again");
         let bytes: usize = sent.iter().map(String::len).sum();
         if bytes > 200_000 { failed(Cause::Busy) } else { accepted() }
     });
@@ -892,6 +893,125 @@ async fn a_small_limit_that_nobody_names_is_found() {
         let small = sent.iter().filter(|sent| sent.len() < 6).flatten();
         assert!(small.eq(&all));
     }
+}
+
+/// Scenario: row 56: a record on which the sink always fails is the first to be sent, and then waits aside
+/// while others are accepted; later the sink fails on all requests of more than two records.
+/// Guarantees: a request is tried smaller all the same: the record does not keep the right to that.
+#[tokio::test]
+async fn a_record_aside_keeps_nobody_from_finding_a_limit() {
+    let is_limited = Arc::new(AtomicBool::new(false));
+    let limited = Arc::clone(&is_limited);
+    let delivery = delivery(RETRY, move |sent, passed| {
+        assert!(passed < Duration::from_secs(20_000), "the same is sent again and again");
+        let is_large = limited.load(Ordering::Relaxed) && sent.len() > 2;
+        if sent[0] == "poison" || is_large { failed(Cause::Busy) } else { accepted() }
+    });
+    let poison = deliver(&delivery, request_of(&bodies(&["poison"]), Compression::None));
+    let others = async {
+        while attempts(&delivery) < 10 {
+            delivery.sink.sleep(Duration::from_secs(1)).await;
+        }
+        for _ in 0..100 {
+            deliver(&delivery, request_of(&bodies(&["x"]), Compression::None)).await;
+            delivery.sink.sleep(Duration::from_secs(10)).await;
+        }
+        is_limited.store(true, Ordering::Relaxed);
+        let all = bodies(&["a", "b", "c", "d", "e", "f"]);
+        deliver(&delivery, request_of(&all, Compression::None)).await
+    };
+    let settled = tokio::select! {
+        biased;
+        _ = poison => panic!("it is never taken"),
+        settled = others => settled,
+    };
+    assert_eq!(counts(settled), (6, 0, vec![]));
+}
+
+/// Scenario: row 55: one record of a request waits aside, or two do, and what sends them panics.
+/// Guarantees: nobody holds the request's body any more, and what is held counts as before, so that the bound
+/// on what waits aside holds.
+#[tokio::test]
+async fn what_is_held_counts_after_a_panic() {
+    for all in [bodies(&["a", "poison", "b"]), bodies(&["poison", "a", "poison"])] {
+        let panics = Arc::new(AtomicBool::new(false));
+        let panic = Arc::clone(&panics);
+        let delivery = delivery(RETRY, move |sent, _| {
+            if sent.iter().all(|body| body != "poison") {
+                return accepted();
+            }
+            assert!(!panic.swap(false, Ordering::Relaxed), "a fault");
+            failed(Cause::Busy)
+        });
+        let mut slot = Slots::new(1).take().await;
+        let mut request = request_of(&all, Compression::None);
+        let body = bytes::Bytes::from(request.body.concat());
+        request.body = vec![body.clone()];
+        let poison = super::super::supervise::deliver(&delivery, request, &mut slot);
+        let others = async {
+            let mut held = Vec::new();
+            for _ in 0..2 {
+                for _ in 0..1_000 {
+                    deliver(&delivery, request_of(&bodies(&["x"]), Compression::None)).await;
+                    delivery.sink.sleep(Duration::from_secs(10)).await;
+                }
+                assert!(body.is_unique(), "the body is held");
+                held.push(delivery.aside.held_bytes());
+                panics.store(true, Ordering::Relaxed);
+            }
+            held
+        };
+        let held = tokio::select! {
+            biased;
+            _ = poison => panic!("it is never taken"),
+            held = others => held,
+        };
+        assert!(held[0] > 0 && held[0] == held[1], "{held:?}");
+    }
+}
+
+/// Scenario: the spool has no room, and the sink never takes two records, one of a request of the spool.
+/// Guarantees: only that one gives way: the other takes nothing there.
+#[tokio::test]
+async fn a_spool_without_room_costs_only_what_is_in_it() {
+    let delivery =
+        delivery(RETRY, |sent, _| if sent[0] == "x" { accepted() } else { failed(Cause::Busy) });
+    delivery.metrics.spool_lacks_room.set(1);
+    let spooled = request_of(&bodies(&["spooled"]), Compression::None);
+    spooled.token.in_spool.store(true, Ordering::Relaxed);
+    let settled = deliver_beside_others(&delivery, spooled).await;
+    assert_eq!(counts(settled), (0, 0, vec![(DropReason::NeverTaken, 1)]));
+    let other = request_of(&bodies(&["other"]), Compression::None);
+    let end = async {
+        delivery.sink.sleep(Duration::from_secs(3_600)).await;
+        while attempts(&delivery) < 2_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        settled = deliver_beside_others(&delivery, other) => panic!("{settled:?}"),
+        () = end => {}
+    }
+}
+
+/// Scenario: D17: a sink says 503 with words about size and a `Retry-After` to more than two records.
+/// Guarantees: the halves wait for that, the first time too.
+#[tokio::test]
+async fn too_large_for_now_is_not_halved_before_the_sink_wants_it() {
+    let delivery = delivery(RETRY, |sent, _| match too_large_for_now() {
+        _ if sent.len() <= 2 => accepted(),
+        Outcome::TooLargeForNow(failure) => {
+            let retry_after = Some(Duration::from_secs(20));
+            Outcome::TooLargeForNow(Failure { retry_after, ..failure })
+        }
+        other => other,
+    });
+    let all = bodies(&["a", "b", "c"]);
+    let settled = deliver(&delivery, request_of(&all, Compression::Zstd)).await;
+    assert_eq!(counts(settled), (3, 0, vec![]));
+    let passed = delivery.sink.passed_at.lock().unwrap();
+    assert!(passed[1] >= Duration::from_secs(20), "{passed:?}");
 }
 
 /// Scenario: one record makes the sink fail, again and again, while it accepts other requests.
