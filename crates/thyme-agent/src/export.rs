@@ -194,7 +194,7 @@ pub fn spawn_with(
     let client = client(config, Arc::clone(&metrics), resolver, timing, Arc::clone(&warnings))?;
     say_proxy(config);
     warn_of_risks(config, client.endpoint());
-    let bisector = Bisector::new(config.compression_level);
+    let bisector = Bisector::new(config.compression_level, Some(runtime.clone()));
     let (retry, consumers) = (config.retry.clone(), config.queue.num_consumers.max(1));
     let delivery = Delivery::new(client, &config.id, retry, consumers, bisector, warnings, metrics);
     let capacity = config.queue.queue_size.saturating_add(consumers);

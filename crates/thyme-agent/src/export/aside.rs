@@ -3,6 +3,7 @@
 //! It must not decide what goes aside.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -29,8 +30,6 @@ pub(super) struct Aside {
     trials: Semaphore,
     /// Turns of what is held, half as many again: it keeps none waiting that may have others in it.
     turns: Semaphore,
-    /// When one of them was tried last without evidence.
-    probed: Mutex<Option<Instant>>,
     sums: Arc<Sums>,
 }
 
@@ -38,6 +37,17 @@ pub(super) struct Aside {
 struct Sums {
     requests: AtomicUsize,
     bytes: AtomicUsize,
+    line: Mutex<Line>,
+}
+
+/// Requests that wait to be tried without evidence: one at a time, in the order in which they asked. If whoever
+/// came first after a wait were tried, those whose waits are in step with others' might never be.
+#[derive(Debug, Default)]
+struct Line {
+    /// When one of them was tried last.
+    probed: Option<Instant>,
+    waiting: BTreeSet<u64>,
+    next: u64,
 }
 
 /// What one request has aside; given back when it is dropped.
@@ -46,17 +56,19 @@ pub(super) struct Place {
     sums: Arc<Sums>,
     is_aside: bool,
     bytes: usize,
+    /// Its place in the line of those that wait to be tried without evidence.
+    number: Option<u64>,
 }
 
 impl Aside {
     pub(super) fn new(consumers: usize) -> Self {
         let share = |of: usize| Semaphore::new(consumers.div_ceil(of).clamp(1, 1_000));
-        Self { trials: share(2), turns: share(4), probed: Mutex::new(None), sums: Arc::default() }
+        Self { trials: share(2), turns: share(4), sums: Arc::default() }
     }
 
     /// The place of a request that is not aside yet.
     pub(super) fn place(&self) -> Place {
-        Place { sums: Arc::clone(&self.sums), is_aside: false, bytes: 0 }
+        Place { sums: Arc::clone(&self.sums), is_aside: false, bytes: 0, number: None }
     }
 
     /// Waits for the right to try a request that has stepped aside.
@@ -69,16 +81,6 @@ impl Aside {
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
         self.turns.acquire().await.ok()
-    }
-
-    /// Whether nobody has tried without evidence for so long; then the caller does.
-    pub(super) fn may_probe(&self, now: Instant, wait: Duration) -> bool {
-        let mut probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = probed.is_none_or(|last| now.saturating_duration_since(last) >= wait);
-        if is_due {
-            *probed = Some(now);
-        }
-        is_due
     }
 
     /// Bytes that are held.
@@ -116,6 +118,34 @@ impl Place {
         }
     }
 
+    /// Whether nobody has tried without evidence for so long, and none has asked before it; then it does. It asks
+    /// again and again until then, or leaves the line.
+    pub(super) fn may_probe(&mut self, now: Instant, wait: Duration) -> bool {
+        let mut line = self.sums.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let Line { probed, waiting, next } = &mut *line;
+        let number = *self.number.get_or_insert_with(|| {
+            *next += 1;
+            waiting.insert(*next);
+            *next
+        });
+        let is_due = probed.is_none_or(|last| now.saturating_duration_since(last) >= wait);
+        let may = is_due && waiting.first() == Some(&number);
+        if may {
+            *probed = Some(now);
+            waiting.remove(&number);
+            self.number = None;
+        }
+        may
+    }
+
+    /// It does not wait to be tried without evidence any more.
+    pub(super) fn leave_line(&mut self) {
+        if let Some(number) = self.number.take() {
+            let mut line = self.sums.line.lock().unwrap_or_else(PoisonError::into_inner);
+            line.waiting.remove(&number);
+        }
+    }
+
     /// So many bytes more are held.
     pub(super) fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
@@ -132,6 +162,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.leave_line();
         self.subtract(self.bytes);
         if self.is_aside {
             self.sums.requests.fetch_sub(1, Ordering::Relaxed);

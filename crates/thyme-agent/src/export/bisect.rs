@@ -65,11 +65,14 @@ pub(super) struct Bisector {
     level: i32,
     /// One permit: the messages being halved are the only uncompressed ones that are kept.
     turn: Semaphore,
+    /// Whose threads do the work: milliseconds of it would hold up everything else on the network's few.
+    /// Without one it is done where it is asked for, so that a simulated clock stands still meanwhile.
+    runtime: Option<Handle>,
 }
 
 impl Bisector {
-    pub(super) fn new(level: i32) -> Self {
-        Self { level, turn: Semaphore::new(1) }
+    pub(super) fn new(level: i32, runtime: Option<Handle>) -> Self {
+        Self { level, turn: Semaphore::new(1), runtime }
     }
 
     /// The two halves in order; `None` where there is nothing to halve, or the message can't be
@@ -77,11 +80,9 @@ impl Bisector {
     pub(super) async fn halve(&self, part: &Part) -> Option<(Part, Part)> {
         let _turn = self.turn.acquire().await.ok()?;
         let (part, level) = (part.clone(), self.level);
-        // Milliseconds of work would hold up everything else on the network's few threads. A
-        // simulation has no threads.
-        match Handle::try_current() {
-            Ok(runtime) => elsewhere(&runtime, move || halve(&part, level)).await?,
-            Err(_) => halve(&part, level),
+        match &self.runtime {
+            Some(runtime) => elsewhere(runtime, move || halve(&part, level)).await?,
+            None => halve(&part, level),
         }
     }
 
@@ -90,9 +91,9 @@ impl Bisector {
     pub(super) async fn join(&self, parts: &[Part]) -> Option<Part> {
         let _turn = self.turn.acquire().await.ok()?;
         let (parts, level) = (parts.to_vec(), self.level);
-        match Handle::try_current() {
-            Ok(runtime) => elsewhere(&runtime, move || join(&parts, level)).await?,
-            Err(_) => join(&parts, level),
+        match &self.runtime {
+            Some(runtime) => elsewhere(runtime, move || join(&parts, level)).await?,
+            None => join(&parts, level),
         }
     }
 }

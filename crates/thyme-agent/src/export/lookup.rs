@@ -98,7 +98,8 @@ mod tests {
             assert!(given_up.is_err());
         }
         let bodies = ["a".to_owned(), "b".to_owned()];
-        let (bisector, part) = (Bisector::new(1), part_of(&bodies, Compression::Gzip));
+        let (bisector, part) =
+            (Bisector::new(1, Some(runtime.handle().clone())), part_of(&bodies, Compression::Gzip));
         let halving = async { timeout(Duration::from_secs(30), bisector.halve(&part)).await };
         let (first, second) = runtime.block_on(halving).expect("it waits").unwrap();
         assert_eq!([bodies_of_part(&first), bodies_of_part(&second)].concat(), bodies);

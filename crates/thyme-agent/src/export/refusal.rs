@@ -313,6 +313,7 @@ impl<S: Sink> Delivery<S> {
                     account.drop_part(DropReason::RetryElapsed, &part);
                     course.let_go(&part);
                 }
+                course.place.leave_line();
                 return None;
             }
             self.warn_of_refusing(course);
@@ -321,10 +322,11 @@ impl<S: Sink> Delivery<S> {
             if course.is_proved(&self.evidence) {
                 // That others are accepted shows what the right was to find out.
                 course.scout = None;
+                course.place.leave_line();
                 parts.extend(course.held.drain(..).rev());
                 return turn;
             }
-            if self.aside.may_probe(self.sink.now(), wait) {
+            if course.place.may_probe(self.sink.now(), wait) {
                 course.probes = PROBES_MAX - 1;
                 parts.extend(course.held.pop_front());
                 return turn;

@@ -79,7 +79,8 @@ pub(crate) fn exporter<N: Network>(
     config: &ExporterConfig,
     metrics: Arc<Metrics>,
 ) -> (mpsc::Sender<Request>, Vec<Consumer>) {
-    let (bisector, warnings) = (Bisector::new(config.compression_level), Arc::default());
+    let bisector = Bisector::new(config.compression_level, None);
+    let warnings = Arc::default();
     let sink = SimulatedSink(Arc::clone(network));
     let (retry, consumers) = (config.retry.clone(), config.queue.num_consumers);
     let delivery = Delivery::new(sink, &config.id, retry, consumers, bisector, warnings, metrics);

@@ -134,7 +134,7 @@ mod tests {
     async fn a_panic_of_a_consumer_keeps_its_request() {
         let sink = Arc::new(Faulty::default());
         let (metrics, warnings) = (Arc::clone(&sink.metrics), Arc::default());
-        let (retry, bisector) = (RetryConfig::default(), Bisector::new(1));
+        let (retry, bisector) = (RetryConfig::default(), Bisector::new(1, None));
         let to = Arc::clone(&sink);
         let mut slot = Slots::new(1).take().await;
         let delivery = Delivery::new(to, "otlp", retry, 1, bisector, warnings, metrics);

@@ -1,12 +1,16 @@
 //! Whole deliveries to a sink that a closure plays, on a clock that only waiting moves.
 
-use std::sync::{Mutex, atomic::AtomicU64};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, atomic::AtomicU64},
+};
 
 use super::*;
 use crate::{
     config::Compression,
     export::{
         bisect::tests::{bodies_of_part, request_of},
+        limits::GIVEN_UP_IN_A_ROW_MAX,
         slot::Slots,
     },
     queue::{Settled, Settlement},
@@ -16,7 +20,12 @@ use crate::{
 
 type Answers = dyn Fn(&[String], Duration) -> Outcome + Send + Sync;
 
-/// A sink and its clock, which only waiting moves.
+/// Attempts of the longest test, and far more: a delivery that has no end is to say so before it has
+/// taken all memory.
+const ATTEMPTS_MAX: usize = 100_000;
+
+/// A sink and its clock, which only waiting moves. Each wait moves it for all at once, so that nobody may
+/// be kept busy elsewhere meanwhile: to whoever waits, that would be days.
 struct Simulation {
     /// Answers by the bodies sent and the time passed.
     answers: Box<Answers>,
@@ -35,7 +44,9 @@ impl Sink for Simulation {
         let passed = *self.passed.lock().unwrap();
         self.passed_at.lock().unwrap().push(passed);
         let outcome = (self.answers)(&bodies, passed);
-        self.attempts.lock().unwrap().push(bodies);
+        let mut attempts = self.attempts.lock().unwrap();
+        attempts.push(bodies);
+        assert!(attempts.len() < ATTEMPTS_MAX, "no end after {passed:?}");
         outcome
     }
 
@@ -78,7 +89,7 @@ fn delivery(
         passed_at: Mutex::default(),
     };
     let (warnings, metrics) = (Arc::default(), Arc::default());
-    Delivery::new(sink, "otlp/test", retry, 10, Bisector::new(1), warnings, metrics)
+    Delivery::new(sink, "otlp/test", retry, 10, Bisector::new(1, None), warnings, metrics)
 }
 
 /// The end of a request, with what its parts have told before.
@@ -559,11 +570,11 @@ async fn one_refusal_is_not_enough() {
             lost -= 100 - records;
         }
         let refused = refused.lock().unwrap();
-        let alone = refused.iter().filter(|sent| sent.len() == 1).count();
-        let twice = refused.iter().filter(|sent| {
-            sent.len() == 1 && refused.iter().filter(|other| other == sent).count() > 1
-        });
-        assert!(lost <= twice.count() as u64 / 2, "{lost} of {alone} refused alone");
+        let alone = refused.iter().filter(|sent| sent.len() == 1);
+        let mut times = HashMap::new();
+        alone.clone().for_each(|sent| *times.entry(sent).or_insert(0_u64) += 1);
+        let twice: u64 = times.values().filter(|times| **times > 1).sum();
+        assert!(lost <= twice / 2, "{lost} of {} refused alone", alone.count());
     }
 }
 
@@ -815,6 +826,50 @@ async fn what_somebody_has_to_hear_of_is_said() {
     let said = said.text();
     assert!(said.contains("has accepted nothing since: they are kept"), "{said}");
     assert!(!said.contains("dropped"), "{said}");
+}
+
+/// Scenario: 74 requests of 16 records each, all of which the sink refuses alone; it accepts one other
+/// request, and later everything.
+/// Guarantees: on that one acceptance only so many records are given up as the limit says; the others
+/// are kept.
+#[tokio::test]
+async fn one_acceptance_is_evidence_for_a_limited_number_of_records() {
+    const BAD: u64 = 74 * 16;
+    let day = Duration::from_secs(24 * 3600);
+    let (refused, good_at) = (Mutex::new(HashSet::new()), Mutex::new(None));
+    let delivery = delivery(RETRY, move |sent, passed| {
+        let mut refused = refused.lock().unwrap();
+        let mut good_at = good_at.lock().unwrap();
+        if sent[0] == "good" && refused.len() as u64 == BAD {
+            good_at.get_or_insert(passed);
+            return accepted();
+        }
+        if sent[0] == "good" {
+            return failed(Cause::Busy);
+        }
+        if good_at.is_some_and(|at| passed > at + day) {
+            return accepted();
+        }
+        if sent.len() == 1 {
+            refused.insert(sent[0].clone());
+        }
+        rejected()
+    });
+    let one = |number: usize| {
+        let all: Vec<_> = (0..16).map(|record| format!("{number} {record}")).collect();
+        let all = if number == 0 { bodies(&["good"]) } else { all };
+        let delivery = &delivery;
+        async move { counts(deliver(delivery, request_of(&all, Compression::None)).await) }
+    };
+    let all = futures_of((0..75).map(one).collect()).await;
+    let dropped = |reason| {
+        let all = all.iter().flat_map(|(_, _, dropped)| dropped);
+        all.filter(|one| one.0 == reason).map(|one| one.1).sum::<u64>()
+    };
+    assert_eq!(dropped(DropReason::Rejected), GIVEN_UP_IN_A_ROW_MAX);
+    let acknowledged: u64 = all.iter().map(|(acknowledged, ..)| acknowledged).sum();
+    assert_eq!(acknowledged, 1 + BAD - GIVEN_UP_IN_A_ROW_MAX);
+    assert!(attempts(&delivery) < 15_000, "{}", attempts(&delivery));
 }
 
 /// Scenario: one record for which the sink is busy, or refuses the credentials, again and again,
