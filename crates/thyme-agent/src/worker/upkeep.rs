@@ -33,6 +33,8 @@ pub(super) struct Attention {
     pub(super) ending: BTreeSet<u32>,
     /// Files that were read to their end and closed; some that are compressed or gone by now.
     pub(super) closed: BTreeSet<u32>,
+    /// Archives that are cut off and may still be written.
+    pub(super) awaited: BTreeSet<u32>,
     /// The closed file that was looked at last.
     pub(super) last_closed: u32,
     /// Files that were read since their lengths were looked at last, each once.
@@ -51,6 +53,7 @@ impl Worker {
         self.close_lingering(now);
         self.end_late_lines()?;
         self.look_for_late_writes();
+        self.look_at_cut_archives(now);
         self.publish_lengths(now);
         self.look_after_deleted(now);
         self.give_up_descriptors(now);
