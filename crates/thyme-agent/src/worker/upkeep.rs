@@ -35,6 +35,10 @@ pub(super) struct Attention {
     pub(super) closed: BTreeSet<u32>,
     /// Archives that are cut off and may still be written.
     pub(super) awaited: BTreeSet<u32>,
+    /// Parked files that have grown and wait for a descriptor; some that have one by now.
+    pub(super) waiting: BTreeSet<u32>,
+    /// How many of them are shown to wait.
+    pub(super) waiting_shown: i64,
     /// The closed file that was looked at last.
     pub(super) last_closed: u32,
     /// Files that were read since their lengths were looked at last, each once.
@@ -56,6 +60,7 @@ impl Worker {
         self.look_at_cut_archives(now);
         self.publish_lengths(now);
         self.look_after_deleted(now);
+        self.ask_for_descriptors();
         self.give_up_descriptors(now);
         self.check_idle(now);
         if let Some(failures) = self.complaints.take_unsaid(now) {
