@@ -169,7 +169,7 @@ fn parse_lines_as<const HAS_UID: bool>(
     (line_start, stop)
 }
 
-#[inline]
+#[inline(always)]
 fn parse_cri<'a>(line: &'a [u8], state: &mut LineState) -> Option<CriLine<'a>> {
     match state.format {
         LineFormat::Container { format: ContainerFormat::Docker, .. } | LineFormat::Raw => None,

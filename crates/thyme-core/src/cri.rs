@@ -25,6 +25,7 @@ impl Stream {
     }
 
     /// Its place in an array of two.
+    #[inline(always)]
     pub const fn index(self) -> usize {
         match self {
             Self::Stdout => 0,
@@ -84,7 +85,8 @@ impl Default for CriParser {
 
 impl CriParser {
     /// Parses one line without its newline; `None` when it isn't CRI.
-    #[inline]
+    // Every line comes here: how many other callers there are must not decide whether it is a call.
+    #[inline(always)]
     pub fn parse<'a>(&mut self, line: &'a [u8]) -> Option<CriLine<'a>> {
         let (time_unix_nano, rest) = self.parse_time(line)?;
         let (stream, tags, body) = parse_behind_time(rest)?;
@@ -92,7 +94,7 @@ impl CriParser {
     }
 
     /// Parses the RFC 3339 time that `text` begins with, and returns what follows it.
-    #[inline]
+    #[inline(always)]
     pub fn parse_time<'a>(&mut self, text: &'a [u8]) -> Option<(u64, &'a [u8])> {
         let second: &[u8; SECOND_BYTES] = text.first_chunk()?;
         if *second != self.second_text {
