@@ -49,6 +49,7 @@ mod pool;
 mod signs;
 mod balance;
 mod connect;
+mod lookup;
 mod keepalive;
 pub(crate) mod proxy;
 pub(crate) mod tls;
@@ -84,8 +85,9 @@ use crate::{
 
 pub(crate) use self::client::{HeaderFault, configured_header};
 pub use self::{
-    connect::{Resolver, Resolving, SystemResolver},
+    connect::{Resolver, Resolving},
     limits::Timing,
+    lookup::SystemResolver,
 };
 
 /// Why an exporter can't start. What fails later is not an error but tried again.
@@ -174,7 +176,7 @@ pub fn spawn(
     config: &ExporterConfig,
     metrics: Arc<Metrics>,
 ) -> Result<mpsc::Sender<Request>, ExportError> {
-    spawn_with(runtime, config, metrics, Arc::new(SystemResolver), Timing::default())
+    spawn_with(runtime, config, metrics, Arc::new(SystemResolver::default()), Timing::default())
 }
 
 /// [`spawn`] with another resolver and other timing: for tests and simulations.
@@ -212,7 +214,7 @@ pub fn spawn_with(
 /// As [`spawn`].
 pub fn check(config: &ExporterConfig) -> Result<(), ExportError> {
     let metrics = Arc::new(Metrics::default());
-    let resolver = Arc::new(SystemResolver);
+    let resolver = Arc::new(SystemResolver::default());
     client(config, metrics, resolver, Timing::default(), Arc::default()).map(drop)
 }
 

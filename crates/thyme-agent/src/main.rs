@@ -32,7 +32,7 @@ use tokio::{
 /// Descriptors beside those of log files: listeners, connections, watches, state.
 const OTHER_DESCRIPTORS: u64 = 256;
 
-/// Threads for the few calls that block, such as looking up names.
+/// Threads for the few calls that block: halving requests, reading certificates and tokens.
 const BLOCKING_THREADS_MAX: usize = 4;
 
 /// Tails container log files and exports them with OTLP.

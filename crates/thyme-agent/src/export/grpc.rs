@@ -4,7 +4,7 @@
 //! | status | meaning here |
 //! |---|---|
 //! | OK with a message | accepted, less the partial success's rejections |
-//! | OK without one, or more than one | the sink's fault: kept |
+//! | OK without one, or more than one, or before the message instead of behind it | the sink's fault: kept |
 //! | OK in an answer of another type, or beside another status of HTTP than 200 | as without a status |
 //! | any but denied, with words about the message's size (OUT_OF_RANGE, RESOURCE_EXHAUSTED; tonic, Go, Java...) | too large: halved; "for now" where it is a status of the row but one below |
 //! | INVALID_ARGUMENT, UNKNOWN, INTERNAL that name `grpc-encoding` | misdirected: kept until somebody changes the compression |
@@ -145,17 +145,15 @@ pub(super) fn prefix(compression: Compression, body_bytes: usize) -> Bytes {
 
 /// What an answer means.
 pub(super) fn outcome(answer: &Answer) -> Outcome {
-    let status_headers = match &answer.trailers {
-        Some(trailers) if trailers.contains_key("grpc-status") => trailers,
-        _ => &answer.headers,
-    };
+    let trailers = answer.trailers.as_ref().filter(|all| all.contains_key("grpc-status"));
+    let status_headers = trailers.unwrap_or(&answer.headers);
     let Some(code) = status_headers.get("grpc-status") else {
         return not_grpc(answer, "without grpc-status");
     };
     let number = code.to_str().ok().and_then(|text| text.trim().parse().ok());
     let code = number.map_or(Code::Other, Code::from_number);
     if code == Code::Ok {
-        return accepted(answer);
+        return accepted(answer, trailers.is_some());
     }
     let status = details(status_headers);
     let said = match status_headers.get("grpc-message") {
@@ -227,9 +225,10 @@ fn names_another_type(headers: &HeaderMap) -> bool {
 }
 
 /// What an OK means. As in grpc-go it is one only with a status of HTTP that is 200, a type that is
-/// gRPC's, and one whole message: proxies and pages have statuses of their own making. Such a message
-/// has been taken, whatever it is: one that is none of OTLP's, or that can't be decoded, is said.
-fn accepted(answer: &Answer) -> Outcome {
+/// gRPC's, and one whole message with the status behind it: proxies and pages have statuses of their own
+/// making, and whoever says how it ended before it has ended does not know. Such a message has been taken,
+/// whatever it is: one that is none of OTLP's, or that can't be decoded, is said.
+fn accepted(answer: &Answer, is_at_the_end: bool) -> Outcome {
     if answer.status != StatusCode::OK {
         return not_grpc(answer, "with grpc-status 0");
     }
@@ -237,7 +236,8 @@ fn accepted(answer: &Answer) -> Outcome {
         return not_grpc(answer, "with grpc-status 0, but not of the type application/grpc");
     }
     let what = match answer.messages {
-        Messages::One => return message(&answer.content),
+        Messages::One if is_at_the_end => return message(&answer.content),
+        Messages::One => "before its message, and none behind it",
         Messages::None => "without a message",
         Messages::Cut => "without a whole message",
         Messages::Several => "with more than one message",
@@ -495,7 +495,8 @@ mod tests {
     }
 
     /// Scenario: a status of 0 in an answer without a message, with a cut one, with two, or with what is
-    /// none; of another type; beside another status of HTTP.
+    /// none; of another type; beside another status of HTTP; in the first headers, before a message, with
+    /// trailers that have none or without any.
     /// Guarantees: none takes the request, none gives it up; what is not gRPC's goes by HTTP's status.
     #[test]
     fn an_ok_that_is_none_takes_nothing() {
@@ -510,6 +511,17 @@ mod tests {
         let two = [empty.clone(), framed(0, &rejecting_three(1))].concat();
         let several = "Fault, grpc-status 0 with more than one message";
         assert_eq!(came_to(&ok(200, &[GRPC], &two)), several);
+        let early = trailers_only(0, "").headers;
+        let mut early = Answer::of(Protocol::Grpc, 200, early, &empty);
+        for trailers in [None, Some(HeaderMap::new())] {
+            early.trailers = trailers;
+            let expected = "Fault, grpc-status 0 before its message, and none behind it";
+            assert_eq!(came_to(&early), expected);
+        }
+        early.trailers = Some(trailers_only(0, "").headers);
+        assert_eq!(came_to(&early), "accepted, 0");
+        early.trailers = Some(trailers_only(14, "no").headers);
+        assert_eq!(cause(&outcome(&early)), Some(Cause::Busy));
         for (status, expected) in [
             (503, Cause::Busy),
             (404, Cause::Misdirected),

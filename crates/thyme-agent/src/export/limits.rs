@@ -27,6 +27,10 @@ pub(super) const THROTTLE_SPREAD: f64 = 0.1;
 /// Connections that one attempt may use up before it counts as failed.
 pub(super) const CONNECTIONS_PER_ATTEMPT_MAX: u32 = 3;
 
+/// Lookups of one name that the operating system has not answered, each of which keeps a thread: where the first
+/// still waits for a name server that is gone, the second asks the one that is there now.
+pub(super) const LOOKUPS_MAX: usize = 2;
+
 /// Addresses that are tried in turn for one connection.
 pub(super) const ADDRESSES_PER_CONNECTION_MAX: usize = 3;
 

@@ -98,10 +98,9 @@ impl World {
         let is_proved =
             |one: &Failing| one.failures >= FAILURES_MIN && now - one.since >= FAILING_NANOS_MIN;
         for record in records {
-            let lines = &self.truth.lines;
-            let is_missing = record
-                .iter()
-                .any(|piece| !lines[piece.line].has_arrived() && !lines[piece.line].is_refused);
+            let is_missing = record.iter().any(|piece| {
+                !self.truth.has_come(piece) && !self.truth.lines[piece.line].is_refused
+            });
             let mut failing =
                 record.iter().filter_map(|piece| self.sink.refusals.failing.get(&piece.line));
             if is_missing && failing.any(is_proved) {

@@ -601,6 +601,11 @@ impl Truth {
         }
     }
 
+    /// Whether the sink took this piece of a line, alone or with others.
+    pub(super) fn has_come(&self, piece: &Piece) -> bool {
+        self.lines[piece.line].arrived.comings(piece).next().is_some()
+    }
+
     /// Lines that have to arrive and have not, so far.
     pub(super) fn missing(&self) -> impl Iterator<Item = usize> {
         let lines = self.lines.iter().enumerate();

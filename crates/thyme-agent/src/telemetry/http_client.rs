@@ -24,7 +24,10 @@ use tokio_rustls::TlsConnector;
 use super::TelemetryError;
 use crate::{
     config::{OtlpReaderConfig, ProxyConfig, TlsConfig},
-    export::proxy::{self, Proxy, Stream},
+    export::{
+        Resolver, SystemResolver,
+        proxy::{self, Proxy, Stream},
+    },
 };
 
 /// Longest answer that is read: it says only how many data points were refused.
@@ -35,6 +38,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Client {
     runtime: Handle,
     timeout: Duration,
+    resolver: SystemResolver,
     /// What HTTPS needs; `None` for plain HTTP.
     tls: Option<TlsConnector>,
     /// What lies between.
@@ -65,7 +69,13 @@ impl Client {
             }
             None => None,
         };
-        Ok(Self { runtime: runtime.clone(), timeout: config.timeout, tls, proxy })
+        let resolver = SystemResolver::default();
+        Ok(Self { runtime: runtime.clone(), timeout: config.timeout, resolver, tls, proxy })
+    }
+
+    async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let addresses = self.resolver.resolve(host, port).await?;
+        TcpStream::connect(&addresses[..]).await
     }
 
     async fn send(self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
@@ -74,9 +84,9 @@ impl Client {
         let port = request.uri().port_u16().unwrap_or(default_port);
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let stream: Box<dyn Stream> = match self.proxy.as_deref() {
-            None => Box::new(TcpStream::connect((bare.as_str(), port)).await?),
+            None => Box::new(self.connect(&bare, port).await?),
             Some((proxy, config)) => {
-                let tcp = TcpStream::connect((config.host.as_str(), config.port)).await?;
+                let tcp = self.connect(&config.host, config.port).await?;
                 let stream = proxy.greet(tcp).await?;
                 if self.tls.is_none() {
                     if let Some(credentials) = proxy::credentials(config)? {

@@ -165,22 +165,29 @@ async fn serve_scripted(
 }
 
 /// Scenario: servers and proxies say OK without having taken anything: without a message, with half of
-/// one, as a page, beside another status of HTTP. Then the sink takes the request, with an empty
+/// one, as a page, beside another status of HTTP, before a message and not behind it. Then the sink takes the request, with an empty
 /// message.
 /// Guarantees: none of them counts as acknowledged: the request is sent until it is taken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ok_that_is_none_is_no_acknowledgement() {
-    const SCRIPT: [Scripted; 7] = [
+    const SCRIPT: [Scripted; 8] = [
         (200, GRPC, b"", Some("0")),
         (200, GRPC, b"\0\0\0\0\x20abc", Some("0")),
         (200, "text/html", b"<html>log in</html>", Some("0")),
         (503, GRPC, &[0; 5], Some("0")),
         (404, GRPC, &[0; 5], Some("0")),
         (200, GRPC, &[0; 5], None),
+        (200, GRPC, &[0; 5], None),
         (200, GRPC, &[0; 5], Some("0")),
     ];
-    let address =
-        serve_scripted(|step, _| response(SCRIPT[step], Bytes::from_static(SCRIPT[step].2))).await;
+    let address = serve_scripted(|step, _| {
+        let mut response = response(SCRIPT[step], Bytes::from_static(SCRIPT[step].2));
+        if step == SCRIPT.len() - 2 {
+            response.headers_mut().insert("grpc-status", HeaderValue::from_static("0"));
+        }
+        response
+    })
+    .await;
     let config = ExporterConfig { compression: Compression::None, ..config(Protocol::Grpc) };
     let exporter = Exporter::start(&config, &Names::of([address]));
     // One record, which can't be halved.
