@@ -80,6 +80,14 @@ pub const LINGER_TIME: Duration = Duration::from_secs(5);
 /// was late.
 pub const LATE_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How long an archive that is cut off must stay as it is before it counts as damaged: whoever compresses
+/// may write it under its own name, piece by piece.
+pub const CUT_ARCHIVE_WAIT: Duration = Duration::from_secs(10);
+
+/// How long an archive that grows by little must have been left alone before it is read on, since it is
+/// decompressed from its start.
+pub const CUT_ARCHIVE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Files of a group that are read and gone, and remembered because one before them is not done.
 pub const GAPS_MAX: usize = 32;
 

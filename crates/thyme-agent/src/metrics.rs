@@ -287,7 +287,7 @@ pub struct Metrics {
     pub archive_bytes: Count,
     /// Gauge: files open now.
     pub open_files: Count,
-    /// Gauge: files that discovery knows and could not open yet.
+    /// Gauge: files that could not be opened yet, or again although they have grown.
     pub unopened_files: Count,
     /// Events of the operating system about directories.
     pub directory_events: Count,

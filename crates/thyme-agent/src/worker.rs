@@ -6,6 +6,7 @@
 //! whether to read at all.
 
 mod anew;
+mod cut_archive;
 mod decoders;
 mod group;
 mod handle;

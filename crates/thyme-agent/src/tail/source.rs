@@ -74,12 +74,14 @@ pub struct Archive {
     carry: Vec<u8>,
     /// How it ended, once the decoder has come to its end.
     end: Option<GzipEnd>,
+    /// How long it was on disk then.
+    end_bytes: u64,
 }
 
 impl Archive {
     /// Of an open file.
     pub fn new(file: Box<dyn LogFile>) -> Self {
-        Self { file, decoder: None, decoded: 0, carry: Vec::new(), end: None }
+        Self { file, decoder: None, decoded: 0, carry: Vec::new(), end: None, end_bytes: 0 }
     }
 
     /// The head of what it holds.
@@ -99,6 +101,22 @@ impl Archive {
     /// How it ended, once all of it was decompressed.
     pub fn end(&self) -> Option<&GzipEnd> {
         self.end.as_ref()
+    }
+
+    /// Its compressed bytes.
+    pub fn file(&self) -> &dyn LogFile {
+        &*self.file
+    }
+
+    /// How long it was on disk when it was found to be cut off; `None` where it is not.
+    pub fn cut_at(&self) -> Option<u64> {
+        matches!(self.end, Some(GzipEnd::Cut)).then_some(self.end_bytes)
+    }
+
+    /// More was written behind where it was cut off: it is decompressed again up to there.
+    pub fn read_on(&mut self) {
+        (self.end, self.decoder) = (None, None);
+        (self.carry, self.decoded) = (Vec::new(), 0);
     }
 
     /// Whether it holds a decoder.
@@ -144,6 +162,7 @@ impl Archive {
         self.decoded += read as u64;
         if read == 0 && !buffer.is_empty() {
             self.end = decoder.end().cloned();
+            self.end_bytes = decoder.read_bytes();
             self.decoder = None;
         }
         Ok(read)

@@ -87,7 +87,7 @@ pub(super) const PLAIN: &[Plain] = &[
     plain!(open_files, Gauge, Agent, "thyme_files_open", "{file}",
         "Files open now"),
     plain!(unopened_files, Gauge, Agent, "thyme_files_unopened", "{file}",
-        "Files that could not be opened yet, for want of descriptors or of permission"),
+        "Files that could not be opened yet, or again to be read on, for want of descriptors or of permission"),
     plain!(directory_events, Counter, Agent, "thyme_watch_directory_events", "{event}",
         "Events of the operating system about directories"),
     plain!(file_events, Counter, Agent, "thyme_watch_file_events", "{event}",

@@ -83,6 +83,10 @@ pub(super) struct TailedFile {
     pub(super) is_parked: bool,
     /// Whether its directory shows it as `.gz`.
     pub(super) is_compressed: bool,
+    /// Whether it is an archive that is cut off, and is passed over until it has grown.
+    pub(super) is_awaited: bool,
+    /// How long it was on disk when it was given up as an archive that is cut off.
+    pub(super) cut_at: Option<u64>,
     /// What of it counts as the worker's load.
     pub(super) charge: Charge,
 }

@@ -150,16 +150,24 @@ impl Worker {
     }
 
     fn look_for_late_write(&mut self, id: u32) {
-        let is_closed_plain = |file: &TailedFile| {
-            file.is_present && !file.is_compressed && file.is_finished() && file.source.is_none()
+        let may_grow = |file: &TailedFile| {
+            let is_closed = file.is_finished() && file.source.is_none();
+            file.is_present && is_closed && (!file.is_compressed || file.cut_at.is_some())
         };
-        let Some(file) = self.files.get(&id).filter(|file| is_closed_plain(file)) else {
+        let Some(file) = self.files.get(&id).filter(|file| may_grow(file)) else {
             self.attention.closed.remove(&id);
             return;
         };
-        let (group, offset) = (file.group, file.offset);
+        let (group, offset, cut_at) = (file.group, file.offset, file.cut_at);
         // What has no such name any more, discovery finds under another one, or gone.
         let Ok(Some((opened, is_same))) = self.open_closed(id) else { return };
+        if let Some(cut_at) = cut_at {
+            if opened.bytes > cut_at {
+                let bytes = archived_bytes(&*opened.file).unwrap_or(0);
+                self.reopen(id, Source::Archive(Box::new(Archive::new(opened.file))), bytes);
+            }
+            return;
+        }
         if opened.bytes != offset || !is_same {
             self.reopen(id, Source::Plain(opened.file), opened.bytes);
         }
@@ -194,6 +202,7 @@ impl Worker {
         file.finished_at = None;
         file.end_since = None;
         file.is_late = true;
+        file.cut_at = None;
         let group = file.group;
         self.attention.closed.remove(&id);
         self.metrics.late_files.increment();
@@ -232,7 +241,7 @@ impl Worker {
         Ok(progress)
     }
 
-    fn swap_lines(&mut self, number: u32, lines: Partials) -> Partials {
+    pub(super) fn swap_lines(&mut self, number: u32, lines: Partials) -> Partials {
         let group = self.groups.get_mut(&number);
         group.map_or_else(Partials::default, |group| {
             std::mem::replace(&mut group.lines.partials, lines)

@@ -36,6 +36,21 @@ impl TailedFile {
 }
 
 impl Worker {
+    /// Parked files that have grown wait like those that were never open, and are shown with them. All that
+    /// wait ask at once: one at a time, each would wait for all before it.
+    pub(super) fn ask_for_descriptors(&mut self) {
+        let files = &self.files;
+        self.attention.waiting.retain(|id| files.get(id).is_some_and(|file| file.is_parked));
+        let waiting = self.attention.waiting.len();
+        let shown = std::mem::replace(&mut self.attention.waiting_shown, waiting as i64);
+        if waiting as i64 != shown {
+            self.metrics.unopened_files.add_gauge(waiting as i64 - shown);
+        }
+        if waiting > 0 {
+            self.descriptors.want(waiting as u64);
+        }
+    }
+
     /// Closes as many files as are waited for, as far as there are any to close.
     pub(super) fn give_up_descriptors(&mut self, now: Instant) {
         if self.descriptors.wanted() == 0 {
@@ -120,6 +135,9 @@ impl Worker {
         if looked.inode == file.inode {
             file.length = file.length.max(looked.bytes);
             self.note_growth(id);
+            if has_grown {
+                self.attention.waiting.insert(id);
+            }
         }
         has_grown
     }
@@ -150,6 +168,9 @@ impl Worker {
                     let _anew = self.begin_anew(number, id);
                     let _holds =
                         self.oldest_unfinished(number).map(|anew| self.is_parked_cut(anew));
+                }
+                if is_shortage(&error) {
+                    self.attention.waiting.insert(id);
                 }
                 if is_shortage(&error) { ROOT_LOOK_INTERVAL } else { UNWATCHED_CHECK_INTERVAL }
             }

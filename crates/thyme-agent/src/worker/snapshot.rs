@@ -336,8 +336,8 @@ impl Worker {
         };
         let is_whole = checkpoint.finished
             && if compressed {
-                // One that was read as an archive was read as far as can be, also if it is damaged.
-                opened.inode.inode == checkpoint.inode || !late::holds_more(&*opened.file, offset)
+                // Also one that was read as an archive: it may have been cut off, and written on.
+                !late::holds_more(&*opened.file, offset)
             } else {
                 opened.bytes == offset
             };
@@ -527,6 +527,8 @@ pub(super) fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr
         former_uid: None,
         is_parked: false,
         is_compressed: false,
+        is_awaited: false,
+        cut_at: None,
         charge: Charge::default(),
     }
 }

@@ -104,7 +104,8 @@ impl Worker {
 
     pub(super) fn oldest_unfinished(&self, number: u32) -> Option<u32> {
         let files = &self.groups.get(&number)?.files;
-        files.iter().copied().find(|id| self.files.get(id).is_some_and(|file| !file.is_finished()))
+        let is_next = |file: &TailedFile| !file.is_finished() && !file.is_awaited;
+        files.iter().copied().find(|id| self.files.get(id).is_some_and(|file| is_next(file)))
     }
 
     /// Notes that all that there is of the group has been read.
@@ -160,12 +161,15 @@ impl Worker {
 
     /// At the end of a file: turn to its successor, let an unfinished line go, or wait.
     fn at_end(&mut self, number: u32, id: u32, now: Instant) -> Result<Progress, EncodeError> {
+        if let Some(progress) = self.await_rest_of_archive(number, id, now) {
+            return Ok(progress);
+        }
         let Some(group) = self.groups.get_mut(&number) else { return Ok(Progress::Idle) };
         let Some(file) = self.files.get_mut(&id) else { return Ok(Progress::Idle) };
         let end_since = *file.end_since.get_or_insert(now);
         let at_end_for = now.saturating_duration_since(end_since);
         let has_ended = group.files.last() != Some(&id) || !file.is_present;
-        // An archive's end is final.
+        // An archive's end is final, unless its rest is awaited.
         let is_over =
             matches!(&file.source, Some(Source::Archive(archive)) if archive.end().is_some());
         // A line that is being written is one line, also when its file is renamed meanwhile.
@@ -230,7 +234,8 @@ impl Worker {
                 begun.end(&mut group.lines.partials);
             }
             self.attention.ending.insert(id);
-            if matches!(file.source, Some(Source::Archive(_))) {
+            if let Some(Source::Archive(archive)) = &file.source {
+                file.cut_at = archive.cut_at();
                 // What it said of its length may be wrong.
                 file.length = file.offset;
             }
@@ -603,12 +608,17 @@ fn note_consumed(file: &mut TailedFile, consumed: &[u8], state: &WorkerState, me
 /// Says how an archive ended, if it is not as it should.
 fn report_archive_end(metrics: &Metrics, file: &TailedFile) {
     let Some(Source::Archive(archive)) = &file.source else { return };
-    match archive.end() {
-        Some(GzipEnd::Damaged { cause, rest_bytes }) => {
+    let end = archive.end();
+    match end {
+        Some(GzipEnd::Damaged { .. } | GzipEnd::Cut) => {
+            let (cause, rest_bytes) = match end {
+                Some(GzipEnd::Damaged { cause, rest_bytes }) => (&**cause, *rest_bytes),
+                _ => ("unexpected end of file", 0),
+            };
             metrics.file_errors.increment();
             metrics.lost_files.increment();
             // How much was in it, nobody knows: what it takes on disk is the least.
-            metrics.lost(LossReason::DamagedArchive).add(*rest_bytes);
+            metrics.lost(LossReason::DamagedArchive).add(rest_bytes);
             tracing::warn!(
                 file = ?file.name, read = file.offset, rest_bytes, cause,
                 "an archive is damaged or cut off: what stands before that was read"

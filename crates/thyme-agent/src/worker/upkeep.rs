@@ -33,6 +33,12 @@ pub(super) struct Attention {
     pub(super) ending: BTreeSet<u32>,
     /// Files that were read to their end and closed; some that are compressed or gone by now.
     pub(super) closed: BTreeSet<u32>,
+    /// Archives that are cut off and may still be written.
+    pub(super) awaited: BTreeSet<u32>,
+    /// Parked files that have grown and wait for a descriptor; some that have one by now.
+    pub(super) waiting: BTreeSet<u32>,
+    /// How many of them are shown to wait.
+    pub(super) waiting_shown: i64,
     /// The closed file that was looked at last.
     pub(super) last_closed: u32,
     /// Files that were read since their lengths were looked at last, each once.
@@ -51,8 +57,10 @@ impl Worker {
         self.close_lingering(now);
         self.end_late_lines()?;
         self.look_for_late_writes();
+        self.look_at_cut_archives(now);
         self.publish_lengths(now);
         self.look_after_deleted(now);
+        self.ask_for_descriptors();
         self.give_up_descriptors(now);
         self.check_idle(now);
         if let Some(failures) = self.complaints.take_unsaid(now) {

@@ -129,6 +129,8 @@ fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -
         is_growth_noted: false,
         modified_unix_nanos: 0,
         is_compressed: false,
+        is_awaited: false,
+        cut_at: None,
         continuation: None,
         is_present: false,
         is_at_risk: false,

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::node::{Node, Record, append, compress, cri, cri_partial, rotate, wait_until};
@@ -39,6 +39,9 @@ fn an_error_at_the_end_takes_nothing_that_came_before() {
     let path = archive(&cut, "20260101-000000", &text);
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 8]).unwrap();
+    // Nobody writes it any more.
+    let written = SystemTime::now() - thyme_agent::limits::CUT_ARCHIVE_WAIT;
+    File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
     let path = archive(&zeros, "20260101-000000", &text);
     append(&path, [0; 700]);
     let path = archive(&trailer, "20260101-000000", &text);
@@ -57,6 +60,86 @@ fn an_error_at_the_end_takes_nothing_that_came_before() {
     assert_eq!(metrics.lost_files.get(), 2);
     assert_eq!(metrics.lost(thyme_agent::metrics::LossReason::ArchiveTrailer).get(), 16);
     assert_eq!(metrics.file_errors.get(), 2);
+}
+
+/// Reads on until a pod has so many lines.
+fn lines_of_pods(node: &Node, records: &mut Vec<Record>, expected: [(&str, usize); 2]) {
+    let count = |records: &[Record], pod: &str| {
+        records.iter().filter(|one| one.resource["k8s.pod.name"] == pod).count()
+    };
+    wait_until(&format!("{expected:?}"), || {
+        records.extend(node.take_records());
+        expected.iter().all(|(pod, lines)| count(records, pod) >= *lines)
+    });
+}
+
+/// Scenario: row 50. Beside live files two archives are written under their own names, in pieces: they are found
+/// when one has no byte yet and the other a third. One has its rest while the agent runs, the other while none
+/// does. The live files are written to meanwhile.
+/// Guarantees: the live files don't wait; each line comes once, and none is malformed.
+#[test]
+fn an_archive_that_is_still_being_written_is_read_on() {
+    const LINES: usize = 3_000;
+    let node = Node::new();
+    let other = Node::new();
+    let text: String = (0..LINES).map(|one| cri(&format!("{:x}", one * one * 7919))).collect();
+    let made = archive(&other.container("z"), "20260101-000000", &text);
+    let bytes = fs::read(made).unwrap();
+    let containers = ["a", "b"].map(|pod| node.container(pod));
+    containers.iter().for_each(|one| append(&one.join("0.log"), cri("live")));
+    let agent = node.start();
+    let mut records = node.wait_records(2);
+    let [first, second] = containers.each_ref().map(|one| one.join("0.log.20260101-000000.gz"));
+    let (begin, rest) = bytes.split_at(bytes.len() / 3);
+    append(&first, "");
+    append(&second, begin);
+    wait_until("the begun archive is read", || agent.metrics.archive_bytes.get() > 10_000);
+    containers.iter().for_each(|one| append(&one.join("0.log"), cri("meanwhile")));
+    lines_of_pods(&node, &mut records, [("a", 2), ("b", 200)]);
+    bytes.chunks(bytes.len() / 8 + 1).for_each(|piece| append(&first, piece));
+    lines_of_pods(&node, &mut records, [("a", LINES + 2), ("b", 200)]);
+    agent.stop();
+    records.extend(node.take_records());
+    append(&second, rest);
+    let agent = node.start();
+    lines_of_pods(&node, &mut records, [("a", LINES + 2), ("b", LINES + 2)]);
+    agent.stop();
+    let mut expected: Vec<String> =
+        (0..LINES).map(|one| format!("{:x}", one * one * 7919)).collect();
+    expected.extend(["live".to_owned(), "meanwhile".to_owned()]);
+    expected.sort();
+    for pod in ["a", "b"] {
+        let of_pod = records.iter().filter(|one| one.resource["k8s.pod.name"] == pod);
+        let mut found: Vec<String> = of_pod.map(Record::text).collect();
+        found.sort();
+        assert_eq!(found, expected, "{pod}");
+    }
+}
+
+/// Scenario: row 50. An archive without a byte, and half of one, are found just after they were written, and
+/// stay as they are.
+/// Guarantees: they are lost, but not before they had time to be written. What comes after that is read as well.
+#[test]
+fn an_archive_that_stays_cut_off_is_lost_after_a_while() {
+    let node = Node::new();
+    let [empty, half] = ["a", "b"].map(|pod| node.container(pod));
+    let path = archive(&half, "20260101-000000", &lines(500));
+    let bytes = fs::read(&path).unwrap();
+    append(&empty.join("0.log"), "");
+    let begun = Instant::now();
+    append(&empty.join("0.log.20260101-000000.gz"), "");
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let agent = node.start();
+    wait_until("both are lost", || agent.metrics.lost_files.get() == 2);
+    assert!(begun.elapsed() >= thyme_agent::limits::CUT_ARCHIVE_WAIT);
+    agent.stop();
+    let read = node.take_records().len();
+    fs::write(&path, &bytes).unwrap();
+    let agent = node.start();
+    // The line at the cut came in two pieces.
+    node.wait_records(501 - read);
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 0);
 }
 
 /// Scenario: row 52. More archives than are decompressed at a time, in as many containers, of several

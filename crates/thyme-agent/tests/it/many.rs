@@ -67,6 +67,29 @@ fn more_files_than_may_be_open_have_their_turn() {
     assert!(node.take_records().is_empty(), "something came twice");
 }
 
+/// Scenario: row 39. All files are read, and most of them closed for want of descriptors. Then the sink
+/// refuses everything, so that no file that is open can be given up, and each file gets another line.
+/// Guarantees: all that wait to be read on are shown to wait, until they are read.
+#[test]
+fn files_that_wait_to_be_opened_again_are_shown() {
+    let node = Node::new();
+    let pods = pods(&node);
+    let all = |text: &str| pods.iter().for_each(|pod| append(&pod.join("0.log"), cri(text)));
+    all("first");
+    let agent = node.start_with("compression: zstd", &format!("open_files_max: {OPEN_FILES_MAX}"));
+    expect_from_all(&node, &pods, "first");
+    wait_until("all are settled", || agent.metrics.queued_request.get() == (0, 0));
+    wait_until("no file waits", || agent.metrics.unopened_files.get() == 0);
+    node.collector.faults().always(Fault::HttpStatus { status: 503, retry_after: None });
+    all("second");
+    let waiting = PODS as u64 - OPEN_FILES_MAX;
+    wait_until("the others wait", || agent.metrics.unopened_files.get() == waiting);
+    node.collector.faults().clear();
+    expect_from_all(&node, &pods, "second");
+    wait_until("no file waits", || agent.metrics.unopened_files.get() == 0);
+    agent.stop();
+}
+
 /// Scenario: row 39. The sink refuses everything, so that no file that is open can be given up; of the
 /// others, three are deleted.
 /// Guarantees: these are counted, with their bytes and the reason; the rest comes when the sink is

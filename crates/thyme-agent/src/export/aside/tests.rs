@@ -16,7 +16,7 @@ use crate::{
     config::{Compression, ExporterConfig, Protocol, QueueConfig, RetryConfig, TlsConfig},
     export::{
         bisect::tests::{bodies_of, request_of},
-        limits::ASIDE_REQUESTS_MAX,
+        limits::{ASIDE_BYTES_MAX, ASIDE_REQUESTS_MAX},
         simulated::{Answer, Consumer, Network, exporter},
     },
     queue::{Request, Settlement},
@@ -105,6 +105,9 @@ struct Scene {
     body_bytes: usize,
     /// Bytes of what was set aside.
     rest_bytes: usize,
+    /// Requests that are set aside, and the most that ever were.
+    aside: usize,
+    aside_max: usize,
     acknowledged: u64,
     dropped: BTreeMap<&'static str, u64>,
 }
@@ -143,6 +146,8 @@ impl Scene {
             budget: BUDGET_REQUESTS,
             body_bytes: 0,
             rest_bytes: 0,
+            aside: 0,
+            aside_max: 0,
             acknowledged: 0,
             dropped: BTreeMap::new(),
         }
@@ -175,10 +180,13 @@ impl Scene {
                     self.charged -= aside.charged_bytes;
                     self.body_bytes -= aside.body_bytes;
                     self.rest_bytes += aside.rest.body_bytes;
+                    self.aside += 1;
+                    self.aside_max = self.aside_max.max(self.aside);
                     continue;
                 }
                 Settlement::Ended(settled) => {
                     self.unsettled -= 1;
+                    self.aside -= usize::from(settled.request.token.is_aside);
                     self.charged -= settled.request.token.charged_bytes;
                     self.body_bytes -= settled.request.body_bytes;
                     (settled.acknowledged_records, settled.dropped)
@@ -289,6 +297,29 @@ fn records_that_are_never_taken_stop_nobody() {
             assert_eq!(dropped, 0, "there is room for all");
         }
     }
+}
+
+/// Scenario: row 56: each of 150 requests, which come within seconds, has a record of 100 kB that the sink never
+/// takes: fewer requests than may wait aside, and nearly twice the bytes.
+/// Guarantees: never is more held than may be, and one record for each consumer; records give way down to three
+/// quarters of that, and no further; each is counted, and every other record arrives.
+#[test]
+fn the_bound_in_bytes_holds_for_large_records() {
+    const RECORD_BYTES: usize = 100_000;
+    let (consumers, count) = (10, 150);
+    let mut requests = poisoned(count, 1);
+    for body in requests.iter_mut().flatten().filter(|body| body.starts_with("poison")) {
+        body.push_str(&"x".repeat(RECORD_BYTES));
+    }
+    let mut scene = scene(consumers, Answer::Denied, SOON, Duration::MAX);
+    scene.budget = count;
+    scene.send(&requests, STEP);
+    assert_eq!(scene.acknowledged, count as u64 * 19);
+    let most = ASIDE_BYTES_MAX / RECORD_BYTES;
+    assert!((most / 4 * 3..=most + consumers).contains(&scene.aside_max), "{}", scene.aside_max);
+    assert!(scene.unsettled.abs_diff(most / 4 * 3) <= 2, "{}", scene.unsettled);
+    let given_up = (count - scene.unsettled) as u64;
+    assert_eq!(scene.dropped, BTreeMap::from([("never_taken", given_up)]));
 }
 
 /// Scenario: the same with one consumer, fewer requests than may wait aside, and a sink that is mended after
