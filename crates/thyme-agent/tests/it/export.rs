@@ -171,10 +171,13 @@ impl Exporter {
 
     /// The next end of a request, with what its parts have told before.
     pub(crate) async fn next_settled(&self) -> Settled {
-        let deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + PATIENCE;
         loop {
             match self.settled.try_recv() {
-                Ok(Settlement::Part(part)) => self.parts.lock().unwrap().push(part),
+                Ok(Settlement::Part(part)) => {
+                    self.parts.lock().unwrap().push(part);
+                    deadline = Instant::now() + PATIENCE;
+                }
                 Ok(Settlement::Aside(_)) => {}
                 Ok(Settlement::Ended(mut settled)) => {
                     for part in std::mem::take(&mut *self.parts.lock().unwrap()) {
