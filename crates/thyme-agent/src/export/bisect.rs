@@ -80,10 +80,7 @@ impl Bisector {
     pub(super) async fn halve(&self, part: &Part) -> Option<(Part, Part)> {
         let _turn = self.turn.acquire().await.ok()?;
         let (part, level) = (part.clone(), self.level);
-        match &self.runtime {
-            Some(runtime) => elsewhere(runtime, move || halve(&part, level)).await?,
-            None => halve(&part, level),
-        }
+        self.work(move || halve(&part, level)).await?
     }
 
     /// The records of these parts in one, which has the place of none; `None` where a message can't be
@@ -91,25 +88,23 @@ impl Bisector {
     pub(super) async fn join(&self, parts: &[Part]) -> Option<Part> {
         let _turn = self.turn.acquire().await.ok()?;
         let (parts, level) = (parts.to_vec(), self.level);
-        match &self.runtime {
-            Some(runtime) => elsewhere(runtime, move || join(&parts, level)).await?,
-            None => join(&parts, level),
-        }
+        self.work(move || join(&parts, level)).await?
     }
-}
 
-/// Works on another thread; `None` where the runtime ends. A panic there is one here: `supervise`
-/// has to hear of it.
-async fn elsewhere<T: Send + 'static>(
-    runtime: &Handle,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    match runtime.spawn_blocking(work).await {
-        Ok(result) => Some(result),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => None,
-        },
+    /// Works on another thread, if there is a runtime; `None` where that ends. A panic there is one here:
+    /// `supervise` has to hear of it.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let Some(runtime) = &self.runtime else { return Some(work()) };
+        match runtime.spawn_blocking(work).await {
+            Ok(result) => Some(result),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => None,
+            },
+        }
     }
 }
 
@@ -297,7 +292,8 @@ pub(super) mod tests {
     #[tokio::test]
     async fn a_panic_elsewhere_is_one_here() {
         let work = || -> Option<()> { panic!("halved too far") };
-        let waiting = tokio::spawn(async move { elsewhere(&Handle::current(), work).await });
+        let bisector = Bisector::new(1, Some(Handle::current()));
+        let waiting = tokio::spawn(async move { bisector.work(work).await });
         let panic = waiting.await.unwrap_err().into_panic();
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"halved too far"));
     }

@@ -194,7 +194,6 @@ impl<S: Sink> Delivery<S> {
         let Job { request, rest, owner_bytes } = job;
         let mut place = self.aside.place();
         place.add(*owner_bytes);
-
         let mut course = Course::new(&self.retry, slot, place, self.evidence.now());
         let mut account = Account::new(request);
         // What is still to be sent, in reverse order.

@@ -89,10 +89,7 @@ impl World {
         let one = &self.truth.lines[line];
         let own = &self.kubelet.containers[one.container].identity;
         let container = |identity: &str| identity.rsplit_once('/').map(|(name, _)| name.to_owned());
-        let has_used = |content: ContentId| self.tree.contents[content].has_used_number;
-        !self.plan.knows_births
-            && container(own) == container(identity)
-            && one.content.is_some_and(has_used)
+        container(own) == container(identity) && self.tree.may_be_another(one.content)
     }
 
     /// The second of a run.

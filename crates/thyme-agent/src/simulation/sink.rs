@@ -16,7 +16,6 @@ use prost::Message as _;
 use super::{
     plan::Mood,
     refusals::Refusals,
-    tree::ContentId,
     truth::{Line, Piece},
     world::{Shared, World},
 };
@@ -156,11 +155,8 @@ impl World {
 
     /// The sink takes these records.
     fn take(&mut self, records: &Records, is_uncertain: bool) {
-        let (tree, knows_births) = (&self.tree, self.plan.knows_births);
-        let may_come_again = |line: &Line| {
-            let has_used = |content: ContentId| tree.contents[content].has_used_number;
-            !knows_births && line.content.is_some_and(has_used)
-        };
+        let tree = &self.tree;
+        let may_come_again = |line: &Line| tree.may_be_another(line.content);
         for record in records {
             self.truth.arrived(record, (self.generation, is_uncertain), may_come_again);
         }

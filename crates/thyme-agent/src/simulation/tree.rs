@@ -81,8 +81,9 @@ pub(super) struct Content {
     pub(super) born_at: u64,
     /// The life of the agent that should have opened it by now.
     pub(super) due_in: Option<u32>,
-    /// Whether its number was that of another file in its directory.
-    pub(super) has_used_number: bool,
+    /// Whether it may be taken for another file: its number was that of one in its directory, and nothing is
+    /// known of births.
+    pub(super) may_be_another: bool,
     /// Since when it waits for a descriptor.
     pub(super) waits_since: Option<u64>,
 }
@@ -127,6 +128,13 @@ pub(super) struct Tree {
 
 pub(super) fn parent_of(path: &str) -> (&str, &str) {
     path.rsplit_once('/').expect("paths are absolute")
+}
+
+impl Tree {
+    /// Whether what has this content may be taken for another file.
+    pub(super) fn may_be_another(&self, content: Option<ContentId>) -> bool {
+        content.is_some_and(|content| self.contents[content].may_be_another)
+    }
 }
 
 impl World {
@@ -185,7 +193,7 @@ impl World {
             let number = (self.tree.nodes[id].inode, parent_of(path).0.to_owned());
             let is_new = self.tree.used_inodes.insert(number);
             let named = &mut self.tree.contents[content];
-            named.has_used_number = !is_new;
+            named.may_be_another = !is_new && !self.plan.knows_births;
             named.names += 1;
             (named.directory, named.born_at) = (parent_of(path).0.to_owned(), now);
         }
@@ -267,7 +275,7 @@ impl World {
         self.tree.contents[fresh].opened_in = opened_in;
         self.tree.contents[fresh].opens = self.tree.contents[before].opens;
         self.tree.contents[fresh].directory = self.tree.contents[before].directory.clone();
-        self.tree.contents[fresh].has_used_number = self.tree.contents[before].has_used_number;
+        self.tree.contents[fresh].may_be_another = self.tree.contents[before].may_be_another;
         self.tree.contents[fresh].born_at = self.now;
         self.tree.contents[before].names -= 1;
         for (end, line) in self.tree.contents[before].lines.clone() {
@@ -514,7 +522,7 @@ impl LogTree for SimulatedTree {
         }
         let (inode, bytes, content) = (node.inode, node.bytes.len() as u64, node.content);
         if let Some(content) = content {
-            if world.tree.contents[content].has_used_number && !world.plan.knows_births {
+            if world.tree.contents[content].may_be_another {
                 // It may be taken for the one before it, which was renamed.
                 world.truth.forget_order();
             }

@@ -186,11 +186,18 @@ pub fn has_segments(disk: &dyn StateDisk) -> Result<bool, CheckpointError> {
     match disk.names(DIRECTORY) {
         Ok(names) => Ok(names.iter().any(|name| name.ends_with(SEGMENT_SUFFIX))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => {
-            let path = disk.path(DIRECTORY);
-            Err(CheckpointError::io(&path, "cannot read")(error))
-        }
+        Err(error) => Err(failed(disk, DIRECTORY, "cannot read")(error)),
     }
+}
+
+/// What could not be done with a file of the spool.
+fn failed(
+    disk: &dyn StateDisk,
+    name: &str,
+    action: &'static str,
+) -> impl FnOnce(io::Error) -> CheckpointError + use<> {
+    let path = disk.path(name);
+    move |error| CheckpointError::io(&path, action)(error)
 }
 
 impl Store {
@@ -203,15 +210,13 @@ impl Store {
         bytes_max: u64,
     ) -> Result<(Self, Recovered), CheckpointError> {
         let at = Arc::clone(&disk);
-        let failed = |name: &str, action: &'static str| {
-            let path = at.path(name);
-            move |error| CheckpointError::io(&path, action)(error)
-        };
+        let failed = |name: &str, action| failed(&*at, name, action);
         disk.make_directory(DIRECTORY).map_err(failed(DIRECTORY, "cannot create"))?;
         // A loss of power must not take the directory away, with what is synced in it.
         disk.sync_directory("").map_err(failed("", "cannot sync"))?;
         let cursor = cursor::load(&*disk);
-        let (is_cursor_lost, (done, parts)) = (cursor.is_none(), cursor.unwrap_or_default());
+        let is_cursor_lost = cursor.is_none();
+        let (done, parts) = cursor.unwrap_or_default();
         let mut store = Self {
             done,
             parts,
@@ -247,16 +252,7 @@ impl Store {
             let length = store.disk.open(&name).and_then(|file| file.length());
             store.damaged.push_back((name.clone(), length.map_err(failed(&name, "cannot open"))?));
         }
-        let (last, mut look) =
-            (segments.last().copied(), recover::Look::new(&store.done, &store.parts));
-        for number in segments {
-            let name = segment_name(number);
-            let file = store.disk.open(&name).map_err(failed(&name, "cannot open"))?;
-            let is_last = Some(number) == last;
-            let found = look.through(&store.disk.path(&name), number, file, is_last);
-            store.segments.push_back(found.map_err(failed(&name, "cannot read"))?);
-        }
-        let (recovered, ending) = look.end();
+        let (recovered, ending) = store.look_through(&segments)?;
         store.next_id = store.next_id.max(ending.next_id);
         store.is_cursor_stale = ending.close_gaps(&mut store.done, store.next_id);
         store.passed = store.done.clone();
@@ -267,6 +263,23 @@ impl Store {
         store.remove_done();
         store.prune_damaged();
         Ok((store, recovered))
+    }
+
+    /// Takes up segments, the oldest first, with what is in them.
+    fn look_through(
+        &mut self,
+        numbers: &[u64],
+    ) -> Result<(Recovered, recover::Ending), CheckpointError> {
+        let mut look = recover::Look::new(&self.done, &self.parts);
+        for number in numbers {
+            let name = segment_name(*number);
+            let failed = |action| failed(&*self.disk, &name, action);
+            let file = self.disk.open(&name).map_err(failed("cannot open"))?;
+            let is_last = Some(number) == numbers.last();
+            let found = look.through(&self.disk.path(&name), *number, file, is_last);
+            self.segments.push_back(found.map_err(failed("cannot read"))?);
+        }
+        Ok(look.end())
     }
 
     /// Bytes of all segments.

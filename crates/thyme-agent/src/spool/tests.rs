@@ -228,6 +228,13 @@ impl Rig {
         self.step();
     }
 
+    /// Hands over a request that covers the first ten bytes of a file with its number.
+    fn hand_over_covering(&self, number: u64) {
+        let mut request = self.request(number, &[number as u8; 100]);
+        request.token.covers = vec![(number, 0, 10)];
+        self.link.messages.send(SpoolMessage::Keep { request, worker: 0 }).unwrap();
+    }
+
     fn secure(&mut self, number: u64, body: &[u8]) {
         let request = self.request(number, body);
         self.link.messages.send(SpoolMessage::Secure { request, worker: 0 }).unwrap();
@@ -895,16 +902,11 @@ fn without_a_cursor_no_request_covers_anything() {
     let directory = tempfile::tempdir().unwrap();
     let disk = Disk::new(directory.path());
     let mut rig = Rig::open(&disk, BYTES_MAX);
-    let keep = |rig: &Rig, number: u64| {
-        let mut request = rig.request(number, &[number as u8; 100]);
-        request.token.covers = vec![(number, 0, 10)];
-        rig.link.messages.send(SpoolMessage::Keep { request, worker: 0 }).unwrap();
-    };
-    keep(&rig, 1);
+    rig.hand_over_covering(1);
     rig.step();
     assert_eq!(rig.told().0, [1]);
-    keep(&rig, 2);
-    keep(&rig, 3);
+    rig.hand_over_covering(2);
+    rig.hand_over_covering(3);
     *disk.room.lock().unwrap() = Some(300);
     disk.truncate_fails.store(true, Ordering::Relaxed);
     rig.step();
@@ -920,25 +922,21 @@ fn without_a_cursor_no_request_covers_anything() {
     assert_eq!(covers(), [(1, 0, 10), (2, 0, 10)], "it stands there");
 }
 
-/// Scenario: rows 8 and 48. A request was written whole, and the agent killed before it was synced. At the next start
-/// that fails too.
-/// Guarantees: what it covers is taken for settled only once it is synced: a loss of power could take it, and not
-/// the checkpoint that says so.
+/// Scenario: rows 8 and 48. A request was written whole, and the agent killed before it was synced. At the
+/// next start that fails too.
+/// Guarantees: what it covers is taken for settled only once it is synced: a loss of power could take it, and
+/// not the checkpoint that says so.
 #[test]
 fn what_a_start_takes_for_settled_is_synced() {
     let directory = tempfile::tempdir().unwrap();
     let disk = Disk::new(directory.path());
     let mut rig = Rig::open(&disk, BYTES_MAX);
-    let keep = |rig: &mut Rig, number: u64| {
-        let mut request = rig.request(number, &[number as u8; 100]);
-        request.token.covers = vec![(number, 0, 10)];
-        rig.link.messages.send(SpoolMessage::Keep { request, worker: 0 }).unwrap();
-        rig.step();
-    };
-    keep(&mut rig, 1);
+    rig.hand_over_covering(1);
+    rig.step();
     disk.sync_fails.store(true, Ordering::Relaxed);
     disk.truncate_fails.store(true, Ordering::Relaxed);
-    keep(&mut rig, 2);
+    rig.hand_over_covering(2);
+    rig.step();
     assert_eq!(rig.told().0, [1]);
     drop(rig);
     assert!(covered(&*disk, 1, &|_| true).is_err());
@@ -1035,8 +1033,7 @@ fn a_disk_that_is_away_costs_no_request() {
 
 /// Scenario: one place of the disk can't be read, the body or the header of the second of four requests in
 /// a segment, first for want of memory, then because of the disk; requests of other segments are read
-/// meanwhile, or none are. Later the segment is the oldest of
-/// more damaged ones than are kept.
+/// meanwhile, or none are. Later the segment is the oldest of more damaged ones than are kept.
 /// Guarantees: the others of its segment come at once; it is given up only after minutes in which others
 /// were read, and it alone. Its file is never removed while it can't be read.
 #[test]

@@ -133,8 +133,9 @@ mod tests {
     proptest! {
         /// Scenario: row 47. A file is read in pieces of any length, with a restart between two of them; one of
         /// its bytes is another then.
-        /// Guarantees: the last place covers 256 bytes, or all there are. What is remembered of each place matches the file that was read, and the last
-        /// place no file in which one of the bytes that it covers is another, nor one that is shorter.
+        /// Guarantees: the last place covers 256 bytes, or all there are. What is remembered of each place matches
+        /// the file that was read, and the last place no file in which one of the bytes that it covers is another,
+        /// nor one that is shorter.
         #[test]
         fn endings_tell_another_file(
             pieces in prop::collection::vec(1..400_usize, 1..30),

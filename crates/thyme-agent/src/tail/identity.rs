@@ -52,6 +52,11 @@ impl Head {
         Ok(if begins_so { Self::of(first) } else { self })
     }
 
+    /// The one of two heads of a file that covers more.
+    pub fn longest(self, other: Self) -> Self {
+        if other.bytes > self.bytes { other } else { self }
+    }
+
     fn first_bytes<'a>(
         file: &dyn LogFile,
         bytes: usize,

@@ -61,11 +61,8 @@ impl Worker {
             Rest::IsMissing => return None,
             Rest::IsThere => {
                 archive.read_on();
-                if let Ok(head) = Archive::head(archive.file(), HEAD_BYTES_MAX)
-                    && head.bytes > file.head.bytes
-                {
-                    file.head = head;
-                }
+                let head = Archive::head(archive.file(), HEAD_BYTES_MAX).unwrap_or_default();
+                file.head = file.head.longest(head);
                 file.end_since = None;
                 return Some(Progress::Again);
             }

@@ -139,7 +139,7 @@ impl Worker {
             (time.is_none(), time)
         };
         let mut order: Vec<usize> = (0..fresh.len()).collect();
-        order.sort_by(|one, other| age(one).cmp(&age(other)));
+        order.sort_by_key(age);
         let mut keys = vec![0; fresh.len()];
         for at in order {
             keys[at] = self.keys.next();
@@ -198,7 +198,7 @@ impl Worker {
                 self.begin_file((number, key), opened, (plain, compressed), is_live, passed_over)
             }
         };
-        let head = if head.bytes > file.head.bytes { head } else { file.head };
+        let head = file.head.longest(head);
         let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
         if compressed {
             if !file.is_finished() {

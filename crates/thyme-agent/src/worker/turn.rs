@@ -587,9 +587,7 @@ fn note_consumed(file: &mut TailedFile, consumed: &[u8], state: &WorkerState, me
     if file.offset == 0 {
         // What a plain file began with when it was opened may have been truncated since.
         let head = Head::of(consumed);
-        if is_plain || head.bytes > file.head.bytes {
-            file.head = head;
-        }
+        file.head = if is_plain { head } else { file.head.longest(head) };
     } else if file.offset <= u64::from(file.head.bytes)
         && let Some(Source::Plain(open)) = &file.source
     {

@@ -165,8 +165,8 @@ async fn serve_scripted(
 }
 
 /// Scenario: servers and proxies say OK without having taken anything: without a message, with half of
-/// one, as a page, beside another status of HTTP, before a message and not behind it. Then the sink takes the request, with an empty
-/// message.
+/// one, as a page, beside another status of HTTP, before a message and not behind it. Then the sink takes the
+/// request, with an empty message.
 /// Guarantees: none of them counts as acknowledged: the request is sent until it is taken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ok_that_is_none_is_no_acknowledgement() {
