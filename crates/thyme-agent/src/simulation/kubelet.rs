@@ -296,6 +296,13 @@ impl World {
         self.plan.truncate_weight == 0 && !self.plan.naming.is_matched()
     }
 
+    /// Whether the last line of a stream stands in the container's file.
+    fn has_line_in_file(&self, container: usize, stream: usize) -> bool {
+        let content = self.tree.nodes[self.kubelet.containers[container].node].content;
+        let last = self.truth.last_of(container, stream);
+        last.is_some_and(|last| self.truth.lines[last].content == content)
+    }
+
     fn body_of(&mut self, bytes: usize) -> Vec<u8> {
         let separator = self.chance.pick(&[b'.', b'.', b'.', b' ', b'\r', 0, 0xff]);
         make_body(self.truth.lines.len(), bytes, separator)
@@ -321,6 +328,10 @@ impl World {
         let is_fragment = is_partial || self.kubelet.containers[container].is_midway[stream];
         if body.is_empty() && is_fragment {
             body = self.body_of(PIECE_BYTES_MIN);
+        }
+        // Nor could an empty line that is joined to one in front of a gap, which ends where a file begins.
+        if body.is_empty() && !self.has_line_in_file(container, stream) {
+            body = make_body(self.truth.lines.len(), PIECE_BYTES_MIN, b'.');
         }
         self.kubelet.containers[container].is_midway[stream] = is_partial;
         let time = self.new_time();

@@ -194,6 +194,11 @@ impl Truth {
         Self { receivers, ..Self::default() }
     }
 
+    /// The last line of a container's stream, as the first receiver has it.
+    pub(super) fn last_of(&self, container: usize, stream: usize) -> Option<usize> {
+        self.last_of_stream.get(&(container, stream)).copied()
+    }
+
     /// A line as each receiver has it.
     pub(super) fn twins(&self, line: usize) -> std::ops::Range<usize> {
         line..line + self.receivers
