@@ -366,17 +366,22 @@ impl World {
         };
         let mut lost = 0;
         for content in self.tree.contents.iter().filter(is_mine) {
-            let mut starts = [0; 2];
+            let (mut starts, mut written) = ([0; 2], BTreeMap::new());
             for (end, line) in &content.lines {
                 let start = &mut starts[self.truth.receiver_of(*line)];
-                let one = &self.truth.lines[*line];
+                // A line may be written in two steps.
+                *written.entry(*line).or_insert(0) += end - *start;
+                *start = *end;
+            }
+            for (line, written) in written {
+                let one = &self.truth.lines[line];
                 // Of a late line, and of one whose file was truncated, nobody knows.
                 let is_known = !one.is_late && !one.is_torn && one.excuse.is_none();
-                if is_known && self.truth.is_lost(*line) {
-                    lost += end - *start;
-                    self.note(|| format!("line {line} has come to nowhere"));
+                let bytes = if is_known { self.truth.lost_bytes(line, written) } else { 0 };
+                if bytes > 0 {
+                    lost += bytes;
+                    self.note(|| format!("{bytes} bytes of line {line} have come to nowhere"));
                 }
-                *start = *end;
             }
         }
         lost

@@ -420,10 +420,17 @@ impl Truth {
         !self.lines[line].is_kept && !is_spooled
     }
 
-    /// Whether it has come to nowhere: neither to the sink, nor to what the spool sends next.
-    pub(super) fn is_lost(&self, line: usize) -> bool {
+    /// Of the bytes that were written of a line, those that have come to nowhere: neither to the sink, nor to
+    /// what the spool sends next. Where a piece has come, at least what of the body has not.
+    pub(super) fn lost_bytes(&self, line: usize, written: u64) -> u64 {
         let one = &self.lines[line];
-        !one.has_arrived() && !one.is_refused && !self.will_be_sent.contains(&line)
+        if one.has_arrived() || one.is_refused || self.will_be_sent.contains(&line) {
+            0
+        } else if one.arrived.at_all.is_none() {
+            written
+        } else {
+            written.min((one.body.len() - one.arrived.count) as u64)
+        }
     }
 
     /// A request leaves the queue: lines do so in order, the first time.
