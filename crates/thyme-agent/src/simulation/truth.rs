@@ -336,7 +336,9 @@ impl Truth {
             let next = &self.lines[line];
             let length = next.body.len().min(rest.len());
             let may_be_left_out = next.excuse.is_some() || next.is_refused;
-            if !may_be_left_out || next.body[..length] == rest[..length] {
+            // An empty line has no bytes to be known by: these are of one behind it.
+            let is_it = length > 0 && next.body[..length] == rest[..length];
+            if !may_be_left_out || is_it {
                 return Ok(line);
             }
         }
