@@ -318,6 +318,9 @@ impl Store {
             .and_then(|()| active.file.append(fresh.note));
         crate::failpoint::hit("spool_record_written");
         if let Err(error) = appended {
+            // The disk may have all of it, and it may stay: no other record gets its number.
+            active.unsynced.push((id, Sum::default()));
+            self.next_id += 1;
             self.abandon_active();
             return Err(AppendError::Disk(error));
         }

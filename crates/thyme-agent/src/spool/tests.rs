@@ -3,6 +3,7 @@
 mod damage;
 
 use std::{
+    io::Write,
     ops::Range,
     path::Path,
     sync::{
@@ -300,6 +301,38 @@ impl Rig {
     }
 }
 
+fn body(number: u8) -> Vec<u8> {
+    vec![number; 100]
+}
+
+/// Appends a record with this number in its body.
+fn append(store: &mut Store, number: u8) -> Result<u64, AppendError> {
+    let header = Header {
+        id: 0,
+        records: 10,
+        source_bytes: 100,
+        uncompressed_bytes: 100,
+        kept_unix_ms: 0,
+        body_bytes: 0,
+        body_crc32: 0,
+        compression: Compression::Zstd,
+        note_bytes: 0,
+    };
+    store.append(&Fresh { body: &[body(number).into()], note: &[], header, is_copy: false })
+}
+
+/// Bodies that the next start reads.
+fn bodies_at_a_start(disk: Arc<dyn StateDisk>) -> Vec<Vec<u8>> {
+    let (mut store, _) = Store::open(disk, BYTES_MAX).unwrap();
+    let mut bodies = Vec::new();
+    while let Some(entry) = store.read_next(&|_| false).unwrap() {
+        if let Entry::Whole(_, body) = entry {
+            bodies.push(body);
+        }
+    }
+    bodies
+}
+
 /// Files that hold anything.
 fn files(directory: &Path, suffix: &str) -> Vec<std::path::PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(directory.join("spool"))
@@ -354,6 +387,16 @@ fn a_failed_sync_takes_back_nothing_of_a_sealed_segment() {
     assert_eq!(rig.metrics.spool_requests.get(), 0);
 }
 
+/// Appends 0 and keeps it, then 1, of which only so many bytes get to the disk, and can't be cut off.
+fn append_in_part(store: &mut Store, disk: &Disk, written: u64) {
+    append(store, 0).unwrap();
+    store.sync().unwrap();
+    *disk.room.lock().unwrap() = Some(written);
+    disk.truncate_fails.store(true, Ordering::Relaxed);
+    assert!(matches!(append(store, 1), Err(AppendError::Disk(_))));
+    *disk.room.lock().unwrap() = None;
+}
+
 /// Scenario: a record is written half, and can't be cut off; it is written again elsewhere, and the
 /// agent is killed.
 /// Guarantees: the next start finds it: the half one does not count as it.
@@ -362,35 +405,32 @@ fn a_half_written_record_has_its_number_for_itself() {
     let directory = tempfile::tempdir().unwrap();
     let disk = Disk::new(directory.path());
     let shared = || Arc::clone(&disk) as Arc<dyn StateDisk>;
-    let request = Rig::open(&disk, BYTES_MAX).request(1, &[1; 100]);
     let (mut store, _) = Store::open(shared(), BYTES_MAX).unwrap();
-    let header = Header {
-        id: 0,
-        records: 10,
-        source_bytes: 100,
-        uncompressed_bytes: 100,
-        kept_unix_ms: 0,
-        body_bytes: 0,
-        body_crc32: 0,
-        compression: request.compression,
-        note_bytes: 0,
-    };
-    let fresh = Fresh { body: &request.body, note: &[], header, is_copy: false };
-    *disk.room.lock().unwrap() = Some(HEADER_BYTES as u64 + 50);
-    disk.truncate_fails.store(true, Ordering::Relaxed);
-    assert!(matches!(store.append(&fresh), Err(AppendError::Disk(_))));
-    *disk.room.lock().unwrap() = None;
-    store.append(&fresh).unwrap();
+    append_in_part(&mut store, &disk, HEADER_BYTES as u64 + 50);
+    append(&mut store, 1).unwrap();
     store.sync().unwrap();
     drop(store);
+    assert_eq!(bodies_at_a_start(shared()), [0, 1].map(body));
+}
+
+/// Scenario: rows 17 and 19. The disk says that it could not write a record, nor can cut it off, and yet has all
+/// of it; another one is kept behind it, and the agent is killed.
+/// Guarantees: the next start finds both. With the number of the one that failed, the other would be taken for a
+/// copy of it, and never be sent.
+#[test]
+fn a_record_that_failed_and_is_there_has_its_number_for_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    let shared = || Arc::clone(&disk) as Arc<dyn StateDisk>;
     let (mut store, _) = Store::open(shared(), BYTES_MAX).unwrap();
-    let mut read = Vec::new();
-    while let Some(entry) = store.read_next(&|_| false).unwrap() {
-        if let Entry::Whole(_, body) = entry {
-            read.push(body);
-        }
-    }
-    assert_eq!(read, [vec![1; 100]]);
+    append_in_part(&mut store, &disk, HEADER_BYTES as u64 + 50);
+    let segments = files(directory.path(), "segment");
+    let mut segment = std::fs::OpenOptions::new().append(true).open(&segments[0]).unwrap();
+    segment.write_all(&[1; 50]).unwrap();
+    append(&mut store, 2).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    assert_eq!(bodies_at_a_start(shared()), [0, 1, 2].map(body));
 }
 
 /// Scenario: requests are kept while the sink takes nothing; the agent is killed; the next start
