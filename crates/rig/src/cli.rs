@@ -171,8 +171,8 @@ pub struct ManyOptions {
     /// Most processor time of the idle agent, as a share of one core.
     #[arg(long, default_value_t = 0.01)]
     pub idle_cores_max: f64,
-    /// Most resident memory at any time, such as 115MiB.
-    #[arg(long, default_value = "115MiB", value_parser = parse_bytes)]
+    /// Most resident memory at any time, such as 100MiB.
+    #[arg(long, default_value = "100MiB", value_parser = parse_bytes)]
     pub rss_max: u64,
     /// The files: a pod each.
     #[command(flatten)]

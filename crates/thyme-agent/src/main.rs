@@ -77,7 +77,19 @@ fn config_path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// Gives glibc's allocator one arena; to be called before there are threads. By default there are eight a core, and
+/// what one thread frees serves no other: a start with 10,000 known files took 76 MiB, 51 to 75 with two arenas as
+/// the threads happened to meet, and 51 with one. Nothing is allocated per line, so that threads hardly wait for it.
+fn share_one_arena() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no other thread allocates yet, and the call only sets a number.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 fn main() -> ExitCode {
+    share_one_arena();
     let arguments = Arguments::parse();
     let result = match (&arguments.command, &arguments.config) {
         (Some(Command::Validate { config }), _) => validate(config),
