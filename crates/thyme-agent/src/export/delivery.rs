@@ -367,17 +367,19 @@ impl<S: Sink> Delivery<S> {
         turn.begin(part.body_bytes);
         let (moment, begun) = (self.evidence.begin(), self.sink.now());
         let outcome = self.sink.attempt(part).await.of_request(part.records);
-        let took = self.sink.now().saturating_duration_since(begun);
+        let now = self.sink.now();
+        let took = now.saturating_duration_since(begun);
         if outcome.is_acceptance(part.records) {
             self.evidence.accepted(moment, part.body_bytes);
         }
         match &outcome {
             Outcome::Failed(failure) if failure.cause == Cause::TimedOut => {
                 // Where others of its size are accepted meanwhile, it says nothing about them.
-                let is_slow =
-                    !is_beside && !self.evidence.has_accepted_as_much(moment, part.body_bytes);
-                if is_slow {
-                    turn.timed_out(took);
+                let is_slow = !self.evidence.has_accepted_as_much(moment, part.body_bytes);
+                match (is_slow, is_beside) {
+                    (true, false) => turn.timed_out(part.body_bytes, took, now),
+                    (true, true) => turn.timed_out_beside(part.body_bytes, took, now),
+                    (false, _) => {}
                 }
             }
             Outcome::Failed(_) | Outcome::TooLargeForNow(_) => {}
@@ -386,9 +388,9 @@ impl<S: Sink> Delivery<S> {
             | Outcome::Unconfirmed(..)
             | Outcome::TooLarge(_)
             | Outcome::Rejected(_)
-            | Outcome::RejectedInPart(..) => turn.answered(part.body_bytes, took),
+            | Outcome::RejectedInPart(..) => turn.answered(part.body_bytes, took, now),
         }
-        self.sizes.learn(part, &outcome, self.sink.now());
+        self.sizes.learn(part, &outcome, now);
         outcome
     }
 

@@ -75,6 +75,9 @@ pub(super) const REFUSED_SIZE_AGE_MAX: Duration = Duration::from_secs(300);
 /// rather about one record of them.
 pub(super) const REFUSED_SIZE_BYTES_MIN: usize = 64 * 1024;
 
+/// How long a size that timed out, while smaller ones were answered, is not tried again.
+pub(super) const SLOW_SIZE_AGE_MAX: Duration = Duration::from_secs(30);
+
 /// Attempts of one request that may be refused at once, and halved, while its sink has accepted
 /// nothing since the first of them.
 pub(super) const PROBES_MAX: u32 = 64;

@@ -6,18 +6,25 @@
 //! which requests leave in one piece; requests that are answered let both grow. They grow fast
 //! only while the next step is foreseen to take less than half of what was too long, taking time to
 //! be in proportion to both; beyond that they creep, since a sink may take as long for little as for
-//! much. Before the first time-out nothing is limited.
+//! much. A size that timed out while smaller ones were answered is not tried again for a while, whatever
+//! is foreseen: a sink may have a limit of its own. Before the first time-out nothing is limited.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::limits::SLOW_SIZE_AGE_MAX;
+
 /// Size below which requests leave in one piece, whatever happened. What times out is halved all
 /// the same.
 const REQUEST_BYTES_MIN: usize = 1024;
+
+/// The same after a time-out beside others that are accepted: what is so small has rather a record that is never
+/// answered, and costs the others little.
+const REQUEST_BYTES_BESIDE_MIN: usize = 4 * 1024;
 
 /// Share of the time that was too long up to which growth is foreseen to be harmless.
 const GOOD_SHARE: f64 = 0.5;
@@ -48,6 +55,10 @@ struct State {
     sent_bytes: usize,
     /// How long the last attempt that timed out took; `None` before the first.
     too_long: Option<Duration>,
+    /// A size that timed out, and when, where something had been answered since the time-out before.
+    too_large: Option<(usize, Instant)>,
+    /// Something was answered since the last reduction.
+    has_answered: bool,
     /// Counts reductions: what began before the last one does not cause another.
     reductions: u64,
 }
@@ -80,6 +91,8 @@ impl Pace {
             request_bytes_max: usize::MAX,
             sent_bytes: 0,
             too_long: None,
+            too_large: None,
+            has_answered: false,
             reductions: 0,
         };
         Self { turns: Semaphore::new(consumers), consumers, state: Mutex::new(state) }
@@ -118,20 +131,15 @@ impl Turn<'_> {
         state.sent_bytes = bytes.max(state.sent_bytes - state.sent_bytes / 16);
     }
 
-    /// No answer came within this time: less from now on.
-    pub(super) fn timed_out(&self, took: Duration) {
-        let mut state = self.pace.lock();
-        state.too_long = Some(took);
-        if state.reductions != self.reductions {
-            return;
-        }
-        state.reductions += 1;
+    /// No answer to a request of this size came within this time: less from now on.
+    pub(super) fn timed_out(&self, bytes: usize, took: Duration, now: Instant) {
+        let Some(mut state) = self.reduction(bytes, took, now) else { return };
         let had = state.window as usize;
         // What was allowed but not used was not too much.
         state.window = (state.window.min(state.in_flight as f64) / 2.0).max(1.0);
         state.owed += had - state.window as usize;
-        let bytes = state.request_bytes_max.min(state.sent_bytes) / 2;
-        state.request_bytes_max = bytes.max(REQUEST_BYTES_MIN);
+        let sent_bytes = state.sent_bytes;
+        state.halve_requests_of(sent_bytes);
         // Those that nobody has.
         while state.owed > 0
             && let Ok(free) = self.pace.turns.try_acquire()
@@ -141,9 +149,40 @@ impl Turn<'_> {
         }
     }
 
-    /// A request of this size was answered within this time, whatever the answer: perhaps more from now on.
-    pub(super) fn answered(&self, bytes: usize, took: Duration) {
+    /// The same while others, all of them smaller, are accepted: it says nothing about how many.
+    pub(super) fn timed_out_beside(&self, bytes: usize, took: Duration, now: Instant) {
+        if bytes < REQUEST_BYTES_BESIDE_MIN {
+            return;
+        }
+        if let Some(mut state) = self.reduction(bytes, took, now) {
+            state.halve_requests_of(bytes);
+        }
+    }
+
+    /// Begins a reduction, unless there was one since the turn was had.
+    fn reduction(
+        &self,
+        bytes: usize,
+        took: Duration,
+        now: Instant,
+    ) -> Option<MutexGuard<'_, State>> {
         let mut state = self.pace.lock();
+        state.too_long = Some(took);
+        if state.reductions != self.reductions {
+            return None;
+        }
+        state.reductions += 1;
+        state.too_large = std::mem::take(&mut state.has_answered).then_some((bytes, now));
+        Some(state)
+    }
+
+    /// A request of this size was answered within this time, whatever the answer: perhaps more from now on.
+    pub(super) fn answered(&self, bytes: usize, took: Duration, now: Instant) {
+        let mut state = self.pace.lock();
+        state.has_answered = true;
+        state.too_large.take_if(|(too_large, at)| {
+            bytes >= *too_large || now.saturating_duration_since(*at) >= SLOW_SIZE_AGE_MAX
+        });
         let Some(too_long) = state.too_long else { return };
         let share = took.as_secs_f64() / too_long.as_secs_f64().max(1e-3);
         // What was not used up was not tried.
@@ -162,6 +201,10 @@ impl Turn<'_> {
 }
 
 impl State {
+    fn halve_requests_of(&mut self, bytes: usize) {
+        self.request_bytes_max = (self.request_bytes_max.min(bytes) / 2).max(REQUEST_BYTES_MIN);
+    }
+
     fn grow_window(&mut self, share: f64, consumers: usize) {
         let flights = self.window.floor();
         let is_good = share * (flights + 1.0) / flights <= GOOD_SHARE;
@@ -178,7 +221,8 @@ impl State {
         } else {
             bytes / CREEP as usize
         };
-        self.request_bytes_max = bytes.saturating_add(step);
+        let max = self.too_large.map_or(usize::MAX, |(too_large, _)| bytes.max(too_large - 1));
+        self.request_bytes_max = bytes.saturating_add(step).min(max);
     }
 }
 

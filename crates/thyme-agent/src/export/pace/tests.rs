@@ -33,6 +33,8 @@ struct Road {
     own_per_record: Duration,
     /// Of every answer, however little it was.
     own: Duration,
+    /// Records beyond which a request takes longer than anybody waits.
+    records_max: u64,
     /// Whether nothing ever comes back.
     is_away: bool,
 }
@@ -42,6 +44,7 @@ const FREE: Road = Road {
     shared_per_record: Duration::ZERO,
     own_per_record: Duration::ZERO,
     own: Duration::ZERO,
+    records_max: u64::MAX,
     is_away: false,
 };
 
@@ -111,6 +114,7 @@ impl Network for Simulation {
         let records = walk::count(message).unwrap();
         let mut state = self.lock();
         let Road { bytes_per_second, shared_per_record, own_per_record, own, .. } = state.road;
+        let own = if records > state.road.records_max { state.timeout * 10 } else { own };
         let shared = message.len() as f64 / bytes_per_second
             + shared_per_record.as_secs_f64() * records as f64;
         let own = own.as_secs_f64() + own_per_record.as_secs_f64() * records as f64;
@@ -305,6 +309,19 @@ fn a_sink_that_takes_its_time_for_each_record() {
     }
 }
 
+/// Scenario: `timeout: 1s`, and a sink that takes 64 records within 20 ms and more of them only after 10 s.
+/// Guarantees: that size is found and kept to. One request at a time would take 51 s for all; while larger ones were
+/// tried again and again, all together took six minutes.
+#[test]
+fn a_sink_that_answers_only_what_is_small_in_time() {
+    let road = Road { own: SECOND / 50, records_max: 64, ..FREE };
+    let mut run = Run::new(road, SECOND, 4096, 200);
+    run.send(40);
+    run.until(60 * SECOND);
+    assert_eq!(run.ended, 40, "not drained");
+    assert!(run.times_sent() <= 1.5, "each line {:.2} times", run.times_sent());
+}
+
 /// Scenario: packets to the sink get lost without a word for an hour; then it is as fast as ever.
 /// Guarantees: while it is away one request is tried at a time; what was halved meanwhile is little;
 /// everything is there within seconds, in requests that soon have their size again.
@@ -337,13 +354,13 @@ fn what_always_takes_long_is_no_trap() {
     for _ in 0..8 {
         let turn = block_on(pace.turn());
         turn.begin(1_000_000);
-        turn.timed_out(SECOND);
+        turn.timed_out(1_000_000, SECOND, Instant::now());
     }
     assert_eq!(pace.allowed(), Allowed { requests: 1, request_bytes: Some(3906) });
     for _ in 0..200 {
         let turn = block_on(pace.turn());
         let bytes = pace.lock().request_bytes_max;
-        turn.answered(bytes, SECOND * 9 / 10);
+        turn.answered(bytes, SECOND * 9 / 10, Instant::now());
     }
     let allowed = pace.allowed();
     assert!(allowed.requests > 1 && allowed.request_bytes > Some(50_000), "{allowed:?}");
@@ -363,7 +380,7 @@ proptest! {
     /// all have ended, exactly the window is free, and it is never less than one.
     #[test]
     fn the_window_is_what_can_be_had(
-        steps in prop::collection::vec((0_u8..4, 0_usize..16, 0_u64..3000), 0..200),
+        steps in prop::collection::vec((0_u8..5, 0_usize..16, 0_u64..3000), 0..200),
         consumers in 1_usize..12,
     ) {
         let pace = Pace::new(consumers);
@@ -384,8 +401,9 @@ proptest! {
             let turn = held.swap_remove(place % held.len());
             let took = Duration::from_millis(millis);
             match kind {
-                1 => turn.timed_out(took),
-                2 => turn.answered(place * 10_000, took),
+                1 => turn.timed_out(place * 10_000, took, Instant::now()),
+                4 => turn.timed_out_beside(place * 10_000, took, Instant::now()),
+                2 => turn.answered(place * 10_000, took, Instant::now()),
                 _ => {}
             }
             prop_assert!(held.len() < consumers);
