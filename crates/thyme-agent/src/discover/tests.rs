@@ -578,18 +578,23 @@ fn a_file_that_was_renamed_before_it_could_be_opened_is_not_missed() {
 /// A directory with a file `app.log` that the state knows, and its checkpoint.
 fn known_file() -> (tempfile::TempDir, Checkpoints) {
     let root = tempfile::tempdir().unwrap();
-    fs::write(root.path().join("app.log"), "text").unwrap();
-    let known = NodeLogs::default().look_at(&root.path().join("app.log")).unwrap();
+    let checkpoint = known_as(root.path(), "app.log", "text");
+    (root, vec![(1, checkpoint)])
+}
+
+/// A new file, as the state knows it: one of `app.log`.
+fn known_as(root: &Path, name: &str, text: &str) -> FileCheckpoint {
+    fs::write(root.join(name), text).unwrap();
+    let known = NodeLogs::default().look_at(&root.join(name)).unwrap();
     let line = format!(
-        r#"{{"receiver": "file_log", "directory": "{}", "live": "app.log", "name": "app.log", "device": {},
+        r#"{{"receiver": "file_log", "directory": "{}", "live": "app.log", "name": "{name}", "device": {},
         "inode": {}, "head_bytes": 4, "head_crc32": {}, "offset": 4, "length": 4}}"#,
-        root.path().display(),
+        root.display(),
         known.inode.device,
         known.inode.inode,
-        Head::of(b"text").crc32
+        Head::of(text.as_bytes()).crc32
     );
-    let checkpoint = serde_json::from_str(&line).unwrap();
-    (root, vec![(1, checkpoint)])
+    serde_json::from_str(&line).unwrap()
 }
 
 impl Stage {
@@ -642,6 +647,26 @@ fn a_known_file_that_is_rotated_during_the_first_look_is_not_gone() {
     let told = stage.groups();
     assert_eq!(told[0], ("app.log".to_owned(), 1, false, false));
     assert_eq!(told[1..], [("app.log".to_owned(), 2, true, true)]);
+}
+
+/// Scenario: rows 41 and 48. The state knows two files of a numbered chain, whose names are patterns' too. At a
+/// start they get their next numbers after their directory was listed: what is opened under a name is the next
+/// file of the chain, which the state knows, too.
+/// Guarantees: neither is a log of its own, and no checkpoint is withdrawn: the group is not complete before the
+/// next look, and then has both.
+#[test]
+fn a_known_chain_that_moves_on_during_the_first_look_is_one_log() {
+    let root = tempfile::tempdir().unwrap();
+    let names = [("app.log.2", "old."), ("app.log.1", "text")];
+    let known = names.map(|(name, text)| known_as(root.path(), name, text));
+    let mut stage = Stage::new("*", 1, false, root, (1..).zip(known).collect());
+    stage.write("app.log", "more");
+    let renames = [("app.log.2", "app.log.3"), ("app.log.1", "app.log.2")];
+    *stage.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) =
+        renames.map(|(from, to)| (stage.at(from), stage.at(to))).to_vec();
+    let told = stage.groups();
+    assert_eq!(told[0], ("app.log".to_owned(), 2, true, false));
+    assert_eq!(told[1..], [("app.log".to_owned(), 3, true, true)]);
 }
 
 /// Scenario: rows 41 and 68. The files of a numbered chain get their next numbers before a look, and again after
