@@ -195,8 +195,7 @@ impl<'a> Look<'a> {
                 now.files.push(file);
                 files.push(shown);
             }
-            changed |= known.files.len() != now.files.len();
-            changed |= now.is_complete && !was_complete;
+            changed |= known.files.len() != now.files.len() || now.is_complete && !was_complete;
             known.hand_on(&key.live, &mut now.files);
             let is_complete = now.is_complete;
             let missed = former.missed(&key.live, &now.files, |file| self.is_elsewhere(file, all));
