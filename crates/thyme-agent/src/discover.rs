@@ -84,9 +84,11 @@ pub struct FoundFile {
 pub struct Missed {
     /// Its name.
     pub name: OsString,
-    /// Which file it was.
+    /// Which file it was, before it was compressed if it was seen then.
     pub inode: Inode,
-    /// How many bytes it had; of an archive, what it took on disk.
+    /// Whether it was seen as a plain file; otherwise it is an archive of which nothing else was seen.
+    pub was_plain: bool,
+    /// How many bytes it had as a plain file; otherwise, what it took on disk.
     pub bytes: u64,
 }
 

@@ -12,7 +12,7 @@ use std::{
 use super::{
     FoundFile, GroupKey,
     compressed::{Content, content_of},
-    known::{KnownFile, KnownGroup, gone},
+    known::{KnownFile, KnownGroup, gone, is_archive},
     pattern::{Level, LogName},
     refused::{Refusal, Refused, looked},
     renamed::{Entries, Whose},
@@ -173,6 +173,8 @@ impl<'a> Look<'a> {
                     Resolved::Refused => continue,
                     Resolved::Missing => {
                         now.is_complete = false;
+                        // It may be compressed by now: the next look finds that, or that it is gone.
+                        now.files.extend(known.find(&name).filter(|seen| !seen.is_open).cloned());
                         continue;
                     }
                 };
@@ -193,8 +195,8 @@ impl<'a> Look<'a> {
                 now.files.push(file);
                 files.push(shown);
             }
-            changed |= known.files.len() != now.files.len();
-            changed |= now.is_complete && !was_complete;
+            changed |= known.files.len() != now.files.len() || now.is_complete && !was_complete;
+            known.hand_on(&key.live, &mut now.files);
             let is_complete = now.is_complete;
             let missed = former.missed(&key.live, &now.files, |file| self.is_elsewhere(file, all));
             changed |= !missed.is_empty();
@@ -302,17 +304,16 @@ impl<'a> Look<'a> {
         inode: Inode,
         waited: Option<&KnownFile>,
     ) -> KnownFile {
-        let known = waited.filter(|_| self.known.waiting_files > 0);
-        let (born, bytes) = match known {
-            Some(known) => (known.born, Some(known.bytes)),
-            // It may be gone by now: then nobody knows.
-            None => match self.scanner.tree.look_at(&self.directory.join(&name)) {
-                Ok(looked) => (looked.born_unix_nanos, Some(looked.bytes)),
-                Err(_) => (None, None),
-            },
+        let (born, bytes) = match self.scanner.tree.look_at(&self.directory.join(&name)) {
+            Ok(looked) => (looked.born_unix_nanos, Some(looked.bytes)),
+            // It may be gone by now: then nobody knows more.
+            Err(_) => waited.map_or((None, None), |waited| (waited.born, Some(waited.bytes))),
         };
-        let first_bytes = waited.map_or(bytes, |waited| waited.first_bytes);
-        KnownFile { name, inode, born, is_open: false, bytes: bytes.unwrap_or(0), first_bytes }
+        let first = waited.filter(|waited| waited.born == born);
+        let first_bytes = first.map_or(bytes, |first| first.first_bytes);
+        let plain = bytes.filter(|_| !is_archive(&name)).map(|_| inode);
+        let (is_open, bytes) = (false, bytes.unwrap_or(0));
+        KnownFile { name, inode, born, is_open, plain, bytes, first_bytes }
     }
 
     /// Whether a file that could not be opened, and is not in its group any more, has another name in
@@ -402,7 +403,8 @@ impl<'a> Look<'a> {
 
 /// A file that is open.
 fn open_file(name: OsString, inode: Inode, born: Option<u64>) -> KnownFile {
-    KnownFile { name, inode, born, is_open: true, bytes: 0, first_bytes: None }
+    let (is_open, plain, bytes, first_bytes) = (true, None, 0, None);
+    KnownFile { name, inode, born, is_open, plain, bytes, first_bytes }
 }
 
 /// What became of a file that its directory shows.

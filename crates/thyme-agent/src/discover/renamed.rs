@@ -305,14 +305,19 @@ impl Look<'_> {
     /// The group of a file that the state knows under another name.
     fn remembered_owner(&mut self, claim: &Claim) -> Option<Arc<GroupKey>> {
         let live = claim.key.as_ref().map(|key| Arc::clone(&key.live));
-        let may_be = |file: &&Remembered| {
-            file.inode == claim.number && live.as_ref().is_none_or(|live| *live != file.live)
-        };
-        let first = Arc::clone(&self.remembered(claim.receiver).iter().find(may_be)?.live);
+        let is_of_another =
+            |file: &&Remembered| live.as_ref().is_none_or(|live| *live != file.live);
+        let is_listed = |file: &&Remembered| file.inode == claim.number && is_of_another(file);
+        let first = Arc::clone(&self.remembered(claim.receiver).iter().find(is_listed)?.live);
         let (receiver, directory) = (claim.receiver, Arc::clone(self.directory));
         let group_of = |live| Arc::new(GroupKey { receiver, directory, live });
         let opened = self.scanner.open(self.directory, &claim.name, claim.place);
         let compare = |opened: Opened| -> io::Result<(Opened, Option<Arc<OsStr>>)> {
+            // The next file of its chain may have got its name since the directory was listed.
+            let number = opened.inode.inode;
+            let may_be = |file: &&Remembered| {
+                is_listed(file) || (file.inode == number && is_of_another(file))
+            };
             for file in self.remembered(claim.receiver).iter().filter(may_be) {
                 if file.head.matches(&*opened.file)? {
                     return Ok((opened, Some(Arc::clone(&file.live))));

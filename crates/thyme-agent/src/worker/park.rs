@@ -2,11 +2,7 @@
 //! that have been quiet longest: they are *parked*. A watch or a look at its length says when one has
 //! grown; then it is opened again, beneath its root, and must be the file that it was.
 
-use std::{
-    ffi::{OsStr, OsString},
-    sync::Arc,
-    time::Instant,
-};
+use std::{ffi::OsString, sync::Arc, time::Instant};
 
 use super::{
     Worker,
@@ -228,22 +224,12 @@ impl Worker {
         }
     }
 
-    /// Parked files of a group that its directory does not show any more: nobody can open them again, unless
-    /// it was not seen whole. Returns their names.
-    pub(super) fn end_parked(
-        &mut self,
-        number: u32,
-        is_complete: bool,
-        now: Instant,
-    ) -> Vec<Arc<OsStr>> {
-        let mut ended = Vec::new();
+    /// Parked files of a group that its directory, which was seen whole, does not show any more: nobody can open
+    /// them again.
+    pub(super) fn end_parked(&mut self, number: u32, now: Instant) {
         for id in self.group_files(number) {
             let is_gone = |file: &&mut Box<TailedFile>| file.is_parked && !file.is_present;
             let Some(file) = self.files.get_mut(&id).filter(is_gone) else { continue };
-            ended.push(Arc::clone(&file.name));
-            if !is_complete {
-                continue;
-            }
             file.is_parked = false;
             file.finished_at = Some(now);
             self.attention.ending.insert(id);
@@ -259,6 +245,5 @@ impl Worker {
                 );
             }
         }
-        ended
     }
 }

@@ -68,9 +68,11 @@ impl Worker {
             begun.extend(self.take_file(place, file, snapshot.start_at, &mut resume, now));
         }
         self.keep_what_may_be_archived(number, &unopened);
-        let ended = self.end_parked(number, snapshot.is_complete, now);
+        if snapshot.is_complete {
+            self.end_parked(number, now);
+        }
         crate::failpoint::hit("snapshot_taken");
-        self.count_missed(&snapshot.missed, &snapshot.key.live, &resume, ended);
+        self.count_missed(number, &snapshot.missed, &snapshot.key.live, &mut resume);
         self.forget_empty(&mut resume, begun);
         if snapshot.is_complete {
             self.withdraw(number, resume, now);

@@ -23,6 +23,7 @@ use crate::{
     world::{Clock, LogTree, Opened, real::NodeLogs},
 };
 
+mod archived;
 mod unseen;
 
 /// How far the clock goes on from one step to the next.

@@ -28,36 +28,36 @@ pub(super) type Resume = Vec<(FileKey, FileCheckpoint)>;
 
 impl Worker {
     /// Counts files that are gone and could not be opened. What is known of one by a checkpoint is counted
-    /// with that; an archive of a file that was parked, with what was unread of that one. What was live may
-    /// have become any archive, but one only.
+    /// with that; of an archive of a file that the group has, with what can't be read of that one. What was
+    /// live may have become any archive, but one only.
     pub(super) fn count_missed(
-        &self,
+        &mut self,
+        number: u32,
         missed: &[Missed],
-        live: &OsStr,
-        resume: &Resume,
-        mut ended: Vec<Arc<OsStr>>,
+        live: &Arc<OsStr>,
+        resume: &mut Resume,
     ) {
         let may_be_archived =
             |one: &&(FileKey, FileCheckpoint)| one.1.name == one.1.live && one.1.lost_bytes() > 0;
         let mut live_checkpoints = resume.iter().filter(may_be_archived).count();
-        for Missed { name, inode, bytes } in missed.iter().filter(|missed| missed.bytes > 0) {
-            let parsed = LogName::parse(name).filter(|parsed| parsed.compressed);
-            let plain = parsed.map(|parsed| parsed.plain);
+        for missed in missed.iter().filter(|missed| missed.bytes > 0) {
+            let Missed { name, inode, was_plain, bytes } = missed;
+            let Some(LogName { plain, compressed, .. }) = LogName::parse(name) else { continue };
             let is_it = |one: &FileCheckpoint| {
-                one.inode == inode.inode || plain.is_some_and(|plain| *one.name == *plain)
+                let is_longer = !was_plain || *bytes >= one.offset;
+                (one.inode == inode.inode && is_longer) || (compressed && *one.name == *plain)
             };
-            if resume.iter().any(|(_, one)| is_it(one)) {
+            if let Some((_, one)) = resume.iter_mut().find(|(_, one)| is_it(one)) {
+                if *was_plain {
+                    // It may have grown since.
+                    one.length = one.length.max(*bytes);
+                }
                 continue;
             }
-            let parked = plain.and_then(|plain| {
-                let same = ended.iter().position(|ended| **ended == *plain);
-                same.or_else(|| ended.iter().position(|ended| **ended == *live))
-            });
-            if let Some(parked) = parked {
-                ended.swap_remove(parked);
+            if self.is_of_group(number, plain, live, *was_plain) {
                 continue;
             }
-            if plain.is_some() && live_checkpoints > 0 {
+            if !was_plain && live_checkpoints > 0 {
                 live_checkpoints -= 1;
                 continue;
             }
@@ -65,6 +65,31 @@ impl Worker {
             self.metrics.lost(LossReason::NotOpened).add(*bytes);
             tracing::warn!(?name, bytes, "a log file was deleted before it could be opened");
         }
+    }
+
+    /// Whether what could not be opened is a file that the group has, rotated or compressed. What was only seen
+    /// as an archive may be what was live: then that has its name from now on.
+    fn is_of_group(
+        &mut self,
+        number: u32,
+        plain: &OsStr,
+        live: &Arc<OsStr>,
+        was_plain: bool,
+    ) -> bool {
+        let ids = self.group_files(number);
+        let has_name = |id: &u32| self.files.get(id).is_some_and(|file| *file.name == *plain);
+        if *plain != **live && ids.iter().any(has_name) {
+            return true;
+        }
+        let was_live = |id: &&u32| {
+            let file = self.files.get(*id);
+            file.is_some_and(|file| !file.is_present && file.name == *live)
+        };
+        let Some(id) = ids.iter().find(was_live).filter(|_| !was_plain) else { return false };
+        if let Some(file) = self.files.get_mut(id) {
+            file.name = plain.into();
+        }
+        true
     }
 
     /// Checkpoints of files that were empty: nothing of such a file is known but its number, which its

@@ -85,7 +85,7 @@ fn what_was_acknowledged_behind_the_place_of_reading_is_not_lost() {
         let reason = if is_parked {
             file.look_again();
             (file.source, file.is_parked, file.is_present) = (None, true, false);
-            assert_eq!(scene.worker.end_parked(number, true, now).len(), 1);
+            scene.worker.end_parked(number, now);
             LossReason::NotOpened
         } else {
             scene.worker.lose_rest(id, LossReason::DeletedFilesBudget, now);
