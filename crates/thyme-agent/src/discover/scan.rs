@@ -352,7 +352,8 @@ impl Scanner {
         let (mut found, must_look_again) = look.at(&entries);
         let settled = changed_at.filter(|at| is_settled(*at, wall));
         known.is_partly_seen = must_look_again || known.waiting_files > 0;
-        known.changed_at = if must_look_again { None } else { settled };
+        // What waits for a descriptor grows unseen: the next scan asks for its length.
+        known.changed_at = if known.is_partly_seen { None } else { settled };
         if self.hidden.remove(&directory.path).is_some() || is_replaced {
             found.directories.extend(self.beneath(&directory.path));
         }

@@ -160,6 +160,20 @@ fn a_file_that_another_replaced_before_it_could_be_opened_counts() {
     assert_eq!(scene.not_opened(), (2, 10));
 }
 
+/// Scenario: row 39. A file can't be opened for want of a descriptor. It grows, which changes nothing in its directory,
+/// until long after that was made; then it is removed.
+/// Guarantees: it counts with all that it held a scan before.
+#[test]
+fn a_file_that_grows_while_it_waits_counts_with_what_it_grew_to() {
+    let mut scene = Scene::new(0, &[("0.log", "one\n")]);
+    scene.pass(LOOK * 2);
+    scene.append("0.log", "three\n");
+    scene.pass(LOOK);
+    scene.remove("0.log");
+    scene.pass(LOOK);
+    assert_eq!(scene.not_opened(), (1, 10));
+}
+
 /// Scenario: row 39. What a checkpoint knows of a live file is acknowledged, or not all of it. It has grown since,
 /// and can't be opened for want of a descriptor; it is rotated, perhaps compressed, and removed.
 /// Guarantees: what it held beyond what was acknowledged counts as lost, in one file.
