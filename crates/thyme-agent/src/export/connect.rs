@@ -200,17 +200,28 @@ impl Connector {
     pub(super) async fn open(&self, address: SocketAddr) -> Result<Opened, ConnectError> {
         tokio::time::timeout(self.timing.connect_timeout, self.open_without_limit(address))
             .await
-            .unwrap_or(Err(ConnectError::TimedOut { address }))
+            .unwrap_or_else(|_| Err(self.too_late(address)))
+    }
+
+    fn too_late(&self, address: SocketAddr) -> ConnectError {
+        match &self.proxy {
+            Some((proxy, _)) => through(proxy)(ProxyError::TimedOut),
+            None => ConnectError::TimedOut { address },
+        }
     }
 
     async fn open_without_limit(&self, address: SocketAddr) -> Result<Opened, ConnectError> {
-        let tcp_failed = |source| ConnectError::Tcp { address, source };
-        let tcp = TcpStream::connect(address).await.map_err(tcp_failed)?;
-        set_options(&tcp).map_err(tcp_failed)?;
-        let Some((proxy, target)) = &self.proxy else { return self.secure(tcp, address).await };
-        let proxy_failed =
-            |source| ConnectError::Proxy { proxy: proxy.authority().to_owned(), source };
-        let stream = proxy.greet(tcp).await.map_err(proxy_failed)?;
+        let tcp = match TcpStream::connect(address).await {
+            Ok(tcp) => set_options(&tcp).map(|()| tcp),
+            Err(error) => Err(error),
+        };
+        let Some((proxy, target)) = &self.proxy else {
+            let tcp = tcp.map_err(|source| ConnectError::Tcp { address, source })?;
+            return self.secure(tcp, address).await;
+        };
+        let proxy_failed = through(proxy);
+        let tcp = tcp.map_err(ProxyError::Tcp).map_err(&proxy_failed)?;
+        let stream = proxy.greet(tcp).await.map_err(&proxy_failed)?;
         let stream = match target {
             Some(target) => proxy.tunnel(stream, target).await.map_err(proxy_failed)?,
             None => stream,
@@ -266,6 +277,11 @@ impl Connector {
             }
         }
     }
+}
+
+/// What failed on the way through a proxy.
+fn through(proxy: &Proxy) -> impl Fn(ProxyError) -> ConnectError {
+    |source| ConnectError::Proxy { proxy: proxy.authority().to_owned(), source }
 }
 
 /// Sets what holds for every connection.

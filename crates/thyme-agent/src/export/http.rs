@@ -55,7 +55,9 @@ pub(super) fn outcome(answer: &Answer) -> Outcome {
     }
     let status = answer.status.as_u16();
     let said = body::words(answer);
-    let quote = Quote::new(&[format!("HTTP {status}: ").as_bytes(), &said.text].concat());
+    // RFC 9110, 15.5.8: it is never the sink's.
+    let whose = if status == 407 { "a proxy wants credentials, or other ones: " } else { "" };
+    let quote = Quote::new(&[format!("HTTP {status}: {whose}").as_bytes(), &said.text].concat());
     let cause = match status {
         401 | 403 | 407 => Cause::Denied,
         413 => return Outcome::TooLarge(quote),

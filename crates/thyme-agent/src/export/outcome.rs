@@ -117,7 +117,7 @@ impl Cause {
             Self::TimedOut => "the sink did not answer in time",
             Self::Busy => "the sink can't take requests now",
             Self::Denied => {
-                "the sink refuses the credentials: check the exporter's headers and auth"
+                "the sink refuses the credentials: check the exporter's headers, auth and proxy_url"
             }
             Self::Misdirected => {
                 "the sink does not offer this: check endpoint, protocol and compression"

@@ -28,6 +28,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// Why there is no way through the proxy.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
+    #[error("no way through it within the time limit")]
+    TimedOut,
+    #[error("no connection to it")]
+    Tcp(#[source] std::io::Error),
     #[error("TLS")]
     Tls(#[source] std::io::Error),
     #[error("HTTP")]

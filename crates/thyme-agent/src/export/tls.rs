@@ -132,9 +132,12 @@ impl Make {
                 let chain = credentials::certificates(certificate).map_err(fault(CERTIFICATE))?;
                 let key = credentials::key(key).map_err(fault(KEY))?;
                 let with_key = builder.with_client_auth_cert(chain, key);
-                // Among others where the key is not the certificate's: an exchange half-way.
                 with_key.map_err(|error| {
-                    fault(KEY)(verify::in_words(&error).unwrap_or_else(|| error.to_string()))
+                    // An exchange half-way has a key that is not the certificate's.
+                    let is_key = matches!(error, rustls::Error::InconsistentKeys(_));
+                    let words = verify::in_words(&error).unwrap_or_else(|| error.to_string());
+                    let words = words.replacen("the sink's certificate", "the certificate", 1);
+                    fault(if is_key { KEY } else { CERTIFICATE })(words)
                 })?
             }
             _ => builder.with_no_client_auth(),
@@ -205,6 +208,7 @@ impl ServerCertVerifier for TakeAny {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::{Engine, engine::general_purpose::STANDARD};
     use credentials::Source;
     use std::{fs, path::Path};
 
@@ -301,5 +305,30 @@ mod tests {
         let tls = TlsConfig { authorities, identity: Some(identity), ..TlsConfig::default() };
         let error = Trust::load(&tls, Protocol::Grpc).unwrap_err().to_string();
         assert!(error.contains("the configuration: the key is not the certificate's"), "{error}");
+    }
+
+    /// Scenario: the agent's own certificate is of X.509 version 1, which rustls takes of nobody.
+    /// Guarantees: the certificate is named, and it is not taken for the sink's.
+    #[test]
+    fn an_own_certificate_of_no_use_is_told_from_the_sinks() {
+        let (pem, key) = identity();
+        let mut der = credentials::certificates(pem.as_bytes()).unwrap().remove(0).to_vec();
+        // RFC 5280, 4.1.2.1: the version is explicit, and counts from 0.
+        let version = der.windows(5).position(|bytes| bytes == [0xa0, 3, 2, 1, 2]).unwrap();
+        der[version + 4] = 0;
+        let pem = format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            STANDARD.encode(der)
+        );
+        let identity = TlsIdentity {
+            certificate: Source::Inline(pem.into()),
+            key: Source::Inline(key.into()),
+        };
+        let authorities = Some(Source::Inline(authority().into()));
+        let tls = TlsConfig { authorities, identity: Some(identity), ..TlsConfig::default() };
+        let error = Trust::load(&tls, Protocol::Grpc).unwrap_err();
+        let ExportError::TlsContent(content) = &error else { panic!("{error}") };
+        assert_eq!(content.index, CERTIFICATE);
+        assert!(error.to_string().contains("the certificate is not accepted"), "{error}");
     }
 }

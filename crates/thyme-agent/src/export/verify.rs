@@ -163,6 +163,10 @@ fn is_authority(error: &rustls::Error) -> bool {
 /// What an error of TLS means, where its own words are a library's types.
 pub(super) fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
     let tls = match error.downcast_ref::<io::Error>() {
+        // rustls gives it an address of its manual.
+        Some(error) if error.to_string().contains("close_notify") => {
+            return Some("it closed the connection in the midst of TLS".to_owned());
+        }
         Some(error) => error.get_ref()?.downcast_ref::<rustls::Error>()?,
         None => error.downcast_ref::<rustls::Error>()?,
     };
@@ -406,5 +410,8 @@ SR9wnoiZXQwIZwrr8uBzevyjsja8KYXnxhBrcT3O/Sz4udd37uK6G0Rmb34whA==
         }
         assert_eq!(spaced("CertificateRequired"), "certificate required");
         assert!(in_words(&io::Error::other("x")).is_none());
+        let cut = "peer closed connection without sending TLS close_notify: https://docs.rs/rustls";
+        let words = in_words(&io::Error::new(io::ErrorKind::UnexpectedEof, cut)).unwrap();
+        assert!(!words.contains("https"), "{words}");
     }
 }

@@ -217,6 +217,32 @@ fn proxy_url_outranks_the_environment_and_refusals_are_said() {
     agent.stop();
 }
 
+/// Scenario: no connection to the proxy can be made, over gRPC and plain HTTP; a proxy that passes plain HTTP on
+/// wants credentials.
+/// Guarantees: each is said to be the proxy's, not the sink's.
+#[test]
+fn what_the_proxy_fails_at_is_said_to_be_its() {
+    for grpc in [true, false] {
+        let node = Node::new();
+        let config = write_config(&node, grpc, &[]);
+        let dead = "http://127.0.0.1:1".to_owned();
+        let mut agent = start(&config, &[("HTTPS_PROXY", dead.clone()), ("HTTP_PROXY", dead)]);
+        append(&node.container("pod").join("0.log"), cri("one"));
+        agent.line("the proxy 127.0.0.1:1: no connection to it: ");
+        agent.kill();
+    }
+    let node = Node::new();
+    let proxy = TestProxy::start(node.collector.http_addr());
+    proxy.refuse_with(Some("407 Proxy Authentication Required"));
+    let config = write_config(&node, false, &[]);
+    let mut agent = start(&config, &[("HTTP_PROXY", format!("http://{}", proxy.address))]);
+    append(&node.container("pod").join("0.log"), cri("one"));
+    agent.line("HTTP 407: a proxy wants credentials, or other ones");
+    proxy.refuse_with(None);
+    node.wait_records(1);
+    agent.stop();
+}
+
 /// Scenario: proxies of no use: of SOCKS in the environment, a text in `proxy_url`.
 /// Guarantees: `validate` and the start say so with line and key, and show no password.
 #[test]
