@@ -67,6 +67,8 @@ pub struct FoundFile {
     pub name: OsString,
     /// Which file it is.
     pub inode: Inode,
+    /// When its inode came to be, in nanoseconds since the Unix epoch, where that is known.
+    pub born: Option<u64>,
     /// Open, where this name is new for this inode; its length then. `None` also where it could not be
     /// opened: then it is only shown to exist.
     pub opened: Option<Opened>,
@@ -332,6 +334,7 @@ impl Discovery {
         if waiting == 0 {
             return;
         }
+        self.scanner.look_at_waiting();
         if self.shortage_said.is_none_or(|said| now >= said + COMPLAINT_INTERVAL) {
             self.shortage_said = Some(now);
             tracing::warn!(

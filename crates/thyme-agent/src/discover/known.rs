@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{GroupKey, Missed, pattern::LogName, scan::FoundGroup};
-use crate::tail::identity::Inode;
+use crate::tail::identity::{Inode, may_be_one};
 
 /// A file of a group at the last look.
 #[derive(Clone, Debug)]
@@ -27,13 +27,13 @@ pub(super) struct KnownFile {
 
 impl KnownFile {
     /// Whether it is that file, under whatever name.
-    fn is(&self, other: &Self) -> bool {
+    pub(super) fn is(&self, other: &Self) -> bool {
         self.inode == other.inode && self.may_have_birth_of(other)
     }
 
     /// A number, and a name, are another file's later; what is not known proves nothing.
     fn may_have_birth_of(&self, other: &Self) -> bool {
-        self.born.zip(other.born).is_none_or(|(one, two)| one == two)
+        may_be_one(self.born, other.born)
     }
 }
 
@@ -48,10 +48,6 @@ pub(super) struct KnownGroup {
 }
 
 impl KnownGroup {
-    pub(super) fn born_of(&self, inode: Inode) -> Option<u64> {
-        self.files.iter().find(|file| file.inode == inode)?.born
-    }
-
     /// Tells archives that can't be opened `now` what they were at the last look, where that could not be opened
     /// either: a file of their name, or the live one, which became the oldest new archive. If that one was empty
     /// then, it was written to since, or would not have been rotated.
@@ -85,7 +81,7 @@ impl KnownGroup {
         self.files.iter().find(|file| file.name == name)
     }
 
-    /// A file that could not be opened at the last look either.
+    /// A file of this number that could not be opened at the last look.
     pub(super) fn waited(&self, inode: Inode) -> Option<&KnownFile> {
         self.files.iter().find(|seen| seen.inode == inode && !seen.is_open)
     }

@@ -19,7 +19,10 @@ use super::{
     scan::{Directory, Found, FoundGroup, Known, Place, Scanner},
 };
 use crate::{
-    tail::{descriptors::is_shortage, identity::Inode},
+    tail::{
+        descriptors::is_shortage,
+        identity::{Inode, may_be_one},
+    },
     worker::Charge,
     world::{DirectoryState, Entry, EntryKind, HashMap, Opened},
 };
@@ -167,7 +170,7 @@ impl<'a> Look<'a> {
             let mut now = KnownGroup { is_complete: true, ..KnownGroup::default() };
             let mut files = Vec::with_capacity(entries.len());
             for (name, number, place) in entries {
-                let (shown, is_open) = match self.resolve(&key, known, &name, number, place) {
+                let (mut shown, is_open) = match self.resolve(&key, known, &name, number, place) {
                     Resolved::Open(file) => (file, true),
                     Resolved::Shown(file) => (file, false),
                     Resolved::Refused => continue,
@@ -184,14 +187,14 @@ impl<'a> Look<'a> {
                     now.is_complete = false;
                 }
                 now.is_complete &= is_open;
-                let file = match &shown.opened {
-                    Some(opened) => open_file(name, shown.inode, opened.file.born_unix_nanos()),
-                    None if is_open => open_file(name, shown.inode, known.born_of(shown.inode)),
-                    None => self.unopened_file(name, shown.inode, known.waited(shown.inode)),
+                let file = if is_open {
+                    open_file(name, shown.inode, shown.born)
+                } else {
+                    self.unopened_file(name, shown.inode, known.waited(shown.inode))
                 };
-                changed |= known
-                    .find(&file.name)
-                    .is_none_or(|seen| (seen.inode, seen.is_open) != (file.inode, file.is_open));
+                shown.born = file.born;
+                let is_that = |seen: &KnownFile| seen.is_open == file.is_open && seen.is(&file);
+                changed |= !known.find(&file.name).is_some_and(is_that);
                 now.files.push(file);
                 files.push(shown);
             }
@@ -236,7 +239,8 @@ impl<'a> Look<'a> {
     }
 
     /// A file that is known under this name, or was live and has been rotated, stays as it is; any
-    /// other is opened, since an inode's number may have been used again.
+    /// other is opened. An inode's number may have been used again, also under one name: workers close files
+    /// that they have read.
     fn resolve(
         &mut self,
         key: &GroupKey,
@@ -254,6 +258,7 @@ impl<'a> Look<'a> {
         let mut shown = FoundFile {
             name: name.to_owned(),
             inode,
+            born: None,
             opened: None,
             is_renamed: false,
             old_bytes: None,
@@ -268,12 +273,14 @@ impl<'a> Look<'a> {
             if let Some(opened) = whose.opened {
                 return self.opened(shown, opened, waited);
             }
-            if known.files.iter().any(|seen| same(&seen)) {
-                return Resolved::Open(shown);
+            if let Some(seen) = known.files.iter().find(same) {
+                return Resolved::Open(FoundFile { born: seen.born, ..shown });
             }
         }
-        if known.find(name).filter(same).or_else(|| as_live().filter(same)).is_some() {
-            return Resolved::Open(shown);
+        if let Some(seen) = known.find(name).filter(same).or_else(|| as_live().filter(same))
+            && self.may_still_be(name, seen)
+        {
+            return Resolved::Open(FoundFile { born: seen.born, ..shown });
         }
         match self.refused_still(name) {
             Some(Refusal::TooShort(_)) => Resolved::Missing,
@@ -289,6 +296,14 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// Whether a name leads to the file of this number that is known, and not to another that has got it. What
+    /// was renamed since the directory was listed the next look finds.
+    fn may_still_be(&mut self, name: &OsStr, seen: &KnownFile) -> bool {
+        let looked = self.scanner.tree.look_at(&self.directory.join(name));
+        let same_number = looked.ok().filter(|looked| looked.inode == seen.inode);
+        same_number.is_none_or(|looked| may_be_one(looked.born_unix_nanos, seen.born))
+    }
+
     /// Whether another file was opened than the directory listed, and the state knows that one. Where several
     /// file systems are one on top of the other, numbers may always differ.
     fn is_of_another(&self, key: &GroupKey, shown: &FoundFile, number: u64) -> bool {
@@ -297,19 +312,22 @@ impl<'a> Look<'a> {
             && self.remembers(key.receiver, number)
     }
 
-    /// A file that can't be opened now.
+    /// A file that can't be opened now. How long it is by now is asked each time: it may be gone before it
+    /// can be, and then nobody knows.
     fn unopened_file(
         &mut self,
         name: OsString,
         inode: Inode,
         waited: Option<&KnownFile>,
     ) -> KnownFile {
-        let (born, bytes) = match self.scanner.tree.look_at(&self.directory.join(&name)) {
-            Ok(looked) => (looked.born_unix_nanos, Some(looked.bytes)),
-            // It may be gone by now: then nobody knows more.
-            Err(_) => waited.map_or((None, None), |waited| (waited.born, Some(waited.bytes))),
+        let looked = self.scanner.tree.look_at(&self.directory.join(&name)).ok();
+        // Another file may have its name by now, or none.
+        let looked = looked.filter(|looked| looked.inode == inode || !self.has_changed());
+        let (born, bytes) = match looked {
+            Some(looked) => (looked.born_unix_nanos, Some(looked.bytes)),
+            None => waited.map_or((None, None), |waited| (waited.born, Some(waited.bytes))),
         };
-        let first = waited.filter(|waited| waited.born == born);
+        let first = waited.filter(|waited| may_be_one(waited.born, born));
         let first_bytes = first.map_or(bytes, |first| first.first_bytes);
         let plain = bytes.filter(|_| !is_archive(&name)).map(|_| inode);
         let (is_open, bytes) = (false, bytes.unwrap_or(0));
@@ -347,7 +365,7 @@ impl<'a> Look<'a> {
         let first = waited.filter(|one| one.inode == opened.inode && one.born == born);
         let first_bytes = first.and_then(|one| one.first_bytes).unwrap_or(opened.bytes);
         let (inode, old_bytes) = (opened.inode, is_old.then_some(first_bytes));
-        Resolved::Open(FoundFile { inode, opened: Some(opened), old_bytes, ..shown })
+        Resolved::Open(FoundFile { inode, born, opened: Some(opened), old_bytes, ..shown })
     }
 
     fn take_whose(&mut self, key: &GroupKey, name: &OsStr) -> Option<Whose> {

@@ -296,7 +296,7 @@ impl Look<'_> {
 
     /// Whether names in the directory may have changed since it was listed. Where several file systems are one
     /// on top of the other, numbers differ though none has.
-    fn has_changed(&mut self) -> bool {
+    pub(super) fn has_changed(&mut self) -> bool {
         let Ok(state) = self.scanner.tree.directory(self.directory) else { return true };
         state.changed_at != self.state.changed_at
             || state.changed_at.is_some_and(|at| !self.scanner.is_settled(at))

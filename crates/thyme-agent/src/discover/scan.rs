@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     FoundFile, GroupKey, Missed, Source,
-    known::{KnownGroup, gone},
+    known::{KnownGroup, gone, is_archive},
     links::Links,
     look::Look,
     refused::Refused,
@@ -23,9 +23,9 @@ use crate::{
     checkpoint::FirstStart,
     complaints::Complaints,
     config::StartAt,
-    limits::WATCHED_SCANS,
+    limits::{ROOT_LOOK_INTERVAL, UNWATCHED_CHECK_INTERVAL, WATCHED_SCANS},
     metrics::Metrics,
-    tail::descriptors::Descriptors,
+    tail::{descriptors::Descriptors, identity::may_be_one},
     world::{DirectoryIdentity, HashMap, LogTree, Opened, SharedClock},
 };
 
@@ -108,6 +108,8 @@ pub(super) struct Scanner {
     descriptors: Arc<Descriptors>,
     /// Directories with files that wait for a descriptor, the next one first.
     pub(super) waiting: VecDeque<Arc<Path>>,
+    /// Which of them was looked at last while there was none.
+    last_waiting: usize,
     /// When the agent started for the first time, as long as that matters.
     first_start: Option<FirstStart>,
     is_first_scan: bool,
@@ -144,6 +146,7 @@ impl Scanner {
             clock,
             descriptors,
             waiting: VecDeque::new(),
+            last_waiting: 0,
             first_start,
             is_first_scan: first_start.is_some_and(|first| first.is_this),
             complaints: Complaints::default(),
@@ -191,6 +194,24 @@ impl Scanner {
     /// How many directories have files that wait for a descriptor.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Asks files that wait for a descriptor how long they are by now, each within
+    /// [`UNWATCHED_CHECK_INTERVAL`]: they may be gone before they can be opened.
+    pub(super) fn look_at_waiting(&mut self) {
+        let looks = UNWATCHED_CHECK_INTERVAL.as_millis() / ROOT_LOOK_INTERVAL.as_millis();
+        for _ in 0..self.waiting.len().div_ceil(looks as usize) {
+            self.last_waiting = (self.last_waiting + 1) % self.waiting.len();
+            let path = &self.waiting[self.last_waiting];
+            let Some(known) = self.known.get_mut(path) else { continue };
+            let files = known.groups.values_mut().flat_map(|group| &mut group.files);
+            for file in files.filter(|file| !file.is_open && !is_archive(&file.name)) {
+                let Ok(looked) = self.tree.look_at(&path.join(&file.name)) else { continue };
+                if looked.inode == file.inode && may_be_one(looked.born_unix_nanos, file.born) {
+                    file.bytes = looked.bytes;
+                }
+            }
+        }
     }
 
     /// The directory whose files have waited longest; its next look reads it.
@@ -352,8 +373,7 @@ impl Scanner {
         let (mut found, must_look_again) = look.at(&entries);
         let settled = changed_at.filter(|at| is_settled(*at, wall));
         known.is_partly_seen = must_look_again || known.waiting_files > 0;
-        // What waits for a descriptor grows unseen: the next scan asks for its length.
-        known.changed_at = if known.is_partly_seen { None } else { settled };
+        known.changed_at = if must_look_again { None } else { settled };
         if self.hidden.remove(&directory.path).is_some() || is_replaced {
             found.directories.extend(self.beneath(&directory.path));
         }

@@ -1,4 +1,4 @@
-//! Which file a file is: inode and the hash of its head. The device decides between two
+//! Which file a file is: inode, when that came to be, and the hash of its head. The device decides between two
 //! candidates for a position, since it may change with a reboot. The path's directory is part of
 //! the identity too, since identities are compared only within one container's directory, so
 //! files with equal heads in two directories are never taken for one.
@@ -17,6 +17,12 @@ pub struct Inode {
     pub device: u64,
     /// `st_ino`.
     pub inode: u64,
+}
+
+/// Whether two files of one number may be one, by when each came to be: a number is used again as soon as its
+/// file is gone. What is not known says nothing.
+pub fn may_be_one(born: Option<u64>, other: Option<u64>) -> bool {
+    born.zip(other).is_none_or(|(born, other)| born == other)
 }
 
 /// Hash of a file's first bytes.

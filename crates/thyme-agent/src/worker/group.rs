@@ -20,10 +20,11 @@ use crate::{
     tail::{
         acknowledge::Acknowledged,
         ending::Endings,
-        identity::{Head, Inode},
+        identity::{Head, Inode, may_be_one},
         source::Source,
         uid::FileUid,
     },
+    world::Opened,
 };
 use thyme_core::{
     cri::CriParser,
@@ -37,6 +38,9 @@ pub(super) struct TailedFile {
     /// Its present name, without `.gz`.
     pub(super) name: Arc<OsStr>,
     pub(super) inode: Inode,
+    /// When that came to be, in nanoseconds since the Unix epoch, where that is known: without a descriptor
+    /// another file may have its number.
+    pub(super) born: Option<u64>,
     pub(super) head: Head,
     /// Where its bytes come from; `None` once it is finished and has lingered.
     pub(super) source: Option<Source>,
@@ -101,6 +105,21 @@ impl TailedFile {
     /// it goes on is no rest of a line of a file before it.
     pub(super) fn is_begun(&self) -> bool {
         !self.is_gap && self.offset > 0 && self.skipped_from == self.offset
+    }
+
+    /// Whether a file of this number and birth may be it.
+    pub(super) fn has_number(&self, inode: Inode, born: Option<u64>) -> bool {
+        self.inode == inode && may_be_one(self.born, born)
+    }
+
+    /// Whether an open file may be it, likewise.
+    pub(super) fn has_number_of(&self, opened: &Opened) -> bool {
+        self.inode == opened.inode && may_be_one(self.born, opened.file.born_unix_nanos())
+    }
+
+    /// From now on it is known as this one: its archive has a number of its own.
+    pub(super) fn take_number_of(&mut self, opened: &Opened) {
+        (self.inode, self.born) = (opened.inode, opened.file.born_unix_nanos());
     }
 
     /// Whether every byte that was read has been settled.

@@ -125,7 +125,7 @@ impl Worker {
         match (self.open_again(group, name), self.files.get(&id)) {
             (Ok(Some(opened)), Some(file)) => {
                 let is_head = || file.head.matches(&*opened.file).unwrap_or(true);
-                opened.inode == file.inode && opened.bytes >= file.offset && is_head()
+                file.has_number_of(&opened) && opened.bytes >= file.offset && is_head()
             }
             (Err(error), _) => error.kind() != io::ErrorKind::NotFound,
             _ => false,
@@ -140,7 +140,7 @@ impl Worker {
         let group = file.group;
         let opened = self.open_again(group, &name)?;
         let Some(file) = self.files.get(&id) else { return Ok(None) };
-        let opened = opened.filter(|opened| file.is_compressed || opened.inode == file.inode);
+        let opened = opened.filter(|opened| file.is_compressed || file.has_number_of(opened));
         Ok(opened.map(|opened| {
             let is_same = file.is_compressed
                 || (opened.bytes >= file.offset
@@ -186,7 +186,7 @@ impl Worker {
             let bytes = archived_bytes(&*opened.file).unwrap_or(0);
             if let Some(file) = self.files.get_mut(&id) {
                 // The number of its plain file may have another by now.
-                file.inode = opened.inode;
+                file.take_number_of(&opened);
             }
             self.reopen(id, Source::Archive(Box::new(Archive::new(opened.file))), bytes);
         }

@@ -14,7 +14,7 @@ use crate::{
     limits::{ROOT_LOOK_INTERVAL, UNWATCHED_CHECK_INTERVAL},
     metrics::LossReason,
     tail::{descriptors::is_shortage, source::Source},
-    world::Opened,
+    world::{Looked, Opened},
 };
 
 impl TailedFile {
@@ -128,7 +128,7 @@ impl Worker {
         let path = group.key.directory.join(&*file.name);
         let Ok(looked) = self.tree.look_at(&path) else { return false };
         let has_grown = looked.bytes != file.offset;
-        if looked.inode == file.inode {
+        if file.has_number(looked.inode, looked.born_unix_nanos) {
             file.length = file.length.max(looked.bytes);
             self.note_growth(id);
             if has_grown {
@@ -159,6 +159,7 @@ impl Worker {
                 return Some(Progress::Again);
             }
             Err(error) => {
+                self.look_at_parked(number);
                 if self.is_parked_cut(id) {
                     // What it holds now is another content, of which nothing was read.
                     let _anew = self.begin_anew(number, id);
@@ -187,19 +188,29 @@ impl Worker {
         let Some(group) = self.groups.get(&file.group) else { return false };
         // Another file may have its name by now, or none.
         let looked = self.tree.look_at(&group.key.directory.join(&*file.name));
-        let Some(looked) = looked.ok().filter(|one| one.inode == file.inode) else { return false };
+        let is_it = |one: &Looked| file.has_number(one.inode, one.born_unix_nanos);
+        let Some(looked) = looked.ok().filter(is_it) else { return false };
         let is_cut = looked.bytes < file.offset;
         file.length = file.length.max(looked.bytes);
         self.note_growth(id);
         is_cut
     }
 
+    /// Notes how long the parked files of a group are by now: they may be gone before they can be opened.
+    pub(super) fn look_at_parked(&mut self, number: u32) {
+        for id in self.group_files(number) {
+            if self.files.get(&id).is_some_and(|file| file.is_parked && file.is_present) {
+                self.is_parked_cut(id);
+            }
+        }
+    }
+
     /// A parked file was found again, open: perhaps compressed meanwhile.
     pub(super) fn adopt(&mut self, id: u32, opened: Option<Opened>, compressed: bool) {
         let Some(file) = self.files.get_mut(&id).filter(|file| file.is_parked) else { return };
         let Some(opened) = opened else { return };
+        file.take_number_of(&opened);
         let source = Source::Plain(opened.file);
-        file.inode = opened.inode;
         file.source = Some(if compressed { into_archive(source) } else { source });
         file.end_since = None;
         file.is_parked = false;

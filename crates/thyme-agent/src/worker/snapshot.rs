@@ -68,6 +68,7 @@ impl Worker {
             begun.extend(self.take_file(place, file, snapshot.start_at, &mut resume, now));
         }
         self.keep_what_may_be_archived(number, &unopened);
+        self.look_at_parked(number);
         if snapshot.is_complete {
             self.end_parked(number, now);
         }
@@ -201,7 +202,8 @@ impl Worker {
             }
         };
         let head = file.head.longest(head);
-        let mut file = TailedFile { head, charge: found.charge, is_compressed: compressed, ..file };
+        let (born, charge) = (found.born, found.charge);
+        let mut file = TailedFile { head, born, charge, is_compressed: compressed, ..file };
         if compressed {
             if !file.is_finished() {
                 let holds = file.source.as_ref().map(|one| late::archived_bytes(one.file()));
@@ -270,8 +272,8 @@ impl Worker {
         // second that an archive is named after.
         for id in self.group_files(number).into_iter().rev() {
             let Some(file) = self.files.get_mut(&id) else { continue };
-            let is_renamed = found.is_renamed && file.inode == found.inode;
-            if (is_renamed || is_that_file(file, found.inode, plain, compressed))
+            let is_renamed = found.is_renamed && file.has_number(found.inode, found.born);
+            if (is_renamed || is_that_file(file, (found.inode, found.born), plain, compressed))
                 && may_be_that_file(file, found.opened.as_ref(), compressed)
             {
                 file.is_present = true;
@@ -307,8 +309,11 @@ impl Worker {
                 Some(Source::Plain(open)) => {
                     (Head::read(&**open, HEAD_BYTES_MAX).unwrap_or(file.head), HEAD_BYTES_MAX)
                 }
-                // One of which nothing was read is begun anew, at no loss.
-                None if file.head.bytes > 0 => (file.head, file.head.bytes as usize),
+                // One of which nothing was read is begun anew, at no loss. A parked one that has grown would
+                // count as lost.
+                None if file.head.bytes > 0 || file.is_parked => {
+                    (file.head, file.head.bytes as usize)
+                }
                 _ => continue,
             };
             let found = Archive::head(&*opened.file, bytes);
@@ -459,16 +464,24 @@ fn unopened_archives(found: &[FoundFile]) -> Vec<OsString> {
 /// Whether a file of the group is the one that was found under a plain name, or compressed.
 ///
 /// An open file keeps its inode. One that was closed, and then compressed, has lost it, perhaps to
-/// another file of the same directory: it is known by its name, which no longer changes.
-fn is_that_file(file: &TailedFile, inode: Inode, plain: &OsStr, compressed: bool) -> bool {
+/// another file of the same directory: it is known by its name, which no longer changes, and by when it
+/// came to be.
+fn is_that_file(
+    file: &TailedFile,
+    (inode, born): (Inode, Option<u64>),
+    plain: &OsStr,
+    compressed: bool,
+) -> bool {
     if file.is_gap {
         return false;
     }
-    let is_same_inode = file.inode == inode;
+    let is_same_inode = file.has_number(inode, born);
     let is_same_name = *file.name == *plain;
+    let is_born_so = file.born.is_some() && file.born == born;
+    let may_have_moved = is_born_so || rotated_at(&file.name).is_none();
     // An archive that was found first has the number of the plain file that stands beside it no more.
     (is_same_name && (is_same_inode || compressed || file.is_compressed))
-        || (is_same_inode && (file.source.is_some() || file.is_parked))
+        || (is_same_inode && (file.source.is_some() || file.is_parked && may_have_moved))
 }
 
 /// Whether a file that was opened anew may be the one that the group has, as far as its first bytes say:
@@ -506,6 +519,7 @@ pub(super) fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr
         group,
         name,
         inode: opened.inode,
+        born: None,
         head: Head::default(),
         source: Some(Source::Plain(opened.file)),
         offset: 0,
@@ -637,13 +651,13 @@ mod tests {
         let plain = OsStr::new("0.log.20260101-000000");
         let mut closed = file("0.log.20260101-000000");
         closed.source = None;
-        assert!(is_that_file(&closed, OTHER, plain, true));
-        assert!(is_that_file(&closed, NUMBER, plain, false));
-        assert!(!is_that_file(&closed, NUMBER, OsStr::new("0.log"), false));
-        assert!(!is_that_file(&closed, NUMBER, OsStr::new("0.log.20260101-000010"), false));
+        assert!(is_that_file(&closed, (OTHER, None), plain, true));
+        assert!(is_that_file(&closed, (NUMBER, None), plain, false));
+        assert!(!is_that_file(&closed, (NUMBER, None), OsStr::new("0.log"), false));
+        assert!(!is_that_file(&closed, (NUMBER, None), OsStr::new("0.log.20260101-000010"), false));
         let open = file("0.log");
-        assert!(is_that_file(&open, NUMBER, plain, false));
-        assert!(!is_that_file(&open, OTHER, OsStr::new("0.log"), false));
+        assert!(is_that_file(&open, (NUMBER, None), plain, false));
+        assert!(!is_that_file(&open, (OTHER, None), OsStr::new("0.log"), false));
     }
 
     /// Scenario: row 1. Files of a group are found in any order; the one that was live was rotated
@@ -744,7 +758,7 @@ mod tests {
         let mut found = new_file(3, 1, archive, name());
         (found.is_compressed, found.head) = (true, Head::of(b"two\n"));
         found.source = found.source.map(into_archive);
-        assert!(is_that_file(&found, NUMBER, &name(), false));
+        assert!(is_that_file(&found, (NUMBER, None), &name(), false));
         assert!(may_be_that_file(&found, Some(&opened(b"two\nthree\n")), false));
         assert!(!may_be_that_file(&found, Some(&opened(b"one\n")), false));
     }

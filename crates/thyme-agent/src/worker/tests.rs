@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -20,10 +20,11 @@ use crate::{
     limits::{CHARACTER_WAIT, IDLE_AFTER, IDLE_CHECK_INTERVAL, LATE_LOOK_INTERVAL, LINGER_TIME},
     metrics::LossReason,
     queue::{Rest, SetAside, Settled},
-    world::{Clock, LogTree, Opened, real::NodeLogs},
+    world::{Clock, DirectoryState, Entry, HashMap, LogTree, Looked, Opened, real::NodeLogs},
 };
 
 mod archived;
+mod reused;
 mod unseen;
 
 /// How far the clock goes on from one step to the next.
@@ -43,9 +44,45 @@ fn config_of(directory: &Path, operators: &str) -> Arc<Config> {
     Arc::new(Config::parse(&yaml, "test.yaml").unwrap())
 }
 
+/// A tree in which a file may have the number of one that is gone, whatever the file system does.
+#[derive(Clone, Default)]
+struct Numbers(Arc<std::sync::Mutex<HashMap<u64, u64>>>);
+
+impl Numbers {
+    fn of(&self, inode: u64) -> u64 {
+        *self.0.lock().unwrap().get(&inode).unwrap_or(&inode)
+    }
+}
+
+impl LogTree for Numbers {
+    fn directory(&mut self, path: &Path) -> io::Result<DirectoryState> {
+        NodeLogs::default().directory(path)
+    }
+
+    fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
+        let entries = NodeLogs::default().entries(path)?.into_iter();
+        Ok(entries.map(|entry| Entry { inode: self.of(entry.inode), ..entry }).collect())
+    }
+
+    fn open(&mut self, root: &Path, relative: &Path) -> io::Result<Option<Opened>> {
+        let opened = NodeLogs::default().open(root, relative)?;
+        Ok(opened.map(|mut opened| {
+            opened.inode.inode = self.of(opened.inode.inode);
+            opened
+        }))
+    }
+
+    fn look_at(&mut self, path: &Path) -> io::Result<Looked> {
+        let mut looked = NodeLogs::default().look_at(path)?;
+        looked.inode.inode = self.of(looked.inode.inode);
+        Ok(looked)
+    }
+}
+
 /// A directory of logs, and the agent as far as it reads them.
 struct Scene {
     directory: tempfile::TempDir,
+    numbers: Numbers,
     clock: Ahead,
     discovery: Discovery,
     _stopper: Sender<()>,
@@ -95,6 +132,7 @@ impl Scene {
         let config = config_of(directory.path(), operators);
         let (metrics, clock) = (Arc::new(Metrics::default()), Ahead::default());
         let descriptors = Descriptors::new(open_files_max, &metrics);
+        let numbers = Numbers::default();
         let (messages, inbox) = unbounded();
         let (sender, requests) = tokio::sync::mpsc::channel(1_000);
         let channels = WorkerChannels {
@@ -102,7 +140,7 @@ impl Scene {
             requests: sender,
             spool: None,
             checkpoints: None,
-            tree: Box::new(NodeLogs::default()),
+            tree: Box::new(numbers.clone()),
             descriptors: Arc::clone(&descriptors),
         };
         let state = Arc::new(WorkerState::new(Instant::now()));
@@ -124,13 +162,14 @@ impl Scene {
             scan_interval: Duration::from_secs(1),
             workers: vec![WorkerHandle { messages: messages.clone(), state }],
             checkpoints: None,
-            tree: Box::new(NodeLogs::default()),
+            tree: Box::new(numbers.clone()),
             clock: Arc::new(clock.clone()),
             watches: false,
             metrics: Arc::clone(&metrics),
         });
         let mut scene = Self {
             directory,
+            numbers,
             clock,
             discovery,
             _stopper: stopper,

@@ -143,6 +143,7 @@ fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -
         group,
         name: Arc::clone(&checkpoint.name),
         inode: Inode { device: 0, inode: key },
+        born: None,
         head: Head { bytes: u32::MAX, crc32: 0 },
         source: None,
         offset: checkpoint.offset,

@@ -162,7 +162,7 @@ fn a_file_that_another_replaced_before_it_could_be_opened_counts() {
 
 /// Scenario: row 39. A file can't be opened for want of a descriptor. It grows, which changes nothing in its directory,
 /// until long after that was made; then it is removed.
-/// Guarantees: it counts with all that it held a scan before.
+/// Guarantees: it counts with all that it held a second before.
 #[test]
 fn a_file_that_grows_while_it_waits_counts_with_what_it_grew_to() {
     let mut scene = Scene::new(0, &[("0.log", "one\n")]);

@@ -29,6 +29,7 @@ impl LogFile for Unreadable {
 fn see(scene: &mut Scene, names: &[&str], is_complete: bool) {
     let found = names.iter().map(|name| FoundFile {
         name: name.into(),
+        born: None,
         inode: NodeLogs::default().look_at(&scene.at(name)).unwrap().inode,
         opened: None,
         is_renamed: false,
