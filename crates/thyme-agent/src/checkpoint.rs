@@ -129,8 +129,11 @@ impl Restored {
     /// checkpoint said so.
     pub(crate) fn add_spooled(&mut self, disk: &dyn StateDisk) {
         let Some(life) = self.life else { return };
-        let places = self.keys.iter().enumerate().map(|(place, key)| (*key, place));
-        let places: HashMap<FileKey, usize> = places.collect();
+        // Whether a file that was empty is still the same nothing tells: its number may be another's by now.
+        let known = self.keys.iter().zip(&self.files).enumerate();
+        let known = known.filter(|(_, (_, file))| file.head_bytes > 0);
+        let places: HashMap<FileKey, usize> =
+            known.map(|(place, (key, _))| (*key, place)).collect();
         let is_news = |(key, start, end): &Covered| {
             places.get(key).is_some_and(|place| !self.files[*place].is_settled(*start, *end))
         };

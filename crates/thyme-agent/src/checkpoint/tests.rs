@@ -443,22 +443,11 @@ fn what_damage_costs_is_said() {
     assert!(!both.contains("the older generation"), "{both}");
 }
 
-/// Scenario: row 48. A start finds a checkpoint of a file, and in the spool a request of the same life that
-/// covers more of it; another sink has a position in it, too.
-/// Guarantees: the position goes over it, whichever sink goes on; what stood in front of the place before
-/// holds no more; the next start, whose numbers are others, takes nothing over again.
-#[test]
-fn what_the_spool_has_is_settled() {
-    let directory = tempfile::tempdir().unwrap();
-    let disk: Arc<dyn StateDisk> = Arc::new(NodeDisk::new(directory.path()));
-    let (state, _) = open_on(Arc::clone(&disk), None, 5).unwrap();
-    let writer = spawn(state);
-    let file = FileCheckpoint { tail_bytes: 4, tail_crc32: 1, length: 900, ..checkpoint(100) };
-    writer.publisher().publish([(7, Some(file.clone()))]);
-    writer.finish();
+/// Puts a request into the spool that life 5 has made of these bytes.
+fn keep(disk: &Arc<dyn StateDisk>, covers: Vec<Covered>) {
     let (requests, _none) = tokio::sync::mpsc::channel(1);
     let start = SpoolStart {
-        disk: Arc::clone(&disk),
+        disk: Arc::clone(disk),
         bytes_max: 1 << 20,
         life: 5,
         requests,
@@ -467,7 +456,6 @@ fn what_the_spool_has_is_settled() {
     };
     let (mut spool, links) = Spool::open(start, 1).unwrap();
     let (reply, _told) = crossbeam_channel::unbounded();
-    let covers = vec![(7, 100, 300), (7, 400, 900), (8, 0, 5)];
     let request = Request {
         body: vec![Bytes::from_static(b"body")],
         body_bytes: 4,
@@ -481,7 +469,22 @@ fn what_the_spool_has_is_settled() {
     };
     links[0].messages.send(SpoolMessage::Keep { request, worker: 0 }).unwrap();
     spool.step();
-    drop(spool);
+}
+
+/// Scenario: row 48. A start finds a checkpoint of a file, and in the spool a request of the same life that
+/// covers more of it; another sink has a position in it, too.
+/// Guarantees: the position goes over it, whichever sink goes on; what stood in front of the place before
+/// holds no more; the next start, whose numbers are others, takes nothing over again.
+#[test]
+fn what_the_spool_has_is_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn StateDisk> = Arc::new(NodeDisk::new(directory.path()));
+    let (state, _) = open_on(Arc::clone(&disk), None, 5).unwrap();
+    let writer = spawn(state);
+    let file = FileCheckpoint { tail_bytes: 4, tail_crc32: 1, length: 900, ..checkpoint(100) };
+    writer.publisher().publish([(7, Some(file.clone()))]);
+    writer.finish();
+    keep(&disk, vec![(7, 100, 300), (7, 400, 900), (8, 0, 5)]);
     for sink in [SINK, "otlp_grpc/other"] {
         let (_, restored) = open_on(Arc::clone(&disk), None, 6).unwrap();
         let [found] = &restored.files[..] else { panic!("{restored:?}") };
@@ -494,6 +497,26 @@ fn what_the_spool_has_is_settled() {
     writer.publisher().publish([(7, Some(file))]);
     writer.finish();
     assert_eq!(restored(directory.path()).files[0].offset, 100);
+}
+
+/// Scenario: row 48. The file of a checkpoint was empty when that was written; the spool has a request of the same
+/// life with bytes of it, and the agent is killed before a checkpoint says more. Meanwhile the file's number may
+/// have been given to its successor.
+/// Guarantees: nothing of what is there now is taken for settled.
+#[test]
+fn what_the_spool_has_of_a_file_that_nothing_was_known_of_settles_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn StateDisk> = Arc::new(NodeDisk::new(directory.path()));
+    let (state, _) = open_on(Arc::clone(&disk), None, 5).unwrap();
+    let writer = spawn(state);
+    let file = FileCheckpoint { head_bytes: 0, head_crc32: 0, beyond: vec![], ..checkpoint(0) };
+    writer.publisher().publish([(7, Some(file.clone()))]);
+    writer.finish();
+    keep(&disk, vec![(7, 0, 300), (7, 400, 900)]);
+    let (_, restored) = open_on(disk, None, 6).unwrap();
+    let [found] = &restored.files[..] else { panic!("{restored:?}") };
+    let found = found.clone().of_sink(SINK);
+    assert_eq!((found.offset, found.beyond), (0, vec![]));
 }
 
 /// What a start finds, and what it says.
