@@ -156,7 +156,7 @@ impl Look<'_> {
                     continue;
                 }
             }
-            let Some(group) = self.owner_of(&claim, &numbers, before) else { continue };
+            let Some(group) = self.owner_of(&claim, &numbers, before, all) else { continue };
             if !is_link {
                 names.entry(number).or_insert_with(|| claim.name.clone());
             }
@@ -238,13 +238,14 @@ impl Look<'_> {
         claim: &Claim,
         numbers: &ByNumber<'_>,
         before: &HashMap<Arc<GroupKey>, KnownGroup>,
+        all: &[Entry],
     ) -> Option<Arc<GroupKey>> {
         if claim.certainty != Certainty::Doubtful {
             return claim.key.clone();
         }
         let known = numbers.get(&(claim.receiver, claim.number)).map_or(&[][..], Vec::as_slice);
         let has_live = claim.key.as_ref().is_none_or(|key| before.contains_key(key));
-        self.known_owner(claim, known, has_live)
+        self.known_owner(claim, known, has_live, all)
             .or_else(|| self.remembered_owner(claim))
             .or_else(|| claim.key.clone())
     }
@@ -256,6 +257,7 @@ impl Look<'_> {
         claim: &Claim,
         known: &[(&Arc<GroupKey>, &KnownFile)],
         has_live: bool,
+        all: &[Entry],
     ) -> Option<Arc<GroupKey>> {
         let device = self.state.identity.inode.device;
         let is_elsewhere = |(group, file): &&(&Arc<GroupKey>, &KnownFile)| {
@@ -285,8 +287,19 @@ impl Look<'_> {
         // Where nothing is known of births, a live name that was there before has a new file, and what has
         // no log file's name may be anything.
         let is_unknown = born.is_none() && has_live;
+        // Nor is anything that whose archive is there: its number was free from then on.
+        let has_archive = |file: &KnownFile| {
+            let plain = |entry: &Entry| {
+                entry.name.as_encoded_bytes().strip_suffix(b".gz")
+                    == Some(file.name.as_encoded_bytes())
+            };
+            all.iter().any(plain)
+        };
         let is_it = |(_, file): &&(&Arc<GroupKey>, &KnownFile)| {
-            looked.inode == file.inode && born == file.born && !is_unknown
+            looked.inode == file.inode
+                && born == file.born
+                && !is_unknown
+                && !(born.is_none() && has_archive(file))
         };
         let (group, _) = elsewhere.find(is_it)?;
         let whose = Whose { opened: None, is_renamed: true, is_unsure: false };

@@ -5,6 +5,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use opentelemetry_proto::tonic::{
@@ -20,7 +21,10 @@ use crate::{
     limits::{CHARACTER_WAIT, IDLE_AFTER, IDLE_CHECK_INTERVAL, LATE_LOOK_INTERVAL, LINGER_TIME},
     metrics::LossReason,
     queue::{Rest, SetAside, Settled},
-    world::{Clock, DirectoryState, Entry, HashMap, LogTree, Looked, Opened, real::NodeLogs},
+    world::{
+        Clock, DirectoryState, Entry, FileState, HashMap, LogFile, LogTree, Looked, Opened,
+        real::NodeLogs,
+    },
 };
 
 mod archived;
@@ -44,13 +48,31 @@ fn config_of(directory: &Path, operators: &str) -> Arc<Config> {
     Arc::new(Config::parse(&yaml, "test.yaml").unwrap())
 }
 
-/// A tree in which a file may have the number of one that is gone, whatever the file system does.
+/// A tree in which a file may have the number of one that is gone, and none a birth, whatever the file system does.
 #[derive(Clone, Default)]
-struct Numbers(Arc<std::sync::Mutex<HashMap<u64, u64>>>);
+struct Numbers(Arc<std::sync::Mutex<HashMap<u64, u64>>>, Arc<AtomicBool>);
+
+/// A file of a file system that keeps no births.
+#[derive(Debug)]
+struct Birthless(Box<dyn LogFile>);
+
+impl LogFile for Birthless {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn state(&self) -> io::Result<FileState> {
+        self.0.state()
+    }
+}
 
 impl Numbers {
     fn of(&self, inode: u64) -> u64 {
         *self.0.lock().unwrap().get(&inode).unwrap_or(&inode)
+    }
+
+    fn has_births(&self) -> bool {
+        !self.1.load(Ordering::Relaxed)
     }
 }
 
@@ -68,6 +90,9 @@ impl LogTree for Numbers {
         let opened = NodeLogs::default().open(root, relative)?;
         Ok(opened.map(|mut opened| {
             opened.inode.inode = self.of(opened.inode.inode);
+            if !self.has_births() {
+                opened.file = Box::new(Birthless(opened.file));
+            }
             opened
         }))
     }
@@ -75,6 +100,7 @@ impl LogTree for Numbers {
     fn look_at(&mut self, path: &Path) -> io::Result<Looked> {
         let mut looked = NodeLogs::default().look_at(path)?;
         looked.inode.inode = self.of(looked.inode.inode);
+        looked.born_unix_nanos = looked.born_unix_nanos.filter(|_| self.has_births());
         Ok(looked)
     }
 }

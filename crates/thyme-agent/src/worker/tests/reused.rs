@@ -143,3 +143,25 @@ fn a_file_that_is_parked_behind_another_counts_with_what_it_has_grown_to() {
     scene.pass(LOOK);
     assert_eq!(scene.not_opened(), (2, 6 + 10));
 }
+
+/// Scenario: row 41. A file system that keeps no births. A rotated file was read to its end and closed; between two
+/// looks it is compressed, and its number goes to the log file of the container's next start.
+/// Guarantees: that is a file of its own, and nothing is said to be truncated, nor comes twice.
+#[test]
+fn without_births_a_number_is_free_once_its_files_archive_is_there() {
+    let mut scene = Scene::new(64, &[]);
+    scene.numbers.1.store(true, Ordering::Relaxed);
+    scene.append("0.log", "one\n");
+    scene.until("it is read", |scene| scene.bodies.len() == 1);
+    scene.rename("0.log", ROTATED);
+    scene.append("0.log", "two\n");
+    scene.until("its successor is read", |scene| scene.bodies.len() == 2);
+    scene.pass(LOOK);
+    let number = scene.number(ROTATED);
+    scene.compress(ROTATED);
+    scene.make("1.log", "three\nfour\n", number, None);
+    scene.until("all is read", |scene| scene.bodies.len() == 4);
+    scene.pass(LOOK);
+    assert_eq!(scene.bodies.concat(), "onetwothreefour");
+    assert_eq!(scene.metrics.truncated_files.get(), 0);
+}
