@@ -59,6 +59,8 @@ struct State {
     too_large: Option<(usize, Instant)>,
     /// Something was answered since the last reduction.
     has_answered: bool,
+    /// The largest that was answered of late, and when.
+    answered: Option<(usize, Instant)>,
     /// Counts reductions: what began before the last one does not cause another.
     reductions: u64,
 }
@@ -93,6 +95,7 @@ impl Pace {
             too_long: None,
             too_large: None,
             has_answered: false,
+            answered: None,
             reductions: 0,
         };
         Self { turns: Semaphore::new(consumers), consumers, state: Mutex::new(state) }
@@ -172,7 +175,11 @@ impl Turn<'_> {
             return None;
         }
         state.reductions += 1;
-        state.too_large = std::mem::take(&mut state.has_answered).then_some((bytes, now));
+        // Where as much was answered of late, it was not the size.
+        let is_news =
+            state.answered.is_none_or(|(answered, at)| bytes > answered || is_old(at, now));
+        let has_answered = std::mem::take(&mut state.has_answered);
+        state.too_large = (has_answered && is_news).then_some((bytes, now));
         Some(state)
     }
 
@@ -180,9 +187,10 @@ impl Turn<'_> {
     pub(super) fn answered(&self, bytes: usize, took: Duration, now: Instant) {
         let mut state = self.pace.lock();
         state.has_answered = true;
-        state.too_large.take_if(|(too_large, at)| {
-            bytes >= *too_large || now.saturating_duration_since(*at) >= SLOW_SIZE_AGE_MAX
-        });
+        state.too_large.take_if(|(too_large, at)| bytes >= *too_large || is_old(*at, now));
+        if state.answered.is_none_or(|(answered, at)| bytes >= answered || is_old(at, now)) {
+            state.answered = Some((bytes, now));
+        }
         let Some(too_long) = state.too_long else { return };
         let share = took.as_secs_f64() / too_long.as_secs_f64().max(1e-3);
         // What was not used up was not tried.
@@ -198,6 +206,10 @@ impl Turn<'_> {
         state.owed -= forgiven;
         self.pace.turns.add_permits(gained - forgiven);
     }
+}
+
+fn is_old(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) >= SLOW_SIZE_AGE_MAX
 }
 
 impl State {
