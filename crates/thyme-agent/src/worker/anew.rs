@@ -63,7 +63,12 @@ impl Worker {
         // What the spool has of the old content is no part of the new.
         let former = std::mem::replace(&mut file.key, self.keys.next());
         self.metrics.truncated_files.increment();
-        tracing::warn!(file = ?file.name, read = file.offset, "a log file was truncated: it is read anew");
+        tracing::warn!(
+            directory = %self.directory_of(number).display(),
+            file = ?file.name,
+            read = file.offset,
+            "a log file was truncated: it is read anew"
+        );
         file.offset = 0;
         file.skipped_from = 0;
         file.acknowledged = Acknowledged::default();

@@ -81,6 +81,11 @@ impl Worker {
         }
     }
 
+    /// The directory of a group, for logs: a file's name alone says nothing of its pod.
+    pub(super) fn directory_of(&self, group: u32) -> &Path {
+        self.groups.get(&group).map_or(Path::new(""), |group| &group.key.directory)
+    }
+
     /// Opens the file of this name in the directory of a group.
     pub(super) fn open_again(&mut self, group: u32, name: &OsStr) -> io::Result<Option<Opened>> {
         let Some(group) = self.groups.get(&group) else { return Ok(None) };

@@ -250,8 +250,11 @@ impl Worker {
             if bytes > 0 {
                 self.metrics.lost_files.increment();
                 self.metrics.lost(LossReason::NotOpened).add(bytes);
+                let name = Arc::clone(&file.name);
                 tracing::warn!(
-                    file = ?file.name, bytes,
+                    directory = %self.directory_of(number).display(),
+                    file = ?name,
+                    bytes,
                     "a log file was deleted before it could be opened again"
                 );
             }

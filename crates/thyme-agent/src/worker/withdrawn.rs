@@ -63,7 +63,12 @@ impl Worker {
             }
             self.metrics.lost_files.increment();
             self.metrics.lost(LossReason::NotOpened).add(*bytes);
-            tracing::warn!(?name, bytes, "a log file was deleted before it could be opened");
+            tracing::warn!(
+                directory = %self.directory_of(number).display(),
+                ?name,
+                bytes,
+                "a log file was deleted before it could be opened"
+            );
         }
     }
 
