@@ -169,7 +169,7 @@ pub struct ManyOptions {
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
     pub startup_cpu_max: Duration,
     /// Most processor time of the idle agent, as a share of one core.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.015)]
     pub idle_cores_max: f64,
     /// Most resident memory at any time, such as 100MiB.
     #[arg(long, default_value = "100MiB", value_parser = parse_bytes)]
