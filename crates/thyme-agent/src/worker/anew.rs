@@ -99,7 +99,8 @@ fn is_rewritten(file: &TailedFile) -> io::Result<bool> {
     let Some(Source::Plain(open)) = &file.source else { return Ok(false) };
     let Some((place, ending)) = file.endings.up_to(file.offset) else {
         // A checkpoint with bytes beyond its prefix says of what stands before only how it begins.
-        return Ok(file.offset > 0 && !file.head.matches(&**open)?);
+        let has_read = file.offset > 0 || !file.acknowledged.beyond().is_empty();
+        return Ok(has_read && !file.head.matches(&**open)?);
     };
     Ok(!ending.matches(&**open, place)?)
 }
@@ -126,6 +127,8 @@ mod tests {
             let mut file = new_file(1, 1, opened(content), Arc::from(OsStr::new("0.log")));
             file.head = Head::of(b"one\ntwo\n");
             assert!(!is_rewritten(&file).unwrap(), "nothing was read of it");
+            file.acknowledged = Acknowledged::new(0, &[(4, 8)]);
+            assert_eq!(is_rewritten(&file).unwrap(), is_anew, "only bytes beyond its start");
             file.offset = 4;
             assert_eq!(is_rewritten(&file).unwrap(), is_anew);
         }
