@@ -443,6 +443,14 @@ fn what_damage_costs_is_said() {
     assert!(!both.contains("the older generation"), "{both}");
 }
 
+/// A life of the agent ends with this checkpoint, of the file with the number 7.
+fn end_with(disk: &Arc<dyn StateDisk>, life: u64, file: FileCheckpoint) {
+    let (state, _) = open_on(Arc::clone(disk), None, life).unwrap();
+    let writer = spawn(state);
+    writer.publisher().publish([(7, Some(file))]);
+    writer.finish();
+}
+
 /// Puts a request into the spool that life 5 has made of these bytes.
 fn keep(disk: &Arc<dyn StateDisk>, covers: Vec<Covered>) {
     let (requests, _none) = tokio::sync::mpsc::channel(1);
@@ -479,11 +487,8 @@ fn keep(disk: &Arc<dyn StateDisk>, covers: Vec<Covered>) {
 fn what_the_spool_has_is_settled() {
     let directory = tempfile::tempdir().unwrap();
     let disk: Arc<dyn StateDisk> = Arc::new(NodeDisk::new(directory.path()));
-    let (state, _) = open_on(Arc::clone(&disk), None, 5).unwrap();
-    let writer = spawn(state);
     let file = FileCheckpoint { tail_bytes: 4, tail_crc32: 1, length: 900, ..checkpoint(100) };
-    writer.publisher().publish([(7, Some(file.clone()))]);
-    writer.finish();
+    end_with(&disk, 5, file.clone());
     keep(&disk, vec![(7, 100, 300), (7, 400, 900), (8, 0, 5)]);
     for sink in [SINK, "otlp_grpc/other"] {
         let (_, restored) = open_on(Arc::clone(&disk), None, 6).unwrap();
@@ -492,10 +497,7 @@ fn what_the_spool_has_is_settled() {
         assert_eq!((found.offset, &found.beyond[..]), (300, &[(400, 900)][..]));
         assert_eq!((found.tail_bytes, found.lost_bytes()), (0, 100));
     }
-    let (state, _) = open_on(Arc::clone(&disk), None, 6).unwrap();
-    let writer = spawn(state);
-    writer.publisher().publish([(7, Some(file))]);
-    writer.finish();
+    end_with(&disk, 6, file);
     assert_eq!(restored(directory.path()).files[0].offset, 100);
 }
 
@@ -507,11 +509,11 @@ fn what_the_spool_has_is_settled() {
 fn what_the_spool_has_of_a_file_that_nothing_was_known_of_settles_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let disk: Arc<dyn StateDisk> = Arc::new(NodeDisk::new(directory.path()));
-    let (state, _) = open_on(Arc::clone(&disk), None, 5).unwrap();
-    let writer = spawn(state);
-    let file = FileCheckpoint { head_bytes: 0, head_crc32: 0, beyond: vec![], ..checkpoint(0) };
-    writer.publisher().publish([(7, Some(file.clone()))]);
-    writer.finish();
+    end_with(
+        &disk,
+        5,
+        FileCheckpoint { head_bytes: 0, head_crc32: 0, beyond: vec![], ..checkpoint(0) },
+    );
     keep(&disk, vec![(7, 0, 300), (7, 400, 900)]);
     let (_, restored) = open_on(disk, None, 6).unwrap();
     let [found] = &restored.files[..] else { panic!("{restored:?}") };

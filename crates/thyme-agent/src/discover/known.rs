@@ -28,7 +28,12 @@ pub(super) struct KnownFile {
 impl KnownFile {
     /// Whether it is that file, under whatever name.
     pub(super) fn is(&self, other: &Self) -> bool {
-        self.inode == other.inode && self.may_have_birth_of(other)
+        self.has_number(other.inode, other.born)
+    }
+
+    /// Whether a file of this number and birth may be it.
+    pub(super) fn has_number(&self, inode: Inode, born: Option<u64>) -> bool {
+        self.inode == inode && may_be_one(self.born, born)
     }
 
     /// A number, and a name, are another file's later; what is not known proves nothing.

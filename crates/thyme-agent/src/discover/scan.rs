@@ -25,7 +25,7 @@ use crate::{
     config::StartAt,
     limits::{ROOT_LOOK_INTERVAL, UNWATCHED_CHECK_INTERVAL, WATCHED_SCANS},
     metrics::Metrics,
-    tail::{descriptors::Descriptors, identity::may_be_one},
+    tail::descriptors::Descriptors,
     world::{DirectoryIdentity, HashMap, LogTree, Opened, SharedClock},
 };
 
@@ -207,7 +207,7 @@ impl Scanner {
             let files = known.groups.values_mut().flat_map(|group| &mut group.files);
             for file in files.filter(|file| !file.is_open && !is_archive(&file.name)) {
                 let Ok(looked) = self.tree.look_at(&path.join(&file.name)) else { continue };
-                if looked.inode == file.inode && may_be_one(looked.born_unix_nanos, file.born) {
+                if file.has_number(looked.inode, looked.born_unix_nanos) {
                     file.bytes = looked.bytes;
                 }
             }

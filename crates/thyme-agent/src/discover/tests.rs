@@ -139,6 +139,12 @@ impl Stage {
         Self { root, denied, calls, clock, discovery, _stopper: stopper, workers, metrics }
     }
 
+    /// After the next listing of a directory, before anything else is asked.
+    fn rename_then(&self, renames: &[(&str, &str)]) {
+        let renames = renames.iter().map(|(from, to)| (self.at(from), self.at(to))).collect();
+        *self.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) = renames;
+    }
+
     fn at(&self, path: &str) -> PathBuf {
         self.root.path().join(path)
     }
@@ -415,8 +421,7 @@ fn a_file_that_is_compressed_while_its_directory_is_read_is_not_missed() {
     stage.deny(&[rotated]);
     assert_eq!(stage.told(), [(0, "0.log".into(), 1, 0)]);
     stage.deny(&[]);
-    let renames = vec![(stage.at(rotated), stage.at(&format!("{rotated}.gz")))];
-    *stage.calls.renames.lock().unwrap() = renames;
+    stage.rename_then(&[(rotated, &format!("{rotated}.gz"))]);
     let told = [stage.told(), stage.told()].concat();
     assert!(told.iter().all(|(.., missed)| *missed == 0), "{told:?}");
     assert_eq!(told.last(), Some(&(0, "0.log".into(), 1, 0)));
@@ -661,9 +666,7 @@ fn a_known_file_that_is_rotated_during_the_first_look_is_not_gone() {
     let (root, resume) = known_file();
     let mut stage = Stage::new("*.log", 1, false, root, resume);
     stage.write("new", "more");
-    let renames = [("app.log", "app.log.1"), ("new", "app.log")];
-    *stage.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) =
-        renames.map(|(from, to)| (stage.at(from), stage.at(to))).to_vec();
+    stage.rename_then(&[("app.log", "app.log.1"), ("new", "app.log")]);
     let told = stage.groups();
     assert_eq!(told[0], ("app.log".to_owned(), 1, false, false));
     assert_eq!(told[1..], [("app.log".to_owned(), 2, true, true)]);
@@ -681,9 +684,7 @@ fn a_known_chain_that_moves_on_during_the_first_look_is_one_log() {
     let known = names.map(|(name, text)| known_as(root.path(), name, text));
     let mut stage = Stage::new("*", 1, false, root, (1..).zip(known).collect());
     stage.write("app.log", "more");
-    let renames = [("app.log.2", "app.log.3"), ("app.log.1", "app.log.2")];
-    *stage.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) =
-        renames.map(|(from, to)| (stage.at(from), stage.at(to))).to_vec();
+    stage.rename_then(&[("app.log.2", "app.log.3"), ("app.log.1", "app.log.2")]);
     let told = stage.groups();
     assert_eq!(told[0], ("app.log".to_owned(), 2, true, false));
     assert_eq!(told[1..], [("app.log".to_owned(), 3, true, true)]);
@@ -701,15 +702,14 @@ fn a_chain_that_moves_on_twice_at_a_look_is_followed() {
         assert_eq!(stage.groups(), [("app.log".to_owned(), 1, false, true)]);
         fs::rename(stage.at("app.log"), stage.at("app.log.1")).unwrap();
         stage.write("app.log", "more");
-        let next = tempfile::tempdir_in(stage.root.path().parent().unwrap()).unwrap();
-        fs::write(next.path().join("next"), "and more").unwrap();
-        let (first, second) = (stage.at("app.log.1"), stage.at("app.log.2"));
-        let renames = vec![
-            (first.clone(), second),
-            (stage.at("app.log"), first),
-            (next.path().join("next"), stage.at("app.log")),
-        ];
-        *stage.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) = renames;
+        let elsewhere = tempfile::tempdir_in(stage.root.path().parent().unwrap()).unwrap();
+        let next = elsewhere.path().join("next");
+        fs::write(&next, "and more").unwrap();
+        stage.rename_then(&[
+            ("app.log.1", "app.log.2"),
+            ("app.log", "app.log.1"),
+            (next.to_str().unwrap(), "app.log"),
+        ]);
         assert_eq!(stage.groups(), [("app.log".to_owned(), 1, false, false)], "{pattern}");
         let told = stage.groups();
         assert!(told.contains(&("app.log".to_owned(), 2, true, true)), "{pattern}: {told:?}");
@@ -728,8 +728,7 @@ fn a_group_that_vanishes_during_a_look_is_said_to_be_gone() {
     assert_eq!(stage.groups(), [("app.log".to_owned(), 1, false, true)]);
     stage.write("new", "more");
     fs::rename(stage.at("new"), stage.at("app.log")).unwrap();
-    let renames = vec![(stage.at("app.log"), stage.at("other"))];
-    *stage.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) = renames;
+    stage.rename_then(&[("app.log", "other")]);
     assert_eq!(stage.groups(), [("app.log".to_owned(), 0, false, false)]);
     assert_eq!(stage.groups(), [("app.log".to_owned(), 0, false, true)]);
     assert_eq!((stage.groups(), stage.discovery.assigned.len()), (Vec::new(), 0));

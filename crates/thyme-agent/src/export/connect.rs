@@ -211,10 +211,8 @@ impl Connector {
     }
 
     async fn open_without_limit(&self, address: SocketAddr) -> Result<Opened, ConnectError> {
-        let tcp = match TcpStream::connect(address).await {
-            Ok(tcp) => set_options(&tcp).map(|()| tcp),
-            Err(error) => Err(error),
-        };
+        let tcp = TcpStream::connect(address).await;
+        let tcp = tcp.and_then(|tcp| set_options(&tcp).map(|()| tcp));
         let Some((proxy, target)) = &self.proxy else {
             let tcp = tcp.map_err(|source| ConnectError::Tcp { address, source })?;
             return self.secure(tcp, address).await;

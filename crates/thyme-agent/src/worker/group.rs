@@ -114,7 +114,7 @@ impl TailedFile {
 
     /// Whether an open file may be it, likewise.
     pub(super) fn has_number_of(&self, opened: &Opened) -> bool {
-        self.inode == opened.inode && may_be_one(self.born, opened.file.born_unix_nanos())
+        self.has_number(opened.inode, opened.file.born_unix_nanos())
     }
 
     /// From now on it is known as this one: its archive has a number of its own.

@@ -305,6 +305,14 @@ impl Scene {
         files.find(|file| *file.name == *name).map(|file| &**file)
     }
 
+    /// A live file of two lines that was read, and gave its descriptor up.
+    fn with_parked(open_files_max: usize) -> Self {
+        let mut scene = Self::new(open_files_max, &[("0.log", "one\ntwo\n")]);
+        scene.until("it is read", |scene| scene.bodies.len() == 2);
+        scene.park("0.log");
+        scene
+    }
+
     /// A file has been read, and gives its descriptor up.
     fn park(&mut self, name: &str) {
         self.wanted = 1;
@@ -346,9 +354,7 @@ fn bodies(request: &Request) -> Vec<String> {
 /// nothing of it.
 #[test]
 fn a_parked_file_that_is_compressed_and_removed_counts_with_what_was_unread() {
-    let mut scene = Scene::new(4, &[("0.log", "one\ntwo\n")]);
-    scene.until("it is read", |scene| scene.bodies.len() == 2);
-    scene.park("0.log");
+    let mut scene = Scene::with_parked(4);
     scene.hold_descriptors();
     let unread = "three\n".repeat(200);
     scene.append("0.log", &unread);
@@ -372,9 +378,7 @@ fn a_parked_file_that_is_compressed_and_removed_counts_with_what_was_unread() {
 /// Guarantees: it counts once, with what was unread, and not beside it with what its archive took on disk.
 #[test]
 fn a_parked_live_file_and_its_archive_count_once() {
-    let mut scene = Scene::new(4, &[("0.log", "one\ntwo\n")]);
-    scene.until("it is read", |scene| scene.bodies.len() == 2);
-    scene.park("0.log");
+    let mut scene = Scene::with_parked(4);
     scene.hold_descriptors();
     scene.append("0.log", "three\n");
     scene.until("it is seen to have grown", |scene| {
@@ -431,9 +435,7 @@ fn an_archive_that_a_checkpoint_may_be_of_counts_once() {
 /// unread of it.
 #[test]
 fn an_archive_that_waits_behind_another_file_counts_when_it_is_removed() {
-    let mut scene = Scene::new(16, &[("0.log", "one\ntwo\n")]);
-    scene.until("it is read", |scene| scene.bodies.len() == 2);
-    scene.park("0.log");
+    let mut scene = Scene::with_parked(16);
     // The archive of the next file is found, open, together with the growth of the parked one.
     scene.append("0.log", "three\n");
     scene.rename("0.log", "0.log.20260101-000000");
@@ -457,9 +459,7 @@ fn an_archive_that_waits_behind_another_file_counts_when_it_is_removed() {
 /// Guarantees: its new content counts as lost.
 #[test]
 fn a_parked_file_that_was_cut_counts_with_its_new_content() {
-    let mut scene = Scene::new(4, &[("0.log", "one\ntwo\n")]);
-    scene.until("it is read", |scene| scene.bodies.len() == 2);
-    scene.park("0.log");
+    let mut scene = Scene::with_parked(4);
     scene.hold_descriptors();
     fs::write(scene.at("0.log"), "three\n").unwrap();
     scene.until("it is seen", |scene| scene.metrics.truncated_files.get() == 1);

@@ -54,7 +54,7 @@ impl Worker {
                 }
                 continue;
             }
-            if self.is_of_group(number, plain, live, *was_plain) {
+            if self.claim_missed(number, plain, live, *was_plain) {
                 continue;
             }
             if !was_plain && live_checkpoints > 0 {
@@ -74,7 +74,7 @@ impl Worker {
 
     /// Whether what could not be opened is a file that the group has, rotated or compressed. What was only seen
     /// as an archive may be what was live: then that has its name from now on.
-    fn is_of_group(
+    fn claim_missed(
         &mut self,
         number: u32,
         plain: &OsStr,

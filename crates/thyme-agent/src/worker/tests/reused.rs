@@ -35,9 +35,7 @@ impl Scene {
     /// compressed at the next rotation, and the file that is live then has its number. Returns how many bytes
     /// nobody has read.
     fn with_number_used_again(is_seen: bool) -> (Self, u64) {
-        let mut scene = Self::new(4, &[("0.log", "one\ntwo\n")]);
-        scene.until("it is read", |scene| scene.bodies.len() == 2);
-        scene.park("0.log");
+        let mut scene = Scene::with_parked(4);
         let (number, born) = (scene.number("0.log"), scene.born("0.log"));
         scene.hold_descriptors();
         let unread = "three\n".repeat(300);
@@ -125,9 +123,7 @@ fn a_parked_empty_file_that_grows_is_its_archive() {
 /// Guarantees: both count as lost, each with what nobody has read of it.
 #[test]
 fn a_file_that_is_parked_behind_another_counts_with_what_it_has_grown_to() {
-    let mut scene = Scene::new(16, &[("0.log", "one\ntwo\n")]);
-    scene.until("it is read", |scene| scene.bodies.len() == 2);
-    scene.park("0.log");
+    let mut scene = Scene::with_parked(16);
     scene.append("0.log", "three\n");
     scene.rename("0.log", ROTATED);
     scene.append("0.log", "four\n");

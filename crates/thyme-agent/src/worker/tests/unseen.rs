@@ -101,9 +101,7 @@ fn what_was_acknowledged_behind_the_place_of_reading_is_not_lost() {
 /// Guarantees: nothing is lost: when it is seen again, it is read on.
 #[test]
 fn a_parked_file_that_a_look_did_not_see_is_read_on() {
-    let mut scene = Scene::new(4, &[("0.log", "one\ntwo\n")]);
-    scene.until("it is read", |scene| scene.bodies.len() == 2);
-    scene.park("0.log");
+    let mut scene = Scene::with_parked(4);
     scene.hold_descriptors();
     scene.append("0.log", "three\n");
     scene.rename("0.log", ROTATED);
