@@ -287,7 +287,8 @@ impl Look<'_> {
         // Where nothing is known of births, a live name that was there before has a new file, and what has
         // no log file's name may be anything.
         let is_unknown = born.is_none() && has_live;
-        // Nor is anything that whose archive is there: its number was free from then on.
+        // Nor is anything that whose archive is there, by the name that gzip gives it: its number was free
+        // from then on, whoever rotates.
         let has_archive = |file: &KnownFile| {
             let plain = |entry: &Entry| {
                 entry.name.as_encoded_bytes().strip_suffix(b".gz")

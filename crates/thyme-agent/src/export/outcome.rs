@@ -177,7 +177,8 @@ impl Quote {
     /// Quotes an error with its sources, which hyper and rustls keep apart; each cause once.
     pub(super) fn of_error(error: &(dyn std::error::Error + 'static)) -> Self {
         let text = thyme_core::causes::in_words(error, |error| {
-            super::verify::in_words(error).unwrap_or_else(|| error.to_string())
+            let words = super::verify::in_words(error, "the sink's certificate");
+            words.unwrap_or_else(|| error.to_string())
         });
         Self::new(text.as_bytes())
     }

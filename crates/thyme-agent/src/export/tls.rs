@@ -135,8 +135,8 @@ impl Make {
                 with_key.map_err(|error| {
                     // An exchange half-way has a key that is not the certificate's.
                     let is_key = matches!(error, rustls::Error::InconsistentKeys(_));
-                    let words = verify::in_words(&error).unwrap_or_else(|| error.to_string());
-                    let words = words.replacen("the sink's certificate", "the certificate", 1);
+                    let words = verify::in_words(&error, "the certificate");
+                    let words = words.unwrap_or_else(|| error.to_string());
                     fault(if is_key { KEY } else { CERTIFICATE })(words)
                 })?
             }

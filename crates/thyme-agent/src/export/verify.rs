@@ -160,8 +160,9 @@ fn is_authority(error: &rustls::Error) -> bool {
     matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// What an error of TLS means, where its own words are a library's types.
-pub(super) fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
+/// What an error of TLS means, where its own words are a library's types; `certificate` is the one that it
+/// may be about, as in "the sink's certificate".
+pub(super) fn in_words(error: &(dyn Error + 'static), certificate: &str) -> Option<String> {
     let tls = match error.downcast_ref::<io::Error>() {
         // rustls gives it an address of its manual.
         Some(error) if error.to_string().contains("close_notify") => {
@@ -172,38 +173,35 @@ pub(super) fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
     };
     let words = match tls {
         rustls::Error::InvalidCertificate(_) if is_authority(tls) => {
-            "the sink's certificate is that of an authority, and none of those that are trusted: add \
-             it to tls.ca_file"
+            "is that of an authority, and none of those that are trusted: add it to tls.ca_file"
         }
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "the sink's certificate is of an authority that is not trusted: add that to tls.ca_file"
+            "is of an authority that is not trusted: add that to tls.ca_file"
         }
         rustls::Error::InvalidCertificate(CertificateError::BadSignature) => {
-            "the sink's certificate is not signed by the authority that it names, or that one has an \
-             RSA key of less than 2048 bits"
+            "is not signed by the authority that it names, or that one has an RSA key of less than \
+             2048 bits"
         }
-        rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => {
-            "the sink's certificate can't be read"
-        }
+        rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => "can't be read",
         rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
-            return Some(format!(
-                "the sink's certificate is not accepted: {}",
-                readable(&other.0.to_string())
-            ));
+            let words = readable(&other.0.to_string());
+            return Some(format!("{certificate} is not accepted: {words}"));
         }
-        rustls::Error::InconsistentKeys(_) => "the key is not the certificate's",
+        rustls::Error::InconsistentKeys(_) => {
+            return Some("the key is not the certificate's".to_owned());
+        }
         rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
-            "what answers does not speak TLS"
+            return Some("what answers does not speak TLS".to_owned());
         }
         rustls::Error::AlertReceived(alert) => {
             return Some(format!("the sink refuses TLS: {}", spaced(&format!("{alert:?}"))));
         }
         rustls::Error::InvalidCertificate(other) => {
-            return Some(format!("the sink's certificate: {}", readable(&other.to_string())));
+            return Some(format!("{certificate}: {}", readable(&other.to_string())));
         }
         _ => return None,
     };
-    Some(words.to_owned())
+    Some(format!("{certificate} {words}"))
 }
 
 /// Words as they are; the name of a type, or of a variant as webpki has it, as words.
@@ -310,7 +308,7 @@ SR9wnoiZXQwIZwrr8uBzevyjsja8KYXnxhBrcT3O/Sz4udd37uK6G0Rmb34whA==
         verify(&own, &own, "sink.example").unwrap();
         let refused = |trusted, shown, name| {
             let error = verify(trusted, shown, name).unwrap_err();
-            in_words(&error).unwrap()
+            in_words(&error, "the sink's certificate").unwrap()
         };
         let name = refused(&own, &own, "other.example");
         assert!(name.contains("sink.example") || name.contains("not valid for name"), "{name}");
@@ -346,7 +344,7 @@ SR9wnoiZXQwIZwrr8uBzevyjsja8KYXnxhBrcT3O/Sz4udd37uK6G0Rmb34whA==
         verify(&own, &own, "sink.example").unwrap();
         let refused = |trusted, shown, name| {
             let error = verify(trusted, shown, name).unwrap_err();
-            in_words(&error).unwrap()
+            in_words(&error, "the sink's certificate").unwrap()
         };
         assert!(refused(&own, &own, "other.example").contains("not valid for name"));
         let other = leaf([2020, 2040]);
@@ -367,11 +365,11 @@ SR9wnoiZXQwIZwrr8uBzevyjsja8KYXnxhBrcT3O/Sz4udd37uK6G0Rmb34whA==
             let refused = refuse_short_key(&certificate).err();
             assert_eq!(refused.is_some(), bits == Some(1024));
             if let Some(error) = refused {
-                let words = in_words(&error).unwrap();
+                let words = in_words(&error, "the sink's certificate").unwrap();
                 let expected = "its RSA key has 1024 bits, expected at least 2048";
                 assert!(words.contains(expected), "{words}");
                 let error = verify(&certificate, &certificate, "sink.example").unwrap_err();
-                assert!(in_words(&error).unwrap().contains(expected));
+                assert!(in_words(&error, "the sink's certificate").unwrap().contains(expected));
             }
         }
         refuse_short_key(&self_signed([2020, 2040], "sink.example")).unwrap();
@@ -400,7 +398,7 @@ SR9wnoiZXQwIZwrr8uBzevyjsja8KYXnxhBrcT3O/Sz4udd37uK6G0Rmb34whA==
             Error::AlertReceived(AlertDescription::CertificateRequired),
         ];
         for error in errors {
-            let words = in_words(&io::Error::other(error)).unwrap();
+            let words = in_words(&io::Error::other(error), "the sink's certificate").unwrap();
             // A type's name has a capital within a word.
             let has_type = words
                 .as_bytes()
@@ -409,9 +407,11 @@ SR9wnoiZXQwIZwrr8uBzevyjsja8KYXnxhBrcT3O/Sz4udd37uK6G0Rmb34whA==
             assert!(!has_type && !words.contains('('), "{words}");
         }
         assert_eq!(spaced("CertificateRequired"), "certificate required");
-        assert!(in_words(&io::Error::other("x")).is_none());
+        assert!(in_words(&io::Error::other("x"), "the sink's certificate").is_none());
         let cut = "peer closed connection without sending TLS close_notify: https://docs.rs/rustls";
-        let words = in_words(&io::Error::new(io::ErrorKind::UnexpectedEof, cut)).unwrap();
+        let words =
+            in_words(&io::Error::new(io::ErrorKind::UnexpectedEof, cut), "the sink's certificate")
+                .unwrap();
         assert!(!words.contains("https"), "{words}");
     }
 }

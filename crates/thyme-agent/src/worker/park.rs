@@ -159,12 +159,10 @@ impl Worker {
                 return Some(Progress::Again);
             }
             Err(error) => {
-                self.look_at_parked(number);
-                if self.is_parked_cut(id) {
+                if self.look_at_parked(number).contains(&id) {
                     // What it holds now is another content, of which nothing was read.
                     let _anew = self.begin_anew(number, id);
-                    let _holds =
-                        self.oldest_unfinished(number).map(|anew| self.is_parked_cut(anew));
+                    self.look_at_parked(number);
                 }
                 if is_shortage(&error) {
                     self.attention.waiting.insert(id);
@@ -179,30 +177,27 @@ impl Worker {
         Some(Progress::At(group.next_poll))
     }
 
-    /// Notes how long a plain parked file is that can't be opened now; whether it is shorter than what was
-    /// read of it.
-    fn is_parked_cut(&mut self, id: u32) -> bool {
-        let Some(file) = self.files.get_mut(&id).filter(|file| !file.is_compressed) else {
-            return false;
-        };
-        let Some(group) = self.groups.get(&file.group) else { return false };
-        // Another file may have its name by now, or none.
-        let looked = self.tree.look_at(&group.key.directory.join(&*file.name));
-        let is_it = |one: &Looked| file.has_number(one.inode, one.born_unix_nanos);
-        let Some(looked) = looked.ok().filter(is_it) else { return false };
-        let is_cut = looked.bytes < file.offset;
-        file.length = file.length.max(looked.bytes);
-        self.note_growth(id);
-        is_cut
-    }
-
     /// Notes how long the parked files of a group are by now: they may be gone before they can be opened.
-    pub(super) fn look_at_parked(&mut self, number: u32) {
+    /// Returns those that are shorter than what was read of them.
+    pub(super) fn look_at_parked(&mut self, number: u32) -> Vec<u32> {
+        let mut cut = Vec::new();
+        let directory = self.directory_of(number).to_owned();
         for id in self.group_files(number) {
-            if self.files.get(&id).is_some_and(|file| file.is_parked && file.is_present) {
-                self.is_parked_cut(id);
+            let is_waiting = |file: &&mut Box<TailedFile>| {
+                file.is_parked && file.is_present && !file.is_compressed
+            };
+            let Some(file) = self.files.get_mut(&id).filter(is_waiting) else { continue };
+            // Another file may have its name by now, or none.
+            let looked = self.tree.look_at(&directory.join(&*file.name));
+            let is_it = |one: &Looked| file.has_number(one.inode, one.born_unix_nanos);
+            let Some(looked) = looked.ok().filter(is_it) else { continue };
+            if looked.bytes < file.offset {
+                cut.push(id);
             }
+            file.length = file.length.max(looked.bytes);
+            self.note_growth(id);
         }
+        cut
     }
 
     /// A parked file was found again, open: perhaps compressed meanwhile.
