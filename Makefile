@@ -89,12 +89,18 @@ test-kubernetes: ## Run manifests and benchmark on a real Kubernetes 1.34 with o
 	@$(CARGO) build --quiet --release --bin cluster-benchmark
 	@exec tests/node/kubernetes/run
 
+.PHONY: test-kind
+test-kind: ## Run images, manifests and the real otel-lgtm on kind (needs docker, kind, kubectl and the internet); MINUTES=3 KEEP=1 change it
+	@exec tests/kind/run
+
 .PHONY: test-sinks
 test-sinks: ## Compare what thyme counts with what VictoriaLogs, a Collector, nginx and HAProxy take (needs go, Debian); SCENARIOS="nginx collector" runs a part
 	@exec tests/sinks/run $$SCENARIOS
 
 .PHONY: check-long
-check-long: ## What takes too long for each change: sinks, Kubernetes (needs root), SEEDS=20000 simulated, FUZZ_SECONDS=600 a parser
+check-long: ## What takes too long for each change: infrastructure in all versions of OpenTofu, sinks, Kubernetes (needs root), SEEDS=20000 simulated, FUZZ_SECONDS=600 a parser
+	scripts/install-opentofu 1.10.10 1.12.6
+	$(MAKE) test-infra
 	$(MAKE) test-sinks
 	$(MAKE) test-kubernetes
 	SEEDS=$${SEEDS:-20000} $(MAKE) simulate
@@ -120,15 +126,25 @@ kind-load: ## Load the images into the kind cluster KIND_CLUSTER [thyme]
 grafana-access: ## Open Grafana's load balancer to the grafana_allowed_cidrs of the infrastructure
 	@exec deployment/aws/grafana-access
 
-.PHONY: deny
-deny: ## Check licences, bans and sources of all dependencies (needs cargo-deny)
-	@PATH=$$PWD/local/tools/venv/bin:$$PATH; \
+DENY = PATH=$$PWD/local/tools/venv/bin:$$PATH; \
 	if $(CARGO) deny --version >/dev/null 2>&1; then \
-		exec $(CARGO) deny check --hide-inclusion-graph licenses bans sources; \
+		exec $(CARGO) deny check --hide-inclusion-graph $(1); \
 	else \
-		echo 'cargo-deny is missing: scripts/install-test-tools, or cargo install --locked cargo-deny@0.20' >&2; \
+		echo 'cargo-deny is missing: scripts/install-test-tools, or cargo install --locked cargo-deny@^0.20' >&2; \
 		exit 1; \
 	fi
+
+.PHONY: deny
+deny: ## Check licences, bans and sources of all dependencies (needs cargo-deny)
+	@$(call DENY,licenses bans sources)
+
+.PHONY: advisories
+advisories: ## Check all dependencies against the RustSec advisories (needs cargo-deny and the internet)
+	@$(call DENY,advisories)
+
+.PHONY: links
+links: ## Ask for every web address in the documents (needs the internet)
+	@exec scripts/check-links
 
 .PHONY: sbom
 sbom: ## Write what the three programs are made of to target/sbom, as CycloneDX
