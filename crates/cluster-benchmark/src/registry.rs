@@ -78,8 +78,8 @@ fn ask(tools: &Tools, image: &Image) -> Result<()> {
 
 /// The last status: a proxy's answer to CONNECT stands before it.
 fn status(answer: &str) -> &str {
-    let lines = answer.lines().filter(|line| line.starts_with("HTTP/"));
-    lines.last().and_then(|line| line.split_whitespace().nth(1)).unwrap_or("none")
+    let line = answer.lines().rfind(|line| line.starts_with("HTTP/"));
+    line.and_then(|line| line.split_whitespace().nth(1)).unwrap_or("none")
 }
 
 /// Where a token for reading is had.
