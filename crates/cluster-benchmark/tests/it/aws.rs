@@ -259,8 +259,7 @@ fn the_api_stays_open_to_whom_it_was() {
     bench.aws(&[("AUTO_CLEANUP", "false")]);
     bench.set("api-ranges", r#""198.18.0.0/24","198.18.7.1/32""#);
     let planned = |ended: &Ended| {
-        let plans = ended.record.iter().filter(|one| one.contains(" plan "));
-        let last = plans.last().unwrap();
+        let last = ended.record.iter().rfind(|one| one.contains(" plan ")).unwrap();
         last.split("public_access_cidrs=").nth(1).unwrap().to_owned()
     };
     let ended = bench.aws(&[]);
