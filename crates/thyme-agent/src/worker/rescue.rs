@@ -538,14 +538,14 @@ impl Worker {
         self.publish(&[id]);
     }
 
-    fn count_lost(&mut self, name: &OsStr, lost: u64, reason: LossReason, now: Instant) {
+    pub(super) fn count_lost(&mut self, name: &OsStr, lost: u64, reason: LossReason, now: Instant) {
         self.metrics.lost_files.increment();
         self.metrics.lost(reason).add(lost);
         if self.last_loss_said.is_none_or(|last| now >= last + COMPLAINT_INTERVAL) {
             self.last_loss_said = Some(now);
             tracing::error!(
                 file = ?name, bytes = lost, reason = reason.as_str(),
-                "a deleted log file is closed: this much of it is lost"
+                "a log file is gone, or was cut, before all of it was read: this much is lost"
             );
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     tail::{
         acknowledge::Acknowledged,
         ending::Endings,
-        identity::{HEAD_BYTES_MAX, Head, Inode},
+        identity::{Front, HEAD_BYTES_MAX, Head, Inode},
         source::{Archive, Source},
     },
     world::{LogFile, Opened},
@@ -521,6 +521,7 @@ pub(super) fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr
         inode: opened.inode,
         born: None,
         head: Head::default(),
+        front: Front::default(),
         source: Some(Source::Plain(opened.file)),
         offset: 0,
         acknowledged: Acknowledged::default(),
