@@ -377,9 +377,11 @@ impl Worker {
             file.is_some_and(|file| !file.is_present && file.is_finished())
                 && group.lines.partials.cover(*id)
         };
-        let is_caught_up = self
-            .oldest_unfinished(number)
-            .is_none_or(|id| self.files.get(&id).is_some_and(|file| file.end_since.is_some()));
+        // What stands in the file behind it is read next.
+        let is_at_end = |id: &u32| self.files.get(id).is_some_and(|file| file.end_since.is_some());
+        let is_unfinished = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_finished());
+        let mut unfinished = group.files.iter().filter(|id| is_unfinished(id));
+        let is_caught_up = unfinished.next().is_none_or(is_at_end) && unfinished.next().is_none();
         if is_caught_up && urgent.iter().any(is_held_back) {
             self.flush_open_lines(number)?;
         }

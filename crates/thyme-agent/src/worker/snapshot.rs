@@ -514,6 +514,8 @@ fn may_be_archive_of(open: &dyn LogFile, archive: &Opened) -> bool {
 }
 
 pub(super) fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> TailedFile {
+    // It may have been cut since it was opened: what it held then may be known by a checkpoint, too.
+    let length = opened.file.state().map_or(opened.bytes, |state| state.bytes);
     TailedFile {
         key,
         group,
@@ -527,7 +529,7 @@ pub(super) fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr
         acknowledged: Acknowledged::default(),
         skipped_from: 0,
         endings: Endings::default(),
-        length: opened.bytes,
+        length,
         published_length: 0,
         is_growth_noted: false,
         modified_unix_nanos: 0,
