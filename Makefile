@@ -21,7 +21,7 @@ help: ## List the commands
 		| while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
 
 .PHONY: run
-run: binaries ## Run generator, agent and collector for 30 s; RATE PODS DURATION LINES PROTOCOL COMPRESSION RECORD_UID AGENT_CONFIG AGENT change it
+run: binaries ## Run generator, agent and collector for 30 s; RATE PODS DURATION KIND PROTOCOL COMPRESSION RECORD_UID AGENT_CONFIG AGENT KEEP change it
 	@exec $(RIG) run
 
 .PHONY: kill-test
@@ -34,11 +34,11 @@ outage-test: binaries ## Take the sink away under load, OUTAGE=120s, OUTAGE_MODE
 
 .PHONY: fairness-test
 fairness-test: binaries ## One pod floods at FLOOD_RATE=200000 lines/s beside PODS=2000 quiet ones; these must hardly feel it
-	@exec $(RIG) flood
+	@exec $(RIG) fairness
 
 .PHONY: scale-test
 scale-test: binaries ## PODS=10000 files: time to start, CPU over IDLE=30s, memory
-	@exec $(RIG) many
+	@exec $(RIG) scale
 
 .PHONY: churn-test
 churn-test: binaries ## PODS=1000 pods that live for 50 ms come and go within DURATION=60s; nothing may be lost
