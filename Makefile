@@ -153,7 +153,7 @@ gate-test: ## Show that a deliberate loop a line makes the gate fail
 	@exec benches/count-test
 
 .PHONY: bench-corpus
-bench-corpus: binaries ## Compare the agent's CPU with pure compression over two corpora
+bench-corpus: binaries ## Compare the agent's CPU with pure compression over two corpora, about 25 minutes; SCALE PAIRS ONLY BENCH_DIR change it
 	@exec $(CARGO) run --quiet --release --bin bench-corpus
 
 .PHONY: binaries
