@@ -20,6 +20,7 @@ use thyme_benches::{
     sink,
 };
 use thyme_core::{
+    causes::in_one_line,
     quantity::{grouped, parse_count_from_1, size},
     table,
 };
@@ -68,7 +69,7 @@ const ROWS: [Variant; 5] = [
 ];
 
 /// What the columns mean.
-const LEGEND: &str = "\
+const LEGEND: &str = "  \
   lines/CPU-s  lines for each second of the agent's processor time
   reference    the same for zstd level 1 alone: one thread, the same requests
   ratio        the agent's processor time over the reference's: median, lowest and highest pair
@@ -87,7 +88,8 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             // A closed standard error leaves the exit status to tell.
-            let _result = writeln!(std::io::stderr().lock(), "bench-corpus: {error:#}");
+            let _result =
+                writeln!(std::io::stderr().lock(), "bench-corpus: {}", in_one_line(error.as_ref()));
             ExitCode::from(2)
         }
     }
@@ -198,7 +200,8 @@ fn compare(
         let cores =
             (outcome.agent_cpu_seconds + outcome.receiver_cpu_seconds) / outcome.wall_seconds;
         judge.row(corpus.name, variant, ratio, rss);
-        let ratio_max = variant.ratio_is_limited().then(|| format!("<= {RATIO_MAX}"));
+        let is_judged = judge.judges_ratios && variant.ratio_is_limited();
+        let ratio_max = is_judged.then(|| format!("<= {RATIO_MAX}"));
         let rss_max = (variant.workers == 1).then(|| format!("<= {}", RSS_BYTES_MAX >> 20));
         let line = format!(
             "{:<12} {:>11} {:>10} {ratio:>6.2} {:<11} {:>7} {:>6.1} MB {:>6.2} s {:>5.1} MiB {:>9} {cores:>6.2}",
@@ -234,7 +237,9 @@ fn compare_workers(
     ratios.sort_by(f64::total_cmp);
     let median = ratios[ratios.len() / 2];
     judge.workers(median);
-    say(&format!("two workers are {median:.2} x as fast as one, limit >= {SPEEDUP_MIN}"))
+    let limit =
+        if judge.judges_ratios { format!(", limit >= {SPEEDUP_MIN}") } else { String::new() };
+    say(&format!("two workers are {median:.2} x as fast as one{limit}"))
 }
 
 fn in_process(corpus: &Corpus, directory: &Path, workers: usize) -> anyhow::Result<Duration> {

@@ -93,8 +93,8 @@ mod tests {
         let latency_ms = Some(LatencyMs { p50: 1.5, p90: 20.0, p99: 300.0, max: 4_000.0 });
         let all = Report { received: 1_234, lost: Some(0), latency_ms, ..Report::default() };
         let text = report_text(&all);
-        assert!(text.contains("lines received      1,234\n"), "{text}");
-        assert!(text.contains("latency max          4.00 s\n"), "{text}");
+        assert!(text.contains("lines received     1,234\n"), "{text}");
+        assert!(text.contains("latency max         4.00 s\n"), "{text}");
         assert!(text.ends_with("\nPASSED\n"), "{text}");
         let text = report_text(&Report { lost: Some(7), duplicated: 1, ..all });
         let expected =

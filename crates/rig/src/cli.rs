@@ -540,7 +540,6 @@ mod tests {
             matches.unwrap_err().to_string()
         };
         assert!(error("--rate", "0").contains("must be at least 1"), "{}", error("--rate", "0"));
-        assert!(error("--pods", "-5").contains("--pods"));
         assert!(error("--rate", "fast").contains("such as 50000, 50k or 1.5M"));
         let matches = Cli::command_here().get_matches_from(["rig", "run", "--rate", "50k"]);
         let Scenario::Run(run) = Cli::from_arg_matches(&matches).unwrap().scenario else {

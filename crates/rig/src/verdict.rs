@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use thyme_core::{
-    quantity::{grouped, in_bytes, in_time},
+    quantity::{grouped, in_bytes, in_time, size},
     table::{self, Row},
 };
 
@@ -292,7 +292,7 @@ fn common_rows(figures: &Figures) -> Vec<Row> {
         count("lines lost", figures.lines_lost),
         count("lines duplicated", figures.lines_duplicated),
         Row::figure("throughput", (grouped(figures.lines_per_second as u64), "lines/s"))
-            .note(format!("{:.1} MB/s", figures.megabytes_per_second)),
+            .note(format!("{}/s", size((figures.megabytes_per_second * 1e6) as u64))),
         Row::figure("on the wire", (format!("{:.1}", figures.wire_share * 100.0), "%"))
             .note(format!("of what was written, in {} requests", grouped(figures.requests))),
         cores("agent CPU", figures.agent_cores).note(format!(
@@ -484,7 +484,7 @@ mod tests {
         check_json(&old).unwrap();
         assert!(!new.exists());
         assert_eq!(fs::read(&old).unwrap(), b"x");
-        let error = check_json(Path::new("/nonexistent/figures.json")).unwrap_err().to_string();
-        assert!(error.starts_with("--json /nonexistent/figures.json: "), "{error}");
+        let error = check_json(Path::new("/dev/null/figures.json")).unwrap_err().to_string();
+        assert!(error.starts_with("--json /dev/null/figures.json: "), "{error}");
     }
 }
