@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import tarfile
 import tempfile
 import unittest
 from pathlib import Path
@@ -142,6 +143,23 @@ class Values(unittest.TestCase):
         version = re.search(r'^version = "([^"]+)"', (PROJECT / "Cargo.toml").read_text(), re.M)[1]
         self.assertEqual((described["version"], described["appVersion"]), (version, version))
         self.assertEqual(agent_of(template())["image"], f"ghcr.io/ollygarden/thyme:{version}")
+
+    def test_the_package_is_complete(self):
+        """Scenario: `helm package`, as a release makes it.
+        Guarantees: it renders what the directory does, the alert rules behind the link included; the test's values are
+        not in it."""
+        with tempfile.TemporaryDirectory() as directory:
+            done = helm("package", CHART, "--destination", directory)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            (package,) = Path(directory).glob("thyme-*.tgz")
+            with tarfile.open(package) as archive:
+                names = archive.getnames()
+                self.assertTrue(archive.getmember("thyme/files/alerts.yaml").isfile())
+            self.assertLessEqual({"thyme/values.schema.json", "thyme/README.md", "thyme/templates/NOTES.txt"}, set(names))
+            self.assertFalse([name for name in names if name.startswith("thyme/ci")])
+            values = CHART / "ci/everything-values.yaml"
+            done = helm("template", RELEASE, package, "--namespace", NAMESPACE, "--values", values)
+            self.assertEqual(done.stdout, chart("everything"), done.stderr)
 
     def test_notes_say_the_next_command(self):
         """Scenario: an installation without a cluster, in two namespaces.
