@@ -96,8 +96,6 @@ class Install(workloads.Workloads):
                 container["args"][container["args"].index("--rate") + 1] = str(RATE)
             else:
                 document["spec"]["replicas"] = 1
-                # The key is root's, and the collector's group is not.
-                spec["securityContext"]["fsGroup"] = 65534
                 container["args"] += ["--tls-cert", "/tls/tls.crt", "--tls-key", "/tls/tls.key"]
                 container["volumeMounts"] = [{"name": "tls", "mountPath": "/tls", "readOnly": True}]
                 spec["volumes"] = [{"name": "tls", "secret": {"secretName": "sink"}}]
