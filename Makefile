@@ -85,9 +85,9 @@ test-node: ## Build the images and run the pipeline from them under containerd (
 	@exec tests/node/run
 
 .PHONY: test-kubernetes
-test-kubernetes: ## Run manifests and benchmark on a real Kubernetes 1.34 with one node, built from source (needs root, Debian, go)
+test-kubernetes: ## Run manifests, benchmark, kustomization and chart on a real Kubernetes 1.34 with one node, built from source (needs root, Debian, go); PARTS="kustomize helm" runs a part
 	@$(CARGO) build --quiet --release --bin cluster-benchmark
-	@exec tests/node/kubernetes/run
+	@exec tests/node/kubernetes/run $$PARTS
 
 .PHONY: test-kind
 test-kind: ## Run images, manifests and the real otel-lgtm on kind (needs docker, kind, kubectl and the internet); MINUTES=3 KEEP=1 change it

@@ -15,7 +15,7 @@ import yaml
 from rendered import DEPLOYMENT, binary
 
 DASHBOARDS = sorted((DEPLOYMENT / "kubernetes/dashboards").glob("*.json"))
-RULES = DEPLOYMENT / "kubernetes/alerts/thyme.yaml"
+RULES = sorted((DEPLOYMENT / "kubernetes/alerts").glob("*.yaml"))
 
 NAME = re.compile(r"\b(?:otelcol|thyme|log_generator|nop_collector)_\w+")
 PATTERN = re.compile(r'__name__=~"([^"]+)"')
@@ -47,9 +47,10 @@ def dashboard_expressions():
 
 def rule_expressions():
     """Pairs of alert and expression."""
-    for group in yaml.safe_load(RULES.read_text())["groups"]:
-        for rule in group["rules"]:
-            yield rule["alert"], rule["expr"]
+    for path in RULES:
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            for rule in group["rules"]:
+                yield rule["alert"], rule["expr"]
 
 
 def all_expressions():
@@ -101,6 +102,17 @@ class Names(unittest.TestCase):
                 for name, plain in suffixed.items():
                     if re.fullmatch(pattern, name):
                         self.assertTrue(re.fullmatch(pattern, plain), f"{where}: {plain}")
+
+    def test_rules_take_the_agents_names_without_suffixes_too(self):
+        """Scenario: every name of the agent's in an alert rule.
+        Guarantees: it is also the name on the page on port 8888, which a PodMonitor scrapes."""
+        page = {instrument.name for instrument in stored_names.agent()}
+        stored = {name for instrument in stored_names.agent() for name in stored_names.stored(instrument)}
+        for where, expression in rule_expressions():
+            for name in set(NAME.findall(PATTERN.sub("", expression))) & stored:
+                self.assertIn(name, page, where)
+            for pattern in PATTERN.findall(expression):
+                self.assertTrue({name for name in page if re.fullmatch(pattern, name)}, f"{where}: {pattern}")
 
     def test_labels_exist(self):
         """Scenario: every label in selectors and groupings.
