@@ -90,7 +90,7 @@ test-kubernetes: ## Run manifests, benchmark, kustomization and chart on a real 
 	@exec tests/node/kubernetes/run $$PARTS
 
 .PHONY: test-kind
-test-kind: ## Run images, manifests and the real otel-lgtm on kind (needs docker, kind, kubectl and the internet); MINUTES=3 KEEP=1 change it
+test-kind: ## Run images, manifests, chart and the real otel-lgtm on kind (needs docker, kind, kubectl, helm and the internet); MINUTES=3 KEEP=1 change it
 	@exec tests/kind/run
 
 .PHONY: test-sinks

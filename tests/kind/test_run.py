@@ -1,4 +1,4 @@
-"""tests/kind/run against stand-ins of docker, kind, kubectl, curl and make on PATH: the order of its commands,
+"""tests/kind/run against stand-ins of docker, kind, kubectl, helm, curl and make on PATH: the order of its commands,
 and that the cluster goes whatever happens. Whether the answers are the image's own, only a real run shows."""
 
 import pathlib
@@ -20,6 +20,8 @@ if name == "kubectl" and words[0] == "port-forward":
     time.sleep(60)
 if name == "kubectl" and words[0] == "exec":
     print("secret")
+if name == "kubectl" and words[:2] == ["get", "--raw"]:
+    print('{"records": 5}')
 if name == "curl":
     if "secret" in line or "secret" not in sys.stdin.read():
         sys.exit("the password is on the command line, or missing")
@@ -41,7 +43,7 @@ class Run(unittest.TestCase):
         """Its exit status, what it said, and the commands."""
         with tempfile.TemporaryDirectory() as directory:
             place = pathlib.Path(directory)
-            for tool in ("docker", "kind", "kubectl", "curl", "make", "cargo"):
+            for tool in ("docker", "kind", "kubectl", "helm", "curl", "make", "cargo"):
                 (place / tool).write_text(STAND_IN)
                 (place / tool).chmod(0o755)
             (place / "record").write_text("")
@@ -56,7 +58,8 @@ class Run(unittest.TestCase):
         self.assertEqual(status, 0, said)
         self.assertTrue(said.endswith("test-kind: passed\n"), said)
         wanted = ["kind create cluster --name thyme-test", "make docker-build", "make kind-load KIND_CLUSTER=thyme-test",
-                  "cargo ", "/api/dashboards/uid/thyme", "/rules", "kind delete cluster"]
+                  "cargo ", "/api/dashboards/uid/thyme", "/rules", "helm install thyme charts/thyme",
+                  "/pods/sink:8080/proxy/report", "helm uninstall thyme", "kind delete cluster"]
         # In the background, so that its place among the others is by chance.
         self.assertTrue(any("kubectl port-forward" in line for line in record))
         at = -1
