@@ -4,15 +4,14 @@
 #   docker build --target log-generator .
 #   docker build --target nop-collector .
 #
-# `make docker-build` does all three with labels. A machine without a registry gives its own base
-# images by BUILD_IMAGE and RUNTIME_IMAGE; deployment/images/local-base makes them.
+# `make docker-build` does all three with labels. A machine without a registry puts its own base
+# images in the place of these two by --build-context; deployment/images/local-base makes them.
+#
+# The names are literal, so that Dependabot sees them. They are tags: no registry was at hand to ask for
+# their digests, and none is made up. Dependabot's first change can add them.
 
 # The version is that of rust-toolchain.toml; deployment/images/tests/check compares them.
-ARG BUILD_IMAGE=docker.io/library/rust:1.95.0-bookworm
-# glibc, libgcc and root certificates; no shell, no package manager.
-ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
-
-FROM ${BUILD_IMAGE} AS builder
+FROM docker.io/library/rust:1.95.0-trixie AS builder
 WORKDIR /src
 # rust-toolchain.toml stays outside (.dockerignore): the base is that toolchain, and the file would
 # make rustup download the components that only `make lint` needs.
@@ -26,7 +25,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     && mkdir /out \
     && cp target/release/thyme-agent target/release/log-generator target/release/nop-collector /out/
 
-FROM ${RUNTIME_IMAGE} AS runtime
+# glibc, libgcc and root certificates of Debian 13; no shell, no package manager.
+FROM gcr.io/distroless/cc-debian13:nonroot AS runtime
 # A user that owns nothing. Kubernetes gives the agent group 0, which may read the kubelet's files.
 USER 65534:65534
 ARG VERSION=0.0.0

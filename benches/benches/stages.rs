@@ -2,9 +2,17 @@
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 
-use std::{fs::File, hint::black_box, path::PathBuf};
+use std::{
+    fs::File,
+    hint::black_box,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{
+    Throughput, criterion_group, criterion_main,
+    measurement::{Measurement, ValueFormatter, WallTime},
+};
 use log_generator::{CorpusOptions, Kind, write_corpus};
 use thyme_agent::{
     batch::{Batch, BatchLimits},
@@ -15,13 +23,67 @@ use thyme_agent::{
     tail::source::Source,
 };
 use thyme_benches::assemble;
-use thyme_core::{
-    cri::CriParser,
-    otlp::encode::{Body, RecordSuffix, put_log_record},
-};
 
 /// Lines of the file that all benches use.
 const LINES: u64 = 20_000;
+
+type Criterion = criterion::Criterion<Lines>;
+
+/// Wall time, with the throughput in lines.
+struct Lines;
+
+impl Measurement for Lines {
+    type Intermediate = Instant;
+    type Value = Duration;
+
+    fn start(&self) -> Instant {
+        WallTime.start()
+    }
+
+    fn end(&self, start: Instant) -> Duration {
+        WallTime.end(start)
+    }
+
+    fn add(&self, one: &Duration, other: &Duration) -> Duration {
+        *one + *other
+    }
+
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn to_f64(&self, value: &Duration) -> f64 {
+        WallTime.to_f64(value)
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        self
+    }
+}
+
+impl ValueFormatter for Lines {
+    fn scale_values(&self, typical: f64, values: &mut [f64]) -> &'static str {
+        WallTime.formatter().scale_values(typical, values)
+    }
+
+    fn scale_throughputs(
+        &self,
+        typical: f64,
+        throughput: &Throughput,
+        values: &mut [f64],
+    ) -> &'static str {
+        let Throughput::Elements(lines) = *throughput else {
+            return WallTime.formatter().scale_throughputs(typical, throughput, values);
+        };
+        // Times are nanoseconds.
+        values.iter_mut().for_each(|value| *value = lines as f64 * 1e9 / *value / 1e6);
+        "million lines/s"
+    }
+
+    fn scale_for_machines(&self, values: &mut [f64]) -> &'static str {
+        WallTime.formatter().scale_for_machines(values)
+    }
+}
 
 struct Input {
     _directory: tempfile::TempDir,
@@ -42,45 +104,6 @@ fn kinds() -> [(&'static str, Input); 2] {
 }
 
 const ROOMY: BatchLimits = BatchLimits { bytes_max: 1 << 30, records_max: u64::MAX };
-
-fn parse_cri(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("parse_cri");
-    for (name, input) in kinds() {
-        group.throughput(Throughput::Elements(LINES));
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                let mut parser = CriParser::default();
-                let lines = input.text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-                let parsed = lines.filter_map(|line| parser.parse(black_box(line))).count();
-                assert_eq!(parsed as u64, LINES);
-            });
-        });
-    }
-    group.finish();
-}
-
-fn encode_records(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("encode_records");
-    for (name, input) in kinds() {
-        let mut parser = CriParser::default();
-        let lines = input.text.split(|byte| *byte == b'\n');
-        let bodies: Vec<&[u8]> =
-            lines.filter_map(|line| parser.parse(line)).map(|line| line.body).collect();
-        let suffix = RecordSuffix::new(&[0; 120]);
-        let mut out = Vec::new();
-        group.throughput(Throughput::Elements(LINES));
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                for body in &bodies {
-                    put_log_record(&mut out, 1, Body::Text(black_box(body)), &suffix);
-                }
-                assert!(out.len() > input.text.len());
-            });
-        });
-    }
-    group.finish();
-}
 
 fn parse_and_encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parse_and_encode");
@@ -133,14 +156,22 @@ fn compress(criterion: &mut Criterion) {
     for (name, input) in kinds() {
         let mut encoder = Encoder::new(Compression::Zstd, 1, 1 << 26).expect("level 1 is known");
         let mut batch = Batch::new(ROOMY);
+        // What the agent compresses are records, not lines.
+        batch.begin_segment(0, 0);
+        let mut state = assemble::line_state("/var/log/pods/ns_pod_uid/app/0.log");
+        let chunk = Chunk { bytes: &input.text, file: 0, offset: 0, utf8: true };
+        parse_lines(chunk, &mut state, &mut batch, &mut ParseCounts::default());
+        batch.end_segment();
+        let records = std::mem::take(&mut batch.records);
+        batch.reset(Vec::new());
         group.throughput(Throughput::Elements(LINES));
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 batch.begin_segment(0, 0);
-                batch.records.extend_from_slice(&input.text);
+                batch.records.extend_from_slice(&records);
                 batch.end_segment();
                 let encoded = encoder.encode(&mut batch, |_| &[]).expect("memory suffices");
-                assert!(encoded.body_bytes < input.text.len());
+                assert!(encoded.body_bytes < records.len());
                 drop(encoded.body);
                 encoder.recycle(encoded.buffer);
             });
@@ -171,12 +202,8 @@ fn whole_pipeline(criterion: &mut Criterion) {
 }
 
 criterion_group!(
-    stages,
-    parse_cri,
-    encode_records,
-    parse_and_encode,
-    tail,
-    compress,
-    whole_pipeline
+    name = stages;
+    config = criterion::Criterion::default().with_measurement(Lines);
+    targets = tail, parse_and_encode, compress, whole_pipeline
 );
 criterion_main!(stages);

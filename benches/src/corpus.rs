@@ -42,11 +42,11 @@ impl Corpus {
         let done = directory.with_extension("done");
         if !done.exists() {
             if directory.exists() {
-                fs::remove_dir_all(&directory).context("removing a half-made corpus")?;
+                fs::remove_dir_all(&directory).with_context(|| place("removing", &directory))?;
             }
-            fs::create_dir_all(&directory).context("making the corpus's directory")?;
+            fs::create_dir_all(&directory).with_context(|| place("making", &directory))?;
             write_corpus(&directory, &CorpusOptions::new(kind, PODS, lines))?;
-            fs::write(&done, "").context("marking the corpus as complete")?;
+            fs::write(&done, "").with_context(|| place("writing", &done))?;
         }
         let mut files = Vec::new();
         collect(&directory, &mut files)?;
@@ -66,6 +66,10 @@ impl Corpus {
         }
         Ok(())
     }
+}
+
+fn place(doing: &str, path: &Path) -> String {
+    format!("{doing} {}", path.display())
 }
 
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -20,10 +21,11 @@ from rendered import (
     plain_name,
     pod,
     text,
+    thyme_alone,
     workloads,
 )
 
-CORE_GROUPS = {"v1", "apps/v1", "networking.k8s.io/v1", "policy/v1", "rbac.authorization.k8s.io/v1"}
+CORE_GROUPS = {"v1", "apps/v1", "networking.k8s.io/v1", "policy/v1"}
 NAMESPACES = {"thyme": "thyme-benchmark", "log-generator": "thyme-benchmark",
               "nop-collector": "thyme-benchmark", "lgtm": "lgtm"}  # fmt: skip
 OURS = ("thyme", "log-generator", "nop-collector")
@@ -339,15 +341,11 @@ class Agent(unittest.TestCase):
             self.assertEqual(update, expected)
 
     def test_permissions(self):
-        """Scenario: the ServiceAccount's role.
-        Guarantees: pods may be read, nothing else."""
+        """Scenario: what the agent may ask the API server for.
+        Guarantees: nothing: its account has no role, and no token is mounted."""
         for overlay in OVERLAYS:
-            self.assertEqual(
-                one(overlay, "ClusterRole", "thyme")["rules"],
-                [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}],
-            )
-            subject = {"kind": "ServiceAccount", "name": "thyme", "namespace": "thyme-benchmark"}
-            self.assertEqual(one(overlay, "ClusterRoleBinding", "thyme")["subjects"], [subject])
+            self.assertFalse([d["kind"] for d in documents(overlay) if "rbac" in d["apiVersion"]])
+            self.assertIs(one(overlay, "ServiceAccount", "thyme")["automountServiceAccountToken"], False)
             self.assertEqual(pod(workloads(overlay)["thyme"])["serviceAccountName"], "thyme")
 
     def test_configuration_says_what_was_decided(self):
@@ -407,6 +405,76 @@ class Agent(unittest.TestCase):
                 "NODE_NAME": "spec.nodeName",
             }
             self.assertEqual(fields, expected)
+
+
+class Alone(unittest.TestCase):
+    """deployment/thyme: the agent without the benchmark."""
+
+    def test_two_files_are_all_that_is_missing(self):
+        """Scenario: `kubectl kustomize deployment/thyme` as it is in the repository, then with each file.
+        Guarantees: the missing one is named before anything is applied; with both it renders."""
+        with tempfile.TemporaryDirectory() as directory:
+            copy = Path(directory) / "thyme"
+            shutil.copytree(thyme_alone(), copy)
+            for missing in ("env", "token"):
+                kept = (copy / "sink" / missing).read_text()
+                (copy / "sink" / missing).unlink()
+                done = subprocess.run(["kubectl", "kustomize", copy], capture_output=True, text=True)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn(f"sink/{missing}", done.stderr)
+                (copy / "sink" / missing).write_text(kept)
+            self.assertEqual(text(str(copy)), text(thyme_alone()))
+        ignored = ["git", "-C", str(DEPLOYMENT), "check-ignore", "thyme/sink/env", "thyme/sink/token"]
+        if (DEPLOYMENT.parent / ".git").exists():
+            self.assertEqual(subprocess.run(ignored, capture_output=True).returncode, 0, "it could be committed")
+
+    def test_its_objects(self):
+        """Scenario: all that is applied.
+        Guarantees: what an agent needs, in one namespace that allows hostPath, and nothing of the benchmark."""
+        found = documents(thyme_alone())
+        kinds = sorted(document["kind"] for document in found)
+        self.assertEqual(kinds, ["ConfigMap", "ConfigMap", "DaemonSet", "Namespace", "Secret", "ServiceAccount"])
+        namespace = one(thyme_alone(), "Namespace", "thyme")
+        self.assertEqual(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "privileged")
+        self.assertEqual({d["metadata"].get("namespace") for d in found if d is not namespace}, {"thyme"})
+
+    def test_the_sink_reaches_the_agent(self):
+        """Scenario: the two files.
+        Guarantees: the endpoint is a variable of the agent's, the token a file that only it can read; names with
+        hashes, so that a change restarts the pods."""
+        spec = pod(workloads(thyme_alone())["thyme"])
+        (agent,) = spec["containers"]
+        (source,) = agent["envFrom"]
+        self.assertRegex(source["configMapRef"]["name"], r"^thyme-sink-[a-z0-9]{10}$")
+        self.assertEqual(one(thyme_alone(), "ConfigMap", "thyme-sink")["data"],
+                         {"THYME_ENDPOINT": "collector.example:4317"})  # fmt: skip
+        (secret,) = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
+        self.assertRegex(secret["secretName"], r"^thyme-credentials-[a-z0-9]{10}$")
+        self.assertEqual(secret["defaultMode"], 0o440)
+        (mount,) = [mount for mount in agent["volumeMounts"] if mount["name"] == "credentials"]
+        settings = agent_settings(thyme_alone())
+        self.assertEqual(settings["extensions"]["bearertokenauth"]["filename"], f"{mount['mountPath']}/token")
+        self.assertEqual(settings["exporters"]["otlp"]["endpoint"], "${env:THYME_ENDPOINT}")
+        self.assertNotIn("retry_on_failure", settings["exporters"]["otlp"], "the agent's own default never gives up")
+
+    def test_the_agent_takes_the_configuration(self):
+        """Scenario: the rendered ConfigMap with the DaemonSet's environment, and the token's file.
+        Guarantees: `thyme-agent validate` accepts it; without the endpoint it names what is missing."""
+        agent = binary("thyme-agent")
+        if not agent:
+            self.skipTest("SKIP: no target/release/thyme-agent; the configuration was not validated")
+        names = [variable["name"] for variable in main_container(workloads(thyme_alone())["thyme"])["env"]]
+        configuration = one(thyme_alone(), "ConfigMap", "thyme")["data"]["agent.yaml"]
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory, "token").write_text("not-a-real-token\n")
+            file = Path(directory, "agent.yaml")
+            file.write_text(configuration.replace("/var/run/secrets/thyme", directory))
+            for more, accepted in (({"THYME_ENDPOINT": "collector.example:4317"}, True), ({}, False)):
+                environment = dict.fromkeys(names, "some-name") | more
+                done = subprocess.run([agent, "validate", "--config", file], env=environment, capture_output=True,
+                                      text=True)  # fmt: skip
+                self.assertEqual(done.returncode == 0, accepted, done.stdout + done.stderr)
+                self.assertEqual("THYME_ENDPOINT" in done.stderr, not accepted, done.stderr)
 
 
 class Load(unittest.TestCase):
@@ -574,9 +642,6 @@ class Policies(unittest.TestCase):
                 ("log-generator", "lgtm", 4317),
                 ("nop-collector", "lgtm", 4317),
                 # The API server of EKS is in the VPC's private subnets.
-                ("thyme", "10.0.11.5", 443),
-                ("thyme", "172.20.0.1", 443),
-                ("thyme", "10.0.12.9", 6443),
                 ("10.0.11.5", "thyme", 8888),
                 ("10.0.11.5", "log-generator", 8080),
                 ("10.0.11.5", "nop-collector", 8080),
@@ -603,6 +668,8 @@ class Policies(unittest.TestCase):
                 ("lgtm", "nop-collector", 4317),
                 ("thyme", "203.0.113.9", 443),
                 ("thyme", "169.254.169.254", 80),
+                ("thyme", "10.0.11.5", 443),
+                ("thyme", "10.0.12.9", 6443),
                 ("log-generator", "10.0.11.5", 443),
                 ("nop-collector", "203.0.113.9", 443),
                 ("lgtm", "203.0.113.9", 443),
@@ -681,7 +748,7 @@ class Grafana(unittest.TestCase):
             self.assertEqual(provider["options"]["path"], f"{dashboards}/custom")
             self.assertEqual(yaml.safe_load(data["prometheus.yaml"])["rule_files"], ["/otel-lgtm/rules/*.yaml"])
             self.assertIn("/otel-lgtm/rules", mounts)
-            self.assertEqual(list(one(overlay, "ConfigMap", "lgtm-rules")["data"]), ["thyme.yaml"])
+            self.assertEqual(set(one(overlay, "ConfigMap", "lgtm-rules")["data"]), {"thyme.yaml", "benchmark.yaml"})
             home = {v["name"]: v.get("value") for v in container["env"]}["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
             self.assertEqual(home, f"{dashboards}/custom/thyme.json")
             self.assertIn("thyme.json", one(overlay, "ConfigMap", "lgtm-dashboards")["data"])
@@ -752,13 +819,15 @@ class Files(unittest.TestCase):
     """The files behind it."""
 
     def test_nothing_lies_about(self):
-        """Scenario: the files of the base.
-        Guarantees: the base uses each of them."""
-        used = (DEPLOYMENT / "kubernetes/kustomization.yaml").read_text()
-        for path in (DEPLOYMENT / "kubernetes").rglob("*"):
-            name = str(path.relative_to(DEPLOYMENT / "kubernetes"))
-            if path.is_file() and name != "kustomization.yaml":
-                self.assertIn(name, used)
+        """Scenario: the files beside each kustomization.
+        Guarantees: it uses each of them."""
+        for directory in ("kubernetes", "kubernetes/thyme", "thyme", "thyme/base"):
+            root = DEPLOYMENT / directory
+            used = (root / "kustomization.yaml").read_text()
+            for path in root.rglob("*"):
+                nested = any((parent / "kustomization.yaml").exists() for parent in path.parents if parent != root and root in parent.parents)
+                if path.suffix in (".yaml", ".json", ".sh") and path.name != "kustomization.yaml" and not nested:
+                    self.assertIn(str(path.relative_to(root)), used)
 
     def test_scripts_can_be_run(self):
         """Scenario: the scripts that documents call.

@@ -15,7 +15,7 @@ import yaml
 from rendered import DEPLOYMENT, binary
 
 DASHBOARDS = sorted((DEPLOYMENT / "kubernetes/dashboards").glob("*.json"))
-RULES = DEPLOYMENT / "kubernetes/alerts/thyme.yaml"
+RULES = sorted((DEPLOYMENT / "kubernetes/alerts").glob("*.yaml"))
 
 NAME = re.compile(r"\b(?:otelcol|thyme|log_generator|nop_collector)_\w+")
 PATTERN = re.compile(r'__name__=~"([^"]+)"')
@@ -40,14 +40,17 @@ def dashboard_expressions():
         for panel in panels(json.loads(path.read_text())):
             for target in panel["targets"]:
                 expression = target["expr"].replace("$agent", ".*").replace("$node", ".*")
+                # Grafana takes four times the interval between samples.
+                expression = expression.replace("$__rate_interval", "1m")
                 yield f"{path.name}: {panel['title']} {target['refId']}", expression
 
 
 def rule_expressions():
     """Pairs of alert and expression."""
-    for group in yaml.safe_load(RULES.read_text())["groups"]:
-        for rule in group["rules"]:
-            yield rule["alert"], rule["expr"]
+    for path in RULES:
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            for rule in group["rules"]:
+                yield rule["alert"], rule["expr"]
 
 
 def all_expressions():
@@ -100,6 +103,17 @@ class Names(unittest.TestCase):
                     if re.fullmatch(pattern, name):
                         self.assertTrue(re.fullmatch(pattern, plain), f"{where}: {plain}")
 
+    def test_rules_take_the_agents_names_without_suffixes_too(self):
+        """Scenario: every name of the agent's in an alert rule.
+        Guarantees: it is also the name on the page on port 8888, which a PodMonitor scrapes."""
+        page = {instrument.name for instrument in stored_names.agent()}
+        stored = {name for instrument in stored_names.agent() for name in stored_names.stored(instrument)}
+        for where, expression in rule_expressions():
+            for name in set(NAME.findall(PATTERN.sub("", expression))) & stored:
+                self.assertIn(name, page, where)
+            for pattern in PATTERN.findall(expression):
+                self.assertTrue({name for name in page if re.fullmatch(pattern, name)}, f"{where}: {pattern}")
+
     def test_labels_exist(self):
         """Scenario: every label in selectors and groupings.
         Guarantees: it is one that the series have."""
@@ -141,6 +155,7 @@ class Expressions(unittest.TestCase):
             "_bucket": [',le="10"', ',le="+Inf"'],
             "thyme_conservation_dropped": [',reason="rejected"', ',reason="rejected_in_part"', ',reason="retry_elapsed"'],
             "thyme_conservation_queued": [',stage="batch"', ',stage="request"'],
+            "thyme_files_lost_bytes": [',reason="deleted"'],
             "nop_collector_refused_requests": [',reason="too_large"'],
             "nop_collector_latency": [',quantile="0.99"'],
             "otelcol_exporter_queue": [',exporter="otlp",data_type="logs"'],
@@ -174,8 +189,8 @@ class Dashboards(unittest.TestCase):
 
     def test_shape(self):
         """Scenario: each dashboard file.
-        Guarantees: ids are unique, panels lie side by side without overlap, the data source is the
-        image's, units and descriptions are there, and its file is provisioned."""
+        Guarantees: ids are unique, panels lie side by side without overlap, units and descriptions are
+        there, and its file is provisioned."""
         self.assertTrue(DASHBOARDS)
         generated = (DEPLOYMENT / "kubernetes/kustomization.yaml").read_text()
         for path in DASHBOARDS:
@@ -196,11 +211,43 @@ class Dashboards(unittest.TestCase):
                 self.assertLessEqual(place["x"] + place["w"], 24, panel["title"])
                 taken |= cells
             for panel in panels(dashboard):
-                sources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
-                for source in sources:
-                    self.assertEqual(source, {"type": "prometheus", "uid": "prometheus"})
+                self.assertTrue(panel.get("description"), panel["title"])
                 if panel["type"] != "table":
                     self.assertTrue(panel["fieldConfig"]["defaults"]["unit"], panel["title"])
+
+    def test_the_data_source_is_chosen(self):
+        """Scenario: a Grafana whose Prometheus has another id than that of the benchmark's.
+        Guarantees: the data source is a variable, the first, and everything asks it."""
+        for path in DASHBOARDS:
+            dashboard = json.loads(path.read_text())
+            variables = dashboard["templating"]["list"]
+            first = variables[0]
+            self.assertEqual((first["name"], first["type"], first["query"]), ("datasource", "datasource", "prometheus"))
+            asking = [*variables[1:], *panels(dashboard)]
+            asking += [target for panel in panels(dashboard) for target in panel["targets"]]
+            for one in asking:
+                self.assertEqual(one["datasource"], {"type": "prometheus", "uid": "${datasource}"})
+
+    def test_rates_follow_the_interval_of_the_samples(self):
+        """Scenario: a Prometheus that scrapes once a minute: rate(...[1m]) has one sample, and shows nothing.
+        Guarantees: each rate is over Grafana's own interval; only sums over five minutes are fixed."""
+        for path in DASHBOARDS:
+            windows = re.findall(r"(rate|increase)\([^()]*?\[([^]]+)\]", path.read_text())
+            self.assertGreater(len(windows), 20)
+            for function, window in windows:
+                allowed = {"$__rate_interval", "5m"} if function == "rate" else {"5m"}
+                self.assertIn(window, allowed, path.name)
+
+    def test_it_shows_spool_and_loss(self):
+        """Scenario: the agent's metrics about its spool and about bytes that it lost.
+        Guarantees: each that an operator acts on is on a dashboard."""
+        shown = " ".join(expression for _, expression in dashboard_expressions())
+        for name in (
+            "thyme_files_lost_bytes_total", "thyme_files_at_risk_bytes", "thyme_conservation_dropped_bytes_total",
+            "thyme_spool_bytes", "thyme_spool_requests", "thyme_spool_full", "thyme_spool_errors_total",
+            "thyme_spool_damaged_requests_total",
+        ):  # fmt: skip
+            self.assertIn(name, shown)
 
 
 class Live(unittest.TestCase):

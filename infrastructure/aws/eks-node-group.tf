@@ -92,7 +92,7 @@ resource "aws_eks_node_group" "this" {
   cluster_name    = aws_eks_cluster.this.name
   node_group_name = "${var.cluster_name}-nodes"
   node_role_arn   = aws_iam_role.node.arn
-  subnet_ids      = local.node_subnet_ids
+  subnet_ids      = [for i in local.node_zone_numbers : aws_subnet.private[i].id]
 
   version        = aws_eks_cluster.this.version # The nodes follow the control plane.
   ami_type       = local.node_ami_type

@@ -117,15 +117,32 @@ resource "aws_eks_access_policy_association" "administrator" {
   }
 }
 
-# Add-ons. Versions are looked up: the default one for the cluster's Kubernetes version.
+# Add-ons. Versions are looked up: the default one for the cluster's Kubernetes version. Each has a data
+# source of its own: a test can then give each another version, and a swap of two is seen.
 #
 # Order: pod identity agent, network plugin and kube-proxy are there before the first node, so that
 # nodes start with them; coredns comes after, because it is ready only where it can run.
 
-data "aws_eks_addon_version" "this" {
-  for_each = toset(["coredns", "eks-pod-identity-agent", "kube-proxy", "vpc-cni"])
+data "aws_eks_addon_version" "coredns" {
+  addon_name         = "coredns"
+  kubernetes_version = var.kubernetes_version
+  most_recent        = false
+}
 
-  addon_name         = each.key
+data "aws_eks_addon_version" "kube_proxy" {
+  addon_name         = "kube-proxy"
+  kubernetes_version = var.kubernetes_version
+  most_recent        = false
+}
+
+data "aws_eks_addon_version" "pod_identity_agent" {
+  addon_name         = "eks-pod-identity-agent"
+  kubernetes_version = var.kubernetes_version
+  most_recent        = false
+}
+
+data "aws_eks_addon_version" "vpc_cni" {
+  addon_name         = "vpc-cni"
   kubernetes_version = var.kubernetes_version
   most_recent        = false
 }
@@ -133,7 +150,7 @@ data "aws_eks_addon_version" "this" {
 resource "aws_eks_addon" "pod_identity_agent" {
   cluster_name                = aws_eks_cluster.this.name
   addon_name                  = "eks-pod-identity-agent"
-  addon_version               = data.aws_eks_addon_version.this["eks-pod-identity-agent"].version
+  addon_version               = data.aws_eks_addon_version.pod_identity_agent.version
   resolve_conflicts_on_create = "OVERWRITE"
   resolve_conflicts_on_update = "OVERWRITE"
 
@@ -148,7 +165,7 @@ resource "aws_eks_addon" "pod_identity_agent" {
 resource "aws_eks_addon" "vpc_cni" {
   cluster_name                = aws_eks_cluster.this.name
   addon_name                  = "vpc-cni"
-  addon_version               = data.aws_eks_addon_version.this["vpc-cni"].version
+  addon_version               = data.aws_eks_addon_version.vpc_cni.version
   resolve_conflicts_on_create = "OVERWRITE"
   resolve_conflicts_on_update = "OVERWRITE"
 
@@ -180,7 +197,7 @@ resource "aws_eks_addon" "vpc_cni" {
 resource "aws_eks_addon" "kube_proxy" {
   cluster_name                = aws_eks_cluster.this.name
   addon_name                  = "kube-proxy"
-  addon_version               = data.aws_eks_addon_version.this["kube-proxy"].version
+  addon_version               = data.aws_eks_addon_version.kube_proxy.version
   resolve_conflicts_on_create = "OVERWRITE"
   resolve_conflicts_on_update = "OVERWRITE"
 }
@@ -188,7 +205,7 @@ resource "aws_eks_addon" "kube_proxy" {
 resource "aws_eks_addon" "coredns" {
   cluster_name                = aws_eks_cluster.this.name
   addon_name                  = "coredns"
-  addon_version               = data.aws_eks_addon_version.this["coredns"].version
+  addon_version               = data.aws_eks_addon_version.coredns.version
   resolve_conflicts_on_create = "OVERWRITE"
   resolve_conflicts_on_update = "OVERWRITE"
 

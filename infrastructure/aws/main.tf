@@ -73,13 +73,27 @@ locals {
 
   nat_gateway_count = var.enable_nat_gateway_ha ? 3 : 1
 
+  # By zone, the number of its gateway. Where a resource takes another's number, it takes it from such a
+  # list, which a test can read: OpenTofu's mocks give all instances of a resource the same id.
+  nat_gateway_of_zone = [for i in range(3) : var.enable_nat_gateway_ha ? i : 0]
+
   # The single zone is the first: there the single NAT gateway is, too.
-  node_zones      = var.nodes_single_az ? slice(local.zones, 0, 1) : local.zones
-  node_subnet_ids = var.nodes_single_az ? slice(aws_subnet.private[*].id, 0, 1) : aws_subnet.private[*].id
+  node_zone_numbers = var.nodes_single_az ? [0] : range(3)
+  node_zones        = [for i in local.node_zone_numbers : local.zones[i]]
 
   arm64          = contains(data.aws_ec2_instance_type.node.supported_architectures, "arm64")
   node_ami_type  = local.arm64 ? "AL2023_ARM_64_STANDARD" : "AL2023_x86_64_STANDARD"
   node_has_disks = data.aws_ec2_instance_type.node.instance_storage_supported
+
+  # The day on which a version's standard support ends, as in README.md, "Upgrade Kubernetes". A version
+  # that is missing here came after this file, and is taken to be supported.
+  standard_support_ends = {
+    "1.34" = "2026-12-02"
+    "1.35" = "2027-03-27"
+    "1.36" = "2027-08-02"
+  }
+  standard_support_end = "${lookup(local.standard_support_ends, var.kubernetes_version, "9999-12-31")}T00:00:00Z"
+  support_as_of        = var.support_as_of == null ? plantimestamp() : "${var.support_as_of}T00:00:00Z"
 
   # An empty list means the VPC's range, which is also what the committed manifest has.
   grafana_allowed_cidrs = length(var.grafana_allowed_cidrs) > 0 ? sort(var.grafana_allowed_cidrs) : [local.vpc_cidr]
@@ -102,5 +116,22 @@ check "benchmark_fits" {
       && var.node_desired_capacity >= 3
     )
     error_message = "The benchmark is sized for three nodes of 8 vCPU and 32 GiB. On less, some of its pods stay pending."
+  }
+}
+
+check "api_reachable" {
+  assert {
+    condition = alltrue([
+      for cidr in var.cluster_endpoint_public_access_cidrs :
+      !can(regex("^(192\\.0\\.2|198\\.51\\.100|203\\.0\\.113)\\.", cidr))
+    ])
+    error_message = "cluster_endpoint_public_access_cidrs has a range of documents (RFC 5737), in which nobody is: 192.0.2.0/24, 198.51.100.0/24 and 203.0.113.0/24 are examples. Your own address: curl -4 -s https://checkip.amazonaws.com"
+  }
+}
+
+check "standard_support" {
+  assert {
+    condition     = timecmp(local.support_as_of, local.standard_support_end) < 0
+    error_message = "Standard support of Kubernetes ${var.kubernetes_version} on EKS ends on ${substr(local.standard_support_end, 0, 10)}. From that day on the control plane costs 0.60 instead of 0.10 $/h: choose another kubernetes_version (README.md, \"Upgrade Kubernetes\")."
   }
 }

@@ -57,7 +57,7 @@ variable "aws_region" {
 }
 
 variable "kubernetes_version" {
-  description = "Kubernetes version of control plane and nodes. 1.34 costs more from 2 December 2026 on: README.md, \"Upgrade Kubernetes\"."
+  description = "Kubernetes version of control plane and nodes. 1.34 costs more from 2 December 2026 on, which a plan warns of: README.md, \"Upgrade Kubernetes\"."
   type        = string
   default     = "1.34"
   nullable    = false
@@ -206,5 +206,16 @@ variable "key_name" {
   validation {
     condition     = var.key_name == null ? true : length(var.key_name) > 0
     error_message = "A key pair's name, or null."
+  }
+}
+
+variable "support_as_of" {
+  description = "Day for which a plan says whether kubernetes_version has standard support, such as 2026-12-24. Null: the day of the plan."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.support_as_of == null || can(regex("^[0-9]{4}-[0-9]{2}-[0-9]{2}$", var.support_as_of)) && can(timeadd("${var.support_as_of}T00:00:00Z", "0s"))
+    error_message = "A day, such as 2026-12-24, or null."
   }
 }

@@ -128,7 +128,7 @@ resource "aws_route" "private_nat" {
 
   route_table_id         = aws_route_table.private[count.index].id
   destination_cidr_block = "0.0.0.0/0"
-  nat_gateway_id         = aws_nat_gateway.this[var.enable_nat_gateway_ha ? count.index : 0].id
+  nat_gateway_id         = aws_nat_gateway.this[local.nat_gateway_of_zone[count.index]].id
 }
 
 resource "aws_route_table_association" "private" {

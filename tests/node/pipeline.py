@@ -6,6 +6,7 @@ Run by tests/node/run, which builds the images."""
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -36,11 +37,18 @@ GRACE_SECONDS = 30
 KILLS = 16
 
 
-def template(path, kind):
-    for document in yaml.safe_load_all((MANIFESTS / path).read_text()):
-        if document["kind"] == kind:
+@functools.cache
+def manifests():
+    """The benchmark's objects, as they are applied."""
+    rendered = subprocess.run(["kubectl", "kustomize", MANIFESTS], check=True, capture_output=True, text=True).stdout
+    return list(yaml.safe_load_all(rendered))
+
+
+def template(kind, name):
+    for document in manifests():
+        if (document["kind"], document["metadata"]["name"]) == (kind, name):
             return document["spec"]["template"]
-    raise LookupError(f"{path} has no {kind}")
+    raise LookupError(f"there is no {kind} {name}")
 
 
 def fetch(url, method="GET"):
@@ -69,7 +77,7 @@ class Pipeline:
         self.rotation = kubelet.Rotation(runtime, ROTATE_SIZE)
         self.state = work / "state"
         self.config = work / "config"
-        self.daemonset = template("thyme/daemonset.yaml", "DaemonSet")
+        self.daemonset = template("DaemonSet", "thyme")
         self.collectors, self.generators, self.manifests = [], {}, []
         self.agent = None
         self.agents = 0
@@ -77,7 +85,7 @@ class Pipeline:
     # --- Pods -------------------------------------------------------------------------------------
 
     def start_collectors(self):
-        spec = template("nop-collector/deployment.yaml", "Deployment")
+        spec = template("Deployment", "nop-collector")
         for index, address in enumerate(COLLECTORS):
             pod = kubelet.Pod(self.node, f"nop-collector-{index}", spec, {})
             pod.start(spec["spec"]["containers"][0], [
@@ -87,7 +95,7 @@ class Pipeline:
             until("a collector is healthy", lambda: fetch(f"http://{address}:8080/healthz"), 30)
 
     def start_generator(self, name, port, *arguments):
-        spec = template("log-generator/deployment.yaml", "Deployment")
+        spec = template("Deployment", "log-generator")
         pod = kubelet.Pod(self.node, name, spec, {})
         pod.start(spec["spec"]["containers"][0],
                   [*arguments, "--admin", f"127.0.0.1:{port}", "--writer", str(port)])

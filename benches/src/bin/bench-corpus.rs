@@ -3,8 +3,9 @@
 
 use std::{
     env,
-    io::Write,
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,23 +19,46 @@ use thyme_benches::{
     run::{self, Outcome, Variant},
     sink,
 };
+use thyme_core::{
+    causes::in_one_line,
+    quantity::{grouped, parse_count_from_1, size},
+    table,
+};
 
 /// Compares the agent's processor time with that of pure compression of the same requests.
 #[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_STATUS)]
 struct Cli {
     /// Interleaved pairs of reference and run for each row.
-    #[arg(long, env = "PAIRS", default_value_t = 3)]
+    #[arg(long, env = "PAIRS", default_value = "3", value_parser = parse_count_from_1::<usize>)]
     pairs: usize,
-    /// Divides the corpora's lines.
-    #[arg(long, env = "SCALE", default_value_t = 1)]
+    /// Divides the corpora's lines. Above 1 a run is too short for ratios, which are shown then, and
+    /// not judged.
+    #[arg(long, env = "SCALE", default_value = "1", value_parser = parse_count_from_1::<u64>)]
     scale: u64,
-    /// Where the corpora are kept and the runs' files are written; beside the binaries unless given.
+    /// Where the corpora are kept and the runs' files are written. [default: `corpora` beside this
+    /// program]
     #[arg(long, env = "BENCH_DIR")]
     directory: Option<PathBuf>,
     /// Only the corpus of this name, and without the test of the workers.
-    #[arg(long, env = "ONLY")]
+    #[arg(long, env = "ONLY", value_parser = ["random", "mixed"])]
     only: Option<String>,
 }
+
+const EXIT_STATUS: &str = "\
+EXIT STATUS
+  0  passed
+  1  failed: a limit was exceeded
+  2  no verdict: a line was lost, or something did not start";
+
+/// The agent's processor time over that of pure compression, with zstd and one worker.
+const RATIO_MAX: f64 = 1.6;
+
+/// The agent's resident memory with one worker.
+const RSS_BYTES_MAX: u64 = 64 << 20;
+
+/// How many times as fast two workers are as one, at least.
+const SPEEDUP_MIN: f64 = 1.6;
 
 const ROWS: [Variant; 5] = [
     Variant { protocol: "http", compression: "zstd", workers: 1 },
@@ -44,27 +68,91 @@ const ROWS: [Variant; 5] = [
     Variant { protocol: "http", compression: "zstd", workers: 2 },
 ];
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+/// What the columns mean.
+const LEGEND: &str = "  \
+  lines/CPU-s  lines for each second of the agent's processor time
+  reference    the same for zstd level 1 alone: one thread, the same requests
+  ratio        the agent's processor time over the reference's: median, lowest and highest pair
+  wire         what was sent; wall: from the agent's start to the last acknowledgement
+  RSS          the agent's largest resident memory; cores: agent and receiver together";
+
+fn main() -> ExitCode {
+    match compare_all(&Cli::parse()) {
+        Ok(reasons) => {
+            let variable = |name| env::var(name).ok();
+            let (no_color, term) = (variable("NO_COLOR"), variable("TERM"));
+            let is_terminal = std::io::stdout().is_terminal();
+            let colour = table::wants_colour(is_terminal, no_color.as_deref(), term.as_deref());
+            let said = say(table::verdict(&reasons, colour).trim_end());
+            if reasons.is_empty() && said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            // A closed standard error leaves the exit status to tell.
+            let _result =
+                writeln!(std::io::stderr().lock(), "bench-corpus: {}", in_one_line(error.as_ref()));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints all figures; returns what speaks against passing.
+fn compare_all(cli: &Cli) -> anyhow::Result<Vec<String>> {
     let directory = match &cli.directory {
         Some(directory) => directory.clone(),
         None => {
             let own = env::current_exe().context("looking for this executable")?;
-            own.parent().unwrap_or(Path::new(".")).join("bench-corpus.d")
+            own.parent().unwrap_or(Path::new(".")).join("corpora")
         }
     };
+    let pairs = if cli.pairs == 1 { "one pair" } else { "medians of the pairs" };
+    say(&format!("Corpora in {}; {pairs}.\n{LEGEND}", directory.display()))?;
+    if cli.scale > 1 {
+        say(&format!("SCALE={} is too short for ratios: they are not judged.", cli.scale))?;
+    }
+    let mut judge = Judge { judges_ratios: cli.scale == 1, reasons: Vec::new() };
     for corpus in CORPORA {
         if cli.only.as_ref().is_some_and(|only| only != corpus.0) {
             continue;
         }
-        say(&format!("corpus {}: {} lines", corpus.0, corpus.2 / cli.scale))?;
         let corpus = Corpus::prepare(&directory, corpus, cli.scale)?;
-        compare(&corpus, &directory, cli.pairs)?;
+        let (lines, bytes) = (grouped(corpus.lines), size(corpus.bytes));
+        say(&format!("\n{}: {lines} lines, {bytes}", corpus.name))?;
+        compare(&corpus, &directory, cli.pairs, &mut judge)?;
         if corpus.name == "random" && cli.only.is_none() {
-            compare_workers(&corpus, &directory, cli.pairs)?;
+            compare_workers(&corpus, &directory, cli.pairs, &mut judge)?;
         }
     }
-    Ok(())
+    say("")?;
+    Ok(judge.reasons)
+}
+
+/// Holds figures against their limits.
+struct Judge {
+    judges_ratios: bool,
+    reasons: Vec<String>,
+}
+
+impl Judge {
+    fn row(&mut self, corpus: &str, variant: Variant, ratio: f64, rss_bytes: u64) {
+        let title = format!("{corpus}, {}", variant.title());
+        if self.judges_ratios && variant.ratio_is_limited() && ratio > RATIO_MAX {
+            self.reasons
+                .push(format!("{title}: {ratio:.2} x pure compression, {RATIO_MAX} are allowed"));
+        }
+        if variant.workers == 1 && rss_bytes > RSS_BYTES_MAX {
+            let (rss, max) = (size(rss_bytes), size(RSS_BYTES_MAX));
+            self.reasons.push(format!("{title}: memory reached {rss}, {max} are allowed"));
+        }
+    }
+
+    fn workers(&mut self, speedup: f64) {
+        if self.judges_ratios && speedup < SPEEDUP_MIN {
+            let words = format!(
+                "two workers are {speedup:.2} x as fast as one, at least {SPEEDUP_MIN} are due"
+            );
+            self.reasons.push(words);
+        }
+    }
 }
 
 fn say(line: &str) -> anyhow::Result<()> {
@@ -72,18 +160,25 @@ fn say(line: &str) -> anyhow::Result<()> {
 }
 
 /// Rows of one corpus.
-fn compare(corpus: &Corpus, directory: &Path, pairs: usize) -> anyhow::Result<()> {
+fn compare(
+    corpus: &Corpus,
+    directory: &Path,
+    pairs: usize,
+    judge: &mut Judge,
+) -> anyhow::Result<()> {
     corpus.warm()?;
     say(&format!(
-        "{:<14} {:>12} {:>12} {:>7} {:>15} {:>10} {:>8} {:>9} {:>6}",
-        "variant",
+        "{:<12} {:>11} {:>10} {:>6} {:<11} {:>7} {:>9} {:>8} {:>9} {:>9} {:>6}",
+        "",
         "lines/CPU-s",
         "reference",
         "ratio",
-        "(min-max)",
-        "wire MB",
-        "wall s",
-        "RSS MiB",
+        "",
+        "limit",
+        "wire",
+        "wall",
+        "RSS",
+        "limit",
         "cores"
     ))?;
     for variant in ROWS {
@@ -104,33 +199,47 @@ fn compare(corpus: &Corpus, directory: &Path, pairs: usize) -> anyhow::Result<()
         let rss = measured.iter().map(|one| one.2.rss_peak_bytes).max().unwrap_or(0);
         let cores =
             (outcome.agent_cpu_seconds + outcome.receiver_cpu_seconds) / outcome.wall_seconds;
-        say(&format!(
-            "{:<14} {:>12.0} {:>12.0} {:>7.2} {:>15} {:>10.1} {:>8.2} {:>9.1} {:>6.2}",
+        judge.row(corpus.name, variant, ratio, rss);
+        let is_judged = judge.judges_ratios && variant.ratio_is_limited();
+        let ratio_max = is_judged.then(|| format!("<= {RATIO_MAX}"));
+        let rss_max = (variant.workers == 1).then(|| format!("<= {}", RSS_BYTES_MAX >> 20));
+        let line = format!(
+            "{:<12} {:>11} {:>10} {ratio:>6.2} {:<11} {:>7} {:>6.1} MB {:>6.2} s {:>5.1} MiB {:>9} {cores:>6.2}",
             variant.title(),
-            lines / outcome.agent_cpu_seconds,
-            lines / reference.cpu.as_secs_f64(),
-            ratio,
-            format!("({:.2}-{:.2})", measured[0].0, measured[measured.len() - 1].0),
+            grouped((lines / outcome.agent_cpu_seconds) as u64),
+            grouped((lines / reference.cpu.as_secs_f64()) as u64),
+            format!("{:.2}-{:.2}", measured[0].0, measured[measured.len() - 1].0),
+            ratio_max.unwrap_or_default(),
             outcome.wire_bytes as f64 / 1e6,
             outcome.wall_seconds,
             rss as f64 / f64::from(1 << 20),
-            cores,
-        ))?;
+            rss_max.unwrap_or_default(),
+        );
+        say(line.trim_end())?;
     }
     Ok(())
 }
 
 /// One worker against two, into a receiver within this process that costs next to nothing.
-fn compare_workers(corpus: &Corpus, directory: &Path, pairs: usize) -> anyhow::Result<()> {
+fn compare_workers(
+    corpus: &Corpus,
+    directory: &Path,
+    pairs: usize,
+    judge: &mut Judge,
+) -> anyhow::Result<()> {
     let mut ratios = Vec::new();
     for _ in 0..pairs {
         let one = in_process(corpus, directory, 1)?.as_secs_f64();
         let two = in_process(corpus, directory, 2)?.as_secs_f64();
-        say(&format!("workers: 1 {one:.2} s, 2 {two:.2} s, {:.2} times as fast", one / two))?;
+        say(&format!("one worker {one:.2} s, two {two:.2} s: {:.2} x as fast", one / two))?;
         ratios.push(one / two);
     }
     ratios.sort_by(f64::total_cmp);
-    say(&format!("workers: 2 are {:.2} times as fast as 1 (median)", ratios[ratios.len() / 2]))
+    let median = ratios[ratios.len() / 2];
+    judge.workers(median);
+    let limit =
+        if judge.judges_ratios { format!(", limit >= {SPEEDUP_MIN}") } else { String::new() };
+    say(&format!("two workers are {median:.2} x as fast as one{limit}"))
 }
 
 fn in_process(corpus: &Corpus, directory: &Path, workers: usize) -> anyhow::Result<Duration> {
@@ -138,7 +247,7 @@ fn in_process(corpus: &Corpus, directory: &Path, workers: usize) -> anyhow::Resu
     let yaml = format!(
         "extensions: {{thyme: {{workers: {workers}}}}}
 receivers:
-  filelog:
+  file_log:
     include: [{}/*/*/*.log]
     start_at: beginning
     include_file_path: true
@@ -146,7 +255,7 @@ receivers:
 exporters: {{otlp_http: {{endpoint: 'http://{address}', compression: zstd}}}}
 service:
   extensions: [thyme]
-  pipelines: {{logs: {{receivers: [filelog], exporters: [otlp_http]}}}}
+  pipelines: {{logs: {{receivers: [file_log], exporters: [otlp_http]}}}}
 ",
         corpus.directory.display()
     );

@@ -42,6 +42,7 @@ pub fn of_cluster(nodes: &[Node], pods: &[Pod], nodes_min: usize, generators: u6
         pods_run(pods),
         generators_share_a_node(pods, generators),
         an_agent_on_each_node(pods, nodes),
+        collectors_are_placed(pods),
     ]
 }
 
@@ -87,6 +88,22 @@ fn an_agent_on_each_node(pods: &[Pod], nodes: &[Node]) -> Check {
     let all: BTreeSet<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
     let text = format!("ready on {} of {} nodes", at.len(), all.len());
     Check::new("an agent is on each node", at == all && !all.is_empty(), text)
+}
+
+/// Where the collectors are. Beside the generators they take processor time from the agent that is
+/// measured: the scheduler prefers other nodes, and is not made to take them, since a small cluster
+/// has none. So it is said, and keeps nothing from running.
+fn collectors_are_placed(pods: &[Pod]) -> Check {
+    let ready: Vec<&Pod> = of(pods, COLLECTOR).filter(|pod| pod.is_ready).collect();
+    let nodes: BTreeSet<&str> = ready.iter().map(|pod| pod.node.as_str()).collect();
+    let loaded: BTreeSet<&str> = of(pods, GENERATOR).map(|pod| pod.node.as_str()).collect();
+    let beside = ready.iter().filter(|pod| loaded.contains(pod.node.as_str())).count();
+    let text = format!(
+        "{} on {} node(s), {beside} of them on the generators' node",
+        ready.len(),
+        nodes.len()
+    );
+    Check::new("collectors are ready", !ready.is_empty(), text)
 }
 
 /// Generators and collectors that are not the ones of the start, or were restarted: their counts
@@ -166,24 +183,37 @@ mod tests {
                 pod(GENERATOR, "g2", "a"),
                 pod(AGENT, "t1", "a"),
                 pod(AGENT, "t2", "b"),
+                pod(COLLECTOR, "c1", "b"),
             ]
         };
-        assert_eq!(verdicts(&nodes, &good()), [true; 4]);
-        assert_eq!(verdicts(&nodes[..1], &good()), [false, true, true, false]);
+        assert_eq!(verdicts(&nodes, &good()), [true; 5]);
+        assert_eq!(verdicts(&nodes[..1], &good()), [false, true, true, false, true]);
         assert_eq!(
             verdicts(&[node("a", true), node("b", false)], &good()),
-            [false, true, true, true]
+            [false, true, true, true, true]
         );
         let with = |change: fn(&mut Vec<Pod>)| {
             let mut pods = good();
             change(&mut pods);
             verdicts(&nodes, &pods)
         };
-        assert_eq!(with(|pods| pods[1].node = "b".into()), [true, true, false, true]);
-        assert_eq!(with(|pods| drop(pods.remove(0))), [true, true, false, true]);
-        assert_eq!(with(|pods| pods[0].phase = "Pending".into()), [true, false, true, true]);
-        assert_eq!(with(|pods| pods[3].is_ready = false), [true, false, true, false]);
-        assert_eq!(with(Vec::clear), [true, false, false, false]);
+        assert_eq!(with(|pods| pods[1].node = "b".into()), [true, true, false, true, true]);
+        assert_eq!(with(|pods| drop(pods.remove(0))), [true, true, false, true, true]);
+        assert_eq!(with(|pods| pods[0].phase = "Pending".into()), [true, false, true, true, true]);
+        assert_eq!(with(|pods| pods[3].is_ready = false), [true, false, true, false, true]);
+        assert_eq!(with(|pods| pods[4].is_ready = false), [true, false, true, true, false]);
+        assert_eq!(with(Vec::clear), [true, false, false, false, false]);
+    }
+
+    /// Scenario: of three collectors one is on the generators' node.
+    /// Guarantees: it is said, and keeps nothing from running.
+    #[test]
+    fn collectors_beside_the_generators_are_counted() {
+        let generator = pod(GENERATOR, "g1", "a");
+        let collectors = ["a", "b", "b"].map(|at| pod(COLLECTOR, "c", at));
+        let check = collectors_are_placed(&[&[generator], &collectors[..]].concat());
+        assert!(check.holds);
+        assert_eq!(check.found, "3 on 2 node(s), 1 of them on the generators' node");
     }
 
     /// Scenario: between start and end a collector is restarted, a generator replaced, an agent

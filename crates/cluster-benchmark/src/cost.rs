@@ -27,7 +27,8 @@ const KEY_AN_HOUR: f64 = 1.0 / 730.0;
 const CROSS_ZONE_A_GB: f64 = 0.02;
 
 /// Kubernetes versions, and the day on which their standard support on EKS ends.
-const STANDARD_SUPPORT_ENDS: [(&str, &str); 1] = [("1.34", "2026-12-02")];
+const STANDARD_SUPPORT_ENDS: [(&str, &str); 3] =
+    [("1.34", "2026-12-02"), ("1.35", "2027-03-27"), ("1.36", "2027-08-02")];
 
 /// The version that the definitions have by default.
 const DEFAULT_VERSION: &str = "v1.34";
@@ -179,6 +180,32 @@ mod tests {
         assert!((cost.items[7].of_run - 1.0).abs() < 1e-9);
         assert!((default_an_hour("2026-11-24") + 0.5 - cost.an_hour()).abs() < 1e-9);
         assert_eq!(cost.caveats.len(), 2);
+    }
+
+    /// Scenario: each known version on the day before the end of its standard support, and on that day.
+    /// Guarantees: 50 cents more an hour from that day on; the definitions and their page have the same
+    /// days.
+    #[test]
+    fn each_version_gets_dearer_on_its_day() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infrastructure/aws");
+        let read = |file: &str| std::fs::read_to_string(format!("{directory}/{file}")).unwrap();
+        let (definitions, page) = (read("main.tf"), read("README.md"));
+        let nodes = nodes(NODE_TYPE);
+        for (version, end) in STANDARD_SUPPORT_ENDS {
+            let day: jiff::civil::Date = end.parse().unwrap();
+            let eve = day.yesterday().unwrap().to_string();
+            let server_version = format!("v{version}.1-eks-1");
+            let an_hour = |today: &str| {
+                cost(&Bill { server_version: &server_version, ..bill(&nodes, today) }).an_hour()
+            };
+            assert!((an_hour(end) - an_hour(&eve) - 0.5).abs() < 1e-9, "{version}");
+            assert!(definitions.contains(&format!("\"{version}\" = \"{end}\"")), "{version}");
+            let row = format!("| {version} | {} |", day.strftime("%-d %B %Y"));
+            assert!(page.contains(&row), "{row}");
+        }
+        let known = definitions.split("standard_support_ends = {").nth(1).unwrap();
+        let known = known.split('}').next().unwrap().matches('=').count();
+        assert_eq!(known, STANDARD_SUPPORT_ENDS.len());
     }
 
     /// Scenario: the same version before and after the end of its standard support; other nodes.

@@ -52,10 +52,11 @@ pub fn require_tools(tools: &Tools, options: &LoadOptions, hint: &'static str) -
 /// a platform such as `linux/amd64` or for this machine's.
 ///
 /// # Errors
-/// The working tree has changes that no image of a commit can have, or the tools fail.
+/// The working tree has changes that no image of a commit can have, the images that are there are for
+/// another platform, or the tools fail.
 pub fn provide(tools: &Tools, options: &LoadOptions, platform: Option<&str>) -> Result<ImageSet> {
     if let Some(tag) = &options.image_tag {
-        return find(tools, options, tag);
+        return find(tools, options, tag, platform);
     }
     let changed = tools.text(&Invocation::new("git", ["status", "--porcelain"]))?;
     if !changed.is_empty() {
@@ -67,7 +68,7 @@ pub fn provide(tools: &Tools, options: &LoadOptions, platform: Option<&str>) -> 
     // As deployment/images/images does, and so the workflows.
     let describe = ["describe", "--tags", "--always", "--abbrev=12"];
     let tag = tools.text(&Invocation::new("git", describe))?;
-    match find(tools, options, &tag) {
+    match find(tools, options, &tag, platform) {
         // Not there, or not to be asked: building says which.
         Err(Error::Failed { .. } | Error::Answer { .. } | Error::TooLong { .. }) => {}
         found_or_stopped => return found_or_stopped,
@@ -82,46 +83,86 @@ pub fn provide(tools: &Tools, options: &LoadOptions, platform: Option<&str>) -> 
         let arguments = [target.to_owned()].into_iter().chain(variables.clone());
         tools.run(&Invocation::new("make", arguments).within(BUILD_MAX).shown())?;
     }
-    find(tools, options, &tag)
+    find(tools, options, &tag, platform)
 }
 
-fn find(tools: &Tools, options: &LoadOptions, tag: &str) -> Result<ImageSet> {
+fn find(
+    tools: &Tools,
+    options: &LoadOptions,
+    tag: &str,
+    platform: Option<&str>,
+) -> Result<ImageSet> {
     let mut images = Vec::new();
     for (name, path) in IMAGES {
         let repository = format!("{}/{path}", options.registry);
-        let inspect = inspection(&options.container_tool, &format!("{repository}:{tag}"));
-        let digest = digest(&tools.text(&inspect)?).ok_or_else(|| Error::Answer {
+        let reference = format!("{repository}:{tag}");
+        let inspect = inspection(&options.container_tool, &reference, platform);
+        let answer: Value = tools.json(&inspect)?;
+        let digest = digest(&answer).ok_or_else(|| Error::Answer {
             command: inspect.line(),
             problem: "there is no digest in it".to_owned(),
         })?;
+        if let Some(platform) = platform {
+            let found = platforms(&answer);
+            if !found.iter().any(|one| one == platform) {
+                return Err(Error::Refused(format!(
+                    "{reference} is for {}, and the nodes are {platform}: make docker-build and \
+                     docker-push with PLATFORM={platform}",
+                    if found.is_empty() { "no known platform".into() } else { found.join(", ") },
+                )));
+            }
+        }
         images.push(Image { name, repository, digest });
     }
     Ok(ImageSet { tag: tag.to_owned(), images })
 }
 
 /// Asks the registry, not the machine's own store: the nodes will ask it as well.
-fn inspection(tool: &str, reference: &str) -> Invocation {
-    match tool {
-        // Podman and buildah answer for their own store only.
-        "docker" => {
-            let fixed = ["buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}"];
-            Invocation::new(tool, fixed.into_iter().chain([reference]))
-        }
-        _ => Invocation::new("skopeo", ["inspect", &format!("docker://{reference}")]),
+fn inspection(tool: &str, reference: &str, platform: Option<&str>) -> Invocation {
+    // Podman and buildah answer for their own store only.
+    if tool != "docker" {
+        // Of an image for several platforms skopeo shows that of this machine, unless it is told.
+        let chosen = platform.and_then(|platform| platform.split_once('/'));
+        let chosen = chosen.map(|(system, architecture)| {
+            [format!("--override-os={system}"), format!("--override-arch={architecture}")]
+        });
+        let fixed = ["inspect".to_owned(), format!("docker://{reference}")];
+        return Invocation::new("skopeo", chosen.into_iter().flatten().chain(fixed));
     }
+    let format = r#"{"digest":{{json .Manifest.Digest}},"image":{{json .Image}}}"#;
+    let fixed = ["buildx", "imagetools", "inspect", "--format", format];
+    Invocation::new(tool, fixed.into_iter().chain([reference]))
 }
 
 /// docker says `digest`, skopeo `Digest`.
-fn digest(answer: &str) -> Option<String> {
-    let answer: Value = serde_json::from_str(answer).ok()?;
-    ["/digest", "/Digest"].iter().map(|at| text_at(&answer, at)).find(|text| {
+fn digest(answer: &Value) -> Option<String> {
+    ["/digest", "/Digest"].iter().map(|at| text_at(answer, at)).find(|text| {
         text.strip_prefix("sha256:")
             .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
     })
 }
 
+/// What an image is for, such as `linux/amd64`. docker shows its configuration, or one for each platform
+/// by its name; skopeo says `Os` and `Architecture`.
+fn platforms(answer: &Value) -> Vec<String> {
+    let one = |system: String, architecture: String| format!("{system}/{architecture}");
+    let image = &answer["image"];
+    if image["architecture"].is_string() {
+        return vec![one(text_at(image, "/os"), text_at(image, "/architecture"))];
+    }
+    if let Some(several) = image.as_object() {
+        return several.keys().filter(|name| !name.starts_with("unknown")).cloned().collect();
+    }
+    match answer["Architecture"].is_string() {
+        true => vec![one(text_at(answer, "/Os"), text_at(answer, "/Architecture"))],
+        false => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// Scenario: what docker and skopeo answer, and answers without a digest.
@@ -130,10 +171,24 @@ mod tests {
     fn digests_are_found() {
         let whole = format!("sha256:{}", "0a".repeat(32));
         for name in ["digest", "Digest"] {
-            assert_eq!(digest(&format!("{{\"{name}\":\"{whole}\"}}")), Some(whole.clone()));
+            assert_eq!(digest(&json!({name: whole})), Some(whole.clone()));
         }
-        for answer in ["", "{}", "{\"digest\":\"sha256:12\"}", "{\"digest\":\"latest\"}"] {
-            assert_eq!(digest(answer), None, "{answer}");
+        for answer in [json!(null), json!({}), json!({"digest": "sha256:12"})] {
+            assert_eq!(digest(&answer), None, "{answer}");
         }
+    }
+
+    /// Scenario: what docker says of an image for one platform and of one for two with attestations,
+    /// what skopeo says, and an answer that says nothing.
+    /// Guarantees: each platform by name.
+    #[test]
+    fn platforms_are_found() {
+        let arm = json!({"os": "linux", "architecture": "arm64"});
+        assert_eq!(platforms(&json!({"image": arm})), ["linux/arm64"]);
+        let several = json!({"linux/amd64": {}, "linux/arm64": {}, "unknown/unknown": {}});
+        assert_eq!(platforms(&json!({"image": several})), ["linux/amd64", "linux/arm64"]);
+        let skopeo = json!({"Os": "linux", "Architecture": "amd64"});
+        assert_eq!(platforms(&skopeo), ["linux/amd64"]);
+        assert!(platforms(&json!({"image": null})).is_empty());
     }
 }

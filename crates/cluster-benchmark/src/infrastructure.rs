@@ -114,6 +114,21 @@ impl<'a> Infrastructure<'a> {
         }
     }
 
+    /// Who may reach the API of the cluster that is there already; nobody where there is none.
+    ///
+    /// # Errors
+    /// AWS can't be asked.
+    pub fn public_access_cidrs(&self) -> Result<Vec<String>> {
+        let cidrs = list_at(
+            &self.describe_cluster()?.unwrap_or_default(),
+            "/cluster/resourcesVpcConfig/publicAccessCidrs",
+        )
+        .iter()
+        .filter_map(|cidr| cidr.as_str().map(str::to_owned))
+        .collect();
+        Ok(cidrs)
+    }
+
     /// Makes OpenTofu ready, and makes sure that its state is this cluster's or nobody's.
     ///
     /// # Errors
@@ -256,9 +271,13 @@ impl<'a> Infrastructure<'a> {
     /// # Errors
     /// AWS can't be asked.
     pub fn cluster_status(&self) -> Result<Option<String>> {
+        Ok(self.describe_cluster()?.map(|answer| text_at(&answer, "/cluster/status")))
+    }
+
+    fn describe_cluster(&self) -> Result<Option<Value>> {
         let ask = self.aws(&["eks", "describe-cluster", "--name", &self.cluster]);
-        match self.tools.json::<Value>(&ask) {
-            Ok(answer) => Ok(Some(text_at(&answer, "/cluster/status"))),
+        match self.tools.json(&ask) {
+            Ok(answer) => Ok(Some(answer)),
             Err(Error::Failed { message, .. }) if message.contains("ResourceNotFound") => Ok(None),
             Err(error) => Err(error),
         }

@@ -21,6 +21,8 @@ pub mod tools;
 pub mod answer;
 /// The images of this commit, by digest.
 pub mod images;
+/// Whether the nodes get the images.
+pub mod registry;
 /// The cluster on AWS: OpenTofu and its state.
 pub mod infrastructure;
 /// kubectl, bound to one kubeconfig.

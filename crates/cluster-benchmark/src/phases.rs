@@ -9,8 +9,8 @@ use nop_collector::{
     merge::{MergeError, Verdict as Proof, unite},
     report::{Report, StreamReport},
 };
-use rig::progress::grouped;
 use thyme_core::manifest::ManifestLine;
+use thyme_core::quantity::grouped;
 
 use crate::{
     cli::LoadOptions,
@@ -270,7 +270,7 @@ impl<'a> Benchmark<'a> {
                 command: "the collectors' reports".to_owned(),
                 problem: error.to_string(),
             })?;
-            if proof.report.lost == 0 {
+            if proof.report.lost == Some(0) {
                 say(&format!("all {} lines have arrived", grouped(counts.written())));
                 break (counts, Some(stopped.elapsed().as_secs_f64()));
             }

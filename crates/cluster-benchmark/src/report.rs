@@ -7,9 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rig::progress::grouped;
+use nop_collector::report::LatencyMs;
 use serde::Serialize;
 use serde_json::Value;
+use thyme_core::quantity::grouped;
 
 use crate::{
     checklist::Check,
@@ -241,7 +242,10 @@ fn delivery_rows(verdict: &Verdict) -> Vec<(&'static str, String)> {
 
 fn active_rows(verdict: &Verdict) -> Vec<(&'static str, String)> {
     let active = &verdict.active;
-    let latency = &active.latency_ms;
+    let latency = active.latency_ms.map_or("nothing was measured".into(), |latency| {
+        let LatencyMs { p50, p90, p99, max } = latency;
+        format!("p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, max {max:.1} ms")
+    });
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     vec![
         ("length", format!("{:.0} s", active.seconds)),
@@ -254,13 +258,7 @@ fn active_rows(verdict: &Verdict) -> Vec<(&'static str, String)> {
             ),
         ),
         ("on the wire", format!("{:.1} % of it", active.wire_share * 100.0)),
-        (
-            "latency",
-            format!(
-                "p50 {:.1}, p90 {:.1}, p99 {:.1}, max {:.1} ms",
-                latency.p50, latency.p90, latency.p99, latency.max
-            ),
-        ),
+        ("latency", latency),
         ("agents, all nodes", format!("{:.3} cores", active.agents.cores)),
         ("busiest agent", format!("{:.3} cores", active.agents.cores_max)),
         (

@@ -19,6 +19,7 @@ use crate::{
     limits::CHECKLIST_MAX,
     overlay::{self, Changes},
     phases::{Benchmark, Measured},
+    registry,
     report::{Directory, Story, outputs_json},
     stack::{AGENT, COLLECTOR, Stack},
     standing::{Stage, Standing},
@@ -109,6 +110,7 @@ impl Aws<'_> {
             false => None,
         };
         let images = images::provide(tools, &options.load, Some(&options.platform))?;
+        registry::require_public(tools, &images)?;
         let state = infrastructure.open()?;
         if state.has_resources {
             standing.stage = Stage::ClusterAndStack;
@@ -119,8 +121,21 @@ impl Aws<'_> {
         let plan = directory(tools.directory(), self.cluster).join("plan");
         let directory = Directory::create(&self.reports(), &today(), "aws")?;
         tools.record_to(&directory.path().join("commands.log"))?;
-        let cidrs =
-            own.clone().map_or_else(|| options.public_access_cidrs.clone(), |own| vec![own]);
+        let cidrs = match &own {
+            None => options.public_access_cidrs.clone(),
+            // Whoever could reach the cluster before still can.
+            Some(own) => {
+                let mut cidrs = match state.has_cluster {
+                    true => infrastructure.public_access_cidrs()?,
+                    false => Vec::new(),
+                };
+                if !is_allowed(own, &cidrs) {
+                    cidrs.push(own.clone());
+                }
+                cidrs
+            }
+        };
+        say(&format!("the cluster's API is open to {}", cidrs.join(", ")));
         infrastructure.plan(&cidrs, &plan)?;
         let started = Instant::now();
         if !state.has_resources {

@@ -83,7 +83,7 @@ pub fn take(stack: &Stack<'_>, pods: &[Pod], started: Instant, phase: Phase) -> 
         let size = page::sum(&String::from_utf8_lossy(&text), "otelcol_exporter_queue_size");
         queue_size.extend(size.map(|size| (agent.name.clone(), size)));
     }
-    let p99 = reports.iter().map(|report| report.latency_ms.p99);
+    let p99 = reports.iter().filter_map(|report| Some(report.latency_ms?.p99));
     Ok(Sample {
         at_seconds: started.elapsed().as_secs_f64(),
         phase,

@@ -7,8 +7,8 @@ use nop_collector::{
     merge::{MergeError, unite},
     report::{LatencyMs, Report},
 };
-use rig::progress::grouped;
 use serde::Serialize;
+use thyme_core::quantity::grouped;
 
 use crate::{
     checklist::{replaced, restarted_agents},
@@ -90,7 +90,7 @@ pub struct Active {
     /// Bytes of requests.
     pub wire_bytes: u64,
     /// From write to receipt.
-    pub latency_ms: LatencyMs,
+    pub latency_ms: Option<LatencyMs>,
     /// The agents, all nodes.
     pub agents: Used,
     /// Processor time of all agents over lines written.
@@ -125,7 +125,7 @@ impl Verdict {
             whole: Whole {
                 lines_written: end.written(),
                 lines_received: united.report.received,
-                lines_lost: united.report.lost,
+                lines_lost: united.report.lost.unwrap_or_default(),
                 lines_duplicated: united.report.duplicated,
                 records_unstamped: united.report.unstamped,
                 lines_of_earlier_runs,
@@ -217,7 +217,7 @@ fn active(measured: &Measured) -> Result<Active, MergeError> {
 }
 
 /// Quantiles of the lines that came between two moments: those of a report that has only them.
-fn latency_between(start: &Counts, end: &Counts) -> Result<LatencyMs, MergeError> {
+fn latency_between(start: &Counts, end: &Counts) -> Result<Option<LatencyMs>, MergeError> {
     let sums = |counts: &Counts| {
         let mut sums: BTreeMap<u64, u64> = BTreeMap::new();
         let all = counts.reports.iter().flat_map(|report| &report.latency_us_counts);
@@ -277,6 +277,7 @@ mod tests {
             last: lines - 1,
             lines,
             bytes: lines * 100,
+            path: None,
         };
         Counts { at_seconds, manifest: vec![line], reports }
     }
@@ -359,7 +360,7 @@ mod tests {
         let end = counts(21.0, 100, vec![report(vec![stream(7, &[(0, 99)])], &[])]);
         let active = Verdict::new(&measured(end)).unwrap().active;
         assert!((active.lines_per_second - 9.0).abs() < 1e-9, "{active:?}");
-        assert!((active.latency_ms.p50 - 5.0).abs() < 0.01, "{active:?}");
-        assert!((active.latency_ms.max - 5.0).abs() < 0.01, "{active:?}");
+        assert!((active.latency_ms.unwrap().p50 - 5.0).abs() < 0.01, "{active:?}");
+        assert!((active.latency_ms.unwrap().max - 5.0).abs() < 0.01, "{active:?}");
     }
 }

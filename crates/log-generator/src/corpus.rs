@@ -14,7 +14,7 @@ use crate::line::buffer::Buffer;
 use crate::line::vocabulary::Vocabulary;
 use crate::line::{Kind, LineMaker, SizeRange};
 use crate::manifest::Manifest;
-use crate::names::live_path;
+use crate::names::{live_path, relative_paths};
 use crate::rate::share;
 use crate::sink::{LiveFile, Sink, WriteError};
 
@@ -110,7 +110,8 @@ pub fn write_corpus(directory: &Path, options: &CorpusOptions) -> Result<Corpus,
     let vocabulary = Arc::new(Vocabulary::new(options.seed));
     let writers: Vec<[u32; 2]> = (0..options.pods).map(pod_writers).collect();
     let run = scramble(options.seed) as u32;
-    let manifest = Manifest::new(run, writers.clone());
+    let paths = relative_paths(&options.namespace, options.seed, options.pods);
+    let manifest = Manifest::new(run, writers.clone()).with_paths(paths);
     let mut corpus = Corpus { files: Vec::new(), manifest: Vec::new(), file_bytes: 0 };
     let mut buffer = Buffer::default();
     for index in 0..options.pods {

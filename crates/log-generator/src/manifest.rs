@@ -17,6 +17,8 @@ pub struct Manifest {
     run: u32,
     /// Writer ids by container and stream.
     writers: Vec<[u32; 2]>,
+    /// Log files by container, where there are any.
+    paths: Vec<String>,
     /// What was written, by container. Locked once a batch, so that a reader sees whole batches.
     written: Mutex<Vec<Tally>>,
 }
@@ -25,7 +27,14 @@ impl Manifest {
     /// A manifest of containers that have written nothing.
     pub fn new(run: u32, writers: Vec<[u32; 2]>) -> Self {
         let written = Mutex::new(vec![Tally::default(); writers.len()]);
-        Self { run, writers, written }
+        Self { run, writers, paths: Vec::new(), written }
+    }
+
+    /// Says which log file each container writes, below the directory of all pods.
+    #[must_use]
+    pub fn with_paths(mut self, paths: Vec<String>) -> Self {
+        self.paths = paths;
+        self
     }
 
     /// Adds what was written to a container's output.
@@ -41,18 +50,19 @@ impl Manifest {
     pub fn lines(&self) -> Vec<ManifestLine> {
         let written = self.lock().clone();
         let mut lines = Vec::new();
-        for (tally, writers) in written.iter().zip(&self.writers) {
+        for (container, tally) in written.iter().enumerate() {
             for stream in [Stream::Stdout, Stream::Stderr] {
                 let index = stream.index();
                 if tally.lines[index] > 0 {
                     lines.push(ManifestLine {
                         run: self.run,
-                        writer: writers[index],
+                        writer: self.writers[container][index],
                         stream: stream.as_str().to_owned(),
                         first: 0,
                         last: tally.lines[index] - 1,
                         lines: tally.lines[index],
                         bytes: tally.body_bytes[index],
+                        path: self.paths.get(container).cloned(),
                     });
                 }
             }
@@ -99,7 +109,8 @@ mod tests {
     /// the same and no temporary one stays.
     #[test]
     fn lines_and_file() {
-        let manifest = Manifest::new(9, vec![[0, 1], [2, 3], [4, 5]]);
+        let paths = ["a", "b", "c"].map(|pod| format!("{pod}/app/0.log"));
+        let manifest = Manifest::new(9, vec![[0, 1], [2, 3], [4, 5]]).with_paths(paths.into());
         manifest.add(0, &Tally { lines: [2, 1], body_bytes: [20, 11] });
         manifest.add(0, &Tally { lines: [1, 0], body_bytes: [9, 0] });
         manifest.add(2, &Tally { lines: [0, 4], body_bytes: [0, 44] });
@@ -108,9 +119,9 @@ mod tests {
         manifest.store(&path).unwrap();
         let stored = fs::read_to_string(&path).unwrap();
         let expected = "\
-            {\"run\":9,\"writer\":0,\"stream\":\"stdout\",\"first\":0,\"last\":2,\"lines\":3,\"bytes\":29}\n\
-            {\"run\":9,\"writer\":1,\"stream\":\"stderr\",\"first\":0,\"last\":0,\"lines\":1,\"bytes\":11}\n\
-            {\"run\":9,\"writer\":5,\"stream\":\"stderr\",\"first\":0,\"last\":3,\"lines\":4,\"bytes\":44}\n";
+            {\"run\":9,\"writer\":0,\"stream\":\"stdout\",\"first\":0,\"last\":2,\"lines\":3,\"bytes\":29,\"path\":\"a/app/0.log\"}\n\
+            {\"run\":9,\"writer\":1,\"stream\":\"stderr\",\"first\":0,\"last\":0,\"lines\":1,\"bytes\":11,\"path\":\"a/app/0.log\"}\n\
+            {\"run\":9,\"writer\":5,\"stream\":\"stderr\",\"first\":0,\"last\":3,\"lines\":4,\"bytes\":44,\"path\":\"c/app/0.log\"}\n";
         assert_eq!(stored, expected);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }

@@ -18,6 +18,12 @@ pub fn live_path(root: &Path, namespace: &str, seed: u64, index: u32) -> PathBuf
     root.join(format!("{namespace}_{pod}_{}", uid(&mut random))).join(CONTAINER).join(LIVE_FILE)
 }
 
+/// Paths of the live log files of all pods, below their root.
+pub fn relative_paths(namespace: &str, seed: u64, pods: u32) -> Vec<String> {
+    let path = |index| live_path(Path::new(""), namespace, seed, index);
+    (0..pods).map(|index| path(index).to_string_lossy().into_owned()).collect()
+}
+
 /// A version 4 UUID, as Kubernetes gives its pods.
 fn uid(random: &mut Prng) -> String {
     let (high, low) = (random.bits(), random.bits());

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use thyme_core::quantity::{parse_bytes, parse_count};
 use thyme_core::splitmix::scramble;
 
 use crate::churn::Lifetime;
@@ -19,22 +20,31 @@ use crate::names::is_namespace;
 use crate::rate::Pace;
 use crate::rotate::Policy;
 
+/// What stands below the help.
+const EXIT_STATUS: &str = "\
+Counts and rates may be written as 50k or 1.5M.
+
+EXIT STATUS
+  0  every line was written, and the manifest with it
+  1  a line, a file or the manifest could not be written
+  2  options that make no sense";
+
 /// Writes stamped log lines at an exact rate.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "log-generator", version)]
+#[command(name = "log-generator", version, after_help = EXIT_STATUS)]
 pub struct Options {
     /// `stdout` for a container's raw lines, or a directory for CRI files of pods (`./stdout` for a
     /// directory of that name).
     #[arg(long, default_value = "stdout", value_name = "stdout|DIR")]
     out: String,
     /// Lines a second over all pods; 0 writes as fast as possible.
-    #[arg(long, default_value_t = 1_000, value_name = "LINES/S")]
+    #[arg(long, default_value = "1000", value_name = "LINES/S", value_parser = parse_count::<u64>)]
     rate: u64,
     /// How long to write: `30s`, `5m`, or a number of seconds; without it and --lines until stopped.
     #[arg(long, value_parser = parse_duration)]
     duration: Option<Duration>,
     /// How many lines to write over all pods.
-    #[arg(long)]
+    #[arg(long, value_name = "COUNT", value_parser = parse_count::<u64>)]
     lines: Option<u64>,
     /// Bytes of a body with its stamp, uniform, both ends included. 100..1000 for random lines; other
     /// kinds have their natural size unless this is given, and are then filled up to it.
@@ -62,7 +72,7 @@ pub struct Options {
     #[arg(long)]
     linger: bool,
     /// Pods to write for, each with one container [default: 1].
-    #[arg(long, help_heading = "Only with --out DIR")]
+    #[arg(long, value_parser = parse_count::<u32>, help_heading = "Only with --out DIR")]
     pods: Option<u32>,
     /// Namespace in the pods' directories [default: load].
     #[arg(long, help_heading = "Only with --out DIR")]
@@ -318,24 +328,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `1000`, `64KiB`, `10MiB`, `1GiB`; also `Ki`, and `K` or `KB` for thousands.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.find(|byte: char| !byte.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit_bytes: u64 = match unit.trim_start().trim_end_matches(['B', 'b']) {
-        "" => 1,
-        "K" | "k" => 1_000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        _ => return Err("expected a number of bytes, KiB, MiB or GiB".to_owned()),
-    };
-    let number: u64 = number.parse().map_err(|_| "expected a number first".to_owned())?;
-    number.checked_mul(unit_bytes).ok_or_else(|| "too many bytes".to_owned())
-}
-
 fn parse_id(text: &str) -> Result<u32, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16),
@@ -430,7 +422,7 @@ mod tests {
         assert_eq!(plan(&["--out", "d"]).unwrap().admin, None);
     }
 
-    /// Scenario: durations, sizes and ids as people write them.
+    /// Scenario: durations, rates, sizes of lines and ids as people write them.
     /// Guarantees: each is understood, or refused.
     #[test]
     fn values() {
@@ -438,12 +430,7 @@ mod tests {
         assert_eq!(parse_duration("1m 30s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert!(parse_duration("x").is_err());
-        assert_eq!(parse_bytes("10MiB"), Ok(10 << 20));
-        assert_eq!(parse_bytes("10Mi"), Ok(10 << 20));
-        assert_eq!(parse_bytes("64 KB"), Ok(64_000));
-        assert_eq!(parse_bytes("7"), Ok(7));
-        assert!(parse_bytes("MiB").is_err() && parse_bytes("1TB").is_err());
-        assert!(parse_bytes("99999999999GiB").is_err());
+        assert_eq!(plan(&["--rate", "50k"]).unwrap().rate, 50_000);
         assert_eq!(parse_id("0x10"), Ok(16));
         assert!(parse_id("-1").is_err());
         assert_eq!("100..=1000".parse(), Ok(SizeRange::DEFAULT));

@@ -22,6 +22,7 @@ use crate::generate::{End, Generator, Outcome, Shared, Stop};
 use crate::limits::{MANIFEST_INTERVAL, STOP_WAIT};
 use crate::manifest::Manifest;
 use crate::metrics::push::{self, PushError};
+use crate::names::relative_paths;
 use crate::options::{Plan, Pods, Target};
 use crate::outputs::{CreateError, OutputMaker};
 use crate::rotate::compress::{Compressor, Queue};
@@ -99,7 +100,8 @@ pub fn run(plan: Plan) -> Result<(), RunError> {
 
 async fn control(plan: Plan) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
-    let shared = Arc::new(Shared::new(Manifest::new(plan.run, writers(&plan.target))));
+    let manifest = Manifest::new(plan.run, writers(&plan.target)).with_paths(paths(&plan));
+    let shared = Arc::new(Shared::new(manifest));
     let (writing, logs) = prepare(&plan, &shared)?;
     shared.metrics.rate.store(plan.rate, Ordering::Relaxed);
     let push = push::start(&shared.metrics)?;
@@ -244,6 +246,12 @@ fn writers(target: &Target) -> Vec<[u32; 2]> {
         Target::Stdout { writer } => vec![[*writer; 2]],
         Target::Pods(pods) => (0..pods.count).map(pod_writers).collect(),
     }
+}
+
+/// The pods' log files as the manifest names them.
+fn paths(plan: &Plan) -> Vec<String> {
+    let Target::Pods(pods) = &plan.target else { return Vec::new() };
+    relative_paths(&pods.namespace, plan.seed, pods.count)
 }
 
 /// What the writer's thread does.

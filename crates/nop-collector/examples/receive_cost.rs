@@ -136,7 +136,7 @@ fn measure(corpus: &Corpus, grpc: bool) -> (f64, f64, String) {
     runtime.block_on(send_all(corpus, address, grpc));
     let cost = cpu_seconds(collector.child.id()) - before;
     let report = runtime.block_on(collector.report());
-    assert_eq!((report.received, report.lost, report.duplicated), (corpus.lines, 0, 0));
+    assert_eq!((report.received, report.gaps, report.duplicated), (corpus.lines, 0, 0));
     let status = std::fs::read_to_string(format!("/proc/{}/status", collector.child.id())).unwrap();
     let rss = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim();
     collector.child.kill().unwrap();

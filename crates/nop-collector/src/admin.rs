@@ -1,4 +1,4 @@
-//! The admin port: report, manifest, reset, metrics, health.
+//! The admin port: index, report, manifest, reset, metrics, health.
 
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -9,10 +9,13 @@ use crate::intake::Intake;
 use crate::limits::MANIFEST_BYTES_MAX;
 use crate::manifest;
 use crate::metrics::prometheus_text;
+use crate::page::{INDEX, report_text};
 use crate::refusal::Refusal;
 use crate::reply::Reply;
 use crate::report::Detail;
 use crate::verify::Verifier;
+
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers one request.
 pub(crate) async fn serve(intake: &Intake, request: Request<Incoming>) -> Response<Reply> {
@@ -26,6 +29,11 @@ pub(crate) async fn serve(intake: &Intake, request: Request<Incoming>) -> Respon
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
             }
         }
+        ("/report.txt", Method::GET) => {
+            let report = intake.verifier().report(Detail::default());
+            reply(StatusCode::OK, TEXT, report_text(&report).into_bytes())
+        }
+        ("/", Method::GET) => reply(StatusCode::OK, TEXT, INDEX.into()),
         ("/manifest", Method::POST) => take_manifest(intake, request.into_body()).await,
         ("/reset", Method::POST) => {
             *intake.verifier() = Verifier::default();
@@ -38,7 +46,7 @@ pub(crate) async fn serve(intake: &Intake, request: Request<Incoming>) -> Respon
         }
         ("/healthz", Method::GET) => text(StatusCode::OK, "ok"),
         ("/manifest" | "/reset", _) => wrong_method("POST"),
-        ("/report" | "/metrics" | "/healthz", _) => wrong_method("GET"),
+        ("/" | "/report" | "/report.txt" | "/metrics" | "/healthz", _) => wrong_method("GET"),
         _ => text(StatusCode::NOT_FOUND, &Refusal::UnknownPath { path }.to_string()),
     }
 }
@@ -71,7 +79,7 @@ fn wrong_method(allowed: &'static str) -> Response<Reply> {
 }
 
 pub(crate) fn text(status: StatusCode, line: &str) -> Response<Reply> {
-    reply(status, "text/plain; charset=utf-8", format!("{line}\n").into_bytes())
+    reply(status, TEXT, format!("{line}\n").into_bytes())
 }
 
 fn reply(status: StatusCode, content_type: &'static str, data: Vec<u8>) -> Response<Reply> {

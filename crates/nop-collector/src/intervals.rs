@@ -80,6 +80,13 @@ impl Intervals {
             .sum()
     }
 
+    /// The smallest number of `range` that the set holds.
+    pub(crate) fn first_within(&self, range: Interval) -> Option<u64> {
+        let at = self.list.partition_point(|interval| interval.last < range.first);
+        let first = self.list.get(at)?.first.max(range.first);
+        (first <= range.last).then_some(first)
+    }
+
     /// The intervals in ascending order.
     pub(crate) fn as_slice(&self) -> &[Interval] {
         &self.list
@@ -95,7 +102,7 @@ mod tests {
     proptest! {
         /// Scenario: intervals arrive in any order, overlapping and repeated.
         /// Guarantees: the set holds exactly their numbers (a plain set is the oracle), says how
-        /// many were new, counts within any range, and has no needless interval.
+        /// many were new, counts within any range and finds its first, and has no needless interval.
         #[test]
         fn same_numbers_as_a_plain_set(
             inserts in prop::collection::vec((0..200_u64, 0..12_u64), 0..60),
@@ -117,6 +124,8 @@ mod tests {
             let range = Interval { first: range.0, last: range.0 + range.1 };
             let expected = oracle.range(range.first..=range.last).count() as u64;
             prop_assert_eq!(set.count_within(range), expected);
+            let first = oracle.range(range.first..=range.last).next().copied();
+            prop_assert_eq!(set.first_within(range), first);
         }
     }
 

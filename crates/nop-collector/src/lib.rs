@@ -40,6 +40,7 @@ pub mod fetch;
 
 mod admin;
 mod metrics;
+mod page;
 
 pub mod telemetry;
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use thyme_core::causes::in_one_line;
+use thyme_core::{causes::in_one_line, quantity::parse_count_from_1};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -31,7 +31,7 @@ struct Serve {
     /// Where OTLP/HTTP is served
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4318")]
     http: String,
-    /// Where /report, /manifest, /reset, /metrics and /healthz are served
+    /// Where the report is served, and what else `GET /` lists
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     admin: String,
     /// Largest decompressed request that is accepted, MiB
@@ -39,7 +39,7 @@ struct Serve {
         long,
         value_name = "MIB",
         default_value_t = (DECOMPRESSED_BYTES_MAX_DEFAULT >> 20) as u64,
-        value_parser = clap::value_parser!(u64).range(1..=(BUFFERED_BYTES_MAX >> 20) as u64)
+        value_parser = parse_mib
     )]
     decompressed_mib_max: u64,
     /// Certificate of the two OTLP ports, PEM; exchanged while it runs, it counts from the next
@@ -54,10 +54,16 @@ struct Serve {
     tls_client_ca: Option<PathBuf>,
 }
 
+const MERGE_STATUS: &str = "\
+EXIT STATUS
+  0  lines came, and by the manifests none was lost; none was duplicated
+  1  something is missing or came twice; or there is no --manifest, so that nobody knows what was lost
+  2  no verdict: a replica or a manifest can't be had";
+
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Unites the reports of several replicas into one verdict; exit status 0 only if lines came
-    /// and none was lost or duplicated, 1 if not, 2 if the verdict can't be had
+    /// Unites the reports of several replicas into one verdict, as JSON
+    #[command(after_help = MERGE_STATUS)]
     Merge {
         /// The replicas' admin addresses, such as http://127.0.0.1:8080
         #[arg(value_name = "URL", required = true)]
@@ -66,6 +72,12 @@ enum Command {
         #[arg(long, value_name = "FILE-OR-URL", num_args = 1..)]
         manifest: Vec<String>,
     },
+}
+
+fn parse_mib(text: &str) -> Result<u64, String> {
+    let max = (BUFFERED_BYTES_MAX >> 20) as u64;
+    let mib = parse_count_from_1(text)?;
+    if mib > max { Err(format!("must be at most {max}")) } else { Ok(mib) }
 }
 
 fn main() -> ExitCode {

@@ -12,7 +12,7 @@ use crate::verify::Verifier;
 /// What the replicas prove together.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
-    /// Lines came, none is lost or duplicated, and the figures are exact.
+    /// Lines came, a manifest says that none is lost, none is duplicated, and the figures are exact.
     pub lossless: bool,
     /// How many reports were united.
     pub replicas: usize,
@@ -67,7 +67,7 @@ pub fn unite(
         *report.invalid.entry(reason.clone()).or_default() += count;
     }
     let lossless =
-        report.received > 0 && report.lost == 0 && report.duplicated == 0 && report.exact;
+        report.received > 0 && report.lost == Some(0) && report.duplicated == 0 && report.exact;
     Ok(Verdict { lossless, replicas: reports.len(), report })
 }
 
@@ -135,7 +135,16 @@ mod tests {
 
     fn manifest(writer: u32, lines: u64) -> ManifestLine {
         let stream = "stdout".to_owned();
-        ManifestLine { run: 1, writer, stream, first: 0, last: lines - 1, lines, bytes: 0 }
+        ManifestLine {
+            run: 1,
+            writer,
+            stream,
+            first: 0,
+            last: lines - 1,
+            lines,
+            bytes: 0,
+            path: None,
+        }
     }
 
     proptest! {
@@ -166,8 +175,8 @@ mod tests {
         }
     }
 
-    /// Scenario: two replicas have half of a stream each; then one line is in both; then one is
-    /// in neither; then nothing has arrived anywhere.
+    /// Scenario: two replicas have half of a stream each; then nobody says what was written; then one
+    /// line is in both; then one is in neither; then nothing has arrived anywhere.
     /// Guarantees: only the first is called lossless.
     #[test]
     fn lossless_means_every_line_once() {
@@ -178,11 +187,11 @@ mod tests {
             let verdict = unite(&reports, manifest).unwrap();
             (verdict.lossless, verdict.report.lost, verdict.report.duplicated)
         };
-        assert_eq!(verdict(&[0, 2], &[1, 3], whole()), (true, 0, 0));
-        assert_eq!(verdict(&[0, 2], &[1, 3], None), (true, 0, 0));
-        assert_eq!(verdict(&[0, 2, 3], &[1, 3], whole()), (false, 0, 1));
-        assert_eq!(verdict(&[0, 1], &[2], whole()), (false, 1, 0));
-        assert_eq!(verdict(&[], &[], None), (false, 0, 0));
+        assert_eq!(verdict(&[0, 2], &[1, 3], whole()), (true, Some(0), 0));
+        assert_eq!(verdict(&[0, 2], &[1, 3], None), (false, None, 0));
+        assert_eq!(verdict(&[0, 2, 3], &[1, 3], whole()), (false, Some(0), 1));
+        assert_eq!(verdict(&[0, 1], &[2], whole()), (false, Some(1), 0));
+        assert_eq!(verdict(&[], &[], whole()), (false, Some(4), 0));
     }
 
     /// Scenario: a report without details, and one with impossible intervals.

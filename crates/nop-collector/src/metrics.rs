@@ -89,7 +89,7 @@ pub(crate) const METRICS: [Metric; 10] = [
         unit: "{line}",
         description: "Lines that are missing, by the manifest or below the highest that came.",
         kind: Kind::Gauge,
-        read: |report| report.lost,
+        read: |report| report.lost.unwrap_or(report.gaps),
     },
     Metric {
         name: "nop_collector_streams",
@@ -108,9 +108,9 @@ pub(crate) const REFUSED: (&str, &str) =
 pub(crate) const LATENCY: (&str, &str) =
     ("nop_collector_latency", "From the stamp's write time to receipt.");
 
-/// The values of attribute `quantile`, and what they mean in seconds.
-pub(crate) fn latency_seconds(latency_ms: &LatencyMs) -> [(&'static str, f64); 4] {
-    let LatencyMs { p50, p90, p99, max } = *latency_ms;
+/// The values of attribute `quantile`, and what they mean in seconds; zeros until a line came.
+pub(crate) fn latency_seconds(latency_ms: Option<LatencyMs>) -> [(&'static str, f64); 4] {
+    let LatencyMs { p50, p90, p99, max } = latency_ms.unwrap_or_default();
     [("0.5", p50 / 1e3), ("0.9", p90 / 1e3), ("0.99", p99 / 1e3), ("1", max / 1e3)]
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn prometheus_text(report: &Report) -> String {
     }
     let name = format!("{}_seconds", LATENCY.0);
     put_header(&mut text, &name, LATENCY.1, "gauge");
-    for (quantile, seconds) in latency_seconds(&report.latency_ms) {
+    for (quantile, seconds) in latency_seconds(report.latency_ms) {
         put_sample(&mut text, &name, &format!("{{quantile=\"{quantile}\"}}"), seconds);
     }
     text
@@ -157,9 +157,9 @@ mod tests {
     /// Guarantees: each stands on the page under a name with its unit.
     #[test]
     fn the_page_shows_the_report() {
-        let mut report = Report { records: 7, wire_bytes: 9, lost: 3, ..Report::default() };
+        let mut report = Report { records: 7, wire_bytes: 9, lost: Some(3), ..Report::default() };
         report.invalid.insert("too_large".to_owned(), 2);
-        report.latency_ms.p99 = 1_500.0;
+        report.latency_ms = Some(LatencyMs { p99: 1_500.0, ..LatencyMs::default() });
         let page = prometheus_text(&report);
         for line in [
             "# TYPE nop_collector_records_total counter",

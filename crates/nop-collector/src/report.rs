@@ -30,9 +30,14 @@ pub struct Report {
     pub ended_streams: u64,
     /// Distinct stamped lines.
     pub received: u64,
-    /// Lines that are missing: of those that the manifest lists; for a writer without one, of
-    /// those from sequence number 0 to the highest that came.
-    pub lost: u64,
+    /// Lines that are missing of those that the manifest lists; for a writer that it doesn't list,
+    /// of those from sequence number 0 to the highest that came. `None` without a manifest: then
+    /// nobody knows what was written.
+    pub lost: Option<u64>,
+    /// Lines that are missing from sequence number 0 to the highest that came, of all writers: with
+    /// or without a manifest.
+    #[serde(default)]
+    pub gaps: u64,
     /// Records beyond the first of each stamped line.
     pub duplicated: u64,
     /// Of these, records whose `log.record.uid` had come before on the same line: a sink that keeps
@@ -66,8 +71,8 @@ pub struct Report {
     pub untracked: u64,
     /// Whether the figures are exact: nothing is untracked.
     pub exact: bool,
-    /// From write to receipt.
-    pub latency_ms: LatencyMs,
+    /// From write to receipt; `None` until a stamped line came.
+    pub latency_ms: Option<LatencyMs>,
     /// Whether a manifest was posted.
     pub manifest: bool,
     /// Lines that the manifest lists.
@@ -111,11 +116,11 @@ pub struct RunReport {
     /// Distinct lines.
     pub received: u64,
     /// Missing lines, as in the whole report.
-    pub lost: u64,
+    pub lost: Option<u64>,
     /// Records beyond the first of each line.
     pub duplicated: u64,
-    /// From write to receipt; zeros for a run beyond the limit on runs.
-    pub latency_ms: LatencyMs,
+    /// From write to receipt; `None` for a run beyond the limit on runs.
+    pub latency_ms: Option<LatencyMs>,
     /// The latencies' distribution, pairs of microseconds and count, ascending. What was added
     /// between two reports is the difference of their counts.
     pub latency_us_counts: Vec<(u64, u64)>,
@@ -147,10 +152,13 @@ pub struct StreamReport {
     pub writer: u32,
     /// Distinct lines.
     pub received: u64,
-    /// Missing lines.
-    pub lost: u64,
+    /// Missing lines, as in the whole report.
+    pub lost: Option<u64>,
     /// Records beyond the first of each line.
     pub duplicated: u64,
+    /// The first sequence number that was seen to come again.
+    #[serde(default)]
+    pub first_duplicated: Option<u64>,
     /// First arrivals of a line after a later line.
     pub reordered: u64,
     /// Records beyond the limit on intervals.
@@ -189,6 +197,7 @@ impl Verifier {
             invalid: self.invalid.iter().map(|(&why, &count)| (why.to_owned(), count)).collect(),
             ..Report::default()
         };
+        let mut lost = self.never_arrived().map(|(_, lines)| lines).sum::<u64>();
         for (key, stream) in &self.streams {
             let line = self.manifest.get(key);
             report.received += stream.received;
@@ -196,10 +205,11 @@ impl Verifier {
             report.reordered += stream.reordered;
             report.untracked += stream.untracked;
             report.ended_streams += u64::from(stream.end_seen);
-            report.lost += stream.lost(line);
+            report.gaps += stream.gaps();
+            lost += stream.lost(line);
             report.unexpected += line.map_or(0, |line| stream.unexpected(line));
         }
-        report.lost += self.never_arrived().map(|(_, lines)| lines).sum::<u64>();
+        report.lost = self.if_known(lost);
         // What is untracked may repeat without being counted as a duplicate.
         report.duplicated_removable = self.uids.counts.repeated.min(report.duplicated);
         report.duplicated_remaining = report.duplicated - report.duplicated_removable;
@@ -212,6 +222,11 @@ impl Verifier {
         report
     }
 
+    /// A number of lost lines, where a manifest says what was written.
+    fn if_known(&self, lost: u64) -> Option<u64> {
+        self.manifest_posted.then_some(lost)
+    }
+
     /// The manifest's writers of which nothing came, and how many lines each wrote.
     fn never_arrived(&self) -> impl Iterator<Item = (StreamKey, u64)> {
         let missing = self.manifest.iter().filter(|(key, _)| !self.streams.contains_key(*key));
@@ -219,15 +234,18 @@ impl Verifier {
     }
 
     fn runs(&self) -> Vec<RunReport> {
+        let add = |sum: &mut Option<u64>, lost: Option<u64>| {
+            *sum = lost.map(|lost| lost + sum.unwrap_or(0));
+        };
         let mut runs: BTreeMap<u32, RunReport> = BTreeMap::new();
         for (key, stream) in &self.streams {
             let run = runs.entry(key.run).or_default();
             run.received += stream.received;
             run.duplicated += stream.duplicated;
-            run.lost += stream.lost(self.manifest.get(key));
+            add(&mut run.lost, self.if_known(stream.lost(self.manifest.get(key))));
         }
         for (key, lines) in self.never_arrived() {
-            runs.entry(key.run).or_default().lost += lines;
+            add(&mut runs.entry(key.run).or_default().lost, self.if_known(lines));
         }
         for (number, run) in &mut runs {
             run.run = *number;
@@ -244,8 +262,9 @@ impl Verifier {
             run: key.run,
             writer: key.writer,
             received: stream.received,
-            lost: stream.lost(self.manifest.get(&key)),
+            lost: self.if_known(stream.lost(self.manifest.get(&key))),
             duplicated: stream.duplicated,
+            first_duplicated: stream.first_duplicated,
             reordered: stream.reordered,
             untracked: stream.untracked,
             highest: stream.highest,
@@ -255,7 +274,7 @@ impl Verifier {
         let unknown = self.never_arrived().map(|(key, lost)| StreamReport {
             run: key.run,
             writer: key.writer,
-            lost,
+            lost: self.if_known(lost),
             ..StreamReport::default()
         });
         let mut all: Vec<_> = known.chain(unknown).collect();
@@ -265,10 +284,13 @@ impl Verifier {
 }
 
 impl LatencyMs {
-    fn of(latency_us: &Histogram<u64>) -> Self {
+    fn of(latency_us: &Histogram<u64>) -> Option<Self> {
+        if latency_us.is_empty() {
+            return None;
+        }
         let ms = |latency_us: u64| latency_us as f64 / 1_000.0;
         let at = |quantile| ms(latency_us.value_at_quantile(quantile));
-        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: ms(latency_us.max()) }
+        Some(Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: ms(latency_us.max()) })
     }
 }
 
@@ -293,6 +315,7 @@ impl StreamReport {
             numbers,
             received,
             duplicated: self.duplicated,
+            first_duplicated: self.first_duplicated,
             reordered: self.reordered,
             untracked: self.untracked,
             highest: self.highest,

@@ -61,7 +61,7 @@ fn observe(meter: &Meter, intake: &Arc<Intake>) {
         .with_description(LATENCY.1)
         .with_callback(move |observer| {
             let latency_ms = source.verifier().report(Detail::default()).latency_ms;
-            for (quantile, seconds) in latency_seconds(&latency_ms) {
+            for (quantile, seconds) in latency_seconds(latency_ms) {
                 observer.observe(seconds, &[KeyValue::new("quantile", quantile)]);
             }
         })

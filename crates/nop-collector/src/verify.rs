@@ -32,6 +32,8 @@ pub(crate) struct Stream {
     pub(crate) received: u64,
     /// Records beyond the first of each number.
     pub(crate) duplicated: u64,
+    /// The first number that was seen to come again.
+    pub(crate) first_duplicated: Option<u64>,
     /// First arrivals of a number below one that had come before.
     pub(crate) reordered: u64,
     /// Records that came after the limit on intervals was reached and aren't in `numbers`.
@@ -54,6 +56,7 @@ impl Stream {
             _ => return self.insert(numbers, intervals_max),
         };
         let late = Interval { first: numbers.first, last: late_to };
+        self.first_duplicated = self.first_duplicated.or_else(|| self.numbers.first_within(late));
         let received = self.received;
         self.insert(late, intervals_max);
         self.reordered += self.received - received;
@@ -78,8 +81,13 @@ impl Stream {
     pub(crate) fn lost(&self, manifest: Option<&ManifestLine>) -> u64 {
         match manifest {
             Some(line) => line.lines - self.numbers.count_within(range_of(line)),
-            None => self.highest.map_or(0, |highest| highest + 1 - self.received),
+            None => self.gaps(),
         }
+    }
+
+    /// Lines that are missing below the highest that came.
+    pub(crate) fn gaps(&self) -> u64 {
+        self.highest.map_or(0, |highest| highest + 1 - self.received)
     }
 
     /// Lines that came though the manifest doesn't list them.
@@ -208,8 +216,11 @@ impl Verifier {
         let records = other.received + other.duplicated + other.untracked;
         self.update(key, records, |stream, intervals_max| {
             for &numbers in other.numbers.as_slice() {
+                let known = || stream.numbers.first_within(numbers);
+                stream.first_duplicated = stream.first_duplicated.or_else(known);
                 stream.insert(numbers, intervals_max);
             }
+            stream.first_duplicated = stream.first_duplicated.or(other.first_duplicated);
             stream.duplicated += other.duplicated;
             stream.reordered += other.reordered;
             stream.untracked += other.untracked;
@@ -301,6 +312,7 @@ mod tests {
             let mut verifier = Verifier::default();
             let mut sets: [BTreeSet<u64>; 3] = Default::default();
             let (mut duplicated, mut reordered) = ([0; 3], [0; 3]);
+            let mut first_duplicated = [None; 3];
             for request in &requests {
                 verifier.apply(&seen(request), RECEIPT);
                 for &(writer, sequence) in request {
@@ -308,6 +320,7 @@ mod tests {
                     let highest = sets[index].last().copied();
                     if !sets[index].insert(sequence) {
                         duplicated[index] += 1;
+                        first_duplicated[index].get_or_insert(sequence);
                     } else if highest > Some(sequence) {
                         reordered[index] += 1;
                     }
@@ -319,6 +332,7 @@ mod tests {
                 prop_assert_eq!(stream.received, set.len() as u64);
                 prop_assert_eq!(stream.duplicated, duplicated[index]);
                 prop_assert_eq!(stream.reordered, reordered[index]);
+                prop_assert_eq!(stream.first_duplicated, first_duplicated[index]);
                 let lost = set.last().map_or(0, |last| last + 1 - set.len() as u64);
                 prop_assert_eq!(stream.lost(None), lost);
             }

@@ -32,7 +32,7 @@ extensions:
     path: /healthz
 
 receivers:
-  filelog:
+  file_log:
     include:
       - '{logs}/*/*/*.log'
     start_at: beginning
@@ -62,7 +62,7 @@ const SERVICE: &str = "  telemetry:
                 port: {metrics_port}
   pipelines:
     logs:
-      receivers: [filelog]
+      receivers: [file_log]
       processors: [batch]
 ";
 
@@ -121,6 +121,15 @@ impl Recipe {
         let health = serves_health.then_some(places.health);
         let (outputs, metrics) = (tree.children(), places.metrics);
         Ok(Self { program, arguments, outputs, health, metrics, title })
+    }
+
+    /// The agent in words: its program, and how it sends where that is decided here.
+    pub fn described(&self, load: &LoadOptions) -> String {
+        let how = match load.transport() {
+            Some((protocol, compression)) => format!("{protocol} {compression}"),
+            None => "as it is configured".to_owned(),
+        };
+        format!("{}, sending {how}", self.program.display())
     }
 
     fn spawn(&self) -> Result<Process> {

@@ -2,11 +2,12 @@
 //! signals and early ends are noticed at once. Dropping the bench leaves nothing behind.
 
 use crate::{
+    affected::{Affected, affected},
     agent::{Agent, Losses, Recipe},
     cli::{LoadOptions, OutageMode},
     collector::{Addresses, Collector, Report},
     error::{Error, Result, io_error},
-    generator::{Account, Generator, Task, Written},
+    generator::{self, Account, Generator, Task, Written},
     interrupt::Interrupt,
     limits::{
         AGENT_STOP_MAX, BLIND_START, CLOSE_WATCH_INTERVAL, GENERATOR_STOP_MAX, SAMPLE_INTERVAL,
@@ -92,6 +93,10 @@ pub struct Finish {
     pub drain_seconds: f64,
     /// The agent's whole processor time and peak memory.
     pub agent: Usage,
+    /// Whose lines are missing or came twice, the worst first.
+    pub affected: Vec<Affected>,
+    /// Where the run's files are, if they are kept.
+    pub kept_in: Option<PathBuf>,
     /// What the agent's last life says to have lost, where it has figures for that.
     pub agent_losses: Option<Losses>,
     /// How the agent ended on SIGTERM; `None` when it had to be killed.
@@ -133,12 +138,13 @@ impl<'a> Bench<'a> {
         check_space(&base, disk_bytes_max)?;
         let tree = Tree::create(&base, load_options.keep)?;
         let mut progress = Progress::start();
-        if load_options.keep {
-            progress.note(format_args!("everything is kept in {}", tree.root().display()));
-        }
         let (collector, addresses) = start_collector(&binaries, &tree, interrupt)?;
         let (sink, addresses) = Sink::new(collector, addresses, outage)?;
         let recipe = Recipe::new(load_options, &tree, &addresses, &binaries.agent)?;
+        let fate = if load_options.keep { "kept" } else { "removed at the end" };
+        progress.note(format_args!("agent  {}", recipe.described(load_options)));
+        progress.note(format_args!("load   {}", load_options.described()));
+        progress.note(format_args!("place  {}, {fate}", tree.root().display()));
         let agent = start_agent(recipe, interrupt)?;
         Ok(Self {
             progress,
@@ -177,35 +183,37 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    /// The next part of the run begins, and takes so long or at most so long: the live line says so.
+    pub fn begin(&mut self, phase: &'static str, length: Duration) {
+        self.progress.begin(phase, length);
+    }
+
     /// Waits, watching and showing everything, until `done` or for at most `limit`; says whether it
     /// was `done`.
     pub fn watch(
         &mut self,
-        phase: &str,
         limit: Duration,
         done: impl FnMut(&mut Self) -> Result<bool>,
     ) -> Result<bool> {
-        self.watch_at(phase, limit, WATCH_INTERVAL, SAMPLE_INTERVAL, done)
+        self.watch_at(limit, WATCH_INTERVAL, SAMPLE_INTERVAL, done)
     }
 
     /// The same for something whose moment is measured.
     pub fn watch_closely(
         &mut self,
-        phase: &str,
         limit: Duration,
         done: impl FnMut(&mut Self) -> Result<bool>,
     ) -> Result<bool> {
-        self.watch_at(phase, limit, CLOSE_WATCH_INTERVAL, SAMPLE_INTERVAL, done)
+        self.watch_at(limit, CLOSE_WATCH_INTERVAL, SAMPLE_INTERVAL, done)
     }
 
     /// Waits, and hardly looks meanwhile.
-    pub fn rest(&mut self, phase: &str, duration: Duration, sample: Duration) -> Result<()> {
-        self.watch_at(phase, duration, WATCH_INTERVAL, sample, |_| Ok(false)).map(drop)
+    pub fn rest(&mut self, duration: Duration, sample: Duration) -> Result<()> {
+        self.watch_at(duration, WATCH_INTERVAL, sample, |_| Ok(false)).map(drop)
     }
 
     fn watch_at(
         &mut self,
-        phase: &str,
         limit: Duration,
         interval: Duration,
         sample_interval: Duration,
@@ -227,7 +235,7 @@ impl<'a> Bench<'a> {
             }
             if now >= self.next_sample {
                 let sample = self.sample()?;
-                self.progress.show(sample, phase);
+                self.progress.show(sample);
                 self.next_sample = now + sample_interval;
             }
             self.interrupt.pause(interval.min(deadline - now))?;
@@ -236,6 +244,7 @@ impl<'a> Bench<'a> {
 
     /// Waits until every generator has ended by itself, `duration` after its start.
     pub fn watch_load(&mut self, duration: Duration) -> Result<Load> {
+        self.begin("load", duration);
         self.wait_for_generators(duration + GENERATOR_STOP_MAX)
     }
 
@@ -345,22 +354,30 @@ impl<'a> Bench<'a> {
 
     /// Hands the manifest over, waits for the last lines, stops the agent, and takes the figures.
     pub fn finish(mut self, load: Load) -> Result<Finish> {
+        let mut manifest = Vec::new();
         for generator in &self.generators {
-            self.sink.post_manifest(&generator.manifest()?)?;
+            let text = generator.manifest()?;
+            self.sink.post_manifest(&text)?;
+            manifest.extend(generator::manifest_lines(&text)?);
         }
         let written = self.written()?;
 
         let started = Instant::now();
-        self.watch("drain", self.load_options.drain, |bench| {
-            Ok(bench.report()?.received >= written.lines)
-        })?;
+        self.begin("drain", self.load_options.drain);
+        self.watch(self.load_options.drain, |bench| Ok(bench.report()?.received >= written.lines))?;
         let drain_seconds = started.elapsed().as_secs_f64();
 
         let agent_losses = self.agent_losses();
         let agent_status = self.stop_agent()?;
         self.progress.clear();
         let report = self.report_with_runs()?;
+        let affected = match (report.lost, report.duplicated) {
+            (Some(0), 0) => Vec::new(),
+            _ => affected(&manifest, &self.sink.streams()?),
+        };
         Ok(Finish {
+            affected,
+            kept_in: self.load_options.keep.then(|| self.tree.root().to_owned()),
             agent_title: self.agent.title().to_owned(),
             written,
             report,
@@ -394,7 +411,7 @@ impl<'a> Bench<'a> {
 
     /// Waits until all generators have ended. The account is that of the first.
     fn wait_for_generators(&mut self, limit: Duration) -> Result<Load> {
-        self.watch("load", limit, |bench| {
+        self.watch(limit, |bench| {
             let mut all_ended = true;
             for generator in &mut bench.generators {
                 all_ended &= generator.poll()?.is_some();

@@ -10,7 +10,6 @@ use crate::{
     interrupt::Interrupt,
     limits::{RELEASE_MAX, RESUME_MAX},
     moments::Moments,
-    progress::grouped,
     verdict::{Figures, Verdict},
 };
 use serde::Serialize;
@@ -19,6 +18,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+use thyme_core::{quantity::grouped, table::Row};
 
 /// Shortest and longest time in which the agent stands still.
 const STALL: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(600)];
@@ -45,19 +45,19 @@ pub struct Details {
 
 impl Details {
     /// This scenario's rows of the table.
-    pub fn rows(&self) -> Vec<(&'static str, String)> {
+    pub fn rows(&self) -> Vec<Row> {
         let losses = self.agent_losses.map_or("it has no figures".into(), |losses| {
             format!("{} files, {} bytes", grouped(losses.files), grouped(losses.bytes))
         });
         vec![
-            (
+            Row::words(
                 "chaos",
                 format!(
                     "{} directories replaced, {} stalls, {} outages, {} kills, seed {}",
                     self.replaced, self.stalls, self.outages, self.kills, self.seed
                 ),
             ),
-            ("agent says lost", losses),
+            Row::words("agent says lost", losses),
         ]
     }
 
@@ -117,11 +117,13 @@ pub fn chaos(options: &ChaosOptions, interrupt: &Interrupt) -> Result<Verdict<De
         details: Details { seed, ..Details::default() },
         sink_returns: None,
     };
+    bench.begin("opening", RESUME_MAX);
     wait_until_tailed(&mut bench, options.load.pods)?;
+    bench.begin("chaos", options.duration);
     let deadline = Instant::now() + options.duration;
     while Instant::now() < deadline {
         let gap = run.moments.between(options.gap_min, options.gap_max);
-        bench.watch("chaos", gap, |_| Ok(false))?;
+        bench.watch(gap, |_| Ok(false))?;
         if run.sink_returns.is_some_and(|at| Instant::now() >= at) {
             run.sink_comes_back(&mut bench)?;
         }
@@ -169,7 +171,7 @@ impl Run<'_> {
                 bench.suspend_agent(true)?;
                 let stall = self.moments.between(STALL[0], STALL[1]);
                 let replaced = self.replace(Event::Pod, bench);
-                let waited = bench.watch("stalled", stall, |_| Ok(false));
+                let waited = bench.watch(stall, |_| Ok(false));
                 bench.suspend_agent(false)?;
                 self.details.stalls += 1;
                 waited?;
@@ -183,7 +185,9 @@ impl Run<'_> {
                 self.sink_returns = Some(Instant::now() + away);
                 Ok(())
             }
-            Event::Kill if self.details.kills >= self.options.kills_max => Ok(()),
+            Event::Kill if self.options.kills_max.is_some_and(|max| self.details.kills >= max) => {
+                Ok(())
+            }
             Event::Kill => self.kill(bench),
         }
     }
@@ -220,8 +224,7 @@ impl Run<'_> {
     /// Kills the agent when it holds no file that was deleted: what an agent has not read of such a
     /// file when it is killed nobody can read any more.
     fn kill(&mut self, bench: &mut Bench<'_>) -> Result<()> {
-        let released =
-            bench.watch("releasing", RELEASE_MAX, |bench| Ok(bench.deleted_log_files() == 0))?;
+        let released = bench.watch(RELEASE_MAX, |bench| Ok(bench.deleted_log_files() == 0))?;
         if !released {
             return Ok(());
         }
@@ -234,7 +237,7 @@ impl Run<'_> {
 
 /// Waits until the agent holds a file of each pod open: what was deleted before nobody can promise.
 fn wait_until_tailed(bench: &mut Bench<'_>, pods: u32) -> Result<()> {
-    bench.watch("opening", RESUME_MAX, |bench| Ok(bench.holds_log_files(pods as usize))).map(drop)
+    bench.watch(RESUME_MAX, |bench| Ok(bench.holds_log_files(pods as usize))).map(drop)
 }
 
 fn plus(one: Option<Losses>, other: Option<Losses>) -> Option<Losses> {

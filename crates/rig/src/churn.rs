@@ -11,6 +11,10 @@ use crate::{
 };
 use serde::Serialize;
 use std::time::Instant;
+use thyme_core::{
+    quantity::{in_time, time},
+    table::Row,
+};
 
 /// What this scenario adds to the figures.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -27,20 +31,12 @@ pub struct Details {
 
 impl Details {
     /// This scenario's rows of the table.
-    pub fn rows(&self) -> Vec<(&'static str, String)> {
+    pub fn rows(&self) -> Vec<Row> {
         vec![
-            (
-                "pods",
-                format!(
-                    "each lived {:.0} ms, its directory {:.1} s more",
-                    self.lifetime_seconds * 1e3,
-                    self.removed_after_seconds
-                ),
-            ),
-            (
-                "deleted files",
-                format!("{} held open {:.1} s later", self.files_held, self.release_seconds),
-            ),
+            Row::figure("each pod lived", in_time(self.lifetime_seconds * 1e3))
+                .note(format!("its directory {} more", time(self.removed_after_seconds * 1e3))),
+            Row::figure("deleted files", (self.files_held.to_string(), ""))
+                .note(format!("held open {} later", time(self.release_seconds * 1e3))),
         ]
     }
 
@@ -61,7 +57,8 @@ pub fn churn(options: &ChurnOptions, interrupt: &Interrupt) -> Result<Verdict<De
     let phase = bench.watch_load(length)?;
 
     let removed = Instant::now();
-    bench.watch("releasing", options.release_max, |bench| Ok(bench.open_log_files() == 0))?;
+    bench.begin("releasing", options.release_max);
+    bench.watch(options.release_max, |bench| Ok(bench.open_log_files() == 0))?;
     let details = Details {
         lifetime_seconds: options.lifetime.as_secs_f64(),
         removed_after_seconds: options.removed_after.as_secs_f64(),

@@ -1,7 +1,7 @@
 //! The command line of `rig`, and the environment variables that `make` passes on. Values are
 //! parsed here into what the scenarios use; nothing below parses again.
 
-use crate::{limits, tree::Volume};
+use crate::tree::Volume;
 use clap::{
     Args, Command, CommandFactory, Parser, Subcommand, ValueEnum, builder::FalseyValueParser,
 };
@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use thyme_core::quantity::{grouped, parse_bytes_from_1, parse_count, parse_count_from_1};
 
 /// Runs log-generator, an agent and nop-collector as processes on this machine, and proves by the
 /// generator's manifest what arrived.
@@ -22,13 +23,21 @@ pub struct Cli {
     pub scenario: Scenario,
 }
 
+/// What stands below each help.
+const EXIT_STATUS: &str = "\
+Counts and rates may be written as 50k or 1.5M, times as 30, 30s or 1m 30s, sizes as 10MiB.
+
+EXIT STATUS
+  0      passed
+  1      failed: lines were lost, came twice where they must not, or a limit was exceeded
+  2      no verdict: options that make no sense, too little disk, a process that did not start
+  128+N  stopped by signal N, such as 130 by Ctrl-C
+  make itself ends with 2 whatever a failed command's status was.";
+
 impl Cli {
-    /// The command line, with the scenarios' own loads where they differ from the usual one, and
-    /// without the environment's `LINES` when that is a terminal's height.
+    /// The command line, with the scenarios' own loads where they differ from the usual one.
     pub fn command_here() -> Command {
-        let is_height = |value: String| value.parse::<u32>().is_ok();
-        let lines_is_height = env::var("LINES").is_ok_and(is_height);
-        let mut command = Self::command();
+        let mut command = Self::command().after_help(EXIT_STATUS);
         for (scenario, pods, rate) in LOADS {
             command = command.mut_subcommand(scenario, |scenario| {
                 let scenario = scenario.mut_arg("pods", |arg| arg.default_value(pods));
@@ -41,26 +50,27 @@ impl Cli {
             let scenario = scenario.mut_arg("rotate_size", |arg| arg.default_value("1MiB"));
             scenario.mut_arg("rotate_interval", |arg| arg.default_value("100ms"))
         });
-        let names: Vec<String> =
-            command.get_subcommands().map(|scenario| scenario.get_name().to_owned()).collect();
-        for name in names.into_iter().filter(|_| lines_is_height) {
-            command = command.mut_subcommand(name, |scenario| {
-                scenario.mut_arg("lines", |lines| lines.env(None::<&str>))
-            });
-        }
-        command
+        // The variable was called LINES once, which terminals set to their height.
+        let is_kind = |value: String| !value.is_empty() && value.parse::<u32>().is_err();
+        let says_lines = env::var("LINES").is_ok_and(is_kind) && env::var_os("KIND").is_none();
+        command.mut_subcommands(|scenario| {
+            let scenario = scenario.after_help(EXIT_STATUS);
+            let scenario = scenario.mut_args(|arg| arg.hide_env_values(true));
+            if says_lines { scenario.mut_arg("kind", |kind| kind.env("LINES")) } else { scenario }
+        })
     }
 }
 
 /// Loads that differ from the usual one: scenario, pods, lines per second.
 const LOADS: [(&str, &str, &str); 4] = [
-    ("flood", "2000", "2000"),
-    ("many", "10000", "50000"),
+    ("fairness", "2000", "2000"),
+    ("scale", "10000", "50000"),
     ("churn", "1000", "1000"),
     ("chaos", "20", "20000"),
 ];
 
-/// A scenario: a load, what happens to it, and what must hold at the end.
+/// A scenario: a load, what happens to it, and what must hold at the end. Each is the `make` target
+/// of its name, `make run` or `make kill-test`.
 #[derive(Debug, Subcommand)]
 pub enum Scenario {
     /// A steady load; nothing may be lost or come twice.
@@ -71,9 +81,9 @@ pub enum Scenario {
     /// The sink stops for a while; nothing may be lost, and memory must stay flat.
     Outage(OutageOptions),
     /// Many quiet pods, alone at first, then beside one that floods; they must hardly feel it.
-    Flood(FloodOptions),
+    Fairness(FairnessOptions),
     /// Very many files: the agent must be up soon, idle cheaply and stay small.
-    Many(ManyOptions),
+    Scale(ScaleOptions),
     /// Pods that live for a moment only; nothing may be lost, and no deleted file stay open.
     Churn(ChurnOptions),
     /// Directories are removed and made again, the agent is stalled and killed, the sink goes away;
@@ -81,8 +91,24 @@ pub enum Scenario {
     Chaos(ChaosOptions),
 }
 
+impl Scenario {
+    /// What is common to all.
+    pub fn load(&self) -> &LoadOptions {
+        match self {
+            Self::Run(options) => &options.load,
+            Self::Kill(options) => &options.load,
+            Self::Outage(options) => &options.load,
+            Self::Fairness(options) => &options.load,
+            Self::Scale(options) => &options.load,
+            Self::Churn(options) => &options.load,
+            Self::Chaos(options) => &options.load,
+        }
+    }
+}
+
 /// `rig run`.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Scenario")]
 pub struct RunOptions {
     /// How long lines are written (`15` is 15 s).
     #[arg(long, env = "DURATION", default_value = "30s", value_parser = parse_duration)]
@@ -94,9 +120,10 @@ pub struct RunOptions {
 
 /// `rig kill`.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Scenario")]
 pub struct KillOptions {
     /// How often the agent is killed.
-    #[arg(long, env = "KILLS", default_value_t = 20)]
+    #[arg(long, env = "KILLS", default_value = "20", value_parser = parse_count::<u32>)]
     pub kills: u32,
     /// Shortest time between two kills.
     #[arg(long, env = "GAP_MIN", default_value = "300ms", value_parser = parse_duration)]
@@ -111,6 +138,7 @@ pub struct KillOptions {
 
 /// `rig outage`.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Scenario")]
 pub struct OutageOptions {
     /// How long the sink is away.
     #[arg(long, env = "OUTAGE", default_value = "120s", value_parser = parse_duration)]
@@ -119,7 +147,7 @@ pub struct OutageOptions {
     #[arg(long, env = "OUTAGE_MODE", default_value = "freeze")]
     pub mode: OutageMode,
     /// How often the agent is killed in the middle of the outage.
-    #[arg(long, env = "OUTAGE_KILLS", default_value_t = 0)]
+    #[arg(long, env = "OUTAGE_KILLS", default_value = "0", value_parser = parse_count::<u32>)]
     pub kills: u32,
     /// Load before the outage, and again after it.
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
@@ -129,11 +157,12 @@ pub struct OutageOptions {
     pub load: LoadOptions,
 }
 
-/// `rig flood`.
+/// `rig fairness`.
 #[derive(Debug, Args)]
-pub struct FloodOptions {
+#[command(next_help_heading = "Scenario")]
+pub struct FairnessOptions {
     /// What the flooding pod writes, lines per second; 0 is as fast as possible.
-    #[arg(long, env = "FLOOD_RATE", default_value_t = 200_000)]
+    #[arg(long, env = "FLOOD_RATE", default_value = "200000", value_parser = parse_count::<u64>)]
     pub flood_rate: u64,
     /// Length of each of the two measurements, without the flood and with it.
     #[arg(long, env = "DURATION", default_value = "30s", value_parser = parse_duration)]
@@ -149,11 +178,12 @@ pub struct FloodOptions {
     pub load: LoadOptions,
 }
 
-/// `rig many`.
+/// `rig scale`.
 #[derive(Debug, Args)]
-pub struct ManyOptions {
+#[command(next_help_heading = "Scenario")]
+pub struct ScaleOptions {
     /// Lines that are in each file when the agent starts, and again after its restart.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value = "10", value_parser = parse_count_from_1::<u64>)]
     pub lines_per_file: u64,
     /// How long nobody writes before the agent is taken for idle.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
@@ -171,8 +201,8 @@ pub struct ManyOptions {
     /// Most processor time of the idle agent, as a share of one core.
     #[arg(long, default_value_t = 0.015)]
     pub idle_cores_max: f64,
-    /// Most resident memory at any time, such as 100MiB.
-    #[arg(long, default_value = "100MiB", value_parser = parse_bytes)]
+    /// Most resident memory at any time.
+    #[arg(long, default_value = "100MiB", value_parser = parse_bytes_from_1)]
     pub rss_max: u64,
     /// The files: a pod each.
     #[command(flatten)]
@@ -181,6 +211,7 @@ pub struct ManyOptions {
 
 /// `rig churn`.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Scenario")]
 pub struct ChurnOptions {
     /// Time in which all pods start, one after another.
     #[arg(long, env = "DURATION", default_value = "60s", value_parser = parse_duration)]
@@ -201,6 +232,7 @@ pub struct ChurnOptions {
 
 /// `rig chaos`.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Scenario")]
 pub struct ChaosOptions {
     /// How long things happen.
     #[arg(long, env = "DURATION", default_value = "60s", value_parser = parse_duration)]
@@ -211,9 +243,9 @@ pub struct ChaosOptions {
     /// Longest time between two events.
     #[arg(long, env = "GAP_MAX", default_value = "500ms", value_parser = parse_duration)]
     pub gap_max: Duration,
-    /// Most kills of the agent. They come while it holds no deleted file.
-    #[arg(long, env = "KILLS", default_value_t = u32::MAX, hide_default_value = true)]
-    pub kills_max: u32,
+    /// Most kills of the agent. They come while it holds no deleted file. [default: no limit]
+    #[arg(long, env = "KILLS", value_parser = parse_count::<u32>)]
+    pub kills_max: Option<u32>,
     /// In which way the sink is away.
     #[arg(long, env = "OUTAGE_MODE", default_value = "refuse")]
     pub outage_mode: OutageMode,
@@ -226,56 +258,62 @@ pub struct ChaosOptions {
 #[derive(Clone, Debug, Args)]
 pub struct LoadOptions {
     /// Lines per second, all pods together.
-    #[arg(long, env = "RATE", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = "RATE", default_value = "50000", help_heading = "Load")]
+    #[arg(value_parser = parse_count_from_1::<u64>)]
     pub rate: u64,
     /// Containers that write.
-    #[arg(long, env = "PODS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "PODS", default_value = "20", help_heading = "Load")]
+    #[arg(value_parser = parse_count_from_1::<u32>)]
     pub pods: u32,
-    /// What the lines look like. (A number in the environment's LINES is a terminal's height, and
-    /// is ignored.)
-    #[arg(long, env = "LINES", default_value = "mixed")]
-    pub lines: LineKind,
+    /// What the lines look like.
+    #[arg(long, env = "KIND", default_value = "mixed", help_heading = "Load")]
+    pub kind: LineKind,
+    /// Seed of the lines, and of the moments of kills. [default: random]
+    #[arg(long, help_heading = "Load")]
+    pub seed: Option<u64>,
+    /// Size at which a log file is rotated.
+    #[arg(long, env = "ROTATE_SIZE", default_value = "10MiB", help_heading = "Rotation")]
+    #[arg(value_parser = parse_bytes_from_1)]
+    pub rotate_size: u64,
+    /// Files kept for each container, the live one included.
+    #[arg(long, env = "ROTATE_FILES", default_value = "5", help_heading = "Rotation")]
+    #[arg(value_parser = parse_count::<u32>)]
+    pub rotate_files: u32,
+    /// How often sizes are looked at.
+    #[arg(long, env = "ROTATE_INTERVAL", default_value = "10s", help_heading = "Rotation")]
+    #[arg(value_parser = parse_duration)]
+    pub rotate_interval: Duration,
     /// How thyme-agent sends.
-    #[arg(long, env = "PROTOCOL", default_value = "grpc")]
+    #[arg(long, env = "PROTOCOL", default_value = "grpc", help_heading = "Agent")]
     pub protocol: Protocol,
     /// How thyme-agent compresses.
-    #[arg(long, env = "COMPRESSION", default_value = "zstd")]
+    #[arg(long, env = "COMPRESSION", default_value = "zstd", help_heading = "Agent")]
     pub compression: Compression,
     /// Lets thyme-agent give each record an identity, `log.record.uid`; then no duplicate may remain
     /// that a sink could not remove by it. (0, no, false and nothing are no.)
     #[arg(long, env = "RECORD_UID", value_parser = FalseyValueParser::new())]
+    #[arg(help_heading = "Agent")]
     pub record_uid: bool,
-    /// A configuration for the agent instead of the generated one. {logs} {state} {grpc} {http}
-    /// {metrics} {health} are filled in, as are {grpc_port} and so on; other braces stay.
-    #[arg(long, env = "AGENT_CONFIG", value_name = "FILE")]
+    /// A configuration for the agent. {logs} {state} {grpc} {http} {metrics} {health} are filled in,
+    /// as are {grpc_port} and so on; other braces stay. [default: generated]
+    #[arg(long, env = "AGENT_CONFIG", value_name = "FILE", help_heading = "Agent")]
     pub agent_config: Option<OsString>,
-    /// Another agent's command instead of thyme-agent. It is split into words as by a shell, but no
-    /// shell runs it; the same placeholders are filled in, and {config} with --agent-config.
-    #[arg(long, env = "AGENT", value_name = "COMMAND")]
+    /// Another agent's command. It is split into words as by a shell, but no shell runs it; the same
+    /// placeholders are filled in, and {config} with --agent-config. [default: the thyme-agent beside
+    /// this program]
+    #[arg(long, env = "AGENT", value_name = "COMMAND", help_heading = "Agent")]
     pub agent: Option<String>,
-    /// Size at which a log file is rotated, such as 10MiB; log-generator's default unless given.
-    #[arg(long, env = "ROTATE_SIZE", value_parser = parse_bytes)]
-    pub rotate_size: Option<u64>,
-    /// Files kept for each container, the live one included; log-generator's default unless given.
-    #[arg(long, env = "ROTATE_FILES")]
-    pub rotate_files: Option<u32>,
-    /// How often sizes are looked at; log-generator's default unless given.
-    #[arg(long, env = "ROTATE_INTERVAL", value_parser = parse_duration)]
-    pub rotate_interval: Option<Duration>,
-    /// Seed of the lines, and of the moments of kills; random unless given.
-    #[arg(long)]
-    pub seed: Option<u64>,
     /// Longest wait for the last lines once writing has ended.
-    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, default_value = "60s", value_parser = parse_duration, help_heading = "Run")]
     pub drain: Duration,
-    /// Directory for the run's tree; the system's temporary directory unless given.
-    #[arg(long, value_name = "DIR")]
+    /// Directory for the run's files. [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
     pub tmp: Option<PathBuf>,
-    /// Keep the tree (logs, state, what the processes printed) and say where it is.
-    #[arg(long)]
+    /// Keep the run's files (logs, state, what the processes printed).
+    #[arg(long, env = "KEEP", value_parser = FalseyValueParser::new(), help_heading = "Run")]
     pub keep: bool,
     /// Write the figures as JSON.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub json: Option<PathBuf>,
 }
 
@@ -295,6 +333,19 @@ impl LoadOptions {
         self.agent.as_deref().filter(|command| !command.trim().is_empty())
     }
 
+    /// Protocol and compression of the generated configuration; another agent or configuration has
+    /// its own.
+    pub fn transport(&self) -> Option<(&'static str, &'static str)> {
+        let generated = self.other_agent().is_none() && self.agent_config().is_none();
+        generated.then(|| (self.protocol.name(), self.compression.name()))
+    }
+
+    /// The load in words.
+    pub fn described(&self) -> String {
+        let (rate, pods) = (grouped(self.rate), grouped(self.pods.into()));
+        format!("{rate} lines/s, {pods} pods, {} lines", self.kind.name())
+    }
+
     /// The most that may lie on the disk at once when this is written for `duration`.
     pub fn disk_bytes_max(&self, duration: Duration) -> u64 {
         self.volume(duration).disk_bytes_max()
@@ -306,15 +357,15 @@ impl LoadOptions {
             rate: self.rate,
             pods: self.pods.into(),
             seconds: duration.as_secs_f64(),
-            line_bytes: self.lines.mean_bytes(),
-            files: self.rotate_files.unwrap_or(limits::ROTATE_FILES).into(),
-            file_bytes: self.rotate_size.unwrap_or(limits::ROTATE_BYTES),
-            check_seconds: self.rotate_interval.unwrap_or(limits::ROTATE_INTERVAL).as_secs_f64(),
+            line_bytes: self.kind.mean_bytes(),
+            files: self.rotate_files.into(),
+            file_bytes: self.rotate_size,
+            check_seconds: self.rotate_interval.as_secs_f64(),
         }
     }
 }
 
-/// What lines look like; log-generator's `--kind`.
+/// What lines look like; log-generator's `--kind` too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LineKind {
     /// Text, JSON and access lines of about 220 bytes.
@@ -421,19 +472,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// Parses `4096`, `64KiB`, `10MiB` or `1GiB`.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let (digits, shift) = [("KiB", 10), ("MiB", 20), ("GiB", 30)]
-        .into_iter()
-        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))
-        .unwrap_or((text, 0));
-    let number: u64 = digits.trim().parse().map_err(|error| format!("{error}"))?;
-    number
-        .checked_mul(1 << shift)
-        .filter(|&bytes| bytes > 0)
-        .ok_or_else(|| "not between 1 byte and 16 EiB".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -452,7 +490,7 @@ mod tests {
     fn scenarios_have_loads_of_their_own() {
         let parse = |scenario| {
             let mut command = Cli::command_here();
-            for name in ["run", "flood"] {
+            for name in ["run", "fairness"] {
                 command = command.mut_subcommand(name, |scenario| {
                     let scenario = scenario.mut_arg("pods", |arg| arg.env(None::<&str>));
                     scenario.mut_arg("rate", |arg| arg.env(None::<&str>))
@@ -463,8 +501,8 @@ mod tests {
         };
         let Scenario::Run(run) = parse("run") else { panic!() };
         assert_eq!((run.load.pods, run.load.rate), (20, 50_000));
-        let Scenario::Flood(flood) = parse("flood") else { panic!() };
-        assert_eq!((flood.load.pods, flood.load.rate), (2_000, 2_000));
+        let Scenario::Fairness(fairness) = parse("fairness") else { panic!() };
+        assert_eq!((fairness.load.pods, fairness.load.rate), (2_000, 2_000));
     }
 
     /// Scenario: durations as people write them.
@@ -478,16 +516,35 @@ mod tests {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }
-
-    /// Scenario: sizes with and without units.
-    /// Guarantees: binary units; nothing overflows.
+    /// Scenario: the help of each scenario, and values that nothing can be done with.
+    /// Guarantees: options stand in groups, with the defaults that count in that scenario; the exit
+    /// statuses are explained; what is wrong is said in words.
     #[test]
-    fn sizes_have_binary_units() {
-        assert_eq!(parse_bytes("4096"), Ok(4096));
-        assert_eq!(parse_bytes("64KiB"), Ok(64 << 10));
-        assert_eq!(parse_bytes("10MiB"), Ok(10 << 20));
-        for text in ["", "0", "MiB", "-1", "10MB", "99999999999GiB"] {
-            assert!(parse_bytes(text).is_err(), "{text}");
+    fn help_and_errors_are_in_words() {
+        let help = |scenario: &str| {
+            let mut command = Cli::command_here();
+            command.find_subcommand_mut(scenario).unwrap().render_long_help().to_string()
+        };
+        for scenario in ["run", "kill", "outage", "fairness", "scale", "churn", "chaos"] {
+            let help = help(scenario);
+            for part in ["\nScenario:\n", "\nLoad:\n", "\nRotation:\n", "\nAgent:\n", "\nRun:\n"] {
+                assert!(help.contains(part), "{scenario}: {help}");
+            }
+            assert!(help.contains("\nEXIT STATUS\n"), "{help}");
+            assert!(!help.contains("unless given") && !help.contains("4294967295"), "{help}");
         }
+        assert!(help("scale").contains("[default: 10000]"));
+        assert!(help("chaos").contains("[default: 1MiB]"));
+        let error = |option, value| {
+            let matches = Cli::command_here().try_get_matches_from(["rig", "run", option, value]);
+            matches.unwrap_err().to_string()
+        };
+        assert!(error("--rate", "0").contains("must be at least 1"), "{}", error("--rate", "0"));
+        assert!(error("--rate", "fast").contains("such as 50000, 50k or 1.5M"));
+        let matches = Cli::command_here().get_matches_from(["rig", "run", "--rate", "50k"]);
+        let Scenario::Run(run) = Cli::from_arg_matches(&matches).unwrap().scenario else {
+            panic!()
+        };
+        assert_eq!(run.load.rate, 50_000);
     }
 }

@@ -44,10 +44,24 @@ pub struct RunReport {
     pub run: u32,
     /// Distinct lines.
     pub received: u64,
-    /// Lines that did not come.
-    pub lost: u64,
     /// The latencies' distribution so far, pairs of microseconds and count, ascending.
     pub latency_us_counts: Vec<(u64, u64)>,
+}
+
+/// What the collector knows of one writer's lines.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct StreamReport {
+    /// The run in its stamps.
+    pub run: u32,
+    /// The writer in its stamps.
+    pub writer: u32,
+    /// Records beyond the first of each line.
+    pub duplicated: u64,
+    /// The first sequence number that was seen to come again.
+    #[serde(default)]
+    pub first_duplicated: Option<u64>,
+    /// The sequence numbers that came: first and last of each interval, ascending.
+    pub intervals: Vec<(u64, u64)>,
 }
 
 /// What `GET /report` says, as far as it is needed here.
@@ -63,8 +77,8 @@ pub struct Report {
     pub decompressed_bytes: u64,
     /// Distinct stamped lines.
     pub received: u64,
-    /// Lines of the manifest, or gaps in the sequences, that did not come.
-    pub lost: u64,
+    /// Lines of the manifest that did not come; unknown until one was posted.
+    pub lost: Option<u64>,
     /// Stamped lines that came again.
     pub duplicated: u64,
     /// Of these, those that a sink could remove by the record's identity.
@@ -80,7 +94,7 @@ pub struct Report {
     pub reordered: u64,
     /// Records without a stamp.
     pub unstamped: u64,
-    /// Absent until something was received.
+    /// Absent until a stamped line was received.
     #[serde(default)]
     pub latency_ms: Option<Latency>,
     /// Whether a manifest was posted.
@@ -88,6 +102,9 @@ pub struct Report {
     /// Each run; only when asked for.
     #[serde(default)]
     pub runs: Vec<RunReport>,
+    /// Each writer; only when asked for.
+    #[serde(default)]
+    pub streams_detail: Vec<StreamReport>,
 }
 
 /// A running nop-collector.
@@ -120,6 +137,11 @@ impl Collector {
     /// Asks for the report with each run.
     pub fn report_with_runs(&self, admin: SocketAddr) -> Result<Report> {
         self.ask(admin, "/report?runs=1")
+    }
+
+    /// Asks for what it knows of each writer.
+    pub fn streams(&self, admin: SocketAddr) -> Result<Vec<StreamReport>> {
+        self.ask(admin, "/report?intervals=1").map(|report| report.streams_detail)
     }
 
     fn ask(&self, admin: SocketAddr, path: &str) -> Result<Report> {

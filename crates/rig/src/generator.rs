@@ -45,16 +45,19 @@ impl Written {
     /// Adds up a manifest's lines.
     pub fn from_manifest(manifest: &[u8]) -> Result<Self> {
         let mut written = Self::default();
-        for line in serde_json::Deserializer::from_slice(manifest).into_iter::<ManifestLine>() {
-            let line = line.map_err(|error| Error::Answer {
-                name: NAME,
-                detail: format!("manifest: {error}"),
-            })?;
+        for line in manifest_lines(manifest)? {
             written.lines += line.lines;
             written.bytes += line.bytes;
         }
         Ok(written)
     }
+}
+
+/// Reads a manifest.
+pub fn manifest_lines(manifest: &[u8]) -> Result<Vec<ManifestLine>> {
+    let lines = serde_json::Deserializer::from_slice(manifest).into_iter();
+    let lines: std::result::Result<Vec<_>, serde_json::Error> = lines.collect();
+    lines.map_err(|error| Error::Answer { name: NAME, detail: format!("manifest: {error}") })
 }
 
 /// What it says at its end, as far as it is needed here.
@@ -86,8 +89,8 @@ pub struct Task {
     pub duration: Option<Duration>,
     /// How long each pod lives, and how long its directory stays after that; without it pods stay.
     pub lifetime: Option<(Duration, Duration)>,
-    /// Files kept for each container, before the options' own.
-    pub rotate_files: Option<u32>,
+    /// Files kept for each container.
+    pub rotate_files: u32,
 }
 
 impl Task {
@@ -115,7 +118,7 @@ impl Task {
         add("--admin", "127.0.0.1:0".into());
         add("--pods", self.pods.to_string().into());
         add("--rate", self.rate.to_string().into());
-        add("--kind", load.lines.name().into());
+        add("--kind", load.kind.name().into());
         if let Some(run) = self.run {
             add("--run", run.to_string().into());
         }
@@ -129,17 +132,13 @@ impl Task {
             add("--duration", millis(duration));
         }
         if let Some((lifetime, removed_after)) = self.lifetime {
+            // Files of pods that come and go are not rotated.
             add("--lifetime", millis(lifetime));
             add("--removed-after", millis(removed_after));
-        }
-        if let Some(size) = load.rotate_size {
-            add("--rotate-size", size.to_string().into());
-        }
-        if let Some(files) = self.rotate_files {
-            add("--rotate-files", files.to_string().into());
-        }
-        if let Some(interval) = load.rotate_interval {
-            add("--rotate-interval", millis(interval));
+        } else {
+            add("--rotate-size", load.rotate_size.to_string().into());
+            add("--rotate-files", self.rotate_files.to_string().into());
+            add("--rotate-interval", millis(load.rotate_interval));
         }
         arguments
     }
@@ -254,6 +253,7 @@ mod tests {
                 last,
                 lines,
                 bytes: lines * 100,
+                path: None,
             })
             .unwrap()
         };

@@ -7,11 +7,11 @@ use crate::{
     error::Result,
     interrupt::Interrupt,
     moments::Moments,
-    progress::grouped,
     verdict::{Figures, Verdict},
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
+use thyme_core::{quantity::grouped, table::Row};
 
 /// What one kill may bring twice, at up to [`DUPLICATES_RATE`] lines/s; more in proportion above.
 const DUPLICATES_PER_KILL_MAX: u64 = 150_000;
@@ -41,20 +41,15 @@ pub struct Kill {
 
 impl Details {
     /// This scenario's rows of the table.
-    pub fn rows(&self) -> Vec<(&'static str, String)> {
+    pub fn rows(&self) -> Vec<Row> {
         let each: Vec<String> = self.kills.iter().map(|kill| grouped(kill.duplicated)).collect();
         let most = self.kills.iter().map(|kill| kill.duplicated).max().unwrap_or(0);
+        let count = (grouped(self.kills.len() as u64), "");
         vec![
-            ("kills", format!("{}, seed {}", self.kills.len(), self.seed)),
-            ("duplicates a kill", each.join(" ")),
-            (
-                "duplicates",
-                format!(
-                    "at most {} a kill, {} allowed in all",
-                    grouped(most),
-                    grouped(self.duplicates_max)
-                ),
-            ),
+            Row::figure("kills", count).note(format!("seed {}", self.seed)),
+            Row::figure("most twice a kill", (grouped(most), "lines"))
+                .note(format!("{} allowed in all", grouped(self.duplicates_max))),
+            Row::words("twice, each kill", each.join(" ")),
         ]
     }
 }
@@ -71,11 +66,12 @@ pub fn kill(options: &KillOptions, interrupt: &Interrupt) -> Result<Verdict<Deta
     let mut bench =
         Bench::start(&options.load, options.load.disk_bytes_max(duration), None, interrupt)?;
     bench.start_load(None)?;
+    bench.begin("load", duration);
     let started = Instant::now();
     let mut kills: Vec<Kill> = Vec::new();
     let mut seen = 0;
     for gap in gaps {
-        bench.watch("load", gap, |_| Ok(false))?;
+        bench.watch(gap, |_| Ok(false))?;
         let duplicated = bench.report()?.duplicated;
         attribute(&mut kills, &mut seen, duplicated);
         bench.kill_agent()?;
@@ -83,7 +79,7 @@ pub fn kill(options: &KillOptions, interrupt: &Interrupt) -> Result<Verdict<Deta
         let count = kills.len();
         bench.note(format_args!("kill {count} of {}", options.kills));
     }
-    bench.watch("load", options.gap_max, |_| Ok(false))?;
+    bench.watch(options.gap_max, |_| Ok(false))?;
     let load = bench.stop_load()?;
     let finish = bench.finish(load)?;
 

@@ -4,6 +4,8 @@
 //! It knows the agent only as a command that reads files and sends OTLP, so that any other agent is
 //! measured in the same way. It must not link the code that it judges.
 
+/// Whose lines are missing or came twice.
+pub mod affected;
 /// The agent under test as a process.
 pub mod agent;
 /// All processes of one run, watched together.
@@ -18,10 +20,10 @@ pub mod cli;
 pub mod collector;
 /// What can go wrong.
 pub mod error;
-/// `rig flood`: one pod floods beside many quiet ones.
-pub mod flood;
-/// `rig many`: very many files.
-pub mod many;
+/// `rig fairness`: one pod floods beside many quiet ones.
+pub mod fairness;
+/// `rig scale`: very many files.
+pub mod scale;
 /// A TCP relay that can refuse.
 pub mod relay;
 /// The sink, which can go away and come back.

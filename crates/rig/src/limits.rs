@@ -51,15 +51,6 @@ pub const LOG_TAIL_BYTES_MAX: u64 = 16 << 10;
 /// Disk space that a run takes beside the log files: state, children's logs, the manifest.
 pub const DISK_OVERHEAD_BYTES: u64 = 64 << 20;
 
-/// The kubelet's `containerLogMaxSize`, which log-generator takes unless told.
-pub const ROTATE_BYTES: u64 = 10 << 20;
-
-/// The kubelet's `containerLogMaxFiles`, the live file included.
-pub const ROTATE_FILES: u32 = 5;
-
-/// How often log-generator looks at sizes unless told.
-pub const ROTATE_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Ports of relays: below the range that Linux takes ports of outgoing connections from (from 32768
 /// unless configured), above those that services have by convention.
 pub const RELAY_PORTS: Range<u16> = 20_000..30_000;

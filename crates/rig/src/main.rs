@@ -8,20 +8,24 @@ use rig::{
     churn::churn,
     cli::{Cli, LoadOptions, Scenario},
     error::Error,
-    flood::flood,
+    fairness::fairness,
     interrupt::Interrupt,
     kill::kill,
-    many::many,
     outage::outage,
     run::run,
-    verdict::Verdict,
+    scale::scale,
+    verdict::{Verdict, check_json},
 };
 use serde::Serialize;
 use std::{
-    io::{Write, stderr, stdout},
+    env,
+    io::{IsTerminal, Write, stderr, stdout},
     process::ExitCode,
 };
-use thyme_core::causes::in_one_line;
+use thyme_core::{
+    causes::in_one_line,
+    table::{Row, wants_colour},
+};
 
 const FAILED: u8 = 1;
 const NO_VERDICT: u8 = 2;
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn scenario(scenario: &Scenario) -> anyhow::Result<bool> {
+    scenario.load().json.as_deref().map_or(Ok(()), check_json)?;
     let interrupt = Interrupt::install().context("taking over signals")?;
     match scenario {
         Scenario::Run(options) => report(&options.load, &run(options, &interrupt)?, &[]),
@@ -57,12 +62,12 @@ fn scenario(scenario: &Scenario) -> anyhow::Result<bool> {
             let verdict = outage(options, &interrupt)?;
             report(&options.load, &verdict, &verdict.details.rows())
         }
-        Scenario::Flood(options) => {
-            let verdict = flood(options, &interrupt)?;
+        Scenario::Fairness(options) => {
+            let verdict = fairness(options, &interrupt)?;
             report(&options.load, &verdict, &verdict.details.rows())
         }
-        Scenario::Many(options) => {
-            let verdict = many(options, &interrupt)?;
+        Scenario::Scale(options) => {
+            let verdict = scale(options, &interrupt)?;
             report(&options.load, &verdict, &verdict.details.rows())
         }
         Scenario::Churn(options) => {
@@ -79,9 +84,13 @@ fn scenario(scenario: &Scenario) -> anyhow::Result<bool> {
 fn report<D: Serialize>(
     load: &LoadOptions,
     verdict: &Verdict<D>,
-    rows: &[(&str, String)],
+    rows: &[Row],
 ) -> anyhow::Result<bool> {
-    stdout().lock().write_all(verdict.table(rows).as_bytes()).context("printing the table")?;
+    let variable = |name| env::var(name).ok();
+    let (no_color, term) = (variable("NO_COLOR"), variable("TERM"));
+    let colour = wants_colour(stdout().is_terminal(), no_color.as_deref(), term.as_deref());
+    let table = verdict.table(rows, colour);
+    stdout().lock().write_all(table.as_bytes()).context("printing the table")?;
     if let Some(path) = &load.json {
         verdict.write_json(path)?;
     }

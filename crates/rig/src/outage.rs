@@ -9,17 +9,21 @@ use crate::{
     error::{Error, Result},
     interrupt::Interrupt,
     limits::SAMPLE_INTERVAL,
-    verdict::{Figures, Verdict, mebibytes},
+    verdict::{Figures, Verdict},
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
+use thyme_core::{
+    quantity::{in_bytes, size},
+    table::Row,
+};
 
 /// The requests in flight may fill up after the sink has stopped: the agent's budget of 16 MiB, as
 /// much again for what is read and compressed, and slack.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
 
-/// Between two kills in the outage.
-const KILL_GAP: Duration = Duration::from_secs(2);
+/// Between two kills in the outage, where it is long enough.
+const KILL_GAP_MAX: Duration = Duration::from_secs(2);
 
 /// By then everything that may fill up is full; from then on memory must not grow.
 const FILL_SHARE: f64 = 0.5;
@@ -48,25 +52,18 @@ pub struct Details {
 
 impl Details {
     /// This scenario's rows of the table.
-    pub fn rows(&self) -> Vec<(&'static str, String)> {
+    pub fn rows(&self) -> Vec<Row> {
+        let rss = |name, bytes| Row::figure(name, in_bytes(bytes));
         vec![
-            (
-                "outage",
-                format!(
-                    "{:.1} s, {}, agent killed {} times",
-                    self.outage_seconds, self.outage_mode, self.kills
-                ),
-            ),
-            (
-                "agent RSS",
-                format!(
-                    "before {}, in the outage {} then {}, after {}",
-                    mebibytes(self.rss_before_bytes),
-                    mebibytes(self.rss_first_half_bytes),
-                    mebibytes(self.rss_second_half_bytes),
-                    mebibytes(self.rss_after_bytes)
-                ),
-            ),
+            Row::figure("outage", (format!("{:.1}", self.outage_seconds), "s"))
+                .note(format!("{}, agent killed {} times in it", self.outage_mode, self.kills)),
+            rss("RSS before", self.rss_before_bytes),
+            rss("RSS in it", self.rss_first_half_bytes).note(format!(
+                "at most, in the first half{}",
+                if self.kills > 0 { " after the kills" } else { "" }
+            )),
+            rss("RSS then", self.rss_second_half_bytes).note("at most, in the second half"),
+            rss("RSS after", self.rss_after_bytes),
         ]
     }
 
@@ -75,11 +72,11 @@ impl Details {
         let in_outage = self.rss_first_half_bytes.max(self.rss_second_half_bytes);
         let growth = in_outage.saturating_sub(self.rss_before_bytes);
         if growth > GROWTH_BYTES_MAX {
-            failures.push(format!("memory grew by {} in the outage", mebibytes(growth)));
+            failures.push(format!("memory grew by {} in the outage", size(growth)));
         }
         let slope = self.rss_second_half_bytes.saturating_sub(self.rss_first_half_bytes);
         if slope > FLAT_BYTES_MAX {
-            let slope = mebibytes(slope);
+            let slope = size(slope);
             failures.push(format!("memory still grew by {slope} in the outage's second half"));
         }
         failures
@@ -89,30 +86,35 @@ impl Details {
 /// Runs the scenario.
 pub fn outage(options: &OutageOptions, interrupt: &Interrupt) -> Result<Verdict<Details>> {
     let load = &options.load;
-    let duration = options.outage + options.around * 2 + KILL_GAP * options.kills;
+    let duration = options.outage + options.around * 2;
     let disk_bytes_max = load.disk_bytes_max(duration);
     let mut bench = Bench::start(load, disk_bytes_max, Some(options.mode), interrupt)?;
     bench.start_load(None)?;
 
-    let rss_before_bytes = watch_rss(&mut bench, "before the outage", options.around)?;
+    bench.begin("before the outage", options.around);
+    let rss_before_bytes = watch_rss(&mut bench, options.around)?;
     bench.note(format_args!("the sink goes away for {:?}", options.outage));
+    bench.begin("outage", options.outage);
     let stopped = Instant::now();
     bench.sink_leaves()?;
     // A killed agent begins with fresh memory: what it comes to is looked at after the last kill.
+    let kill_gap = kill_gap(options);
     let to_kills = if options.kills > 0 { options.outage / 4 } else { Duration::ZERO };
-    watch_rss(&mut bench, "outage", to_kills)?;
-    for _ in 0..options.kills {
+    watch_rss(&mut bench, to_kills)?;
+    for kill in 1..=options.kills {
         bench.kill_agent()?;
-        watch_rss(&mut bench, "outage", KILL_GAP)?;
+        bench.note(format_args!("kill {kill} of {}", options.kills));
+        watch_rss(&mut bench, kill_gap)?;
     }
-    let first_half = (options.outage - to_kills).mul_f64(FILL_SHARE);
-    let rss_first_half_bytes = watch_rss(&mut bench, "outage", first_half)?;
-    let second_half = options.outage - to_kills - first_half;
-    let rss_second_half_bytes = watch_rss(&mut bench, "outage", second_half)?;
+    let left = options.outage.saturating_sub(stopped.elapsed());
+    let first_half = left.mul_f64(FILL_SHARE);
+    let rss_first_half_bytes = watch_rss(&mut bench, first_half)?;
+    let rss_second_half_bytes = watch_rss(&mut bench, left - first_half)?;
     bench.sink_comes_back()?;
     let outage_seconds = stopped.elapsed().as_secs_f64();
     bench.note(format_args!("the sink is back"));
-    let rss_after_bytes = watch_rss(&mut bench, "after the outage", options.around)?;
+    bench.begin("after the outage", options.around);
+    let rss_after_bytes = watch_rss(&mut bench, options.around)?;
 
     let phase = bench.stop_load()?;
     let finish = bench.finish(phase)?;
@@ -131,11 +133,16 @@ pub fn outage(options: &OutageOptions, interrupt: &Interrupt) -> Result<Verdict<
     Ok(Verdict { figures, details, failures })
 }
 
+/// The time between two kills: all of them are in the outage's second quarter.
+fn kill_gap(options: &OutageOptions) -> Duration {
+    KILL_GAP_MAX.min(options.outage / 4 / options.kills.max(1))
+}
+
 /// Watches for a while; returns the agent's largest memory meanwhile.
-fn watch_rss(bench: &mut Bench<'_>, phase: &str, duration: Duration) -> Result<u64> {
+fn watch_rss(bench: &mut Bench<'_>, duration: Duration) -> Result<u64> {
     let mut largest = 0;
     let mut next = Instant::now();
-    bench.watch(phase, duration, |bench| {
+    bench.watch(duration, |bench| {
         if Instant::now() >= next {
             largest = largest.max(bench.agent_usage().rss_bytes);
             next += SAMPLE_INTERVAL;

@@ -1,12 +1,17 @@
 //! The live line: rewritten in place on a terminal, a plain line every few seconds elsewhere. It
 //! goes to standard error, so that standard output holds the table alone.
 
-use crate::{generator::Written, limits::PLAIN_LINE_INTERVAL, usage::Usage};
+use crate::{
+    generator::Written,
+    limits::{PLAIN_LINE_INTERVAL, START_MAX},
+    usage::Usage,
+};
 use std::{
     fmt,
     io::{self, IsTerminal, Write},
-    time::Instant,
+    time::{Duration, Instant},
 };
+use thyme_core::quantity::grouped;
 
 /// One look at everything.
 #[derive(Clone, Copy, Debug)]
@@ -21,10 +26,18 @@ pub struct Sample {
     pub agent: Usage,
 }
 
+/// A part of a run: what it is called, when it began and how long it may take.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    name: &'static str,
+    started: Instant,
+    length: Duration,
+}
+
 /// Shows samples.
 #[derive(Debug)]
 pub struct Progress {
-    started: Instant,
+    phase: Phase,
     previous: Option<Sample>,
     is_terminal: bool,
     shown: Option<Instant>,
@@ -34,19 +47,24 @@ impl Progress {
     /// Begins now.
     pub fn start() -> Self {
         Self {
-            started: Instant::now(),
+            phase: Phase { name: "start", started: Instant::now(), length: START_MAX },
             previous: None,
             is_terminal: io::stderr().is_terminal(),
             shown: None,
         }
     }
 
+    /// The next part of the run begins now, and takes so long or at most so long.
+    pub fn begin(&mut self, name: &'static str, length: Duration) {
+        self.phase = Phase { name, started: Instant::now(), length };
+    }
+
     /// Shows a sample, if it is time to.
-    pub fn show(&mut self, sample: Sample, phase: &str) {
+    pub fn show(&mut self, sample: Sample) {
         let due = self.is_terminal
             || self.shown.is_none_or(|shown| sample.at - shown >= PLAIN_LINE_INTERVAL);
         if due {
-            let line = line(self.started, self.previous.unwrap_or(sample), sample, phase);
+            let line = line(self.phase, self.previous.unwrap_or(sample), sample);
             self.write(&line);
             self.shown = Some(sample.at);
             self.previous = Some(sample);
@@ -84,14 +102,16 @@ impl Drop for Progress {
     }
 }
 
-fn line(started: Instant, before: Sample, now: Sample, phase: &str) -> String {
+fn line(phase: Phase, before: Sample, now: Sample) -> String {
     let seconds = (now.at - before.at).as_secs_f64();
     let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
     let rate = per_second(now.received.saturating_sub(before.received) as f64);
     let cores = per_second(now.agent.cpu_seconds - before.agent.cpu_seconds);
     format!(
-        "{:>5.1} s {phase}: written {} received {} lag {} | {} lines/s | agent {cores:.2} cores {} MiB",
-        (now.at - started).as_secs_f64(),
+        "{} {}/{} s: written {}, received {}, lag {} | {} lines/s | agent {cores:.2} cores, {} MiB",
+        phase.name,
+        now.at.saturating_duration_since(phase.started).as_secs(),
+        phase.length.as_secs_f64().ceil(),
         grouped(now.written.lines),
         grouped(now.received),
         grouped(now.written.lines.saturating_sub(now.received)),
@@ -100,37 +120,12 @@ fn line(started: Instant, before: Sample, now: Sample, phase: &str) -> String {
     )
 }
 
-/// Digits in groups of three.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    /// Scenario: numbers around the groups' borders.
-    /// Guarantees: a comma before each full group of three, none at the front.
-    #[test]
-    fn digits_are_grouped() {
-        let cases =
-            [(0, "0"), (999, "999"), (1000, "1,000"), (50_000, "50,000"), (1_234_567, "1,234,567")];
-        for (number, text) in cases {
-            assert_eq!(grouped(number), text);
-        }
-    }
 
     /// Scenario: two samples, two seconds apart.
-    /// Guarantees: the line shows sums, lag, and rates over the time between the two.
+    /// Guarantees: the line shows how far the phase is, sums, lag, and rates over the time between.
     #[test]
     fn the_line_shows_rates_between_samples() {
         let started = Instant::now();
@@ -141,9 +136,10 @@ mod tests {
             agent: Usage { cpu_seconds, rss_bytes: 30 << 20, rss_peak_bytes: 0 },
         };
         let (before, now) = (sample(1, 50_000, 40_000, 1.0), sample(3, 150_000, 140_000, 2.0));
-        let shown = line(started, before, now, "load");
-        let expected = "  3.0 s load: written 150,000 received 140,000 lag 10,000 | 50,000 lines/s \
-                        | agent 0.50 cores 30 MiB";
+        let phase = Phase { name: "load", started, length: Duration::from_millis(29_500) };
+        let shown = line(phase, before, now);
+        let expected = "load 3/30 s: written 150,000, received 140,000, lag 10,000 | 50,000 lines/s \
+                        | agent 0.50 cores, 30 MiB";
         assert_eq!(shown, expected);
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     cli::OutageMode,
-    collector::{Addresses, Collector, Report},
+    collector::{Addresses, Collector, Report, StreamReport},
     error::Result,
     interrupt::Interrupt,
     process::Process,
@@ -88,6 +88,11 @@ impl Sink {
     /// Its report with each run.
     pub fn report_with_runs(&self) -> Result<Report> {
         self.collector.report_with_runs(self.admin)
+    }
+
+    /// What it knows of each writer.
+    pub fn streams(&self) -> Result<Vec<StreamReport>> {
+        self.collector.streams(self.admin)
     }
 
     /// How many distinct lines it has received; `None` while it is stopped and cannot say.

@@ -127,6 +127,10 @@ fn parse_status_kib(status: &str, key: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        os::unix::process::CommandExt,
+        process::{Command, Stdio},
+    };
 
     /// Scenario: a process whose name holds blanks and brackets.
     /// Guarantees: the fields after the name are found; the four times are added.
@@ -154,21 +158,43 @@ mod tests {
         assert!(usage.rss_bytes > 0);
         assert!(usage.rss_peak_bytes >= usage.rss_bytes);
     }
-    /// Scenario: this test's own process opens a directory and files in it, and one of them is deleted.
+
+    /// Scenario: two processes of a group of their own hold a directory, three files in it, of which one is
+    /// deleted, and one elsewhere. (Of this test's own group others are forked meanwhile, which hold a copy of
+    /// every descriptor for a moment.)
     /// Guarantees: all files are counted, the deleted one also by itself; the directory is not, nor are
     /// files elsewhere.
     #[test]
     fn open_files_are_counted_by_place() {
         let (here, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let create = |directory: &Path, name: &str| fs::File::create(directory.join(name)).unwrap();
-        let _itself = fs::File::open(here.path()).unwrap();
         let held = ["a", "b", "c"].map(|name| create(here.path(), name));
-        let _other = create(elsewhere.path(), "d");
+        let count = held.len();
+        let [a, b, c] = held;
+        let sleep = |group: i32| {
+            let mut command = Command::new("sleep");
+            command.arg("1000").process_group(group);
+            command
+        };
+        let mut first = sleep(0).stdin(a).stdout(b).stderr(c).spawn().unwrap();
+        let itself = fs::File::open(here.path()).unwrap();
+        let other = create(elsewhere.path(), "d");
+        let group = Pid::from_child(&first);
+        let mut second = sleep(group.as_raw_nonzero().get())
+            .stdin(itself)
+            .stdout(other)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         fs::remove_file(here.path().join("b")).unwrap();
-        let group = rustix::process::getpgrp();
         let below = here.path().canonicalize().unwrap();
-        assert_eq!(open_files(group, &below), held.len());
-        assert_eq!(deleted_files(group, &below), 1);
-        assert!(descriptors(group) > held.len());
+        let found = (open_files(group, &below), deleted_files(group, &below), descriptors(group));
+        for child in [&mut first, &mut second] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!((found.0, found.1), (count, 1));
+        // What cargo leaves open is inherited.
+        assert!(found.2 >= 6);
     }
 }

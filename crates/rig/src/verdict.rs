@@ -2,19 +2,27 @@
 //! computes and judges; it measures nothing.
 
 use crate::{
+    affected::Affected,
     bench::Finish,
     cli::LoadOptions,
     collector::Latency,
     error::{Error, Result, io_error},
-    progress::grouped,
 };
 use serde::Serialize;
-use std::{fmt::Write, fs, path::Path};
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+};
+use thyme_core::{
+    quantity::{grouped, in_bytes, in_time, size},
+    table::{self, Row},
+};
 
 /// What every scenario reports.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures {
-    /// `run`, `kill` or `outage`.
+    /// `run`, `kill` and so on.
     pub scenario: &'static str,
     /// The agent's program.
     pub agent: String,
@@ -70,8 +78,12 @@ pub struct Figures {
     pub generator_cores: f64,
     /// The collector's processor time over the writing phase.
     pub collector_cores: f64,
-    /// From write to receipt.
+    /// From write to receipt; absent where nothing was measured.
     pub latency_ms: Option<Latency>,
+    /// Whose lines are missing or came twice, the worst first.
+    pub affected: Vec<Affected>,
+    /// Where the run's files are, if they are kept.
+    pub kept_in: Option<PathBuf>,
 }
 
 /// What `log.record.uid` is good for.
@@ -91,20 +103,21 @@ impl Figures {
         let Finish { written, report, load, .. } = finish;
         let over = |amount: f64, by: f64| if by > 0.0 { amount / by } else { 0.0 };
         let seconds = load.account.elapsed_seconds;
-        let generated = options.other_agent().is_none() && options.agent_config().is_none();
+        let transport = options.transport();
         Self {
             scenario,
             agent: finish.agent_title.clone(),
             rate: options.rate,
             pods: options.pods,
-            lines: options.lines.name(),
-            protocol: generated.then(|| options.protocol.name()),
-            compression: generated.then(|| options.compression.name()),
+            lines: options.kind.name(),
+            protocol: transport.map(|(protocol, _)| protocol),
+            compression: transport.map(|(_, compression)| compression),
             load_seconds: seconds,
             drain_seconds: finish.drain_seconds,
             lines_written: written.lines,
             lines_received: report.received,
-            lines_lost: report.lost,
+            // What is not known to have come is not known to be safe.
+            lines_lost: report.lost.unwrap_or(written.lines),
             lines_duplicated: report.duplicated,
             record_uids: (options.record_uid || report.uid_records > 0).then_some(RecordUids {
                 lines: report.uid_records,
@@ -131,6 +144,8 @@ impl Figures {
             generator_cores: over(load.generator_cpu_seconds, load.seconds),
             collector_cores: over(load.collector_cpu_seconds, load.seconds),
             latency_ms: report.latency_ms,
+            affected: finish.affected.clone(),
+            kept_in: finish.kept_in.clone(),
         }
     }
 
@@ -164,6 +179,20 @@ impl Figures {
             self.judge_uids(uids, &mut failures);
         }
         failures
+    }
+
+    /// Where to look after a failure: whose lines are missing or came twice, and in which files.
+    fn where_to_look(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.affected.iter().map(ToString::to_string).collect();
+        lines.push(match &self.kept_in {
+            Some(place) => {
+                format!("logs, state and what the processes said are in {}", place.display())
+            }
+            None => {
+                "the logs are gone; KEEP=1 with make, or --keep, keeps them in the next run".into()
+            }
+        });
+        lines
     }
 
     /// Every line must carry an identity, by which all duplicates and nothing else can be removed.
@@ -211,78 +240,81 @@ impl<D: Serialize> Verdict<D> {
         fs::write(path, json).map_err(io_error(format!("writing {}", path.display())))
     }
 
-    /// The table, with the scenario's own rows after the common ones.
-    pub fn table(&self, rows: &[(&str, String)]) -> String {
-        let mut out = String::new();
-        let all = common_rows(&self.figures);
-        for (name, value) in all.iter().chain(rows) {
-            // Writing to a string cannot fail.
-            let _result = writeln!(out, "{name:<18} {value}");
+    /// The table, with the scenario's own rows after the common ones, and the verdict.
+    pub fn table(&self, rows: &[Row], colour: bool) -> String {
+        let mut all = common_rows(&self.figures);
+        all.extend_from_slice(rows);
+        let mut reasons = self.failures.clone();
+        if !self.passed() {
+            reasons.extend(self.figures.where_to_look());
         }
-        let verdict = if self.passed() { "passed".into() } else { self.failures.join("; ") };
-        let name = if self.passed() { "verdict" } else { "FAILED" };
-        let _result = writeln!(out, "{name:<18} {verdict}");
-        out
+        table::columns(&all) + &table::verdict(&reasons, colour)
     }
 }
 
-fn common_rows(figures: &Figures) -> Vec<(&'static str, String)> {
-    let latency = figures.latency_ms.map_or("nothing was received".into(), |latency| {
-        format!(
-            "p50 {:.1}  p90 {:.1}  p99 {:.1}  max {:.1} ms",
-            latency.p50, latency.p90, latency.p99, latency.max
-        )
-    });
+/// Makes sure that the JSON can be written, before anything takes its time. A file that is there
+/// stays as it is.
+///
+/// # Errors
+/// Names the path.
+pub fn check_json(path: &Path) -> Result<()> {
+    let checked = match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(_made) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().append(true).open(path).map(drop)
+        }
+        Err(error) => Err(error),
+    };
+    checked.map_err(io_error(format!("--json {}", path.display())))
+}
+
+fn common_rows(figures: &Figures) -> Vec<Row> {
+    let Figures { agent, agent_end, .. } = figures;
     let transport = match (figures.protocol, figures.compression) {
         (Some(protocol), Some(compression)) => format!("{protocol} {compression}"),
-        _ => "sent as the agent is configured".into(),
+        _ => "sending as it is configured".into(),
     };
+    let load = format!(
+        "{} lines/s, {} pods, {} lines, {:.1} s",
+        grouped(figures.rate),
+        grouped(figures.pods.into()),
+        figures.lines,
+        figures.load_seconds,
+    );
+    let count = |name, lines| Row::figure(name, (grouped(lines), ""));
+    let cores = |name, cores: f64| Row::figure(name, (format!("{cores:.3}"), "cores"));
     let mut rows = vec![
-        (
-            "load",
-            format!(
-                "{} lines/s, {} pods, {} lines, {transport}, {:.1} s, then {:.1} s of drain",
-                grouped(figures.rate),
-                figures.pods,
-                figures.lines,
-                figures.load_seconds,
-                figures.drain_seconds
-            ),
-        ),
-        ("lines written", grouped(figures.lines_written)),
-        ("lines received", grouped(figures.lines_received)),
-        ("lines lost", grouped(figures.lines_lost)),
-        ("lines duplicated", grouped(figures.lines_duplicated)),
-        (
-            "throughput",
-            format!(
-                "{} lines/s, {:.1} MB/s; on the wire {:.1} % of it in {} requests",
-                grouped(figures.lines_per_second as u64),
-                figures.megabytes_per_second,
-                figures.wire_share * 100.0,
-                grouped(figures.requests)
-            ),
-        ),
-        (
-            "agent CPU",
-            format!(
-                "{:.3} cores, {:.3} CPU-seconds per million lines",
-                figures.agent_cores, figures.agent_cpu_seconds_per_million_lines
-            ),
-        ),
-        ("agent peak RSS", mebibytes(figures.agent_rss_peak_bytes)),
-        ("latency", latency),
-        (
-            "others' CPU",
-            format!(
-                "generator {:.3} (at most {} lines late), collector {:.3} cores",
-                figures.generator_cores,
-                grouped(figures.lines_late_max),
-                figures.collector_cores
-            ),
-        ),
-        ("agent's end", format!("{}, {}", figures.agent, figures.agent_end)),
+        Row::words("agent", format!("{agent}, {transport}; its end: {agent_end}")),
+        Row::words("load", load),
+        Row::figure("drain", in_time(figures.drain_seconds * 1e3)),
+        count("lines written", figures.lines_written),
+        count("lines received", figures.lines_received),
+        count("lines lost", figures.lines_lost),
+        count("lines duplicated", figures.lines_duplicated),
+        Row::figure("throughput", (grouped(figures.lines_per_second as u64), "lines/s"))
+            .note(format!("{}/s", size((figures.megabytes_per_second * 1e6) as u64))),
+        Row::figure("on the wire", (format!("{:.1}", figures.wire_share * 100.0), "%"))
+            .note(format!("of what was written, in {} requests", grouped(figures.requests))),
+        cores("agent CPU", figures.agent_cores).note(format!(
+            "{:.3} CPU-seconds per million lines",
+            figures.agent_cpu_seconds_per_million_lines
+        )),
+        Row::figure("agent peak RSS", in_bytes(figures.agent_rss_peak_bytes)),
     ];
+    match figures.latency_ms {
+        Some(Latency { p50, p90, p99, max }) => {
+            let quantiles = [("p50", p50), ("p90", p90), ("p99", p99), ("max", max)];
+            rows.extend(
+                quantiles.map(|(name, ms)| Row::figure(format!("latency {name}"), in_time(ms))),
+            );
+        }
+        None => rows.push(Row::words("latency", "nothing was measured")),
+    }
+    rows.push(
+        cores("generator CPU", figures.generator_cores)
+            .note(format!("at most {} lines late", grouped(figures.lines_late_max))),
+    );
+    rows.push(cores("collector CPU", figures.collector_cores));
     if let Some(uids) = figures.record_uids {
         let duplicates = format!(
             "duplicates removable by log.record.uid: {} of {}; collisions: {}",
@@ -290,14 +322,9 @@ fn common_rows(figures: &Figures) -> Vec<(&'static str, String)> {
             grouped(figures.lines_duplicated),
             grouped(uids.collisions)
         );
-        rows.push(("identities", duplicates));
+        rows.push(Row::words("identities", duplicates));
     }
     rows
-}
-
-/// Bytes as mebibytes.
-pub fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 #[cfg(test)]
@@ -335,6 +362,8 @@ mod tests {
             generator_cores: 0.1,
             collector_cores: 0.1,
             latency_ms: Some(Latency { p50: 1.0, p90: 2.0, p99: 3.0, max: 4.0 }),
+            affected: Vec::new(),
+            kept_in: None,
         }
     }
 
@@ -379,27 +408,43 @@ mod tests {
             assert_eq!(failures.len(), 1, "{failures:?}");
             assert!(failures[0].contains(expected), "{failures:?}");
         }
-        let rows = common_rows(&with(good));
-        let (_, said) = rows.last().unwrap();
-        assert_eq!(said, "duplicates removable by log.record.uid: 7 of 7; collisions: 0");
+        let said = table::columns(&common_rows(&with(good)));
+        let expected =
+            "identities         duplicates removable by log.record.uid: 7 of 7; collisions: 0\n";
+        assert!(said.ends_with(expected), "{said}");
     }
 
     /// Scenario: the table and the JSON of a failed run with a scenario's own rows.
-    /// Guarantees: both hold the common figures, the scenario's and the failure.
+    /// Guarantees: both hold the common figures, the scenario's, the failure and whose lines are
+    /// missing; the table says how to keep the logs, or where they are.
     #[test]
     fn table_and_json_say_the_same() {
         #[derive(Serialize)]
         struct Details {
             kills: u32,
         }
+        let lost = Affected {
+            file: Some("ns_pod_uid/app/0.log".into()),
+            stream: "stdout".into(),
+            run: 1,
+            writer: 2,
+            lost: 3,
+            first_lost: vec![(7, 9)],
+            duplicated: 0,
+            first_duplicated: None,
+        };
         let failures = vec!["3 lines were lost".to_owned()];
-        let verdict = Verdict { figures: figures(), details: Details { kills: 20 }, failures };
-        let table = verdict.table(&[("kills", "20".into())]);
+        let figures = Figures { affected: vec![lost], ..figures() };
+        let mut verdict = Verdict { figures, details: Details { kills: 20 }, failures };
+        let rows = [Row::figure("kills", ("20".into(), ""))];
+        let table = verdict.table(&rows, false);
         for line in [
             "lines written      10,000\n",
-            "agent peak RSS     20.0 MiB\n",
-            "kills              20\n",
+            "agent peak RSS       20.0 MiB\n",
+            "kills                  20\n",
             "FAILED             3 lines were lost\n",
+            "ns_pod_uid/app/0.log (stdout): 3 lost, first 7-9; stamp 00000001-00000002-000000000007\n",
+            "                   the logs are gone; KEEP=1 with make, or --keep, keeps them",
         ] {
             assert!(table.contains(line), "{table}");
         }
@@ -411,5 +456,35 @@ mod tests {
         assert_eq!(json["kills"], 20);
         assert_eq!(json["latency_ms"]["p99"], 3.0);
         assert_eq!(json["failures"][0], "3 lines were lost");
+        assert_eq!(json["affected"][0]["first_lost"][0][1], 9);
+        verdict.figures.kept_in = Some("/kept".into());
+        assert!(verdict.table(&rows, false).ends_with("said are in /kept\n"));
+    }
+
+    /// Scenario: a passed run, and one in which nothing was received.
+    /// Guarantees: PASSED stands where FAILED does; no latency is shown that nobody has measured.
+    #[test]
+    fn what_was_not_measured_is_not_shown() {
+        let verdict = |figures| Verdict { figures, details: (), failures: Vec::new() };
+        let table = verdict(figures()).table(&[], false);
+        assert!(table.ends_with("\nPASSED\n") && table.contains("latency p50"), "{table}");
+        let table = verdict(Figures { latency_ms: None, ..figures() }).table(&[], false);
+        assert!(table.contains("latency            nothing was measured\n"), "{table}");
+        assert!(!table.contains("p50"), "{table}");
+    }
+
+    /// Scenario: figures are to go to a new file, to one that is there, and into no directory.
+    /// Guarantees: the last is refused by name; the others are neither made nor changed.
+    #[test]
+    fn a_place_for_figures_is_checked_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (new, old) = (directory.path().join("new"), directory.path().join("old"));
+        fs::write(&old, "x").unwrap();
+        check_json(&new).unwrap();
+        check_json(&old).unwrap();
+        assert!(!new.exists());
+        assert_eq!(fs::read(&old).unwrap(), b"x");
+        let error = check_json(Path::new("/dev/null/figures.json")).unwrap_err().to_string();
+        assert!(error.starts_with("--json /dev/null/figures.json: "), "{error}");
     }
 }

@@ -3,15 +3,23 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use clap::Parser;
+
+/// Writes what the three programs are made of, as CycloneDX.
+#[derive(Debug, Parser)]
+#[command(version)]
+#[command(after_help = "Run it in the workspace's root: it asks cargo, and reads Cargo.lock.")]
+struct CommandLine {
+    /// Where `<program>.cdx.json` of each program goes; made if it isn't there.
+    directory: PathBuf,
+}
 
 fn main() -> Result<()> {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let [directory] = &arguments[..] else { bail!("usage: sbom DIRECTORY") };
-    let directory = PathBuf::from(directory);
-    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    let CommandLine { directory } = CommandLine::parse();
     let workspace = sbom::Workspace::read(&sbom::TARGETS, false)?;
     let lock = fs::read_to_string("Cargo.lock").context("Cargo.lock")?;
+    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
     for program in sbom::PROGRAMS {
         let document = sbom::document(&workspace, &lock, program)?;
         let path = directory.join(format!("{program}.cdx.json"));

@@ -130,17 +130,20 @@ pub enum LossReason {
     NoAgent,
     /// A file was deleted that could not be opened, for want of descriptors or of permission.
     NotOpened,
+    /// A file was cut before all that it was known to hold was read.
+    Truncated,
 }
 
 impl LossReason {
     /// All of them, in the order of [`Metrics::lost_bytes`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::DeletedFilesBudget,
         Self::DamagedArchive,
         Self::ArchiveTrailer,
         Self::Shutdown,
         Self::NoAgent,
         Self::NotOpened,
+        Self::Truncated,
     ];
 
     /// Value of the attribute `reason`.
@@ -152,6 +155,7 @@ impl LossReason {
             Self::Shutdown => "shutdown",
             Self::NoAgent => "no_agent",
             Self::NotOpened => "not_opened",
+            Self::Truncated => "truncated",
         }
     }
 }
@@ -269,7 +273,7 @@ pub struct Metrics {
     pub lost_files: Count,
     /// Rotated files that were written to after they had been read to their end and closed.
     pub late_files: Count,
-    /// Bytes of files that were deleted before they could be read, by [`LossReason`].
+    /// Bytes of files that were deleted, or cut, before they could be read, by [`LossReason`].
     pub lost_bytes: [Count; LossReason::ALL.len()],
     /// Gauge: bytes of files that are deleted, or about to be, and that neither the sink nor the
     /// spool has.

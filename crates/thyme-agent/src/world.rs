@@ -172,7 +172,7 @@ pub trait StateDisk: Send + Sync {
     fn names(&self, directory: &str) -> io::Result<Vec<String>>;
     /// A whole file.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
-    /// An empty file of that name, whatever was there before.
+    /// A new file of that name, empty; what had the name loses it.
     fn create(&self, name: &str) -> io::Result<Box<dyn StateFile>>;
     /// A file that exists, to be read or cut.
     fn open(&self, name: &str) -> io::Result<Box<dyn StateFile>>;

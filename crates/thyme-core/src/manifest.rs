@@ -22,4 +22,7 @@ pub struct ManifestLine {
     pub lines: u64,
     /// Bytes of the lines' bodies: without CRI headers and without newlines.
     pub bytes: u64,
+    /// The log file, below the directory of all pods: `POD/CONTAINER/0.log`. Absent on stdout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }

@@ -193,10 +193,24 @@ class Images(unittest.TestCase):
 class Dockerfile(unittest.TestCase):
     def test_it_compiles_with_the_toolchain_of_the_workspace(self):
         """Scenario: the version in rust-toolchain.toml changes.
-        Guarantees: this fails until the Dockerfile's base image has it too."""
+        Guarantees: this fails until the Dockerfile's base image has it too, and both bases are of one
+        Debian, by literal names: Dependabot reads no others."""
         toolchain = (ROOT / "rust-toolchain.toml").read_text()
         version = toolchain.split('channel = "')[1].split('"')[0]
-        self.assertIn(f"ARG BUILD_IMAGE=docker.io/library/rust:{version}-bookworm\n", (ROOT / "Dockerfile").read_text())
+        dockerfile = (ROOT / "Dockerfile").read_text()
+        self.assertIn(f"\nFROM docker.io/library/rust:{version}-trixie AS builder\n", dockerfile)
+        self.assertIn("\nFROM gcr.io/distroless/cc-debian13:nonroot AS runtime\n", dockerfile)
+        self.assertNotRegex(dockerfile, r"\nFROM \$")
+
+    def test_documents_build_for_the_nodes_platform(self):
+        """Scenario: the documents about AWS are followed on a Mac, which builds for arm64.
+        Guarantees: each build in them names the platform of the nodes."""
+        for document in ("deployment/aws/README.md", "infrastructure/aws/README.md"):
+            builds = [line for line in (ROOT / document).read_text().splitlines()
+                      if line.strip().startswith("make docker-build")]
+            self.assertTrue(builds)
+            for line in builds:
+                self.assertIn("PLATFORM=linux/amd64", line, document)
 
     def test_every_member_of_the_workspace_is_in_the_context(self):
         """Scenario: a new member of the workspace.

@@ -66,7 +66,11 @@ mock_provider "aws" {
 }
 
 variables {
-  cluster_endpoint_public_access_cidrs = ["203.0.113.10/32"]
+  # No range of documents, of which a check warns: of RFC 2544, which nobody has either.
+  cluster_endpoint_public_access_cidrs = ["198.18.0.10/32"]
+
+  # The tests do not go by the calendar.
+  support_as_of = "2026-11-24"
 }
 
 run "api_open_to_everybody" {
@@ -243,10 +247,51 @@ run "api_more_than_the_quota" {
   command = plan
 
   variables {
-    cluster_endpoint_public_access_cidrs = [for i in range(41) : "203.0.113.${i}/32"]
+    # Written out: OpenTofu 1.10 calls no function here.
+    cluster_endpoint_public_access_cidrs = [
+      "203.0.113.0/32", "203.0.113.1/32", "203.0.113.2/32", "203.0.113.3/32", "203.0.113.4/32",
+      "203.0.113.5/32", "203.0.113.6/32", "203.0.113.7/32", "203.0.113.8/32", "203.0.113.9/32",
+      "203.0.113.10/32", "203.0.113.11/32", "203.0.113.12/32", "203.0.113.13/32", "203.0.113.14/32",
+      "203.0.113.15/32", "203.0.113.16/32", "203.0.113.17/32", "203.0.113.18/32", "203.0.113.19/32",
+      "203.0.113.20/32", "203.0.113.21/32", "203.0.113.22/32", "203.0.113.23/32", "203.0.113.24/32",
+      "203.0.113.25/32", "203.0.113.26/32", "203.0.113.27/32", "203.0.113.28/32", "203.0.113.29/32",
+      "203.0.113.30/32", "203.0.113.31/32", "203.0.113.32/32", "203.0.113.33/32", "203.0.113.34/32",
+      "203.0.113.35/32", "203.0.113.36/32", "203.0.113.37/32", "203.0.113.38/32", "203.0.113.39/32",
+      "203.0.113.40/32",
+    ]
   }
 
   expect_failures = [var.cluster_endpoint_public_access_cidrs]
+}
+
+run "api_ranges_of_documents_warn_192_0_2" {
+  command = plan
+
+  variables {
+    cluster_endpoint_public_access_cidrs = ["198.18.0.10/32", "192.0.2.7/32"]
+  }
+
+  expect_failures = [check.api_reachable]
+}
+
+run "api_ranges_of_documents_warn_198_51_100" {
+  command = plan
+
+  variables {
+    cluster_endpoint_public_access_cidrs = ["198.51.100.0/24"]
+  }
+
+  expect_failures = [check.api_reachable]
+}
+
+run "api_ranges_of_documents_warn_203_0_113" {
+  command = plan
+
+  variables {
+    cluster_endpoint_public_access_cidrs = ["203.0.113.10/32"]
+  }
+
+  expect_failures = [check.api_reachable]
 }
 
 run "cluster_name_capitals" {
@@ -387,6 +432,85 @@ run "kubernetes_version_two" {
   }
 
   expect_failures = [var.kubernetes_version]
+}
+
+run "last_day_of_standard_support" {
+  command = plan
+
+  variables {
+    support_as_of = "2026-12-01"
+  }
+
+  assert {
+    condition     = local.standard_support_end == "2026-12-02T00:00:00Z"
+    error_message = "The default version's support must be known."
+  }
+}
+
+run "first_day_of_extended_support_warns_1_34" {
+  command = plan
+
+  variables {
+    support_as_of = "2026-12-02"
+  }
+
+  expect_failures = [check.standard_support]
+}
+
+run "first_day_of_extended_support_warns_1_35" {
+  command = plan
+
+  variables {
+    kubernetes_version = "1.35"
+    support_as_of      = "2027-03-27"
+  }
+
+  expect_failures = [check.standard_support]
+}
+
+run "first_day_of_extended_support_warns_1_36" {
+  command = plan
+
+  variables {
+    kubernetes_version = "1.36"
+    support_as_of      = "2027-08-02"
+  }
+
+  expect_failures = [check.standard_support]
+}
+
+run "support_is_that_of_today" {
+  command = plan
+
+  variables {
+    kubernetes_version = "1.40" # Its end is not known, so that no day makes this fail.
+    support_as_of      = null
+  }
+
+  assert {
+    condition     = local.support_as_of == plantimestamp()
+    error_message = "Without a day, support must be that of the plan's."
+  }
+}
+
+run "support_as_of_no_day" {
+  command = plan
+
+  variables {
+    support_as_of = "2026-13-01"
+  }
+
+  expect_failures = [var.support_as_of]
+}
+
+run "support_as_of_a_moment" {
+  command = plan
+
+  variables {
+    support_as_of = "2026-12-01T00:00:00Z"
+  }
+
+  expect_failures = [var.support_as_of]
 }
 
 run "node_instance_type_without_size" {

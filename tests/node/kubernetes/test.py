@@ -1,5 +1,6 @@
-"""The manifests of deployment/local on a real Kubernetes node: every line counted, through a rollout of the
-agent under load, the kubelet's rotation, and the deletion of drained pods. `run` starts it in namespaces."""
+"""On a real Kubernetes node, every line counted: the manifests of deployment/local, through a rollout of the agent
+under load, the kubelet's rotation, and the deletion of drained pods; then thyme alone, installed by kustomize and by
+Helm. `run` starts it in namespaces."""
 
 import argparse
 import contextlib
@@ -17,61 +18,17 @@ ROOT = HERE.parents[2]
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import checks  # noqa: E402
+import install  # noqa: E402
 import node as node_module  # noqa: E402
+import workloads  # noqa: E402
 
 NAMESPACE = "thyme-benchmark"
 OVERLAY = HERE / "overlay"
 
 
-class Test:
+class Manifests(workloads.Workloads):
     def __init__(self, node, check, merge):
-        self.node, self.check, self.merge_program = node, check, merge
-        self.manifests = []
-        self.work = node.work
-
-    # --- The API -------------------------------------------------------------------------------------
-
-    def pods(self, app):
-        found = json.loads(self.node.kubectl("-n", NAMESPACE, "get", "pods", "-l", f"app={app}", "-o", "json"))
-        return [pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
-
-    def names(self, app):
-        return [pod["metadata"]["name"] for pod in self.pods(app)]
-
-    def path(self, pod, port, rest):
-        return f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:{port}/proxy{rest}"
-
-    def fetch(self, pod, port, rest):
-        return self.node.kubectl("get", "--raw", self.path(pod, port, rest))
-
-    def stop_generator(self, pod):
-        """POST /stop as the benchmark does it; its manifest is kept."""
-        said = self.node.kubectl("create", "--raw", self.path(pod, 8080, "/stop"), "-f", "/dev/null")
-        manifest = self.work / f"{pod}.manifest"
-        manifest.write_text(said)
-        self.manifests.append(manifest)
-        return manifest
-
-    def merge(self, manifests):
-        """The verdict over all collectors, their reports through the API server."""
-        urls = [node_module.PROXY + self.path(pod, 8080, "/report?intervals=1") for pod in self.names("nop-collector")]
-        listed = ["--manifest", *manifests, "--"] if manifests else []
-        said = subprocess.run([self.merge_program, "merge", *listed, *urls],
-                              capture_output=True, text=True)
-        if said.returncode not in (0, 1):
-            raise ValueError(f"merge ended with {said.returncode}: {said.stderr}")
-        return said.returncode, json.loads(said.stdout)
-
-    def received(self):
-        return {pod: json.loads(self.fetch(pod, 8080, "/report"))["records"] for pod in self.names("nop-collector")}
-
-    def rollout(self, what, seconds):
-        self.node.kubectl("-n", NAMESPACE, "rollout", "status", what, f"--timeout={seconds}s")
-
-    def restarts(self):
-        found = json.loads(self.node.kubectl("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]
-        return {f"{pod['metadata']['name']}/{status['name']}": status["restartCount"]
-                for pod in found for status in pod["status"].get("containerStatuses", []) if status["restartCount"]}
+        super().__init__(node, check, merge, NAMESPACE)
 
     # --- Steps ---------------------------------------------------------------------------------------
 
@@ -259,11 +216,17 @@ class Test:
         self.deletes()
 
 
+PARTS = {"manifests": Manifests, "kustomize": install.ByKustomize, "helm": install.ByHelm}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("built", type=pathlib.Path, help="what tests/node/prepare left")
     parser.add_argument("programs", type=pathlib.Path, help="where the node's programs are")
+    parser.add_argument("parts", nargs="*", help=f"what to run, unless all of it: {' '.join(PARTS)}")
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"no such part: {' '.join(unknown)}; there are {' '.join(PARTS)}")
     built = arguments.built.resolve()
     work = built / "kubernetes" / "state"
     shutil.rmtree(work.parent, ignore_errors=True)
@@ -280,7 +243,8 @@ def main():
     try:
         node.start()
         print(f"     the node is ready after {time.monotonic() - begin:.0f} s", flush=True)
-        Test(node, check, built / "nop-collector").run()
+        for part in arguments.parts or PARTS:
+            PARTS[part](node, check, built / "nop-collector").run()
     except KeyboardInterrupt:
         check.failed("interrupted")
     except Exception as error:

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Ended};
 
 /// Scenario: the whole run, from no cluster to none.
 /// Guarantees: the document's order; the image of this commit by digest; every kubectl bound to the
@@ -19,6 +19,10 @@ fn from_nothing_to_nothing() {
         "curl",
         "git status",
         "docker buildx imagetools inspect",
+        "curl -sS --max-time 20 --head",
+        "/v2/ollygarden/thyme/manifests/sha256:",
+        "--data-urlencode scope=s https://r.example/token",
+        "Authorization: Bearer t-1",
         "tofu -chdir=infrastructure/aws init",
         "workspace select -or-create default",
         "show -json",
@@ -79,6 +83,7 @@ fn check_report(bench: &Bench) {
         "| lines lost | 0 |",
         "| lines of earlier runs, not counted | 5 |",
         "- [x] generators are on one node: 2 of 2",
+        "- [x] collectors are ready: 3 on 3 node(s), 1 of them on the generators' node",
         "- node a m6i.2xlarge eu-central-1a",
         "| 3 nodes | $1.380 |",
         "![Lines received](throughput.svg)",
@@ -206,7 +211,7 @@ fn the_image_is_that_of_the_commit() {
     let ended = bench.set("not-pushed", "").aws(&[]);
     assert!(ended.status.success(), "{}", ended.said);
     ended.assert_order(&[
-        "docker buildx imagetools inspect --format {{json .Manifest}} ghcr.io/ollygarden/thyme:0123456789ab",
+        r#"docker buildx imagetools inspect --format {"digest":{{json .Manifest.Digest}},"image":{{json .Image}}} ghcr.io/ollygarden/thyme:0123456789ab"#,
         "make docker-build TAG=0123456789ab REGISTRY=ghcr.io/ollygarden CONTAINER_TOOL=docker \
          PLATFORM=linux/amd64",
         "make docker-push TAG=0123456789ab",
@@ -224,6 +229,45 @@ fn the_image_is_that_of_the_commit() {
     let ended = bench.set("changed", "").aws(&[("IMAGE_TAG", "v1"), ("REGISTRY", "r.example/x")]);
     assert!(ended.status.success(), "{}", ended.said);
     assert!(ended.has("r.example/x/thyme/nop-collector:v1") && !ended.has("make"));
+}
+
+/// Scenario: an image of this commit is there, for another kind of machine; then for the right one, but
+/// only with a login; then so in ECR.
+/// Guarantees: refused with what to do, before OpenTofu is asked for anything; ECR is the nodes' affair.
+#[test]
+fn images_that_the_nodes_cannot_run_or_get() {
+    let refused = |fault: &str, content: &str, expected: &str| {
+        let bench = Bench::new();
+        let ended = bench.set(fault, content).aws(&[]);
+        assert_eq!(ended.status.code(), Some(2));
+        assert!(ended.said.contains(expected), "{}", ended.said);
+        assert!(!ended.has("tofu") && !ended.has("make"), "{:?}", ended.record);
+    };
+    refused("platform", "arm64", "is for linux/arm64, and the nodes are linux/amd64");
+    refused("not-public", "", "is not given to somebody without a login (status 401)");
+    let bench = Bench::new();
+    let ecr = [("REGISTRY", "123456789012.dkr.ecr.eu-central-1.amazonaws.com")];
+    let ended = bench.set("not-public", "").aws(&ecr);
+    assert!(ended.status.success() && !ended.has("/v2/"), "{}", ended.said);
+}
+
+/// Scenario: a cluster is there, whose API others may reach too; then the ranges are named.
+/// Guarantees: this machine is added to them; named ranges are taken as they are.
+#[test]
+fn the_api_stays_open_to_whom_it_was() {
+    let bench = Bench::new();
+    bench.aws(&[("AUTO_CLEANUP", "false")]);
+    bench.set("api-ranges", r#""198.18.0.0/24","198.18.7.1/32""#);
+    let planned = |ended: &Ended| {
+        let last = ended.record.iter().rfind(|one| one.contains(" plan ")).unwrap();
+        last.split("public_access_cidrs=").nth(1).unwrap().to_owned()
+    };
+    let ended = bench.aws(&[]);
+    assert_eq!(planned(&ended), r#"["198.18.0.0/24","198.18.7.1/32","203.0.113.9/32"]"#);
+    bench.set("api-ranges", r#""203.0.113.0/24""#);
+    assert_eq!(planned(&bench.aws(&[])), r#"["203.0.113.0/24"]"#);
+    let named = [("PUBLIC_ACCESS_CIDRS", "198.18.9.0/24")];
+    assert_eq!(planned(&bench.aws(&named)), r#"["198.18.9.0/24"]"#);
 }
 
 /// Scenario: a tool is missing.

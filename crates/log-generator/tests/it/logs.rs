@@ -42,6 +42,7 @@ struct Seen {
     bytes: u64,
     run: u32,
     ended: bool,
+    path: Option<String>,
 }
 
 /// Counts lines in the order in which they were written.
@@ -52,7 +53,7 @@ pub(crate) struct Count {
 
 impl Count {
     /// Counts a whole body; sequences have no gap and nothing follows an end.
-    pub(crate) fn body(&mut self, stream: Stream, body: &[u8]) {
+    pub(crate) fn body(&mut self, stream: Stream, body: &[u8], path: Option<&str>) {
         let stamp = Stamp::find(body).expect("every line is stamped");
         let seen = self.writers.entry(stamp.writer).or_default();
         assert_eq!(stamp.sequence, seen.lines, "no gap, no repetition");
@@ -62,6 +63,7 @@ impl Count {
         seen.bytes += body.len() as u64;
         seen.run = stamp.run;
         seen.ended = stamp.end;
+        seen.path = path.map(str::to_owned);
     }
 
     /// The manifest that these lines make; each writer's last line was stamped so.
@@ -80,6 +82,7 @@ impl Count {
             last: seen.lines - 1,
             lines: seen.lines,
             bytes: seen.bytes,
+            path: seen.path.clone(),
         };
         self.writers.iter().map(line).collect()
     }
@@ -93,7 +96,8 @@ pub(crate) fn count(root: &Path) -> Count {
         containers.entry(path.parent().unwrap().to_owned()).or_default().push(path);
     }
     let mut count = Count::default();
-    for mut files in containers.into_values() {
+    for (directory, mut files) in containers {
+        let live = directory.join("0.log").strip_prefix(root).unwrap().display().to_string();
         // `0.log` sorts before its archives, but is the newest.
         files.rotate_left(1);
         let mut open = [Vec::new(), Vec::new()];
@@ -106,7 +110,7 @@ pub(crate) fn count(root: &Path) -> Count {
                 let body = &mut open[line.stream.index()];
                 body.extend_from_slice(line.body);
                 if !line.is_partial() {
-                    count.body(line.stream, body);
+                    count.body(line.stream, body, Some(&live));
                     body.clear();
                 }
             }
@@ -119,7 +123,7 @@ pub(crate) fn count(root: &Path) -> Count {
 pub(crate) fn count_raw(output: &[u8]) -> Count {
     let mut count = Count::default();
     if let Some(lines) = output.strip_suffix(b"\n") {
-        lines.split(|&byte| byte == b'\n').for_each(|line| count.body(Stream::Stdout, line));
+        lines.split(|&byte| byte == b'\n').for_each(|line| count.body(Stream::Stdout, line, None));
     }
     count
 }

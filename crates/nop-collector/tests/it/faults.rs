@@ -81,7 +81,7 @@ async fn partial_success() {
         assert!(!partial.error_message.is_empty());
     }
     let report = running.report_with_intervals();
-    assert_eq!((report.requests, report.received, report.lost), (2, 4, 3));
+    assert_eq!((report.requests, report.received, report.gaps), (2, 4, 3));
     assert_eq!(report.streams_detail.unwrap()[0].intervals, [(0, 1), (5, 6)]);
 
     running.faults().next(1, Fault::PartialSuccess { rejected: 99 });

@@ -33,7 +33,7 @@ async fn a_stock_client_is_served() {
     plain.export(ExportLogsServiceRequest::default()).await.unwrap();
     let report = running.report();
     assert_eq!((report.requests, report.records, report.received), (11, 100, 100));
-    assert_eq!((report.lost, report.duplicated, report.reordered), (0, 0, 0));
+    assert_eq!((report.gaps, report.duplicated, report.reordered), (0, 0, 0));
     assert!(report.wire_bytes < report.decompressed_bytes);
 }
 
@@ -58,7 +58,7 @@ async fn concurrent_requests_are_all_counted() {
     }
     let report = running.report();
     assert_eq!(
-        (report.streams, report.received, report.lost, report.duplicated),
+        (report.streams, report.received, report.gaps, report.duplicated),
         (3, 10_000, 0, 0)
     );
 }

@@ -56,7 +56,7 @@ async fn both_formats_in_every_encoding() {
     }
     let report = running.report();
     assert_eq!(
-        (report.requests, report.received, report.lost, report.duplicated),
+        (report.requests, report.received, report.gaps, report.duplicated),
         (20, next, 0, 0)
     );
     let kept = running.take_requests();
@@ -101,7 +101,7 @@ async fn a_connection_is_kept_alive() {
     expect(vec![waiting.into_bytes()], "HTTP/1.1 100 Continue").await;
     expect(vec![body], "HTTP/1.1 200 OK").await;
     let report = running.report();
-    assert_eq!((report.received, report.lost, report.attempts), (15, 0, 4));
+    assert_eq!((report.received, report.gaps, report.attempts), (15, 0, 4));
 }
 
 /// Scenario: requests that are wrong in every way that a client could get wrong.

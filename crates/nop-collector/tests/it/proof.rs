@@ -50,13 +50,14 @@ async fn the_report_tells_what_came() {
         ("requests", 6),
         ("streams", 2),
         ("received", 30),
-        ("lost", 5),
+        ("gaps", 5),
         ("duplicated", 5),
         ("reordered", 5),
         ("unstamped", 1),
     ] {
         assert_eq!(json[key], value, "{key} in {json}");
     }
+    assert_eq!(json["lost"], Value::Null, "nobody has said what was written");
     assert_eq!(json["wire_bytes"], json["decompressed_bytes"]);
     assert_eq!((&json["manifest"], &json["exact"]), (&Value::Bool(false), &Value::Bool(true)));
     let first = json["first_received_unix_nano"].as_u64().unwrap();
@@ -73,6 +74,7 @@ async fn the_report_tells_what_came() {
     assert_eq!((&stream["run"], &stream["writer"]), (&Value::from(1), &Value::from(0)));
     assert_eq!(stream["intervals"], serde_json::json!([[0, 9], [15, 29]]));
     assert_eq!(stream["end_seen"], false);
+    assert_eq!(stream["first_duplicated"], 25);
     let report: Report = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(report, running.report_with_intervals());
     assert!(json.get("runs").is_none());
@@ -80,7 +82,7 @@ async fn the_report_tells_what_came() {
     let answer = get(running.admin_addr(), "/report?runs=1").await;
     let report: Report = serde_json::from_slice(&answer.body).unwrap();
     let runs = report.runs.unwrap();
-    assert_eq!((runs.len(), runs[0].run, runs[0].received, runs[0].lost), (1, 1, 30, 5));
+    assert_eq!((runs.len(), runs[0].run, runs[0].received, runs[0].lost), (1, 1, 30, None));
     assert_eq!(runs[0].latency_ms, report.latency_ms);
     let counted: u64 = runs[0].latency_us_counts.iter().map(|(_, count)| count).sum();
     assert_eq!(counted, report.received + report.duplicated);
@@ -93,22 +95,22 @@ async fn the_report_tells_what_came() {
 async fn manifests_make_lost_exact() {
     let running = start().await;
     send(&running, 0, 0..10).await;
-    assert_eq!(running.report().lost, 0);
+    assert_eq!(running.report().lost, None);
     let (status, _) = post_admin(&running, "/manifest", manifest(&[(0, 8)])).await;
     assert_eq!(status, 200);
     let report = running.report();
-    assert_eq!((report.lost, report.unexpected, report.manifest_lines), (0, 2, 8));
+    assert_eq!((report.lost, report.unexpected, report.manifest_lines), (Some(0), 2, 8));
 
     post_admin(&running, "/manifest", manifest(&[(0, 12), (7, 100)])).await;
     let report = running.report();
-    assert_eq!((report.lost, report.unexpected, report.manifest_lines), (102, 0, 112));
+    assert_eq!((report.lost, report.unexpected, report.manifest_lines), (Some(102), 0, 112));
     let detail = running.report_with_intervals().streams_detail.unwrap();
-    assert_eq!((detail[1].writer, detail[1].lost, detail[1].highest), (7, 100, None));
+    assert_eq!((detail[1].writer, detail[1].lost, detail[1].highest), (7, Some(100), None));
 
     send(&running, 0, 10..12).await;
     send(&running, 7, 0..100).await;
     let report = running.report();
-    assert_eq!((report.lost, report.received, report.manifest), (0, 112, true));
+    assert_eq!((report.lost, report.received, report.manifest), (Some(0), 112, true));
 }
 
 /// Scenario: a manifest that is no JSON, one that contradicts itself, wrong methods, wrong paths.
@@ -124,7 +126,37 @@ async fn wrong_admin_requests_are_refused() {
     assert!(!running.report().manifest);
     assert_eq!(get(running.admin_addr(), "/reset").await.status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(post_admin(&running, "/report", "").await.0, 405);
-    assert_eq!(get(running.admin_addr(), "/").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(get(running.admin_addr(), "/nothing").await.status, StatusCode::NOT_FOUND);
+}
+
+/// Scenario: somebody opens the admin port in a browser, and follows what it lists.
+/// Guarantees: the index names what there is, and each path that is to be fetched answers; the report
+/// has a form for people, with a verdict once a manifest says what was written.
+#[tokio::test]
+async fn the_index_leads_to_everything() {
+    let running = start().await;
+    send(&running, 0, 0..10).await;
+    let page = |answer: sender::Answer| {
+        assert_eq!(
+            (answer.status, answer.header("content-type").starts_with("text/")),
+            (StatusCode::OK, true)
+        );
+        String::from_utf8(answer.body.to_vec()).unwrap()
+    };
+    let index = page(get(running.admin_addr(), "/").await);
+    let paths: Vec<&str> = index
+        .lines()
+        .filter_map(|line| line.strip_prefix("GET ")?.split_whitespace().next())
+        .collect();
+    assert_eq!(paths, ["/report", "/report.txt", "/metrics", "/healthz"]);
+    for path in paths {
+        assert_eq!(get(running.admin_addr(), path).await.status, StatusCode::OK, "{path}");
+    }
+    let text = page(get(running.admin_addr(), "/report.txt").await);
+    assert!(text.contains("lines lost         not known: no manifest was posted\n"), "{text}");
+    post_admin(&running, "/manifest", manifest(&[(0, 12)])).await;
+    let text = page(get(running.admin_addr(), "/report.txt").await);
+    assert!(text.contains("\nFAILED             2 lines were lost\n"), "{text}");
 }
 
 /// Scenario: lines and a manifest, then a reset.

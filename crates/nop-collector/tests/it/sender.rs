@@ -53,7 +53,7 @@ pub(crate) fn message(writer: u32, lines: Range<u64>) -> Vec<u8> {
 /// A manifest's line of a writer that wrote so many lines.
 pub(crate) fn manifest_line(writer: u32, lines: u64) -> ManifestLine {
     let stream = "stdout".to_owned();
-    ManifestLine { run: 1, writer, stream, first: 0, last: lines - 1, lines, bytes: 99 }
+    ManifestLine { run: 1, writer, stream, first: 0, last: lines - 1, lines, bytes: 99, path: None }
 }
 
 /// The same bytes in gzip.

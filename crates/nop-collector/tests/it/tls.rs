@@ -140,7 +140,7 @@ async fn both_ports_speak_tls() {
     }
     sender::post_logs(running.http_addr(), &[], message(0, 20..25)).await.unwrap_err();
     let report = running.report();
-    assert_eq!((report.received, report.lost, report.duplicated), (20, 0, 0));
+    assert_eq!((report.received, report.gaps, report.duplicated), (20, 0, 0));
 }
 
 /// Scenario: with an authority for clients: one comes with a certificate of it, one with another's,
@@ -188,7 +188,7 @@ async fn files_are_taken_over_by_content() {
     assert!(sends(&running, &new_client, 10..15).await);
     assert!(!sends(&running, &old_client, 15..20).await);
     let report = running.report();
-    assert_eq!((report.received, report.lost, report.duplicated), (15, 0, 0));
+    assert_eq!((report.received, report.gaps, report.duplicated), (15, 0, 0));
 }
 
 /// Scenario: it is started with a key that is not the certificate's, and without the file.

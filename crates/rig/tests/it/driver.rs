@@ -19,11 +19,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const MARK: &str = "THYME_RIG_TEST";
 
 /// The variables that `rig` reads; a test must not depend on the caller's.
-const VARIABLES: [&str; 20] = [
+const VARIABLES: [&str; 22] = [
     "RATE",
     "PODS",
     "DURATION",
     "LINES",
+    "KIND",
+    "KEEP",
     "PROTOCOL",
     "COMPRESSION",
     "AGENT",

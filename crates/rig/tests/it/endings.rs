@@ -108,6 +108,8 @@ fn nonsense_is_refused() {
     let driver = Driver::new();
     for (arguments, expected) in [
         (["--rate", "fast"], "--rate"),
+        (["--rate", "0"], "must be at least 1"),
+        (["--json", "/dev/null/figures.json"], "/dev/null/figures.json"),
         (["--agent", "sh -c 'unclosed"], "a quote is not closed"),
         (["--agent", "/nonexistent/agent"], "/nonexistent/agent"),
         (["--agent-config", "/nonexistent.yaml"], "/nonexistent.yaml"),

@@ -57,7 +57,7 @@ fn a_steady_load_arrives_once() {
     assert!(json["agent_rss_peak_bytes"].as_u64().unwrap() > 1 << 20);
     assert!(json["latency_ms"]["p99"].as_f64().unwrap() > 0.0);
     assert_eq!(json["agent_end"], "exit status: 0");
-    assert!(table.contains("verdict            passed\n"));
+    assert!(table.ends_with("\nPASSED\n"));
 }
 
 /// Scenario: everything that has a variable is set by it; some are empty, and LINES is a terminal's
@@ -66,7 +66,7 @@ fn a_steady_load_arrives_once() {
 #[test]
 fn variables_change_the_run() {
     let variables = [
-        ("RATE", "1000"),
+        ("RATE", "1k"),
         ("PODS", "2"),
         ("DURATION", "2s"),
         ("PROTOCOL", "http"),
@@ -87,8 +87,20 @@ fn variables_change_the_run() {
     assert!(json["wire_share"].as_f64().unwrap() > 1.0, "nothing is compressed");
 }
 
+/// Scenario: KIND says what the lines look like, and LINES, as it was called once.
+/// Guarantees: both are obeyed.
+#[test]
+fn the_kind_of_lines_is_a_variable() {
+    for variable in ["KIND", "LINES"] {
+        let arguments = ["--rate", "1000", "--pods", "1", "--duration", "1"];
+        let (code, _, json) = run("run", &arguments, &[(variable, "access")]);
+        assert_eq!((code, &json["lines"]), (Some(0), &"access".into()), "{variable}");
+    }
+}
+
 /// Scenario: an agent that delivers nothing.
-/// Guarantees: all lines are lost, the verdict says so, and the exit status is 1.
+/// Guarantees: all lines are lost, the verdict says so and names a file, the first numbers and how to
+/// keep the logs; no latency is shown; the exit status is 1.
 #[test]
 fn an_agent_that_delivers_nothing_fails() {
     let arguments = ["--rate", "1000", "--duration", "1", "--drain", "1", "--agent", "sleep 1000"];
@@ -99,6 +111,13 @@ fn an_agent_that_delivers_nothing_fails() {
     assert_eq!(json["protocol"], Value::Null, "it is the agent's affair");
     let failed = |line: &str| line.starts_with("FAILED  ") && line.ends_with(" lines were lost");
     assert!(table.lines().any(failed));
+    let named =
+        |line: &str| line.contains("/app/0.log (stdout): ") && line.contains(" lost, first 0-");
+    assert!(table.lines().any(named), "{table}");
+    assert!(json["affected"][0]["file"].as_str().unwrap().ends_with("/app/0.log"));
+    assert!(table.contains("KEEP=1"), "{table}");
+    assert!(table.contains("latency            nothing was measured\n"), "{table}");
+    assert_eq!(json["latency_ms"], Value::Null);
 }
 
 /// Scenario: rows 4 and 15. The agent is killed three times within two seconds, under load and
@@ -131,7 +150,8 @@ fn kills_lose_nothing() {
     assert_eq!(uids["lines"], json["lines_received"].as_u64().unwrap() + duplicated);
     assert_eq!(uids["collisions"], 0);
     assert!(table.contains("duplicates removable by log.record.uid: "));
-    assert!(table.contains("kills              3, seed 7\n"));
+    let kills = table.lines().find(|line| line.starts_with("kills  ")).unwrap();
+    assert!(kills.contains(" 3 ") && kills.ends_with("  seed 7"), "{kills}");
 }
 
 /// Scenario: the sink is away for three seconds, first standing still, then refusing connections,
@@ -141,15 +161,17 @@ fn kills_lose_nothing() {
 fn an_outage_loses_nothing() {
     for mode in ["freeze", "refuse"] {
         let arguments =
-            ["--rate", "3000", "--outage", "3", "--around", "1", "--kills", "1", "--mode", mode];
+            ["--rate", "3000", "--outage", "3", "--around", "1", "--kills", "2", "--mode", mode];
         let (code, table, json) = run("outage", &arguments, &[]);
         assert_eq!(code, Some(0), "{mode}");
         assert_eq!(json["lines_lost"], 0);
-        assert!(json["outage_seconds"].as_f64().unwrap() >= 3.0);
+        // The kills are within it; a busy machine takes a while to restart an agent.
+        let seconds = json["outage_seconds"].as_f64().unwrap();
+        assert!((3.0..5.0).contains(&seconds), "{seconds}");
         assert!(json["rss_before_bytes"].as_u64().unwrap() > 0);
         assert!(json["rss_second_half_bytes"].as_u64().unwrap() > 0);
-        assert_eq!(json["kills"], 1);
-        assert!(table.contains("agent killed 1 times"));
+        assert_eq!(json["kills"], 2);
+        assert!(table.contains("agent killed 2 times"));
     }
 }
 
@@ -163,7 +185,7 @@ fn quiet_pods_are_measured_apart_from_the_flood() {
         let arguments =
             ["--flood-rate", "5000", "--pods", "10", "--rate", "100", "--duration", "3"];
         let limits = ["--warm-up", "1s", "--ratio-max", ratio_max];
-        let (code, table, json) = run("flood", &[&arguments[..], &limits].concat(), &[]);
+        let (code, table, json) = run("fairness", &[&arguments[..], &limits].concat(), &[]);
         assert_eq!(code, Some(status));
         assert_eq!(json["lines_lost"], 0);
         for phase in ["alone", "beside"] {
@@ -187,7 +209,7 @@ fn files_are_open_and_read_after_each_start() {
         let arguments = ["--pods", "200", "--settle", "100ms", "--idle", "1s"];
         let limits = ["--startup-max", "60s", "--startup-cpu-max", "60s", "--idle-cores-max", "10"];
         let limits = [&limits[..], &["--rss-max", rss_max]].concat();
-        let (code, _, json) = run("many", &[&arguments[..], &limits].concat(), &[]);
+        let (code, _, json) = run("scale", &[&arguments[..], &limits].concat(), &[]);
         assert_eq!(code, Some(status));
         assert_eq!(json["lines_received"], 2 * 200 * 10);
         assert_eq!(json["lines_duplicated"], 0);
@@ -207,7 +229,7 @@ fn short_lived_pods_lose_nothing() {
     assert_eq!(code, Some(0));
     assert_eq!((&json["lines_written"], &json["lines_lost"]), (&300.into(), &0.into()));
     assert_eq!(json["files_held"], 0);
-    assert!(table.contains("deleted files      0 held"));
+    assert!(table.contains("held open"));
 }
 
 /// Scenario: for six seconds pods' directories are removed under their writers and made again, the

@@ -89,3 +89,20 @@ fn the_programs_are_listed_in_full() {
         }
     }
 }
+
+/// Scenario: the program is asked for its help and its version, and given an unknown option.
+/// Guarantees: it answers with the exit status that is usual, and writes nothing.
+#[test]
+fn options_are_no_directories() {
+    let directory = tempfile::tempdir().unwrap();
+    for (option, status, said) in
+        [("--help", 0, "Usage: sbom"), ("--version", 0, "sbom 0."), ("--bogus", 2, "Usage: sbom")]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sbom"));
+        let output = command.arg(option).current_dir(&directory).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{option}: {text}");
+        assert!(text.contains(said), "{option}: {text}");
+    }
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+}

@@ -174,19 +174,12 @@ impl StateDisk for SimulatedDisk {
         let mut world = self.0.lock();
         world.note(|| format!("create {name}"));
         world.disk_fault()?;
-        let id = match world.disk.names.get(name).copied() {
-            Some(id) => {
-                // As `open(2)` with `O_TRUNC`: whoever else has a link sees it, too.
-                world.disk.files[id].bytes.clear();
-                id
-            }
-            None => {
-                world.disk.files.push(DiskFile::default());
-                let id = world.disk.files.len() - 1;
-                world.disk.change(NameChange::Set(name.to_owned(), id));
-                id
-            }
-        };
+        if world.disk.names.contains_key(name) {
+            world.disk.change(NameChange::Remove(name.to_owned()));
+        }
+        world.disk.files.push(DiskFile::default());
+        let id = world.disk.files.len() - 1;
+        world.disk.change(NameChange::Set(name.to_owned(), id));
         Ok(Box::new(SimulatedFile { shared: self.0.clone(), id }))
     }
 

@@ -84,6 +84,55 @@ impl Head {
     }
 }
 
+/// Bytes that a front holds at most: a line that a runtime wrote has its time within them.
+const FRONT_BYTES_MAX: usize = 64;
+
+/// A file's very first bytes as they are. To compare them costs a fraction of a head's hash, so that it can
+/// be done at each read.
+#[derive(Clone, Copy, Debug)]
+pub struct Front {
+    bytes: u8,
+    first: [u8; FRONT_BYTES_MAX],
+}
+
+impl Default for Front {
+    fn default() -> Self {
+        Self { bytes: 0, first: [0; FRONT_BYTES_MAX] }
+    }
+}
+
+impl Front {
+    /// The front that these first bytes of a file have.
+    pub fn of(first: &[u8]) -> Self {
+        let mut front = Self::default();
+        let covered = &first[..first.len().min(FRONT_BYTES_MAX)];
+        front.first[..covered.len()].copy_from_slice(covered);
+        front.bytes = covered.len() as u8;
+        front
+    }
+
+    /// The front that a file has now; this one, if it is known already.
+    pub fn or_read(self, file: &dyn LogFile) -> io::Result<Self> {
+        if self.bytes > 0 {
+            return Ok(self);
+        }
+        let mut buffer = [0; FRONT_BYTES_MAX];
+        let filled = file.fill_at(&mut buffer, 0)?;
+        Ok(Self::of(&buffer[..filled]))
+    }
+
+    /// Whether `file` begins with these bytes; `None` where there are none.
+    pub fn matches(&self, file: &dyn LogFile) -> io::Result<Option<bool>> {
+        let known = &self.first[..usize::from(self.bytes)];
+        if known.is_empty() {
+            return Ok(None);
+        }
+        let mut buffer = [0; FRONT_BYTES_MAX];
+        let filled = file.fill_at(&mut buffer[..known.len()], 0)?;
+        Ok(Some(buffer[..filled] == *known))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

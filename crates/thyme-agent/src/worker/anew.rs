@@ -3,12 +3,18 @@
 //! A file that is shorter than what was read of it was cut. One that was written to since is compared
 //! with what was read: the bytes in front of the place where reading goes on, and the first ones.
 
-use std::io;
+use std::{collections::BTreeSet, io, sync::Arc, time::Instant};
 
 use super::{Charge, Worker, group::TailedFile};
 use crate::{
     encode::EncodeError,
-    tail::{acknowledge::Acknowledged, ending::Endings, identity::Head, source::Source},
+    metrics::LossReason,
+    tail::{
+        acknowledge::Acknowledged,
+        ending::Endings,
+        identity::{Front, Head},
+        source::Source,
+    },
 };
 
 impl Worker {
@@ -23,26 +29,82 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether the file is another one than what was read of it says; then it begins anew. To be asked
-    /// at its end.
+    /// Whether the file is another one than what is known of it says; then it begins anew. To be asked
+    /// at its end, and while it has to wait; it notes how long the file is by then.
     pub(super) fn was_truncated(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
         let Some(file) = self.files.get_mut(&id) else { return Ok(false) };
         let Some(Source::Plain(open)) = &file.source else { return Ok(false) };
         let Ok(state) = open.state() else { return Ok(false) };
-        file.length = file.length.max(state.bytes);
         if state.bytes < file.offset {
             return self.begin_anew(number, id);
         }
-        if file.offset > 0 && file.modified_unix_nanos != state.modified_unix_nanos {
-            match (file.head.matches(&**open), is_rewritten(file)) {
-                (Ok(true), Ok(false)) => {}
-                (Ok(_), Ok(_)) => return self.begin_anew(number, id),
+        if file.modified_unix_nanos != state.modified_unix_nanos {
+            match is_another(file) {
+                Ok(false) => {}
+                Ok(true) => return self.begin_anew(number, id),
                 // It is compared at the next look.
-                _ => return Ok(false),
+                Err(_) => return Ok(false),
             }
+            // Of one that was resumed only the head was known.
+            file.front = file.front.or_read(&**open).unwrap_or(file.front);
         }
         file.modified_unix_nanos = state.modified_unix_nanos;
+        self.note_length(id, state.bytes);
         Ok(false)
+    }
+
+    /// Notes how long a file is that goes on as it was. What it was known to hold behind that was cut off.
+    fn note_length(&mut self, id: u32, bytes: u64) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let before = file.unread_bytes();
+        let former = std::mem::replace(&mut file.length, bytes.max(file.offset));
+        if file.length == former {
+            return;
+        }
+        // Whoever finds it next knows it by its head.
+        if let Some(Source::Plain(open)) = &file.source {
+            file.head = file.head.grown(&**open).unwrap_or(file.head);
+        }
+        let lost = before.saturating_sub(file.unread_bytes());
+        let (name, is_cut) = (Arc::clone(&file.name), lost > 0);
+        self.note_growth(id);
+        if is_cut {
+            self.count_lost(&name, lost, LossReason::Truncated, self.clock.now());
+            // It is counted once: the next start knows of no more in it.
+            self.publish(&[id]);
+        }
+    }
+
+    /// Looks at the files of groups that have something to read and had no turn of late, because no request
+    /// may be made, or others take theirs: they may be cut, or deleted while no agent runs, before they can
+    /// be read.
+    pub(super) fn look_at_overdue(&mut self, now: Instant) -> Result<(), EncodeError> {
+        let overdue: BTreeSet<u32> = self.schedule.overdue(now).collect();
+        for number in overdue {
+            let oldest = self.oldest_unfinished(number);
+            if let Some(id) = oldest
+                && !self.is_late(number, id)
+            {
+                self.was_truncated(number, id)?;
+            }
+            for id in self.group_files(number).into_iter().filter(|id| Some(*id) != oldest) {
+                self.look_at_next(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes how long a file is that has others before it. If it was written anew, that is seen in its turn.
+    fn look_at_next(&mut self, id: u32) {
+        let Some(file) = self.files.get(&id).filter(|file| !file.is_finished()) else { return };
+        let Some(Source::Plain(open)) = &file.source else { return };
+        if let Ok(state) = open.state()
+            && state.bytes >= file.offset
+            && state.bytes != file.length
+            && matches!(is_another(file), Ok(false))
+        {
+            self.note_length(id, state.bytes);
+        }
     }
 
     /// Whether what stands in front of the place of reading is not what was read there.
@@ -60,6 +122,10 @@ impl Worker {
     /// The same of a file that has no open lines.
     pub(super) fn put_anew(&mut self, number: u32, id: u32) -> bool {
         let Some(mut file) = self.files.remove(&id) else { return false };
+        let (name, lost) = (Arc::clone(&file.name), file.unread_bytes());
+        if lost > 0 {
+            self.count_lost(&name, lost, LossReason::Truncated, self.clock.now());
+        }
         // What the spool has of the old content is no part of the new.
         let former = std::mem::replace(&mut file.key, self.keys.next());
         self.metrics.truncated_files.increment();
@@ -67,6 +133,7 @@ impl Worker {
             directory = %self.directory_of(number).display(),
             file = ?file.name,
             read = file.offset,
+            lost,
             "a log file was truncated: it is read anew"
         );
         file.offset = 0;
@@ -75,7 +142,7 @@ impl Worker {
         file.endings = Endings::default();
         file.length = 0;
         file.is_growth_noted = false;
-        file.head = Head::default();
+        (file.head, file.front) = (Head::default(), Front::default());
         file.charge = Charge::default();
         file.continuation = None;
         file.end_since = None;
@@ -95,14 +162,25 @@ impl Worker {
     }
 }
 
+/// Compares both ends of what was read, since either may be alike in two contents. Of a checkpoint with bytes
+/// beyond its prefix only the head is known.
 fn is_rewritten(file: &TailedFile) -> io::Result<bool> {
     let Some(Source::Plain(open)) = &file.source else { return Ok(false) };
-    let Some((place, ending)) = file.endings.up_to(file.offset) else {
-        // A checkpoint with bytes beyond its prefix says of what stands before only how it begins.
-        let has_read = file.offset > 0 || !file.acknowledged.beyond().is_empty();
-        return Ok(has_read && !file.head.matches(&**open)?);
-    };
-    Ok(!ending.matches(&**open, place)?)
+    if let Some((place, ending)) = file.endings.up_to(file.offset)
+        && !ending.matches(&**open, place)?
+    {
+        return Ok(true);
+    }
+    match file.front.matches(&**open)? {
+        Some(begins_so) => Ok(!begins_so),
+        None => Ok(!file.head.matches(&**open)?),
+    }
+}
+
+/// The same, by all that is known of how it begins: for looks that are seldom.
+fn is_another(file: &TailedFile) -> io::Result<bool> {
+    let Some(Source::Plain(open)) = &file.source else { return Ok(false) };
+    Ok(is_rewritten(file)? || !file.head.matches(&**open)?)
 }
 
 #[cfg(test)]
@@ -126,7 +204,7 @@ mod tests {
         {
             let mut file = new_file(1, 1, opened(content), Arc::from(OsStr::new("0.log")));
             file.head = Head::of(b"one\ntwo\n");
-            assert!(!is_rewritten(&file).unwrap(), "nothing was read of it");
+            assert_eq!(is_rewritten(&file).unwrap(), is_anew, "nothing was read of it");
             file.acknowledged = Acknowledged::new(0, &[(4, 8)]);
             assert_eq!(is_rewritten(&file).unwrap(), is_anew, "only bytes beyond its start");
             file.offset = 4;

@@ -20,7 +20,7 @@ use crate::{
     tail::{
         acknowledge::Acknowledged,
         ending::Endings,
-        identity::{Head, Inode, may_be_one},
+        identity::{Front, Head, Inode, may_be_one},
         source::Source,
         uid::FileUid,
     },
@@ -42,6 +42,7 @@ pub(super) struct TailedFile {
     /// another file may have its number.
     pub(super) born: Option<u64>,
     pub(super) head: Head,
+    pub(super) front: Front,
     /// Where its bytes come from; `None` once it is finished and has lingered.
     pub(super) source: Option<Source>,
     /// Where the next read begins: the start of a line, or the middle of a split one.

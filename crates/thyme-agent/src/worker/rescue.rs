@@ -377,9 +377,11 @@ impl Worker {
             file.is_some_and(|file| !file.is_present && file.is_finished())
                 && group.lines.partials.cover(*id)
         };
-        let is_caught_up = self
-            .oldest_unfinished(number)
-            .is_none_or(|id| self.files.get(&id).is_some_and(|file| file.end_since.is_some()));
+        // What stands in the file behind it is read next.
+        let is_at_end = |id: &u32| self.files.get(id).is_some_and(|file| file.end_since.is_some());
+        let is_unfinished = |id: &u32| self.files.get(id).is_some_and(|file| !file.is_finished());
+        let mut unfinished = group.files.iter().filter(|id| is_unfinished(id));
+        let is_caught_up = unfinished.next().is_none_or(is_at_end) && unfinished.next().is_none();
         if is_caught_up && urgent.iter().any(is_held_back) {
             self.flush_open_lines(number)?;
         }
@@ -538,14 +540,14 @@ impl Worker {
         self.publish(&[id]);
     }
 
-    fn count_lost(&mut self, name: &OsStr, lost: u64, reason: LossReason, now: Instant) {
+    pub(super) fn count_lost(&mut self, name: &OsStr, lost: u64, reason: LossReason, now: Instant) {
         self.metrics.lost_files.increment();
         self.metrics.lost(reason).add(lost);
         if self.last_loss_said.is_none_or(|last| now >= last + COMPLAINT_INTERVAL) {
             self.last_loss_said = Some(now);
             tracing::error!(
                 file = ?name, bytes = lost, reason = reason.as_str(),
-                "a deleted log file is closed: this much of it is lost"
+                "a log file is gone, or was cut, before all of it was read: this much is lost"
             );
         }
     }

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use crate::limits::READ_BYTES;
+use crate::limits::{LENGTH_INTERVAL, READ_BYTES};
 
 /// What a group may read in a turn, in bytes, without owing anything.
 const SHARE_BYTES: u64 = READ_BYTES as u64;
@@ -42,6 +42,14 @@ impl Schedule {
     /// The group that waits for the earliest time, and that time; it stays where it is.
     pub(super) fn earliest(&self) -> Option<(Instant, u32)> {
         self.waiting.peek().map(|Reverse(entry)| *entry)
+    }
+
+    /// Groups whose turn was due [`LENGTH_INTERVAL`] ago and has not come, or which have more to read; some
+    /// that wait for another time.
+    pub(super) fn overdue(&self, now: Instant) -> impl Iterator<Item = u32> {
+        let is_overdue = move |due: Instant| now.saturating_duration_since(due) >= LENGTH_INTERVAL;
+        let waiting = self.waiting.iter().filter(move |Reverse((due, _))| is_overdue(*due));
+        self.ring.iter().copied().chain(waiting.map(|Reverse((_, group))| *group))
     }
 
     /// Takes the entry away that [`Schedule::earliest`] tells.

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Instant};
 use super::Worker;
 use crate::{
     checkpoint::{Change, FileKey},
+    encode::EncodeError,
     limits::LENGTH_INTERVAL,
     queue::{FileRange, Request, SetAside, Settled, SettledPart, Settlement},
 };
@@ -148,11 +149,12 @@ impl Worker {
 
     /// Files that have grown, and of which nothing was acknowledged in [`LENGTH_INTERVAL`]: should they be
     /// deleted while no agent runs, the next one knows how much is lost.
-    pub(super) fn publish_lengths(&mut self, now: Instant) {
+    pub(super) fn publish_lengths(&mut self, now: Instant) -> Result<(), EncodeError> {
         if self.attention.next_length_look.is_some_and(|next| now < next) {
-            return;
+            return Ok(());
         }
         self.attention.next_length_look = Some(now + LENGTH_INTERVAL);
+        self.look_at_overdue(now)?;
         let grown = std::mem::take(&mut self.attention.grown);
         let lengths = grown.into_iter().filter_map(|id| {
             let file = self.files.get_mut(&id)?;
@@ -168,6 +170,7 @@ impl Worker {
         if !behind.is_empty() {
             self.publish(&behind);
         }
+        Ok(())
     }
 
     /// Leaves the present state of a file that stands in the place of another, in one go.

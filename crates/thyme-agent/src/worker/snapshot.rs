@@ -24,7 +24,7 @@ use crate::{
     tail::{
         acknowledge::Acknowledged,
         ending::Endings,
-        identity::{HEAD_BYTES_MAX, Head, Inode},
+        identity::{Front, HEAD_BYTES_MAX, Head, Inode},
         source::{Archive, Source},
     },
     world::{LogFile, Opened},
@@ -514,6 +514,8 @@ fn may_be_archive_of(open: &dyn LogFile, archive: &Opened) -> bool {
 }
 
 pub(super) fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr>) -> TailedFile {
+    // It may have been cut since it was opened: what it held then may be known by a checkpoint, too.
+    let length = opened.file.state().map_or(opened.bytes, |state| state.bytes);
     TailedFile {
         key,
         group,
@@ -521,12 +523,13 @@ pub(super) fn new_file(key: FileKey, group: u32, opened: Opened, name: Arc<OsStr
         inode: opened.inode,
         born: None,
         head: Head::default(),
+        front: Front::default(),
         source: Some(Source::Plain(opened.file)),
         offset: 0,
         acknowledged: Acknowledged::default(),
         skipped_from: 0,
         endings: Endings::default(),
-        length: opened.bytes,
+        length,
         published_length: 0,
         is_growth_noted: false,
         modified_unix_nanos: 0,

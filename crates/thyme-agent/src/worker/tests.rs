@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod archived;
+mod held_up;
 mod reused;
 mod unseen;
 

@@ -22,7 +22,11 @@ use crate::{
         unended::{end_line, parse_piece, room_for_end, room_for_piece, whole_bytes},
     },
     queue::FileRange,
-    tail::{gzip::GzipEnd, identity::Head, source::Source},
+    tail::{
+        gzip::GzipEnd,
+        identity::{Front, Head},
+        source::Source,
+    },
     world::Clock,
 };
 
@@ -274,6 +278,9 @@ impl Worker {
                 }
                 Err(_) => return Ok(Read::Failed),
             }
+            if let Some(file) = self.files.get_mut(&id) {
+                file.length = file.length.max(file.offset + filled as u64);
+            }
         }
         crate::failpoint::hit("file_read");
         // At a file's end, what looks like a hole may still be written.
@@ -366,7 +373,6 @@ impl Worker {
                 }
             };
             self.complaints.is_well(&id);
-            file.length = file.length.max(file.offset + filled as u64);
             let is_short = filled < buffer.len() || filled == kept;
             if is_short || wanted >= bytes_max || memchr::memchr(b'\n', &buffer[kept..]).is_some() {
                 return Some(filled);
@@ -587,6 +593,9 @@ fn note_consumed(file: &mut TailedFile, consumed: &[u8], state: &WorkerState, me
     if file.offset == 0 {
         // What a plain file began with when it was opened may have been truncated since.
         let head = Head::of(consumed);
+        if is_plain {
+            file.front = Front::of(consumed);
+        }
         file.head = if is_plain { head } else { file.head.longest(head) };
     } else if file.offset <= u64::from(file.head.bytes)
         && let Some(Source::Plain(open)) = &file.source

@@ -58,7 +58,7 @@ impl Worker {
         self.end_late_lines()?;
         self.look_for_late_writes();
         self.look_at_cut_archives(now);
-        self.publish_lengths(now);
+        self.publish_lengths(now)?;
         self.look_after_deleted(now);
         self.ask_for_descriptors();
         self.give_up_descriptors(now);

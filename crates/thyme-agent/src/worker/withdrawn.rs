@@ -11,7 +11,7 @@ use crate::{
     tail::{
         acknowledge::Acknowledged,
         ending::{Ending, Endings},
-        identity::{Head, Inode},
+        identity::{Front, Head, Inode},
     },
 };
 
@@ -150,6 +150,7 @@ fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -
         name: Arc::clone(&checkpoint.name),
         inode: Inode { device: 0, inode: key },
         born: None,
+        front: Front::default(),
         head: Head { bytes: u32::MAX, crc32: 0 },
         source: None,
         offset: checkpoint.offset,

@@ -185,8 +185,11 @@ impl StateDisk for NodeDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StateFile>> {
-        let mut options = OpenOptions::new();
-        self.open_with(name, options.read(true).write(true).create(true).truncate(true))
+        // A file that is cut instead may have its old content again after a loss of power, under a name that
+        // it gets afterwards.
+        regular_file::expect_free_or_regular(&self.at(name))?;
+        remove_if_there(&self.at(name))?;
+        self.open_with(name, OpenOptions::new().read(true).write(true).create_new(true))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StateFile>> {

@@ -9,7 +9,7 @@ use std::{
 
 use nop_collector::Fault;
 use rustix::process::Signal;
-use thyme_agent::failpoint::POINTS;
+use thyme_agent::{failpoint::POINTS, metrics::LossReason};
 
 use crate::{
     node::{Node, append, cri, wait_until},
@@ -147,6 +147,51 @@ fn a_kill_at_any_named_point_loses_nothing() {
     });
 }
 
+/// Whether a file of the state knows a log file of this length.
+fn is_length_known(node: &Node, bytes: usize) -> bool {
+    let known = format!("\"length\":{bytes}");
+    let state = std::fs::read_dir(node.path("state")).into_iter().flatten().flatten();
+    state
+        .filter_map(|entry| std::fs::read(entry.path()).ok())
+        .any(|file| file.windows(known.len()).any(|window| window == known.as_bytes()))
+}
+
+/// Scenario: row 48. The sink does not answer, so that no request may be made any more. A file that had been
+/// read to its end grows meanwhile; the agent is killed, and the file's directory is removed.
+/// Guarantees: the state knows how long it was: the next start counts what was in it, and that alone.
+#[test]
+fn what_files_grow_by_while_nothing_is_read_is_counted() {
+    let node = Node::new();
+    let config = Setup { exporter: "compression: none", ..Setup::default() }.write(&node);
+    let (container, other) = (node.container("a"), node.container("b"));
+    append(&container.join("0.log"), cri("one"));
+    let mut agent = Program::start(&config);
+    node.wait_records(1);
+    node.collector.faults().always(Fault::Stall);
+    // More than may be in flight.
+    let many: String = (0..30_000).map(|number| cri(&format!("{number:1000}"))).collect();
+    append(&other.join("0.log"), &many);
+    wait_until("nothing more is read", || {
+        let read = |agent: &mut Program| agent.metric("thyme_conservation_read_records");
+        let before = read(&mut agent);
+        std::thread::sleep(Duration::from_millis(200));
+        before > 1 && read(&mut agent) == before
+    });
+    let more: String = (0..50).map(|number| cri(&format!("more {number}"))).collect();
+    append(&container.join("0.log"), &more);
+    let length = cri("one").len() + more.len();
+    wait_until("the state knows of it", || is_length_known(&node, length));
+    agent.kill();
+    std::fs::remove_dir_all(container.parent().unwrap()).unwrap();
+    node.collector.faults().clear();
+    let agent = node.start_yaml(&std::fs::read_to_string(config).unwrap());
+    wait_until("it is counted", || agent.metrics.lost_files.get() > 0);
+    wait_until("the rest has come", || agent.metrics.acknowledged.get().0 >= 30_000);
+    let (_, metrics) = agent.stop();
+    let lost = metrics.lost(LossReason::NoAgent).get();
+    assert_eq!((metrics.lost_files.get(), lost), (1, more.len() as u64));
+}
+
 /// Scenario: row 48. The sink does not answer, and a file of which a checkpoint knows the length is removed
 /// with its directory: what of it is under way is copied to the spool. The agent is killed when that is
 /// synced, before a checkpoint says so.
@@ -167,14 +212,7 @@ fn what_the_spool_has_is_not_counted_as_lost() {
     append(&container.join("0.log"), &lines);
     node.collector.faults().always(Fault::Stall);
     let mut agent = Program::start_armed(&config, "spool_told:1");
-    let known = format!("\"length\":{}", lines.len());
-    let is_known = || {
-        let state = std::fs::read_dir(node.path("state")).into_iter().flatten().flatten();
-        state
-            .filter_map(|entry| std::fs::read(entry.path()).ok())
-            .any(|file| file.windows(known.len()).any(|window| window == known.as_bytes()))
-    };
-    wait_until("a checkpoint knows the length", is_known);
+    wait_until("a checkpoint knows the length", || is_length_known(&node, lines.len()));
     wait_until("the lines are under way", || node.collector.faults().applied() > 0);
     std::fs::remove_dir_all(container.parent().unwrap()).unwrap();
     assert_eq!(agent.status().signal(), Some(9));

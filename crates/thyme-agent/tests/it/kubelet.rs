@@ -204,6 +204,7 @@ impl Container {
             last: self.next[stream] - 1,
             lines: self.next[stream],
             bytes: self.bytes[stream],
+            path: None,
         };
         vec![line(0, "stdout"), line(1, "stderr")]
     }

@@ -227,7 +227,16 @@ fn flood(node: &Node, pod: u32) -> ManifestLine {
     }
     file.flush().unwrap();
     let stream = "stdout".to_owned();
-    ManifestLine { run: 7, writer: pod, stream, first: 0, last: lines - 1, lines, bytes }
+    ManifestLine {
+        run: 7,
+        writer: pod,
+        stream,
+        first: 0,
+        last: lines - 1,
+        lines,
+        bytes,
+        path: None,
+    }
 }
 
 /// Scenario: row 21. A flood of log data, nearly as large as the memory that the process may have,
@@ -260,7 +269,7 @@ fn a_stalled_sink_under_a_flood_keeps_memory_bounded() {
     let stalled = agent.memory_peak_bytes();
     assert!(stalled < MEMORY_BYTES_MAX, "{stalled} bytes");
     node.collector.faults().clear();
-    wait_until("everything arrives", || node.collector.report().lost == 0);
+    wait_until("everything arrives", || node.collector.report().lost == Some(0));
     let delivered = agent.memory_peak_bytes();
     assert!(delivered < MEMORY_BYTES_MAX, "{delivered} bytes");
     agent.stop();

@@ -110,11 +110,11 @@ impl Stage {
         let lines: u64 = manifest.iter().map(|line| line.lines).sum();
         collector.add_manifest(manifest).unwrap();
         let start = Instant::now();
-        while collector.report().lost > 0 && start.elapsed() < DEADLINE {
+        while collector.report().lost != Some(0) && start.elapsed() < DEADLINE {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         let report = collector.report();
-        let is_whole = |report: &Report| (report.lost, report.received) == (0, lines);
+        let is_whole = |report: &Report| (report.lost, report.received) == (Some(0), lines);
         assert!(is_whole(&report), "of {lines} lines: {}", self.account(&mut agent));
         let log = agent.stop();
         let report = collector.report();

@@ -1,19 +1,22 @@
-//! `rig many`: very many files, of which most are silent. The agent has to have all of them open and
+//! `rig scale`: very many files, of which most are silent. The agent has to have all of them open and
 //! read soon after its start, and again after a restart with what it remembers; it must cost next to
 //! nothing while nobody writes, and stay small.
 
 use crate::{
     bench::Bench,
-    cli::ManyOptions,
+    cli::ScaleOptions,
     error::Result,
     generator::Task,
     interrupt::Interrupt,
     limits::{IDLE_SAMPLE_INTERVAL, START_MAX},
-    progress::grouped,
-    verdict::{Figures, Verdict, mebibytes},
+    verdict::{Figures, Verdict},
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
+use thyme_core::{
+    quantity::{grouped, in_bytes, in_time, size, time},
+    table::Row,
+};
 
 /// The runs in the stamps of what is there at the start, and of what comes after the restart.
 const FIRST_RUN: u32 = 1;
@@ -61,16 +64,13 @@ pub struct Startup {
 }
 
 impl Startup {
-    fn row(&self) -> String {
-        let time = |seconds: Option<f64>| {
-            seconds.map_or("never".to_owned(), |seconds| format!("after {seconds:.2} s"))
+    fn rows(&self, name: &str) -> [Row; 2] {
+        let row = |what: &str, seconds: Option<f64>| match seconds {
+            Some(seconds) => Row::figure(format!("{name}, {what}"), in_time(seconds * 1e3)),
+            None => Row::words(format!("{name}, {what}"), "never"),
         };
-        format!(
-            "all open {}, all read {}, {:.2} CPU-seconds",
-            time(self.open_seconds),
-            time(self.read_seconds),
-            self.cpu_seconds
-        )
+        let cpu = format!("{:.2} CPU-seconds until both", self.cpu_seconds);
+        [row("all open", self.open_seconds), row("all read", self.read_seconds).note(cpu)]
     }
 
     fn judge(&self, what: &str, details: &Details, failures: &mut Vec<String>) {
@@ -94,24 +94,17 @@ impl Startup {
 
 impl Details {
     /// This scenario's rows of the table.
-    pub fn rows(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("files", grouped(self.files.into())),
-            ("start", self.start.row()),
-            ("restart", self.restart.row()),
-            (
-                "agent, idle",
-                format!("{:.2} % of a core over {:.0} s", self.idle_cores * 1e2, self.idle_seconds),
-            ),
-            (
-                "agent RSS",
-                format!(
-                    "started {}, idle {}",
-                    mebibytes(self.rss_started_bytes),
-                    mebibytes(self.rss_idle_bytes)
-                ),
-            ),
-        ]
+    pub fn rows(&self) -> Vec<Row> {
+        let mut rows = vec![Row::figure("files", (grouped(self.files.into()), ""))];
+        rows.extend(self.start.rows("start"));
+        rows.extend(self.restart.rows("restart"));
+        rows.extend([
+            Row::figure("agent, idle", (format!("{:.2}", self.idle_cores * 1e2), "% of a core"))
+                .note(format!("over {}", time(self.idle_seconds * 1e3))),
+            Row::figure("RSS, started", in_bytes(self.rss_started_bytes)),
+            Row::figure("RSS, idle", in_bytes(self.rss_idle_bytes)),
+        ]);
+        rows
     }
 
     fn judge(&self, rss_peak_bytes: u64) -> Vec<String> {
@@ -126,7 +119,7 @@ impl Details {
             ));
         }
         if rss_peak_bytes > self.rss_bytes_max {
-            let (peak, max) = (mebibytes(rss_peak_bytes), mebibytes(self.rss_bytes_max));
+            let (peak, max) = (size(rss_peak_bytes), size(self.rss_bytes_max));
             failures.push(format!("memory reached {peak}, {max} are allowed"));
         }
         failures
@@ -134,7 +127,7 @@ impl Details {
 }
 
 /// Runs the scenario.
-pub fn many(options: &ManyOptions, interrupt: &Interrupt) -> Result<Verdict<Details>> {
+pub fn scale(options: &ScaleOptions, interrupt: &Interrupt) -> Result<Verdict<Details>> {
     let load = &options.load;
     let mut bench = Bench::start(load, disk_bytes_max(options), None, interrupt)?;
     let mut details = Details {
@@ -152,9 +145,11 @@ pub fn many(options: &ManyOptions, interrupt: &Interrupt) -> Result<Verdict<Deta
     details.start = start_up(&mut bench, load.pods)?;
     details.rss_started_bytes = bench.agent_usage().rss_bytes;
 
-    bench.watch("settling", options.settle, |_| Ok(false))?;
+    bench.begin("settling", options.settle);
+    bench.watch(options.settle, |_| Ok(false))?;
     let (at, cpu_seconds) = (Instant::now(), bench.agent_usage().cpu_seconds);
-    bench.rest("idle", options.idle, IDLE_SAMPLE_INTERVAL)?;
+    bench.begin("idle", options.idle);
+    bench.rest(options.idle, IDLE_SAMPLE_INTERVAL)?;
     let usage = bench.agent_usage();
     details.idle_seconds = at.elapsed().as_secs_f64();
     details.idle_cores = (usage.cpu_seconds - cpu_seconds) / details.idle_seconds;
@@ -166,7 +161,7 @@ pub fn many(options: &ManyOptions, interrupt: &Interrupt) -> Result<Verdict<Deta
     bench.watch_load(fill_duration(options))?;
 
     let finish = bench.finish(phase)?;
-    let figures = Figures::new("many", load, &finish);
+    let figures = Figures::new("scale", load, &finish);
     let mut failures = figures.judge(Some(0));
     failures.extend(details.judge(figures.agent_rss_peak_bytes));
     Ok(Verdict { figures, details, failures })
@@ -178,7 +173,8 @@ fn start_up(bench: &mut Bench<'_>, files: u32) -> Result<Startup> {
     let written = bench.written()?.lines;
     let started = bench.agent_comes_up()?;
     let (mut open_seconds, mut read_seconds) = (None, None);
-    bench.watch_closely("starting", START_MAX, |bench| {
+    bench.begin("starting", START_MAX);
+    bench.watch_closely(START_MAX, |bench| {
         let so_far = || Some(started.elapsed().as_secs_f64());
         if open_seconds.is_none() && bench.holds_log_files(files as usize) {
             open_seconds = so_far();
@@ -193,7 +189,7 @@ fn start_up(bench: &mut Bench<'_>, files: u32) -> Result<Startup> {
 }
 
 /// Some lines for each file.
-fn fill(options: &ManyOptions, name: &'static str, run: u32) -> Task {
+fn fill(options: &ScaleOptions, name: &'static str, run: u32) -> Task {
     let mut task = Task::new(&options.load, None);
     task.name = name;
     task.run = Some(run);
@@ -202,13 +198,13 @@ fn fill(options: &ManyOptions, name: &'static str, run: u32) -> Task {
     task
 }
 
-fn fill_duration(options: &ManyOptions) -> Duration {
+fn fill_duration(options: &ScaleOptions) -> Duration {
     let lines = options.lines_per_file * u64::from(options.load.pods);
     Duration::from_secs(lines / options.load.rate + 1)
 }
 
 /// Both fills, and a block or so for each file and directory.
-fn disk_bytes_max(options: &ManyOptions) -> u64 {
+fn disk_bytes_max(options: &ScaleOptions) -> u64 {
     const BLOCKS_BYTES: u64 = 16 << 10;
     let blocks = u64::from(options.load.pods) * BLOCKS_BYTES;
     options.load.disk_bytes_max(fill_duration(options) * 2).saturating_add(blocks)

@@ -1,20 +1,23 @@
-//! `rig flood`: many quiet pods write alone at first, then beside one that floods. The quiet ones'
+//! `rig fairness`: many quiet pods write alone at first, then beside one that floods. The quiet ones'
 //! 99th percentile of latency is compared between the two: they must hardly feel the flood. Both are
 //! measured in one run, so that the machine's own speed cancels out.
 
 use crate::{
     bench::Bench,
-    cli::FloodOptions,
+    cli::FairnessOptions,
     collector::Latency,
     error::Result,
     generator::Task,
     interrupt::Interrupt,
-    progress::grouped,
     tree::Volume,
     verdict::{Figures, Verdict},
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
+use thyme_core::{
+    quantity::{grouped, in_time, time},
+    table::Row,
+};
 
 /// The runs in the stamps of the two groups.
 const QUIET_RUN: u32 = 1;
@@ -59,26 +62,35 @@ pub struct Phase {
 
 impl Details {
     /// This scenario's rows of the table.
-    pub fn rows(&self) -> Vec<(&'static str, String)> {
-        let row = |phase: &Phase| {
-            format!(
-                "p50 {:.1}  p99 {:.1}  max {:.1} ms over {} lines, agent {:.3} cores",
-                phase.latency_ms.p50,
-                phase.latency_ms.p99,
-                phase.latency_ms.max,
-                grouped(phase.lines),
-                phase.agent_cores
-            )
+    pub fn rows(&self) -> Vec<Row> {
+        let row = |name, phase: &Phase| match phase.lines {
+            0 => Row::words(name, "nothing was received"),
+            lines => {
+                let Latency { p50, p99, max, .. } = phase.latency_ms;
+                Row::figure(name, in_time(p99)).note(format!(
+                    "p50 {}, max {}, over {} lines; agent {:.3} cores",
+                    time(p50),
+                    time(max),
+                    grouped(lines),
+                    phase.agent_cores
+                ))
+            }
         };
         let asked = match self.flood_rate {
-            0 => "as fast as possible".to_owned(),
-            rate => format!("{} lines/s asked for", grouped(rate)),
+            0 => "written as fast as possible".to_owned(),
+            rate => format!("of {} asked for", grouped(rate)),
+        };
+        let received = (grouped(self.flood_lines_per_second as u64), "lines/s");
+        let ratio = match self.p99_ratio.is_finite() {
+            true => Row::figure("p99 ratio", (format!("{:.2}", self.p99_ratio), ""))
+                .note(format!("at most {:.1}", self.p99_ratio_max)),
+            false => Row::words("p99 ratio", "nothing was measured"),
         };
         vec![
-            ("quiet, alone", row(&self.alone)),
-            ("quiet, beside it", row(&self.beside)),
-            ("flood", format!("{asked}, {} received", grouped(self.flood_lines_per_second as u64))),
-            ("p99 ratio", format!("{:.2}, at most {:.1}", self.p99_ratio, self.p99_ratio_max)),
+            row("quiet p99, alone", &self.alone),
+            row("quiet p99, beside", &self.beside),
+            Row::figure("flood received", received).note(asked),
+            ratio,
         ]
     }
 
@@ -102,24 +114,27 @@ impl Details {
 }
 
 /// Runs the scenario.
-pub fn flood(options: &FloodOptions, interrupt: &Interrupt) -> Result<Verdict<Details>> {
+pub fn fairness(options: &FairnessOptions, interrupt: &Interrupt) -> Result<Verdict<Details>> {
     let load = &options.load;
     let mut bench = Bench::start(load, disk_bytes_max(options), None, interrupt)?;
     let mut quiet = Task::new(load, None);
     quiet.run = Some(QUIET_RUN);
     bench.start_task(&quiet)?;
-    bench.watch("warm-up", options.warm_up, |_| Ok(false))?;
+    bench.begin("warm-up", options.warm_up);
+    bench.watch(options.warm_up, |_| Ok(false))?;
 
     let start = Mark::take(&mut bench)?;
-    bench.watch("alone", options.duration, |_| Ok(false))?;
+    bench.begin("alone", options.duration);
+    bench.watch(options.duration, |_| Ok(false))?;
     let between = Mark::take(&mut bench)?;
     bench.start_task(&flood_task(options))?;
-    bench.watch("beside the flood", options.duration, |_| Ok(false))?;
+    bench.begin("beside the flood", options.duration);
+    bench.watch(options.duration, |_| Ok(false))?;
     let end = Mark::take(&mut bench)?;
 
     let phase = bench.stop_load()?;
     let finish = bench.finish(phase)?;
-    let figures = Figures::new("flood", load, &finish);
+    let figures = Figures::new("fairness", load, &finish);
     let (alone, beside) = (start.phase_until(&between), between.phase_until(&end));
     let flood = end.flood_received - between.flood_received;
     let in_all = finish.report.runs.iter().find(|run| run.run == FLOOD_RUN);
@@ -137,7 +152,7 @@ pub fn flood(options: &FloodOptions, interrupt: &Interrupt) -> Result<Verdict<De
     Ok(Verdict { figures, details, failures })
 }
 
-fn flood_task(options: &FloodOptions) -> Task {
+fn flood_task(options: &FairnessOptions) -> Task {
     let mut task = Task::new(&options.load, None);
     task.name = "flood";
     task.run = Some(FLOOD_RUN);
@@ -145,11 +160,11 @@ fn flood_task(options: &FloodOptions) -> Task {
     task.seed = task.seed.map(|seed| seed.wrapping_add(1));
     task.pods = 1;
     task.rate = options.flood_rate;
-    task.rotate_files = task.rotate_files.max(Some(FLOOD_FILES));
+    task.rotate_files = task.rotate_files.max(FLOOD_FILES);
     task
 }
 
-fn disk_bytes_max(options: &FloodOptions) -> u64 {
+fn disk_bytes_max(options: &FairnessOptions) -> u64 {
     let load = &options.load;
     let quiet = load.disk_bytes_max(options.duration * 2 + options.warm_up);
     let rate = if options.flood_rate == 0 { FASTEST_RATE } else { options.flood_rate };
