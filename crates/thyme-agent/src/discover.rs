@@ -9,6 +9,7 @@ mod known;
 pub mod links;
 mod look;
 mod mounts;
+mod moved;
 pub mod open;
 pub mod pattern;
 mod refused;
@@ -28,6 +29,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use globset::GlobMatcher;
 
+pub use self::moved::Gone;
 use self::{
     mounts::Mounts,
     pattern::{LogName, Pattern, PatternError},
@@ -90,6 +92,8 @@ pub struct Missed {
     pub inode: Inode,
     /// Whether it was seen as a plain file; otherwise it is an archive of which nothing else was seen.
     pub was_plain: bool,
+    /// When that came to be, where it is known.
+    pub born: Option<u64>,
     /// How many bytes it had as a plain file; otherwise, what it took on disk.
     pub bytes: u64,
 }
@@ -283,7 +287,10 @@ impl Discovery {
             self.heartbeat.beat();
             let wait = next.saturating_duration_since(self.clock.now());
             crossbeam_channel::select! {
-                recv(self.stop) -> _ => return,
+                recv(self.stop) -> _ => {
+                    self.count_gone();
+                    return;
+                }
                 recv(self.events) -> event => {
                     let Ok(event) = event else { return };
                     self.follow(event);
@@ -314,6 +321,7 @@ impl Discovery {
         if now >= self.next_scan {
             self.scan(now);
         }
+        self.count_gone();
         self.next_scan.min(self.next_root_look)
     }
 
@@ -494,6 +502,14 @@ impl Discovery {
         (key, worker)
     }
 
+    /// Counts what workers miss, unless it was moved.
+    fn count_gone(&mut self) {
+        let mut gone: Vec<Gone> =
+            self.workers.iter().flat_map(|worker| worker.state.take_gone()).collect();
+        self.scanner.leave_out_moved(&mut gone);
+        gone.iter().for_each(|gone| gone.count(&self.metrics));
+    }
+
     /// Withdraws the checkpoints of files that no longer exist. What they had not acknowledged was
     /// deleted while no agent ran; nobody can read it any more.
     fn withdraw_vanished(&mut self, now: Instant) {
@@ -501,11 +517,15 @@ impl Discovery {
         let searched = self.unseen.search(tree, &roots, now);
         if let Some((_, first)) = searched.gone.first() {
             // What a receiver that is left out has not read, it does not miss.
-            let is_read = |one: &FileCheckpoint| self.receiver_names.contains(&one.receiver);
-            let gone = searched.gone.iter().filter(|(_, one)| is_read(one));
-            let lost = gone.map(|(_, one)| one.lost_bytes());
-            let (unread, bytes) = lost
-                .fold((0, 0), |(files, bytes), lost| (files + u64::from(lost > 0), bytes + lost));
+            let names = &self.receiver_names;
+            let receiver_of =
+                |one: &FileCheckpoint| names.iter().position(|name| *name == one.receiver);
+            let gone = searched.gone.iter().filter(|(_, one)| one.lost_bytes() > 0);
+            let gone = gone.filter_map(|(_, one)| Some(Gone::of(receiver_of(one)?, one)));
+            let mut lost = gone.collect();
+            self.scanner.leave_out_moved(&mut lost);
+            let unread = lost.len() as u64;
+            let bytes = lost.iter().map(|one| one.lost_bytes).sum();
             self.metrics.lost_files.add(unread);
             self.metrics.lost(LossReason::NoAgent).add(bytes);
             let (files, first) = (searched.gone.len(), &first.directory);

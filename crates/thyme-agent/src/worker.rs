@@ -637,6 +637,8 @@ impl Worker {
         self.note_deleted();
         self.lose_deleted(now);
         self.publish_unsettled();
+        // Discovery has ended: nobody finds any of it elsewhere.
+        self.state.take_gone().iter().for_each(|gone| gone.count(&self.metrics));
         let unsettled = self.outstanding_requests + self.spool_pending_requests;
         self.state.unsettled_requests.store(unsettled as u64, Ordering::Relaxed);
         Ok(Step::End)

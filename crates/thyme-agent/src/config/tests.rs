@@ -1100,3 +1100,18 @@ fn a_wrong_value_is_shown_beside_what_was_expected() {
         assert!(found.ends_with(&expected), "{found}");
     }
 }
+
+/// Scenario: numbers that are none, or without end, stand at keys that take a duration, a text, and nothing at all,
+/// beside other mistakes.
+/// Guarantees: each is a mistake of its key, told together with the others.
+#[test]
+fn a_number_that_is_none_hides_no_other_mistake() {
+    let text = "receivers:\n  filelog: {include: [/x/*.log], poll_interval: .nan, nonsense: 1}\n\
+                processors: {batch: {timeout: -.inf, send_batch_size: .NaN}}\n\
+                exporters: {otlp: {endpoint: .inf, wrong: .nan}}\n\
+                service: {pipelines: {logs: {receivers: [filelog], exporters: [otlp]}}}\n";
+    let said = parse(text).unwrap_err();
+    for key in ["poll_interval", "nonsense", "timeout", "send_batch_size", "endpoint", "wrong"] {
+        assert_eq!(said.matches(&format!("::{key}: ")).count(), 1, "{key}: {said}");
+    }
+}

@@ -122,6 +122,7 @@ impl KnownGroup {
             name: file.name.clone(),
             inode: file.plain.unwrap_or(file.inode),
             was_plain: file.plain.is_some(),
+            born: file.born,
             bytes: file.bytes,
         });
         missed.collect()

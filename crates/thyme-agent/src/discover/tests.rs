@@ -827,3 +827,62 @@ fn an_empty_root_that_lasts_shows_at_that_start_that_its_files_are_gone() {
     assert_eq!(after(HIDDEN_TIME_MAX / 2), (2, 12));
     assert_eq!(after(HIDDEN_TIME_MAX), (2, 12));
 }
+
+/// Scenario: row 40. A file with six bytes that were not acknowledged is gone from its directory. In another one
+/// there is it, a file with another number, one that begins differently or has something else where it was read
+/// to, one that is shorter, and one that was only known by its number and birth.
+/// Guarantees: only it is known again, and does not count as lost.
+#[test]
+fn a_moved_file_is_known_by_its_number_and_content() {
+    let crc32 = crc32fast::hash;
+    let cases = [
+        ("it", 0, crc32(b"0123"), crc32(b"23"), 10, 0),
+        ("a copy", 1, crc32(b"0123"), crc32(b"23"), 10, 6),
+        ("another head", 0, crc32(b"012x"), crc32(b"23"), 10, 6),
+        ("another ending", 0, crc32(b"0123"), crc32(b"2x"), 10, 6),
+        ("shorter", 0, crc32(b"0123"), crc32(b"23"), 11, 7),
+    ];
+    for (case, other, head, tail, length, lost) in cases {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("b")).unwrap();
+        fs::write(root.path().join("b/1.log"), "0123456789").unwrap();
+        let looked = NodeLogs::default().look_at(&root.path().join("b/1.log")).unwrap();
+        let line = format!(
+            r#"{{"receiver": "file_log", "directory": "{}", "live": "0.log", "name": "0.log", "device": 1,
+            "inode": {}, "head_bytes": 4, "head_crc32": {head}, "tail_bytes": 2, "tail_crc32": {tail},
+            "offset": 4, "length": {length}}}"#,
+            root.path().join("a").display(),
+            looked.inode.inode + other,
+        );
+        let checkpoint: FileCheckpoint = serde_json::from_str(&line).unwrap();
+        let resume = vec![(1, checkpoint.clone())];
+        let mut stage = Stage::new("*/*.log", 1, false, root, resume);
+        stage.discovery.scan(stage.clock.now());
+        let metrics = Arc::clone(&stage.metrics);
+        let counted = || (metrics.lost_files.get(), metrics.lost(LossReason::NoAgent).get());
+        assert_eq!(counted(), (u64::from(lost > 0), lost), "{case}");
+        // What a worker misses is looked for in the same way.
+        stage.workers[0].0.state.miss(Gone::of(0, &checkpoint));
+        stage.discovery.turn(stage.clock.now());
+        assert_eq!(counted(), (2 * u64::from(lost > 0), 2 * lost), "{case}");
+        // Of what could never be opened nothing else is known.
+        let born = looked.born_unix_nanos;
+        for (born, lost) in [(born, born.is_none()), (born.map(|at| at + 1), true), (None, true)] {
+            let before = metrics.lost(LossReason::NotOpened).get();
+            let gone = Gone::of(0, &checkpoint);
+            stage.workers[0].0.state.miss(Gone {
+                inode: looked.inode.inode,
+                born,
+                head: Head::default(),
+                ending: Default::default(),
+                length: 10,
+                lost_bytes: 10,
+                reason: LossReason::NotOpened,
+                ..gone
+            });
+            stage.discovery.turn(stage.clock.now());
+            let counted = metrics.lost(LossReason::NotOpened).get() - before;
+            assert_eq!(counted, 10 * u64::from(lost), "{case}, {born:?}");
+        }
+    }
+}

@@ -68,7 +68,7 @@ pub fn covered(
         names => names?,
     };
     names.retain(|name| name.ends_with(SEGMENT_SUFFIX));
-    let Some((done, _)) = cursor::load(disk) else { return Ok(Vec::new()) };
+    let Some(cursor::Known { done, .. }) = cursor::load(disk) else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for name in names {
         let mut file = disk.open(&format!("{DIRECTORY}/{name}"))?;

@@ -1,5 +1,6 @@
-//! The spool's cursor: which records are done, and of those that are in part, which log records in
-//! them are. It may be behind, and then requests come twice; it is never ahead.
+//! The spool's cursor: which records are done, of those that are in part, which log records in them are,
+//! and how many records were kept. It may be behind, and then requests come twice; it is never ahead. What it
+//! says to be kept and not to be done stands in a segment, or is lost.
 
 use std::{collections::BTreeMap, io};
 
@@ -14,6 +15,9 @@ use crate::{
 pub(super) const NAME: &str = "spool/cursor";
 const NAME_NEW: &str = "spool/cursor.new";
 const MAGIC: &str = "thyme-spool 1";
+
+/// Ids beyond this are none of ours, but bytes that look like some.
+pub(super) const ID_MAX: u64 = 1 << 62;
 
 /// Of records that are not done: which of the log records in them are settled, by their place.
 #[derive(Debug, Default)]
@@ -62,10 +66,21 @@ impl Parts {
     }
 }
 
+/// What a cursor says.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) done: Acknowledged,
+    pub(super) parts: Parts,
+    /// Records below this were kept, or are done; 0 where a version wrote it that does not say so.
+    pub(super) kept_below: u64,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Cursor {
     done_below: u64,
     done: Vec<(u64, u64)>,
+    #[serde(default)]
+    kept_below: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     parts: Vec<CursorPart>,
 }
@@ -80,27 +95,27 @@ struct CursorPart {
 /// What is done; nothing where the cursor is missing or damaged, so that all is sent again.
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) fn read_cursor(disk: &dyn StateDisk) -> (Acknowledged, BTreeMap<u64, Acknowledged>) {
-    let (done, Parts(parts)) = load(disk).unwrap_or_default();
+    let Known { done, parts: Parts(parts), .. } = load(disk).unwrap_or_default();
     (done, parts)
 }
 
 /// What is done; `None` where the cursor is there and can't be read.
-pub(super) fn load(disk: &dyn StateDisk) -> Option<(Acknowledged, Parts)> {
+pub(super) fn load(disk: &dyn StateDisk) -> Option<Known> {
     let bytes = match disk.read(NAME) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Some(Default::default());
+            return Some(Known::default());
         }
         Err(error) => {
             tracing::warn!(%error, "the spool's cursor can't be read: what it holds is sent again");
             return None;
         }
     };
-    let done = decode(&bytes);
-    if done.is_none() {
+    let known = decode(&bytes);
+    if known.is_none() {
         tracing::error!("the spool's cursor is damaged: what the spool holds is sent again");
     }
-    done
+    known
 }
 
 /// Writes down what is done, by renaming.
@@ -109,12 +124,12 @@ pub(super) fn load(disk: &dyn StateDisk) -> Option<(Acknowledged, Parts)> {
 /// When it can't be written: after a restart more records come twice.
 pub(super) fn write(
     disk: &dyn StateDisk,
-    done: &Acknowledged,
-    parts: &Parts,
+    Known { done, parts, kept_below }: &Known,
     is_synced: bool,
 ) -> io::Result<()> {
     let (done_below, parts) = (done.prefix(), parts.write());
-    let cursor = Cursor { done_below, done: done.beyond().to_vec(), parts };
+    let cursor =
+        Cursor { done_below, done: done.beyond().to_vec(), kept_below: *kept_below, parts };
     let content = serde_json::to_vec(&cursor).map_err(io::Error::other)?;
     let mut file = disk.create(NAME_NEW)?;
     crate::failpoint::hit("spool_cursor_created");
@@ -132,10 +147,25 @@ pub(super) fn write(
     Ok(())
 }
 
-fn decode(bytes: &[u8]) -> Option<(Acknowledged, Parts)> {
+fn decode(bytes: &[u8]) -> Option<Known> {
     let content = frame::open(MAGIC, bytes).ok()?;
     let cursor: Cursor = serde_json::from_slice(content).ok()?;
     let part = |one: CursorPart| (one.id, Acknowledged::new(one.below, &one.beyond));
     let parts = Parts(cursor.parts.into_iter().map(part).collect());
-    Some((Acknowledged::new(cursor.done_below, &cursor.done), parts))
+    let done = Acknowledged::new(cursor.done_below, &cursor.done);
+    Some(Known { done, parts, kept_below: cursor.kept_below.min(ID_MAX) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a cursor of a version that did not say what is kept.
+    /// Guarantees: it is read, and says of no request that it must be there.
+    #[test]
+    fn a_cursor_that_does_not_say_what_is_kept_is_read() {
+        let content = br#"{"done_below":3,"done":[[5,6]]}"#;
+        let known = decode(&frame::seal(MAGIC, content)).unwrap();
+        assert_eq!((known.done, known.kept_below), (Acknowledged::new(3, &[(5, 6)]), 0));
+    }
 }

@@ -4,14 +4,11 @@
 use std::{io, path::Path};
 
 use super::{
-    cursor::Parts,
+    cursor::{ID_MAX, Known},
     segment::{self, Found, Header},
     store::{Segment, Sum},
 };
 use crate::{tail::acknowledge::Acknowledged, world::StateFile};
-
-/// Ids beyond this are none of ours, but bytes that look like a header.
-const ID_MAX: u64 = 1 << 62;
 
 /// Log records, or bytes of files, that no request has.
 const CONTENT_MAX: u64 = 1 << 48;
@@ -42,8 +39,7 @@ struct Oddities {
 
 /// The look, segment by segment, in the order in which they will be read.
 pub(super) struct Look<'a> {
-    done: &'a Acknowledged,
-    parts: &'a Parts,
+    known: &'a Known,
     seen: Acknowledged,
     /// Least and greatest id of each segment.
     ranges: Vec<(u64, u64)>,
@@ -54,10 +50,9 @@ pub(super) struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    pub(super) fn new(done: &'a Acknowledged, parts: &'a Parts) -> Self {
+    pub(super) fn new(known: &'a Known) -> Self {
         Self {
-            done,
-            parts,
+            known,
             seen: Acknowledged::default(),
             ranges: Vec::new(),
             damaged_places: 0,
@@ -87,7 +82,8 @@ impl<'a> Look<'a> {
                     tracing::info!(
                         path = %path.display(), offset, torn_bytes,
                         "the spool's last write was cut short, as the end of a process does it; it is \
-                         removed, and what it was of is read again or was sent"
+                         removed, and what was not kept yet is read again or was sent; requests that were kept \
+                         and are gone are told as missing"
                     );
                     file.truncate(offset)?;
                     segment.bytes = offset;
@@ -113,6 +109,8 @@ impl<'a> Look<'a> {
         if is_last {
             // A life that was killed has left room behind its last record; what fails only keeps it.
             let _kept = file.truncate(segment.bytes);
+            // What a life has written and not synced goes on as kept, and must not be missing one day.
+            let _synced = file.sync();
         }
         self.ranges.extend(segment.ids);
         self.note(path, &odd);
@@ -142,8 +140,8 @@ impl<'a> Look<'a> {
         self.seen.add(id, id + 1);
         let (first, last) = segment.ids.unwrap_or((id, id));
         segment.ids = Some((first.min(id), last.max(id)));
-        if self.done.skip(id) == id {
-            segment.unread = segment.unread.plus(self.parts.rest_of(header));
+        if self.known.done.skip(id) == id {
+            segment.unread = segment.unread.plus(self.known.parts.rest_of(header));
         }
         true
     }
@@ -175,12 +173,16 @@ impl<'a> Look<'a> {
     /// What was found in all; from now on whatever has not been found is done, and numbers go on
     /// behind what was.
     pub(super) fn end(mut self) -> (Recovered, Ending) {
-        let missing: u64 = self.ranges.iter().map(|&(first, last)| self.missing(first, last)).sum();
-        let lost = (missing + self.open_places).max(self.damaged_places);
+        let missing = self.missing();
+        // Where the cursor says what was kept, what stood in a damaged place is among the missing.
+        let places = if self.known.kept_below > 0 { 0 } else { self.open_places };
+        let lost = (missing.count() + places).max(self.damaged_places);
         if lost > 0 {
             tracing::error!(
                 requests_at_least = lost,
-                "requests are missing in the spool; how many records they held is not known"
+                numbers = %listed(&missing),
+                "requests are missing in the spool, whole segments perhaps; how many records they held is \
+                 not known"
             );
         }
         self.recovered.lost_requests = lost;
@@ -188,22 +190,38 @@ impl<'a> Look<'a> {
         (self.recovered, Ending { seen: self.seen, next_id })
     }
 
-    /// Ids of a segment's range that neither stand anywhere nor are done. A segment has no gaps.
-    fn missing(&self, first: u64, last: u64) -> u64 {
-        let (mut id, mut missing) = (first, 0);
-        while id <= last {
-            let after = self.done.skip(self.seen.skip(id));
-            if after > id {
-                id = after;
-                continue;
+    /// Ids that neither stand anywhere nor are done, of those that the cursor says to be kept, and of the ranges
+    /// of segments, which have no gaps.
+    fn missing(&self) -> Acknowledged {
+        let mut expected = Acknowledged::new(self.known.kept_below, &[]);
+        self.ranges.iter().for_each(|&(first, last)| expected.add(first, last + 1));
+        let mut found = self.known.done.clone();
+        ranges(&self.seen).for_each(|(start, end)| found.add(start, end));
+        let mut missing = Acknowledged::default();
+        for (start, end) in ranges(&expected) {
+            let mut id = found.skip(start);
+            while id < end {
+                let next = found.next_start(id).map_or(end, |next| next.min(end));
+                missing.add(id, next);
+                id = found.skip(next);
             }
-            let next = [self.seen.next_start(id), self.done.next_start(id)];
-            let end = next.into_iter().flatten().min().unwrap_or(last).min(last + 1);
-            missing += end - id;
-            id = end;
         }
         missing
     }
+}
+
+/// Ids as ranges.
+fn ranges(ids: &Acknowledged) -> impl Iterator<Item = (u64, u64)> {
+    let first = Some((0, ids.prefix())).filter(|first| first.1 > 0);
+    first.into_iter().chain(ids.beyond().iter().copied())
+}
+
+/// The first of some ids, as text.
+fn listed(ids: &Acknowledged) -> String {
+    const RANGES_MAX: usize = 8;
+    let listed = ranges(ids).take(RANGES_MAX).map(|(start, end)| format!("{start}-{}", end - 1));
+    let more = if ranges(ids).count() > RANGES_MAX { ", and more" } else { "" };
+    listed.collect::<Vec<_>>().join(", ") + more
 }
 
 /// What follows from the look.

@@ -7,6 +7,9 @@
 //! spool/<number>.damaged   a segment in which something could not be read, kept for a human
 //! ```
 //!
+//! Nothing is removed before the cursor says that it is done: what was kept, is not done and stands nowhere
+//! is missing.
+//!
 //! A record is done when the sink has it, or nobody wants it any more. The cursor may be behind:
 //! then records are sent twice. It is never ahead.
 //!
@@ -22,7 +25,7 @@ use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    cursor::{self, Parts},
+    cursor::{self, Known},
     recover::{self, Recovered},
     segment::{HEADER_BYTES, Header},
 };
@@ -169,8 +172,8 @@ pub(super) struct Store {
     reads: u64,
     /// Ids that are done by now, or were read and given to whoever asked: none of them is read again.
     passed: Acknowledged,
-    done: Acknowledged,
-    parts: Parts,
+    /// What the next cursor says.
+    known: Known,
     is_cursor_stale: bool,
     next_id: u64,
     next_segment: u64,
@@ -216,10 +219,8 @@ impl Store {
         disk.sync_directory("").map_err(failed("", "cannot sync"))?;
         let cursor = cursor::load(&*disk);
         let is_cursor_lost = cursor.is_none();
-        let (done, parts) = cursor.unwrap_or_default();
         let mut store = Self {
-            done,
-            parts,
+            known: cursor.unwrap_or_default(),
             disk,
             bytes_max,
             segments: VecDeque::new(),
@@ -234,9 +235,10 @@ impl Store {
             next_segment: 1,
             damaged: VecDeque::new(),
         };
-        store.next_id = store.done.beyond().last().map_or(store.done.prefix(), |last| last.1);
+        let done = &store.known.done;
+        store.next_id = done.beyond().last().map_or(done.prefix(), |last| last.1);
         // What a record that is gone had settled must not hold for another one of its number.
-        store.next_id = store.next_id.max(store.parts.next_id());
+        store.next_id = store.next_id.max(store.known.parts.next_id()).max(store.known.kept_below);
         let (mut segments, mut damaged) = (Vec::new(), Vec::new());
         for name in store.disk.names(DIRECTORY).map_err(failed(DIRECTORY, "cannot read"))? {
             let number = |suffix| name.strip_suffix(suffix)?.parse::<u64>().ok();
@@ -254,8 +256,8 @@ impl Store {
         }
         let (recovered, ending) = store.look_through(&segments)?;
         store.next_id = store.next_id.max(ending.next_id);
-        store.is_cursor_stale = ending.close_gaps(&mut store.done, store.next_id);
-        store.passed = store.done.clone();
+        store.is_cursor_stale = ending.close_gaps(&mut store.known.done, store.next_id);
+        store.passed = store.known.done.clone();
         if is_cursor_lost {
             // Ids begin anew. Were the old cursor read again one day, it would take them for done.
             store.write_cursor_as(true).map_err(failed(cursor::NAME, "cannot write"))?;
@@ -270,7 +272,7 @@ impl Store {
         &mut self,
         numbers: &[u64],
     ) -> Result<(Recovered, recover::Ending), CheckpointError> {
-        let mut look = recover::Look::new(&self.done, &self.parts);
+        let mut look = recover::Look::new(&self.known);
         for number in numbers {
             let name = segment_name(*number);
             let failed = |action| failed(&*self.disk, &name, action);
@@ -398,7 +400,9 @@ impl Store {
             return Err(error);
         }
         crate::failpoint::hit("spool_synced");
-        for (_, kept) in active.unsynced.drain(..) {
+        for (id, kept) in active.unsynced.drain(..) {
+            self.known.kept_below = id + 1;
+            self.is_cursor_stale = true;
             if let Some(segment) = self.segments.back_mut() {
                 segment.unread = segment.unread.plus(kept);
             }
@@ -411,7 +415,7 @@ impl Store {
     fn abandon_active(&mut self) {
         let Some(active) = &self.active else { return };
         for (id, _) in &active.unsynced {
-            self.done.add(*id, *id + 1);
+            self.known.done.add(*id, *id + 1);
             self.passed.add(*id, *id + 1);
             self.is_cursor_stale = true;
         }
@@ -420,20 +424,20 @@ impl Store {
     }
 
     pub(super) fn is_done(&self, id: u64) -> bool {
-        self.done.skip(id) > id
+        self.known.done.skip(id) > id
     }
 
     /// So much of a record is settled; nothing of it has been before that is not among it.
     pub(super) fn advance(&mut self, id: u64, settled: Acknowledged) {
         if !self.is_done(id) && settled != Acknowledged::default() {
-            self.parts.set(id, settled);
+            self.known.parts.set(id, settled);
             self.is_cursor_stale = true;
         }
     }
 
     /// A record that was kept as a copy is to be read after all: nobody else has its request now.
     pub(super) fn adopt(&mut self, header: &Header) {
-        let rest = self.parts.rest_of(header);
+        let rest = self.known.parts.rest_of(header);
         let id = header.id;
         let holds = |segment: &&mut Segment| {
             segment.ids.is_some_and(|(first, last)| first <= id && id <= last)
@@ -448,14 +452,14 @@ impl Store {
 
     /// What of a record is settled.
     pub(super) fn settled_of(&self, id: u64) -> Acknowledged {
-        self.parts.of(id)
+        self.known.parts.of(id)
     }
 
     /// A record is done.
     pub(super) fn finish(&mut self, id: u64) {
-        self.done.add(id, id + 1);
+        self.known.done.add(id, id + 1);
         self.passed.add(id, id + 1);
-        self.parts.forget(id);
+        self.known.parts.forget(id);
         self.is_cursor_stale = true;
         self.remove_done();
     }
@@ -464,8 +468,15 @@ impl Store {
     fn remove_done(&mut self) {
         let mut at = 0;
         while let Some(segment) = self.segments.get(at) {
-            let is_done = segment.ids.is_none_or(|(first, last)| self.done.skip(first) > last);
+            let is_done =
+                segment.ids.is_none_or(|(first, last)| self.known.done.skip(first) > last);
             let is_active = self.active.is_some() && at + 1 == self.segments.len();
+            let is_empty = segment.bytes == 0;
+            if is_done && !is_empty && self.is_cursor_stale {
+                // A start must not take what is removed for lost. Where it can't be written, what makes room is
+                // removed all the same.
+                let _written = self.write_cursor();
+            }
             if !is_done || (is_active && self.empty_active()) {
                 at += 1;
                 continue;
@@ -539,8 +550,8 @@ impl Store {
     }
 
     fn write_cursor_as(&mut self, is_synced: bool) -> io::Result<()> {
-        self.parts.forget_done(&self.done);
-        cursor::write(&*self.disk, &self.done, &self.parts, is_synced)?;
+        self.known.parts.forget_done(&self.known.done);
+        cursor::write(&*self.disk, &self.known, is_synced)?;
         self.is_cursor_stale = false;
         Ok(())
     }

@@ -11,7 +11,10 @@ use std::{
 
 use crossbeam_channel::Sender;
 
-use crate::{checkpoint::FileKey, discover::Snapshot};
+use crate::{
+    checkpoint::FileKey,
+    discover::{Gone, Snapshot},
+};
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -77,6 +80,8 @@ pub struct WorkerState {
     pub read_bytes: AtomicU64,
     /// Groups that it has been given and that are there.
     groups: AtomicU64,
+    /// What it misses, until it is known whether that is elsewhere.
+    gone: Mutex<Vec<Gone>>,
     /// Requests that were not settled when it ended.
     pub unsettled_requests: AtomicU64,
 }
@@ -91,6 +96,7 @@ impl WorkerState {
             unread_bytes: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
             groups: AtomicU64::new(0),
+            gone: Mutex::default(),
             unsettled_requests: AtomicU64::new(0),
         }
     }
@@ -119,6 +125,16 @@ impl WorkerState {
     /// Says for good that it can't go on.
     pub fn fail(&self, why: &'static str) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    /// Misses a file, for discovery to find it or to count it as lost.
+    pub fn miss(&self, gone: Gone) {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner).push(gone);
+    }
+
+    /// What it has missed since the last call.
+    pub fn take_gone(&self) -> Vec<Gone> {
+        std::mem::take(&mut *self.gone.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Why it can't go on, if it can't.

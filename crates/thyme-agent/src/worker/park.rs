@@ -11,6 +11,7 @@ use super::{
     turn::Progress,
 };
 use crate::{
+    discover::Gone,
     limits::{ROOT_LOOK_INTERVAL, UNWATCHED_CHECK_INTERVAL},
     metrics::LossReason,
     tail::{descriptors::is_shortage, source::Source},
@@ -240,18 +241,23 @@ impl Worker {
             file.finished_at = Some(now);
             self.attention.ending.insert(id);
             let bytes = file.unread_bytes();
+            let gone = self.groups.get(&number).map(|group| Gone {
+                receiver: group.key.receiver,
+                directory: Arc::clone(&group.key.directory),
+                name: Arc::clone(&file.name),
+                inode: file.inode.inode,
+                born: file.born,
+                head: file.head,
+                ending: (file.offset, file.endings.at(file.offset).unwrap_or_default()),
+                length: file.length,
+                lost_bytes: bytes,
+                reason: LossReason::NotOpened,
+                said: "a log file was deleted before it could be opened again",
+            });
             // It is counted once: the next start knows of nothing more in it.
             file.length = file.offset;
-            if bytes > 0 {
-                self.metrics.lost_files.increment();
-                self.metrics.lost(LossReason::NotOpened).add(bytes);
-                let name = Arc::clone(&file.name);
-                tracing::warn!(
-                    directory = %self.directory_of(number).display(),
-                    file = ?name,
-                    bytes,
-                    "a log file was deleted before it could be opened again"
-                );
+            if let Some(gone) = gone.filter(|_| bytes > 0) {
+                self.state.miss(gone);
             }
         }
     }

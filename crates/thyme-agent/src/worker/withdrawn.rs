@@ -6,11 +6,11 @@ use std::{ffi::OsStr, sync::Arc, time::Instant};
 use super::{Charge, Worker, group::TailedFile};
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
-    discover::{Missed, pattern::LogName},
+    discover::{Gone, Missed, pattern::LogName},
     metrics::LossReason,
     tail::{
         acknowledge::Acknowledged,
-        ending::Endings,
+        ending::{Ending, Endings},
         identity::{Front, Head, Inode},
     },
 };
@@ -41,7 +41,7 @@ impl Worker {
             |one: &&(FileKey, FileCheckpoint)| one.1.name == one.1.live && one.1.lost_bytes() > 0;
         let mut live_checkpoints = resume.iter().filter(may_be_archived).count();
         for missed in missed.iter().filter(|missed| missed.bytes > 0) {
-            let Missed { name, inode, was_plain, bytes } = missed;
+            let Missed { name, inode, was_plain, born, bytes } = missed;
             let Some(LogName { plain, compressed, .. }) = LogName::parse(name) else { continue };
             let is_it = |one: &FileCheckpoint| {
                 let is_longer = !was_plain || *bytes >= one.offset;
@@ -61,14 +61,20 @@ impl Worker {
                 live_checkpoints -= 1;
                 continue;
             }
-            self.metrics.lost_files.increment();
-            self.metrics.lost(LossReason::NotOpened).add(*bytes);
-            tracing::warn!(
-                directory = %self.directory_of(number).display(),
-                ?name,
-                bytes,
-                "a log file was deleted before it could be opened"
-            );
+            let Some(group) = self.groups.get(&number) else { continue };
+            self.state.miss(Gone {
+                receiver: group.key.receiver,
+                directory: Arc::clone(&group.key.directory),
+                name: name.as_os_str().into(),
+                inode: inode.inode,
+                born: *born,
+                head: Head::default(),
+                ending: (0, Ending::default()),
+                length: *bytes,
+                lost_bytes: *bytes,
+                reason: LossReason::NotOpened,
+                said: "a log file was deleted before it could be opened",
+            });
         }
     }
 
@@ -126,14 +132,9 @@ impl Worker {
     /// be read any more. They are kept as gaps for as long as a file before them may end with an open line.
     pub(super) fn withdraw(&mut self, number: u32, resume: Resume, now: Instant) {
         for (key, checkpoint) in resume {
-            let lost = checkpoint.lost_bytes();
-            if lost > 0 {
-                self.metrics.lost_files.increment();
-                self.metrics.lost(LossReason::NoAgent).add(lost);
-                tracing::warn!(
-                    directory = ?checkpoint.directory, name = ?checkpoint.name, bytes = lost,
-                    "a log file was deleted while no agent ran; its unread rest is lost"
-                );
+            let group = self.groups.get(&number).filter(|_| checkpoint.lost_bytes() > 0);
+            if let Some(group) = group {
+                self.state.miss(Gone::of(group.key.receiver, &checkpoint));
             }
             self.insert_file(number, gap_of(key, number, &checkpoint, now), now);
         }

@@ -233,3 +233,51 @@ fn growth_that_was_never_acknowledged_is_counted_when_its_file_is_gone() {
     let (_, metrics) = agent.stop();
     assert_eq!(metrics.lost(LossReason::NoAgent).get(), length - settled);
 }
+
+/// Scenario: rows 40 and 68. The sink refuses everything, and four files grow; the agent is killed. Before the next
+/// start the directory of one is moved, one is moved to another directory while a new file takes its name, of
+/// one that has a second name elsewhere the first is removed, and one is deleted.
+/// Guarantees: all lines of the first three come, and only the deleted one counts as lost, to the byte.
+#[test]
+fn what_was_moved_to_another_directory_meanwhile_is_not_lost() {
+    let node = Node::new();
+    let config = write_config(&node, &node.yaml("compression: zstd", "workers: 1"));
+    let directories = ["whole", "single", "linked", "deleted"].map(|pod| node.container(pod));
+    let lives = directories.clone().map(|directory| directory.join("0.log"));
+    let length = |path: &Path| fs::metadata(path).unwrap().len();
+    for (number, live) in lives.iter().enumerate() {
+        append(live, cri(&"x".repeat(100 + number)));
+    }
+    let agent = Program::start(&config);
+    node.wait_records(4);
+    let settled = lives.clone().map(|live| length(&live));
+    for settled in &settled {
+        wait_until("it is settled", || state_says(&node, &format!("\"offset\":{settled},")));
+    }
+    node.collector.faults().always(Fault::HttpStatus { status: 503, retry_after: None });
+    for (number, live) in lives.iter().enumerate() {
+        append(live, cri(&format!("unread {number} {}", "y".repeat(1_000 + number))));
+        let length = length(live);
+        wait_until("its length is known", || state_says(&node, &format!("\"length\":{length}")));
+    }
+    agent.kill();
+    let lost = length(&lives[3]) - settled[3];
+    let others = ["whole-2", "single-2", "linked-2"].map(|pod| node.container(pod));
+    fs::rename(&directories[0], &others[0]).unwrap();
+    fs::rename(&lives[1], others[1].join("0.log")).unwrap();
+    append(&lives[1], cri("new"));
+    fs::hard_link(&lives[2], others[2].join("0.log")).unwrap();
+    fs::remove_file(&lives[2]).unwrap();
+    fs::remove_file(&lives[3]).unwrap();
+    node.collector.faults().clear();
+    let agent = node.start();
+    let mut texts = Vec::new();
+    wait_until("all lines that are there come", || {
+        texts.extend(node.take_records().iter().map(|one| one.text()));
+        let unread = (0..3).map(|number| format!("unread {number} "));
+        unread.chain(["new".to_owned()]).all(|text| texts.iter().any(|one| one.starts_with(&text)))
+    });
+    let (_, metrics) = agent.stop();
+    assert_eq!(metrics.lost_files.get(), 1);
+    assert_eq!(metrics.lost(LossReason::NoAgent).get(), lost);
+}

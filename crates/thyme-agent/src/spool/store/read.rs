@@ -81,7 +81,7 @@ impl Store {
             self.position.offset = after;
             return Ok(None);
         }
-        let Some(rest) = self.segments[at].unread.minus(self.parts.rest_of(&header)) else {
+        let Some(rest) = self.segments[at].unread.minus(self.known.parts.rest_of(&header)) else {
             // It was not there when this segment was looked through or written.
             self.segments[at].is_damaged = true;
             self.position.offset = after;
@@ -133,7 +133,7 @@ impl Store {
         segment.is_damaged = true;
         // Of what has no header the end of the segment tells.
         let header = record?;
-        segment.unread = segment.unread.minus(self.parts.rest_of(&header))?;
+        segment.unread = segment.unread.minus(self.known.parts.rest_of(&header))?;
         Some(self.give_up_record(at, &header))
     }
 
@@ -170,7 +170,7 @@ impl Store {
     fn give_up_record(&mut self, at: usize, header: &Header) -> Lost {
         self.segments[at].is_damaged = true;
         let number = self.segments[at].number;
-        let rest = self.parts.rest_of(header);
+        let rest = self.known.parts.rest_of(header);
         self.finish(header.id);
         self.lost(number, rest)
     }
@@ -188,7 +188,7 @@ impl Store {
             let mut id = self.passed.skip(first);
             while id <= last {
                 let end = self.passed.next_start(id).map_or(last + 1, |next| next.min(last + 1));
-                self.done.add(id, end);
+                self.known.done.add(id, end);
                 self.passed.add(id, end);
                 id = self.passed.skip(end);
             }

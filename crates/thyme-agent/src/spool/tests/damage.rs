@@ -142,6 +142,88 @@ fn what_is_damaged_under_way_is_a_dead_letter() {
     assert_eq!(rig.metrics.spool_damaged_requests.get(), 3);
 }
 
+/// A spool of three segments with two requests each, all of which the cursor says to be kept.
+fn filled_and_ended() -> (tempfile::TempDir, Arc<Disk>, Vec<std::path::PathBuf>) {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::new(directory.path());
+    for first in [0, 2, 4] {
+        let mut rig = Rig::open(&disk, BYTES_MAX);
+        for number in [first, first + 1] {
+            rig.keep(u64::from(number), &body(number));
+        }
+        rig.end();
+    }
+    let segments = files(directory.path(), ".segment");
+    assert_eq!(segments.len(), 3);
+    (directory, disk, segments)
+}
+
+/// Scenario: row 70. Of three segments the first, the one in the middle, the last, or all are gone at a start.
+/// Guarantees: each of their requests counts as damaged, once; the others are sent, and numbers go on behind all
+/// of them.
+#[test]
+fn requests_of_a_missing_segment_are_counted() {
+    for gone in [vec![0], vec![1], vec![2], vec![0, 1, 2]] {
+        let (_directory, disk, segments) = filled_and_ended();
+        gone.iter().for_each(|at| std::fs::remove_file(&segments[*at]).unwrap());
+        let (numbers, mut rig) = drain(&disk);
+        let is_left = |number: &u8| !gone.contains(&usize::from(number / 2));
+        assert_eq!(numbers, (0..6).filter(is_left).collect::<Vec<_>>(), "{gone:?}");
+        assert_eq!(rig.metrics.spool_damaged_requests.get(), 2 * gone.len() as u64, "{gone:?}");
+        rig.keep(6, &body(6));
+        rig.end();
+        let (numbers, rig) = drain(&disk);
+        assert_eq!(numbers, [6], "{gone:?}");
+        assert_eq!(rig.metrics.spool_damaged_requests.get(), 0, "{gone:?}");
+    }
+}
+
+/// Scenario: row 70. The last segment is cut, in the middle of a request or between two, though the cursor says
+/// that all of them are kept; or the header of its last request is damaged.
+/// Guarantees: what is gone is counted, and each request once.
+#[test]
+fn what_is_cut_off_a_segment_and_was_kept_is_counted() {
+    for (length, lost) in [(record_bytes(4) + 40, 1), (record_bytes(4), 1), (40, 2), (0, 2)] {
+        let (_directory, disk, segments) = filled_and_ended();
+        let file = std::fs::OpenOptions::new().write(true).open(&segments[2]).unwrap();
+        file.set_len(length as u64).unwrap();
+        let (numbers, rig) = drain(&disk);
+        assert_eq!(numbers, (0..6 - lost as u8).collect::<Vec<_>>(), "{length}");
+        assert_eq!(rig.metrics.spool_damaged_requests.get(), lost, "{length}");
+    }
+    let (_directory, disk, segments) = filled_and_ended();
+    let mut bytes = std::fs::read(&segments[2]).unwrap();
+    bytes[record_bytes(4) + 9] ^= 1;
+    std::fs::write(&segments[2], bytes).unwrap();
+    let (numbers, rig) = drain(&disk);
+    assert_eq!(numbers, [0, 1, 2, 3, 4]);
+    assert_eq!(rig.metrics.spool_damaged_requests.get(), 1);
+}
+
+/// Scenario: row 70. The cursor says what is kept; then the sink takes it, segments are removed, or the one that
+/// is written to is emptied, and the agent is killed before the cursor's next turn.
+/// Guarantees: nothing counts as damaged, and nothing is sent again.
+#[test]
+fn what_was_sent_and_removed_before_a_kill_is_not_missing() {
+    let (directory, disk, _) = filled_and_ended();
+    let (numbers, mut rig) = drain(&disk);
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5]);
+    assert!(files(directory.path(), ".segment").is_empty());
+    let mut removed = Rig::open(&disk, BYTES_MAX);
+    assert_eq!(removed.metrics.spool_damaged_requests.get(), 0);
+    assert!(removed.accept_all().is_empty());
+    drop(removed);
+
+    rig.keep(6, &body(6));
+    rig.spool.cursor_at -= SPOOL_CURSOR_INTERVAL;
+    rig.step();
+    rig.spool.cursor_at = Instant::now() + Duration::from_secs(60);
+    rig.told();
+    assert_eq!(rig.accept_all(), [body(6)]);
+    let emptied = Rig::open(&disk, BYTES_MAX);
+    assert_eq!(emptied.metrics.spool_damaged_requests.get(), 0);
+}
+
 /// Numbers that follow from a seed.
 struct Chance(u64);
 

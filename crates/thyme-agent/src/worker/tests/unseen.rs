@@ -87,6 +87,7 @@ fn what_was_acknowledged_behind_the_place_of_reading_is_not_lost() {
             file.look_again();
             (file.source, file.is_parked, file.is_present) = (None, true, false);
             scene.worker.end_parked(number, now);
+            scene.step();
             LossReason::NotOpened
         } else {
             scene.worker.lose_rest(id, LossReason::DeletedFilesBudget, now);
