@@ -139,10 +139,7 @@ fn read_document(
         }
     };
     expand::expand(&mut root, lookup, problems);
-    // A value that could not be expanded would only be refused once more.
-    let config = problems
-        .is_empty()
-        .then(|| service::read(&read::Field::root(&root, problems), problems))??;
+    let config = service::read(&read::Field::root(&root, problems), problems)?;
     let mut config = Config { origin: Origin::new(file, &root), ..config };
     for (key, message) in proxy::fill(&mut config, lookup.variable) {
         problems.add(config.origin.line(&key), &key, message);

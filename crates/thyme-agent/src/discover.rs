@@ -14,6 +14,7 @@ pub mod open;
 pub mod pattern;
 mod refused;
 mod renamed;
+mod said;
 mod scan;
 mod unseen;
 mod watch;
@@ -34,6 +35,7 @@ use self::{
     mounts::Mounts,
     pattern::{LogName, Pattern, PatternError},
     renamed::Memory,
+    said::Unsaid,
     scan::{Directory, FoundGroup, Scanner},
     unseen::{Checkpoints, Unseen},
     watch::{DirectoryEvent, DirectoryWatch},
@@ -220,6 +222,7 @@ pub struct Discovery {
     scans_since_search: u32,
     /// Scans in a row that left nothing for the next one, while the first start is not over.
     scans_of_first_start: Option<u32>,
+    unsaid: Unsaid,
     heartbeat: Arc<Heartbeat>,
     metrics: Arc<Metrics>,
 }
@@ -231,6 +234,10 @@ impl Discovery {
         let (sender, events) = bounded(DIRECTORY_EVENTS_MAX);
         let now = start.clock.now();
         let memory = Memory::new(&start.resume);
+        let positions = start.receiver_names.iter().map(|name| {
+            start.resume.iter().filter(|(_, position)| position.receiver == *name).count()
+        });
+        let unsaid = Unsaid::new(positions.collect::<Vec<_>>());
         let mut discovery = Self {
             scanner: Scanner::new(
                 start.sources,
@@ -265,6 +272,7 @@ impl Discovery {
             // The first scan is followed by a search.
             scans_since_search: WATCHED_SCANS,
             scans_of_first_start: start.first_start.map(|_| 0),
+            unsaid,
             metrics: start.metrics,
         };
         if start.watches {
@@ -360,6 +368,7 @@ impl Discovery {
         self.hidden_since = None;
         self.scan_everything();
         self.scanner.end_scan(now);
+        self.unsaid.say(&self.scanner, &self.receiver_names);
         self.end_first_start();
         self.release_vanished();
         self.scans_since_search += 1;

@@ -17,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thyme_agent::{
     admin::{Admin, Health, Ports},
     checkpoint::prepare::{Owner, Prepared, prepare_directory},
-    config::Config,
+    config::{Config, ThymeConfig},
     metrics::Metrics,
     pipeline::{DrainReport, Pipeline},
     preflight,
@@ -157,7 +157,7 @@ fn run(path: &Path) -> anyhow::Result<()> {
     let health: Health = Arc::new(pipeline.health());
     let admin = Admin::start(ports, telemetry.pages(), &health, runtime.handle())
         .context("the agent's ports can't be served")?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "started");
+    say_what_started(path, &config);
 
     let signals = runtime.block_on(signals.first())?;
     runtime.spawn(signals.second());
@@ -166,6 +166,25 @@ fn run(path: &Path) -> anyhow::Result<()> {
     drop(admin);
     telemetry.shutdown();
     Ok(())
+}
+
+/// Says where it sends, and where it keeps what the next start needs.
+fn say_what_started(path: &Path, config: &Config) {
+    let (exporter, endpoint) = (&config.exporter.id, &config.exporter.endpoint);
+    let directory = config.file_storage.as_ref().map(|storage| storage.directory.display());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %path.display(),
+        exporter,
+        endpoint,
+        state = directory.as_ref().map(tracing::field::display),
+        "started"
+    );
+    if !config.receivers.iter().all(|receiver| receiver.storage) {
+        tracing::info!(
+            "without `storage` on its receivers the next start knows nothing of what this one has read"
+        );
+    }
 }
 
 /// Says what is left, and where it is: with positions kept, the next start reads it again.
@@ -189,11 +208,12 @@ fn say_how_it_ended(report: DrainReport, has_storage: bool) {
             open_lines,
             "stopped: everything read is settled, but for lines without an end, which the next start reads"
         ),
-        (0, false) if open_lines > 0 => tracing::error!(
+        (0, false) if open_lines > 0 => tracing::warn!(
             requests,
             open_lines,
             in_spool,
-            "stopped; lines without an end are lost, since the receiver has no `storage`"
+            "stopped; lines without an end stay in the log files alone: without `storage` the next start \
+             knows nothing of them"
         ),
         (0, false) if in_spool == 0 => tracing::info!("stopped: everything read is settled"),
         (0, _) => {
@@ -212,11 +232,12 @@ fn say_how_it_ended(report: DrainReport, has_storage: bool) {
             in_spool,
             "stopped; the next start reads the unsettled again, and sends what is in the spool"
         ),
-        (_, false) => tracing::error!(
+        (_, false) => tracing::warn!(
             requests,
             records,
             in_spool,
-            "stopped; the unsettled is lost, since the receiver has no `storage`"
+            "stopped; what the sink did not acknowledge stays in the log files alone: without `storage` the \
+             next start knows nothing of it"
         ),
     }
 }
@@ -283,12 +304,13 @@ fn allowed_open_files(open_files_max: usize) -> anyhow::Result<usize> {
         );
     }
     if room < open_files_max {
-        tracing::warn!(
-            limit,
-            open_files_max,
-            room,
-            "the system allows fewer open files than thyme's open_files_max: further ones wait"
-        );
+        const LESS: &str =
+            "the system allows fewer open files than thyme's open_files_max: further ones wait";
+        if open_files_max == ThymeConfig::default().open_files_max {
+            tracing::info!(limit, open_files_max, room, "{LESS}");
+        } else {
+            tracing::warn!(limit, open_files_max, room, "{LESS}");
+        }
     }
     Ok(open_files_max.min(room))
 }

@@ -36,6 +36,9 @@ pub(super) enum Value {
     List(Vec<Node>),
     /// A mapping in the order of the document; each key once.
     Map(Vec<(String, Node)>),
+    /// What a reference stands for that could not be replaced. That is noted, and nothing more is to be said
+    /// of it.
+    Unresolved,
 }
 
 impl Value {
@@ -49,6 +52,7 @@ impl Value {
             Self::Text(_) => "text",
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
+            Self::Unresolved => "what could not be replaced",
         }
     }
 }

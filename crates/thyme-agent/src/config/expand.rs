@@ -57,7 +57,10 @@ fn expand_at(path: &str, node: &mut Node, lookup: Lookup<'_>, problems: &Problem
         Value::Text(text) if text.contains('$') => match expand_text(text, lookup, 0) {
             Ok(Expanded { text, whole: true }) => retype(node, text),
             Ok(Expanded { text, whole: false }) => node.value = Value::Text(text),
-            Err(message) => problems.add(node.line, path, message),
+            Err(message) => {
+                problems.add(node.line, path, message);
+                node.value = Value::Unresolved;
+            }
         },
         _ => {}
     }

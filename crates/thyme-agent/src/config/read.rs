@@ -35,11 +35,6 @@ impl Problems {
         self.add(place.line, &place.path, message);
     }
 
-    /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.found.borrow().is_empty()
-    }
-
     /// All of them by line, each with the name of the file.
     pub(super) fn into_list(self, file: &str) -> Vec<Problem> {
         let mut found = self.found.into_inner();
@@ -82,9 +77,11 @@ impl<'a> Field<'a> {
         self.node.line
     }
 
-    /// Notes that this value won't do.
+    /// Notes that this value won't do, unless it is noted already that nobody knows it.
     pub(super) fn refuse(&self, message: impl Into<String>) {
-        self.problems.add(self.node.line, &self.path, message);
+        if self.node.value != Value::Unresolved {
+            self.problems.add(self.node.line, &self.path, message);
+        }
     }
 
     fn expected<T>(&self, what: &str) -> Option<T> {
@@ -407,7 +404,9 @@ impl<'a> Section<'a> {
             } else {
                 unknown("key", key, known.iter().copied())
             };
-            self.field.child(key, node).refuse(message);
+            // Also where its value could not be replaced.
+            let path = self.field.child(key, node).path;
+            self.field.problems.add(node.line, &path, message);
         }
     }
 }

@@ -856,6 +856,47 @@ fn the_environment_fills_values() {
     );
 }
 
+/// Scenario: variables that are not set, alone and in a text, for values of each kind, in a list and at an
+/// unknown key, and mistakes beside them.
+/// Guarantees: each variable is complained about once, and all other mistakes are told with it.
+#[test]
+fn a_variable_that_is_not_set_hides_no_other_mistake() {
+    let text = "receivers:\n  filelog:\n    include: ['${env:A}/*.log', 7]\n    start_at: ${env:B}\n    \
+                poll_interval: x${env:C}\n    max_log_size: ${env:D}\n    bogus: ${env:E}\n    \
+                operators: ${env:F}\nexporters:\n  otlp:\n    endpoint: ${env:G}\n    timeout: 1\n    \
+                headers: {a: '${env:H}'}\n    tls: ${env:I}\nservice:\n  pipelines:\n    logs:\n      \
+                receivers: [filelog]\n      exporters: [otlp]\n";
+    let unset = |line: u32, key: &str, name: &str| {
+        format!(
+            "agent.yaml:{line}: {key}: the environment variable `{name}` is not set; `${{env:{name}:-}}` \
+             would be empty without it"
+        )
+    };
+    let filelog = |key: &str| format!("receivers::filelog::{key}");
+    let otlp = |key: &str| format!("exporters::otlp::{key}");
+    let expected = [
+        unset(3, &filelog("include[0]"), "A"),
+        "agent.yaml:3: receivers::filelog::include[1]: expected text, found a whole number: put it in \
+         quotes"
+            .to_owned(),
+        unset(4, &filelog("start_at"), "B"),
+        unset(5, &filelog("poll_interval"), "C"),
+        unset(6, &filelog("max_log_size"), "D"),
+        unset(7, &filelog("bogus"), "E"),
+        "agent.yaml:7: receivers::filelog::bogus: unknown key, the nearest known one is `storage`"
+            .to_owned(),
+        unset(8, &filelog("operators"), "F"),
+        unset(11, &otlp("endpoint"), "G"),
+        "agent.yaml:12: exporters::otlp::timeout: expected a duration with its unit, such as 200ms, 5s \
+         or 1m30s, found a whole number"
+            .to_owned(),
+        unset(13, &otlp("headers::a"), "H"),
+        unset(14, &otlp("tls"), "I"),
+    ];
+    let found = parse(text).unwrap_err();
+    assert_eq!(found.lines().collect::<Vec<_>>(), expected);
+}
+
 /// Scenario: texts that are no configuration at all.
 /// Guarantees: an error with a line, never a panic.
 #[test]

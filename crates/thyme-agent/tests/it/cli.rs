@@ -255,6 +255,33 @@ fn a_signal_drains() {
     assert_eq!(agent.exit_code(), Some(0));
 }
 
+/// Scenario: an agent with nothing to read and no `storage`, whose limit of open files is less than the default
+/// of `open_files_max`; a file comes.
+/// Guarantees: it says where it sends, that nothing matches `include`, that positions are not kept, and then
+/// what it found, each once; a limit that nobody set is no warning.
+#[test]
+fn a_start_says_what_it_reads() {
+    let directory = TempDir::new().unwrap();
+    let path = configuration(directory.path());
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("shutdown_timeout: 1h", "scan_interval: 1s")).unwrap();
+    let mut agent = Program::start(&path);
+    let started = agent.line("started");
+    assert!(started.contains("exporter=\"otlp\" endpoint=\"http://127.0.0.1:1\""), "{started}");
+    let storage = agent.line("without `storage` on its receivers");
+    assert!(storage.contains(" INFO "), "{storage}");
+    let nothing = agent.line("no file matches `include` yet");
+    assert!(nothing.contains(" WARN ") && nothing.contains("receiver=filelog"), "{nothing}");
+    fs::write(directory.path().join("a.log"), "one\n").unwrap();
+    let found = agent.line("found log files");
+    assert!(found.contains("receiver=filelog files=1 directories=1 positions=0"), "{found}");
+    let said = agent.log();
+    let times = |part: &str| said.iter().filter(|line| line.contains(part)).count();
+    assert_eq!((times("no file matches"), times("found log files")), (1, 1), "{said:?}");
+    let is_warning = |line: &String| line.contains(" WARN ") && line.contains("open files");
+    assert!(!said.iter().any(is_warning), "{said:?}");
+}
+
 /// Scenario: an agent with records that its sink doesn't take, and two signals.
 /// Guarantees: the second one ends it at once, with the exit code that shells expect.
 #[test]
@@ -281,7 +308,7 @@ fn a_deadline_ends_the_drain() {
     let mut agent = Program::start(&path);
     wait_for_unsettled_records(&mut agent, 2);
     agent.signal(Signal::TERM);
-    let line = agent.line("the unsettled is lost");
+    let line = agent.line("without `storage` the next start knows nothing of it");
     assert!(line.contains("requests=1 records=2"), "{line}");
     assert_eq!(agent.exit_code(), Some(0));
 }
