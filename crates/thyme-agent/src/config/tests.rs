@@ -862,7 +862,7 @@ fn the_environment_fills_values() {
 #[test]
 fn a_variable_that_is_not_set_hides_no_other_mistake() {
     let text = "receivers:\n  filelog:\n    include: ['${env:A}/*.log', 7]\n    start_at: ${env:B}\n    \
-                poll_interval: x${env:C}\n    max_log_size: ${env:D}\n    bogus: ${env:E}\n    \
+                poll_interval: x${env:C}\n    max_log_size: ${env:D}\n    storages: ${env:E}\n    \
                 operators: ${env:F}\nexporters:\n  otlp:\n    endpoint: ${env:G}\n    timeout: 1\n    \
                 headers: {a: '${env:H}'}\n    tls: ${env:I}\nservice:\n  pipelines:\n    logs:\n      \
                 receivers: [filelog]\n      exporters: [otlp]\n";
@@ -882,8 +882,8 @@ fn a_variable_that_is_not_set_hides_no_other_mistake() {
         unset(4, &filelog("start_at"), "B"),
         unset(5, &filelog("poll_interval"), "C"),
         unset(6, &filelog("max_log_size"), "D"),
-        unset(7, &filelog("bogus"), "E"),
-        "agent.yaml:7: receivers::filelog::bogus: unknown key, the nearest known one is `storage`"
+        unset(7, &filelog("storages"), "E"),
+        "agent.yaml:7: receivers::filelog::storages: unknown key, the nearest known one is `storage`"
             .to_owned(),
         unset(8, &filelog("operators"), "F"),
         unset(11, &otlp("endpoint"), "G"),

@@ -75,8 +75,12 @@ pub(super) const REFUSED_SIZE_AGE_MAX: Duration = Duration::from_secs(300);
 /// rather about one record of them.
 pub(super) const REFUSED_SIZE_BYTES_MIN: usize = 64 * 1024;
 
-/// How long a size that timed out, while smaller ones were answered, is not tried again.
-pub(super) const SLOW_SIZE_AGE_MAX: Duration = Duration::from_secs(30);
+/// How long a size that timed out unforeseen, while smaller ones were answered, is not tried again at first; each
+/// further such time-out doubles it. How large requests are that were answered is remembered as long.
+pub(super) const SLOW_SIZE_AGE_MIN: Duration = Duration::from_secs(30);
+
+/// The same at most, and of a size that times out as was foreseen from what is answered.
+pub(super) const SLOW_SIZE_AGE_MAX: Duration = Duration::from_secs(240);
 
 /// Attempts of one request that may be refused at once, and halved, while its sink has accepted
 /// nothing since the first of them.

@@ -6,8 +6,9 @@
 //! which requests leave in one piece; requests that are answered let both grow. They grow fast
 //! only while the next step is foreseen to take less than half of what was too long, taking time to
 //! be in proportion to both; beyond that they creep, since a sink may take as long for little as for
-//! much. A size that timed out while smaller ones were answered is not tried again for a while, whatever
-//! is foreseen: a sink may have a limit of its own. Before the first time-out nothing is limited.
+//! much. A size that timed out while smaller ones were answered is not tried again, nor is anything near it or more
+//! at once, before the sink takes more bytes in a second than then. Without that it is tried again after a while: a
+//! sink may have a limit of its own, that is raised. Before the first time-out nothing is limited.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -16,7 +17,7 @@ use std::{
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::limits::SLOW_SIZE_AGE_MAX;
+use super::limits::{SLOW_SIZE_AGE_MAX, SLOW_SIZE_AGE_MIN};
 
 /// Size below which requests leave in one piece, whatever happened. What times out is halved all
 /// the same.
@@ -31,6 +32,13 @@ const GOOD_SHARE: f64 = 0.5;
 
 /// Answers that take one step beyond that.
 const CREEP: f64 = 32.0;
+
+/// Share of the time that was too long from which on a time-out is no surprise: it is the road that is slow, and
+/// what is as large takes as long again.
+const FORESEEN_SHARE: f64 = 0.7;
+
+/// Bytes a second, compared with those before, at which the road has become another one.
+const FASTER: f64 = 1.5;
 
 /// The window and the size, shared by all consumers.
 #[derive(Debug)]
@@ -55,14 +63,33 @@ struct State {
     sent_bytes: usize,
     /// How long the last attempt that timed out took; `None` before the first.
     too_long: Option<Duration>,
-    /// A size that timed out, and when, where something had been answered since the time-out before.
-    too_large: Option<(usize, Instant)>,
+    /// What timed out, where something had been answered since the time-out before.
+    too_large: Option<TooLarge>,
+    /// How long that which times out next without being foreseen is not tried again.
+    too_large_age: Duration,
     /// Something was answered since the last reduction.
     has_answered: bool,
-    /// The largest that was answered of late, and when.
-    answered: Option<(usize, Instant)>,
+    /// The largest that was answered of late.
+    answered: Option<Answered>,
     /// Counts reductions: what began before the last one does not cause another.
     reductions: u64,
+}
+
+/// A size that is not tried again for a while.
+#[derive(Clone, Copy, Debug)]
+struct TooLarge {
+    bytes: usize,
+    until: Instant,
+    /// Of the largest that had been answered before, as in [`Answered`].
+    bytes_per_second: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    bytes: usize,
+    at: Instant,
+    /// Of all that was in flight, if each got as much.
+    bytes_per_second: f64,
 }
 
 /// The right to have one request in flight, until it is dropped.
@@ -94,6 +121,7 @@ impl Pace {
             sent_bytes: 0,
             too_long: None,
             too_large: None,
+            too_large_age: SLOW_SIZE_AGE_MIN,
             has_answered: false,
             answered: None,
             reductions: 0,
@@ -175,11 +203,11 @@ impl Turn<'_> {
             return None;
         }
         state.reductions += 1;
-        // Where as much was answered of late, it was not the size.
-        let is_news =
-            state.answered.is_none_or(|(answered, at)| bytes > answered || is_old(at, now));
-        let has_answered = std::mem::take(&mut state.has_answered);
-        state.too_large = (has_answered && is_news).then_some((bytes, now));
+        if std::mem::take(&mut state.has_answered) {
+            state.learn_too_large(bytes, took, now);
+        } else {
+            state.too_large = None;
+        }
         Some(state)
     }
 
@@ -187,10 +215,7 @@ impl Turn<'_> {
     pub(super) fn answered(&self, bytes: usize, took: Duration, now: Instant) {
         let mut state = self.pace.lock();
         state.has_answered = true;
-        state.too_large.take_if(|(too_large, at)| bytes >= *too_large || is_old(*at, now));
-        if state.answered.is_none_or(|(answered, at)| bytes >= answered || is_old(at, now)) {
-            state.answered = Some((bytes, now));
-        }
+        state.learn_answered(bytes, took, now);
         let Some(too_long) = state.too_long else { return };
         let share = took.as_secs_f64() / too_long.as_secs_f64().max(1e-3);
         // What was not used up was not tried.
@@ -208,11 +233,50 @@ impl Turn<'_> {
     }
 }
 
-fn is_old(at: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(at) >= SLOW_SIZE_AGE_MAX
+impl Answered {
+    /// Whether it says nothing of today any more.
+    fn is_old(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) >= SLOW_SIZE_AGE_MIN
+    }
 }
 
 impl State {
+    /// A size timed out, after others had been answered.
+    fn learn_too_large(&mut self, bytes: usize, took: Duration, now: Instant) {
+        let answered = self.answered.filter(|answered| !answered.is_old(now));
+        let bytes_per_second = answered.map_or(f64::INFINITY, |one| one.bytes_per_second);
+        let foreseen = bytes as f64 * self.in_flight as f64 / bytes_per_second;
+        let age = if foreseen >= took.as_secs_f64() * FORESEEN_SHARE {
+            SLOW_SIZE_AGE_MAX
+        } else if answered.is_none_or(|answered| bytes > answered.bytes) {
+            let doubled = (self.too_large_age * 2).min(SLOW_SIZE_AGE_MAX);
+            std::mem::replace(&mut self.too_large_age, doubled)
+        } else {
+            // Where as much was answered of late, it was not the size.
+            self.too_large = None;
+            return;
+        };
+        self.too_large = Some(TooLarge { bytes, until: now + age, bytes_per_second });
+    }
+
+    /// A size was answered.
+    fn learn_answered(&mut self, bytes: usize, took: Duration, now: Instant) {
+        let seconds = took.as_secs_f64().max(1e-3);
+        let bytes_per_second = bytes as f64 * self.in_flight as f64 / seconds;
+        if let Some(too_large) = self.too_large {
+            let is_faster = bytes_per_second >= too_large.bytes_per_second * FASTER;
+            if is_faster || bytes >= too_large.bytes {
+                self.too_large_age = SLOW_SIZE_AGE_MIN;
+            }
+            if is_faster || bytes >= too_large.bytes || now >= too_large.until {
+                self.too_large = None;
+            }
+        }
+        if self.answered.is_none_or(|answered| bytes >= answered.bytes || answered.is_old(now)) {
+            self.answered = Some(Answered { bytes, at: now, bytes_per_second });
+        }
+    }
+
     fn halve_requests_of(&mut self, bytes: usize) {
         self.request_bytes_max = (self.request_bytes_max.min(bytes) / 2).max(REQUEST_BYTES_MIN);
     }
@@ -220,7 +284,11 @@ impl State {
     fn grow_window(&mut self, share: f64, consumers: usize) {
         let flights = self.window.floor();
         let is_good = share * (flights + 1.0) / flights <= GOOD_SHARE;
-        let step = if is_good { 1.0 } else { 1.0 / CREEP };
+        let step = match self.too_large {
+            _ if is_good => 1.0,
+            None => 1.0 / CREEP,
+            Some(_) => 0.0,
+        };
         self.window = (self.window + step / self.window).min(consumers as f64);
     }
 
@@ -233,8 +301,9 @@ impl State {
         } else {
             bytes / CREEP as usize
         };
-        let max = self.too_large.map_or(usize::MAX, |(too_large, _)| bytes.max(too_large - 1));
-        self.request_bytes_max = bytes.saturating_add(step).min(max);
+        // A quarter is left for what is not as regular as that.
+        let max = self.too_large.map_or(usize::MAX, |too_large| too_large.bytes / 4 * 3);
+        self.request_bytes_max = bytes.saturating_add(step).min(max.max(bytes));
     }
 }
 

@@ -271,10 +271,10 @@ fn a_start_says_what_it_reads() {
     let storage = agent.line("without `storage` on its receivers");
     assert!(storage.contains(" INFO "), "{storage}");
     let nothing = agent.line("no file matches `include` yet");
-    assert!(nothing.contains(" WARN ") && nothing.contains("receiver=filelog"), "{nothing}");
+    assert!(nothing.contains(" WARN ") && nothing.contains("receiver=file_log"), "{nothing}");
     fs::write(directory.path().join("a.log"), "one\n").unwrap();
     let found = agent.line("found log files");
-    assert!(found.contains("receiver=filelog files=1 directories=1 positions=0"), "{found}");
+    assert!(found.contains("receiver=file_log files=1 directories=1 positions=0"), "{found}");
     let said = agent.log();
     let times = |part: &str| said.iter().filter(|line| line.contains(part)).count();
     assert_eq!((times("no file matches"), times("found log files")), (1, 1), "{said:?}");

@@ -275,6 +275,27 @@ fn a_backlog_drains_over_a_thin_link() {
     assert!(share >= 0.8 && times <= 2.0, "{share:.2} of the link, each line {times:.2} times");
 }
 
+/// Scenario: row 53: the same backlog in requests of other sizes, which alone take from 0.4 to 3 times as long as is
+/// allowed; each answer takes 100 ms beside.
+/// Guarantees: as above, whatever the size: what is tried in vain costs little of the link.
+#[test]
+fn a_backlog_drains_over_a_thin_link_whatever_the_size_of_requests() {
+    let rate = 40_000.0;
+    for tenths in [4, 5, 7, 9, 12, 16, 20, 25, 30] {
+        let road = Road { bytes_per_second: rate, own: SECOND / 10, ..FREE };
+        let records = tenths * 80;
+        let mut run = Run::new(road, 5 * SECOND, records, 250);
+        run.send(12_000_000 / (250 * records as u64));
+        run.until(30 * SECOND);
+        let before = run.taken_bytes();
+        run.until(600 * SECOND);
+        assert_eq!(run.ended, run.queued, "not drained");
+        let share = (run.taken_bytes() - before) / (run.now() - 30 * SECOND).as_secs_f64() / rate;
+        let times = run.times_sent();
+        assert!(share >= 0.92 && times <= 1.8, "{tenths}: {share:.2}, each line {times:.2} times");
+    }
+}
+
 /// Scenario: row 53: a link that gets 20 times as fast, then as thin as it was.
 /// Guarantees: within a minute 80 % of it are used; no request is stuck when it gets thin again.
 #[test]
