@@ -16,11 +16,14 @@ WORKDIR /src
 # rust-toolchain.toml stays outside (.dockerignore): the base is that toolchain, and the file would
 # make rustup download the components that only `make lint` needs.
 COPY . .
+ARG REVISION=
+ARG CREATED=
 # The caches outlive a build, so a change of one crate compiles that crate. The programs must leave
 # the target directory in the same step, because a cache is no part of a layer.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
     CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0 \
+    THYME_COMMIT="${REVISION}" THYME_BUILD_DATE="${CREATED%%T*}" \
     cargo build --release --locked --bin thyme-agent --bin log-generator --bin nop-collector \
     && mkdir /out \
     && cp target/release/thyme-agent target/release/log-generator target/release/nop-collector /out/

@@ -10,6 +10,10 @@
 
 CARGO ?= cargo
 
+# What `--version` says: empty where git knows nothing. The day is the commit's, so that no build differs by its day.
+export THYME_COMMIT := $(shell git describe --always --abbrev=12 --exclude '*' --dirty 2>/dev/null)
+export THYME_BUILD_DATE := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%F 2>/dev/null)
+
 # The binaries of a local run. They are selected by `--bin` without a package wherever they are
 # built or run: then cargo resolves the same features each time, and builds nothing twice.
 BINARIES := --bin thyme-agent --bin log-generator --bin nop-collector --bin rig

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Runs the thyme benchmark on a Kubernetes cluster and writes a report.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = thyme_core::version!())]
 pub struct Cli {
     /// Where to run.
     #[command(subcommand)]

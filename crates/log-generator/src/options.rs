@@ -31,7 +31,7 @@ EXIT STATUS
 
 /// Writes stamped log lines at an exact rate.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "log-generator", version, after_help = EXIT_STATUS)]
+#[command(name = "log-generator", version = thyme_core::version!(), after_help = EXIT_STATUS)]
 pub struct Options {
     /// `stdout` for a container's raw lines, or a directory for CRI files of pods (`./stdout` for a
     /// directory of that name).

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Receives OTLP logs, counts them, and proves loss, duplicates and latency from their stamps
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version = thyme_core::version!(), args_conflicts_with_subcommands = true)]
 struct CommandLine {
     #[command(flatten)]
     serve: Serve,

@@ -16,7 +16,7 @@ use thyme_core::quantity::{grouped, parse_bytes_from_1, parse_count, parse_count
 /// Runs log-generator, an agent and nop-collector as processes on this machine, and proves by the
 /// generator's manifest what arrived.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = thyme_core::version!())]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -37,7 +37,7 @@ const BLOCKING_THREADS_MAX: usize = 4;
 
 /// Tails container log files and exports them with OTLP.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(version = thyme_core::version!(), args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 struct Arguments {
     /// The configuration, in the OpenTelemetry Collector's YAML.
     #[arg(long, value_name = "FILE", value_parser = config_path, required = true)]
@@ -173,7 +173,7 @@ fn say_what_started(path: &Path, config: &Config) {
     let (exporter, endpoint) = (&config.exporter.id, &config.exporter.endpoint);
     let directory = config.file_storage.as_ref().map(|storage| storage.directory.display());
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = thyme_core::version!(),
         config = %path.display(),
         exporter,
         endpoint,

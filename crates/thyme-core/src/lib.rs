@@ -10,3 +10,4 @@ pub mod quantity;
 pub mod splitmix;
 pub mod stamp;
 pub mod table;
+pub mod version;

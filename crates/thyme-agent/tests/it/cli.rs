@@ -69,12 +69,14 @@ fn wait_for_unsettled_records(agent: &mut Program, records: u64) {
 }
 
 /// Scenario: `--version`, and no arguments at all.
-/// Guarantees: the version alone on stdout; help and exit code 2.
+/// Guarantees: the version with the commit alone on stdout; help and exit code 2.
 #[test]
 fn version_and_help() {
     let version = output(&["--version"]);
-    let expected = format!("thyme-agent {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!((text(&version.stdout), version.status.code()), (expected, Some(0)));
+    let said = text(&version.stdout);
+    let expected = concat!("thyme-agent ", env!("CARGO_PKG_VERSION"), " (commit ");
+    assert!(said.starts_with(expected) && said.ends_with(")\n"), "{said}");
+    assert_eq!((said.lines().count(), version.status.code()), (1, Some(0)));
     let nothing = output(&[]);
     assert_eq!(nothing.status.code(), Some(2));
     assert!(text(&nothing.stderr).contains("--config <FILE>"), "{}", text(&nothing.stderr));
