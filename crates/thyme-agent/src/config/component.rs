@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 
 use super::read::{Field, Problems, Reference, Section, unknown};
 
+/// The list of the extensions that work.
+pub(super) const IN_SERVICE: &str = "service::extensions";
+
 /// A type of component that the agent has.
 pub(super) struct Type<T> {
     /// Its name, and what else it may be called.
@@ -45,6 +48,11 @@ pub(super) struct Component<T> {
 }
 
 impl<T> Component<T> {
+    /// Where a key of it stands.
+    pub(super) fn path(&self, key: &str) -> String {
+        format!("{}::{}::{key}", self.group, self.id)
+    }
+
     /// Notes that the component won't do.
     pub(super) fn refuse(&self, problems: &Problems, message: impl Into<String>) {
         problems.add(self.line, &format!("{}::{}", self.group, self.id), message);
@@ -93,6 +101,8 @@ impl<T> Components<T> {
         let message = match found {
             Some(found) if found.kind != Some(kind) => format!("`{id}` is no `{kind}`"),
             Some(found) if in_service.contains(id) => return Some(found),
+            // It may be the one that could not be read there.
+            Some(found) if problems.is_about(IN_SERVICE) => return Some(found),
             Some(_) => format!("`{id}` is defined, but not listed in service::extensions"),
             None => {
                 let same_kind = self.defined.iter().filter(|one| one.kind == Some(kind));

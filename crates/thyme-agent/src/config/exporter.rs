@@ -263,10 +263,12 @@ fn retry(body: &Section<'_>) -> Option<RetryConfig> {
         return Some(config);
     }
     if config.initial_interval > config.max_interval {
-        body.refuse("`initial_interval` must not be more than `max_interval`");
+        let keys = ["initial_interval", "max_interval"];
+        body.refuse_of(&keys, "`initial_interval` must not be more than `max_interval`");
     }
     if config.max_elapsed.is_some_and(|elapsed| elapsed < config.max_interval) {
-        body.refuse("`max_elapsed_time` must not be less than `max_interval`");
+        let keys = ["max_elapsed_time", "max_interval"];
+        body.refuse_of(&keys, "`max_elapsed_time` must not be less than `max_interval`");
     }
     Some(config)
 }

@@ -104,7 +104,7 @@ fn bearer_token(id: &str, body: &Section<'_>) -> Option<BearerTokenConfig> {
         (Some(token), None) => Source::Inline(token.into()),
         (None, Some(path)) => Source::File(path),
         _ => {
-            body.refuse("expected one of `token` and `filename`");
+            body.refuse_of(&["token", "filename"], "expected one of `token` and `filename`");
             return None;
         }
     };
@@ -208,7 +208,7 @@ fn thyme(body: &Section<'_>) -> ThymeConfig {
     let in_flight = body.field("in_flight_bytes_max");
     let in_flight_bytes_max = in_flight.and_then(|field| {
         let bytes = field.bytes(REQUEST_BYTES_MIN..=IN_FLIGHT_BYTES_MAX)?;
-        if bytes < in_flight_bytes_min {
+        if bytes < in_flight_bytes_min && !body.is_doubtful(&["request_bytes_max", "workers"]) {
             field.refuse(format!(
                 "must be at least 2 x request_bytes_max x workers = {}",
                 format_bytes(in_flight_bytes_min as u64)

@@ -24,9 +24,10 @@ fn read(id: &str, body: &Section<'_>) -> Option<BatchConfig> {
     };
     let (size, size_max) = (config.send_batch_size, config.send_batch_max_size);
     if size_max > 0 && size_max < size {
-        body.refuse(format!(
+        let message = format!(
             "send_batch_max_size ({size_max}) must not be less than send_batch_size ({size})"
-        ));
+        );
+        body.refuse_of(&["send_batch_max_size", "send_batch_size"], message);
     }
     if size == 0 {
         // In the Collector: the size is ignored and data is sent at once.

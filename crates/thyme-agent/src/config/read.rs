@@ -35,6 +35,17 @@ impl Problems {
         self.add(place.line, &place.path, message);
     }
 
+    /// Whether something is wrong with what stands at a key, or beneath it: then a default may stand in its
+    /// place, and nothing that compares it with other values is to be said.
+    pub(super) fn is_about(&self, path: &str) -> bool {
+        self.found.borrow().iter().any(|(_, key, _)| {
+            let rest = key.strip_prefix(path);
+            rest.is_some_and(|rest| {
+                rest.is_empty() || rest.starts_with("::") || rest.starts_with('[')
+            })
+        })
+    }
+
     /// All of them by line, each with the name of the file.
     pub(super) fn into_list(self, file: &str) -> Vec<Problem> {
         let mut found = self.found.into_inner();
@@ -348,6 +359,20 @@ impl<'a> Section<'a> {
     /// Notes that the section as a whole won't do.
     pub(super) fn refuse(&self, message: impl Into<String>) {
         self.field.refuse(message);
+    }
+
+    /// Notes that values of the section don't go together, unless one of them is wrong by itself.
+    pub(super) fn refuse_of(&self, keys: &[&str], message: impl Into<String>) {
+        if !self.is_doubtful(keys) {
+            self.refuse(message);
+        }
+    }
+
+    /// Whether something is wrong with one of these values, so far.
+    pub(super) fn is_doubtful(&self, keys: &[&str]) -> bool {
+        let found = self.entries.iter().filter(|(key, _)| keys.contains(&key.as_str()));
+        let mut paths = found.map(|(key, node)| self.field.child(key, node).path);
+        paths.any(|path| self.field.problems.is_about(&path))
     }
 
     /// [`Field::flag`] of a key, or its default.

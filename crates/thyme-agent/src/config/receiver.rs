@@ -72,7 +72,7 @@ fn read(id: &str, body: &Section<'_>) -> Option<Receiver> {
         .required("include")
         .and_then(|field| globs(&field, |text| Pattern::all(text).map(drop)));
     if include.as_ref().is_some_and(Vec::is_empty) {
-        body.refuse("`include` must name at least one file or glob");
+        body.refuse_of(&["include"], "`include` must name at least one file or glob");
     }
     let exclude =
         body.field("exclude").and_then(|field| globs(&field, |text| path_matcher(text).map(drop)));

@@ -3,7 +3,7 @@
 use super::{
     BatchConfig, Config, ExporterConfig, FileStorageConfig, FilelogConfig, HealthCheckConfig,
     Origin, Protocol, Secret, ThymeConfig,
-    component::{Component, Components},
+    component::{Component, Components, IN_SERVICE},
     exporter::{self, Exporter},
     extension::{self, Extension},
     processor,
@@ -106,6 +106,7 @@ fn refuse_idle_thyme(extensions: &InService, defined: &Defined, problems: &Probl
         |component: &&Component<Extension>| matches!(component.value, Some(Extension::Thyme(_)));
     if let Some(component) = defined.extensions.iter().find(thyme)
         && extensions.thyme.is_none()
+        && !problems.is_about(IN_SERVICE)
     {
         component.refuse(problems, "defined, but not listed in service::extensions");
     }
@@ -216,7 +217,9 @@ impl<'a> Around<'a> {
         }
         let thyme = self.thyme;
         let body_bytes_max = thyme.request_bytes_max.saturating_sub(RECORD_OVERHEAD_BYTES);
-        if config.max_log_size_bytes > body_bytes_max.min(thyme.partial_bytes_max) {
+        if config.max_log_size_bytes > body_bytes_max.min(thyme.partial_bytes_max)
+            && !self.is_limit_doubtful(component)
+        {
             component.refuse(
                 self.problems,
                 "`max_log_size` must be at least 64KiB less than thyme's `request_bytes_max`, and \
@@ -224,6 +227,17 @@ impl<'a> Around<'a> {
             );
         }
         Some(config)
+    }
+
+    /// Whether a limit on lengths may be a default in the place of one that could not be read.
+    fn is_limit_doubtful(&self, component: &Component<Receiver>) -> bool {
+        let own = ["max_log_size", "operators"].map(|key| component.path(key));
+        let is_thyme = |one: &&Component<Extension>| one.kind == Some("thyme");
+        let thyme = self.defined.extensions.iter().filter(is_thyme);
+        let limits = thyme
+            .flat_map(|one| ["request_bytes_max", "partial_bytes_max"].map(|key| one.path(key)));
+        let mut paths = own.into_iter().chain(limits).chain([IN_SERVICE.to_owned()]);
+        paths.any(|path| self.problems.is_about(&path))
     }
 
     /// The exporter, and the storage that it names.

@@ -100,7 +100,8 @@ fn metrics(body: &Section<'_>) -> Option<Vec<MetricsReader>> {
         None => default,
     };
     if wanted && readers.is_empty() {
-        body.refuse("`readers` must not be empty unless `level` is none");
+        let message = "`readers` must not be empty unless `level` is none";
+        body.refuse_of(&["level", "readers"], message);
     }
     Some(if wanted { readers } else { Vec::new() })
 }

@@ -897,6 +897,38 @@ fn a_variable_that_is_not_set_hides_no_other_mistake() {
     assert_eq!(found.lines().collect::<Vec<_>>(), expected);
 }
 
+/// Scenario: values that can't be read, because a variable is not set or for themselves, each of which is compared
+/// with others where it can: intervals, limits, one of two keys, a certificate's key, lists that name extensions.
+/// Guarantees: each is complained about once. The default that stands in its place is compared with nothing.
+#[test]
+fn what_cannot_be_read_is_compared_with_nothing() {
+    let text = "receivers:\n  filelog:\n    include: [/a]\n    max_log_size: 8MiB\n    storage: file_storage\n\
+                processors:\n  batch: {send_batch_size: many, send_batch_max_size: 5}\n\
+                exporters:\n  otlp:\n    endpoint: a:1\n    \
+                retry_on_failure: {initial_interval: 60s, max_interval: '${env:A}'}\n    \
+                tls: {cert_file: a.pem, key_file: '${env:B}'}\n    \
+                auth: {authenticator: bearertokenauth}\n\
+                extensions:\n  bearertokenauth: {token: '${env:C}'}\n  file_storage:\n  \
+                thyme: {request_bytes_max: '${env:D}', in_flight_bytes_max: 1MiB}\n\
+                service:\n  extensions: ['${env:E}', thime]\n  pipelines:\n    logs:\n      \
+                receivers: [filelog]\n      processors: [batch]\n      exporters: [otlp]\n";
+    let found = parse(text).unwrap_err();
+    let places = |line: &str| line.split(": ").nth(1).unwrap_or_default().to_owned();
+    assert_eq!(
+        found.lines().map(places).collect::<Vec<_>>(),
+        [
+            "processors::batch::send_batch_size",
+            "exporters::otlp::retry_on_failure::max_interval",
+            "exporters::otlp::tls::key_file",
+            "extensions::bearertokenauth::token",
+            "extensions::thyme::request_bytes_max",
+            "service::extensions[0]",
+            "service::extensions[1]",
+        ],
+        "{found}"
+    );
+}
+
 /// Scenario: texts that are no configuration at all.
 /// Guarantees: an error with a line, never a panic.
 #[test]

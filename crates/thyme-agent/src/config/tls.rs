@@ -33,7 +33,8 @@ pub(super) fn read(body: &Section<'_>) -> Option<TlsConfig> {
         (None, None) => None,
         (Some(certificate), Some(key)) => Some(TlsIdentity { certificate, key }),
         _ => {
-            body.refuse("a certificate needs its key: `cert_file` with `key_file`");
+            let keys = ["cert_file", "cert_pem", "key_file", "key_pem"];
+            body.refuse_of(&keys, "a certificate needs its key: `cert_file` with `key_file`");
             None
         }
     };

@@ -65,8 +65,8 @@ struct State {
     too_long: Option<Duration>,
     /// What timed out, where something had been answered since the time-out before.
     too_large: Option<TooLarge>,
-    /// How long that which times out next without being foreseen is not tried again.
-    too_large_age: Duration,
+    /// How long the last size that timed out so was not tried again, and until when.
+    too_large_before: Option<(Duration, Instant)>,
     /// Something was answered since the last reduction.
     has_answered: bool,
     /// The largest that was answered of late.
@@ -121,7 +121,7 @@ impl Pace {
             sent_bytes: 0,
             too_long: None,
             too_large: None,
-            too_large_age: SLOW_SIZE_AGE_MIN,
+            too_large_before: None,
             has_answered: false,
             answered: None,
             reductions: 0,
@@ -246,17 +246,29 @@ impl State {
         let answered = self.answered.filter(|answered| !answered.is_old(now));
         let bytes_per_second = answered.map_or(f64::INFINITY, |one| one.bytes_per_second);
         let foreseen = bytes as f64 * self.in_flight as f64 / bytes_per_second;
-        let age = if foreseen >= took.as_secs_f64() * FORESEEN_SHARE {
+        let is_foreseen = foreseen >= took.as_secs_f64() * FORESEEN_SHARE;
+        let is_news = answered.is_none_or(|answered| bytes > answered.bytes);
+        let age = if is_foreseen && (is_news || self.in_flight > 1) {
             SLOW_SIZE_AGE_MAX
-        } else if answered.is_none_or(|answered| bytes > answered.bytes) {
-            let doubled = (self.too_large_age * 2).min(SLOW_SIZE_AGE_MAX);
-            std::mem::replace(&mut self.too_large_age, doubled)
+        } else if is_news {
+            self.next_age(now)
         } else {
-            // Where as much was answered of late, it was not the size.
+            // Where as much was answered of late, it was neither the size nor, alone, the number.
             self.too_large = None;
             return;
         };
-        self.too_large = Some(TooLarge { bytes, until: now + age, bytes_per_second });
+        let until = now + age;
+        self.too_large = Some(TooLarge { bytes, until, bytes_per_second });
+        self.too_large_before = Some((age, until));
+    }
+
+    /// How long what times out unforeseen is not tried again: twice as long as before, if that was not long ago.
+    fn next_age(&self, now: Instant) -> Duration {
+        let is_fresh = |until: Instant| now.saturating_duration_since(until) < SLOW_SIZE_AGE_MAX;
+        match self.too_large_before {
+            Some((age, until)) if is_fresh(until) => (age * 2).min(SLOW_SIZE_AGE_MAX),
+            _ => SLOW_SIZE_AGE_MIN,
+        }
     }
 
     /// A size was answered.
@@ -266,7 +278,7 @@ impl State {
         if let Some(too_large) = self.too_large {
             let is_faster = bytes_per_second >= too_large.bytes_per_second * FASTER;
             if is_faster || bytes >= too_large.bytes {
-                self.too_large_age = SLOW_SIZE_AGE_MIN;
+                self.too_large_before = None;
             }
             if is_faster || bytes >= too_large.bytes || now >= too_large.until {
                 self.too_large = None;

@@ -7,8 +7,8 @@
 //! spool/<number>.damaged   a segment in which something could not be read, kept for a human
 //! ```
 //!
-//! Nothing is removed before the cursor says that it is done: what was kept, is not done and stands nowhere
-//! is missing.
+//! Nothing is removed before the cursor says that it is done, where it can be written: what was kept, is not done and
+//! stands nowhere is missing.
 //!
 //! A record is done when the sink has it, or nobody wants it any more. The cursor may be behind:
 //! then records are sent twice. It is never ahead.
@@ -486,6 +486,10 @@ impl Store {
             }
             if let Some(segment) = self.segments.remove(at) {
                 self.put_away(&segment);
+                if self.is_cursor_stale {
+                    // On a disk that was full there may be room now.
+                    let _written = self.write_cursor();
+                }
             }
         }
     }

@@ -61,7 +61,11 @@ impl Worker {
                 live_checkpoints -= 1;
                 continue;
             }
-            let Some(group) = self.groups.get(&number) else { continue };
+            // Messages name groups that there are.
+            let Some(group) = self.groups.get(&number) else {
+                debug_assert!(false, "a group that there is not has lost a file");
+                continue;
+            };
             self.state.miss(Gone {
                 receiver: group.key.receiver,
                 directory: Arc::clone(&group.key.directory),

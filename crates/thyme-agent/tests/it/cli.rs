@@ -5,7 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Output,
+    process::{Command, Output},
 };
 
 use rustix::{
@@ -267,7 +267,11 @@ fn a_start_says_what_it_reads() {
     let path = configuration(directory.path());
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("shutdown_timeout: 1h", "scan_interval: 1s")).unwrap();
-    let mut agent = Program::start(&path);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 2000; exec \"$@\"", "sh"]).arg(program().get_program());
+    let mut agent = Program::spawn(command.arg("--config").arg(&path));
+    let limit = agent.line("the system allows fewer open files");
+    assert!(limit.contains(" INFO ") && limit.contains("limit=2000"), "{limit}");
     let started = agent.line("started");
     assert!(started.contains("exporter=\"otlp\" endpoint=\"http://127.0.0.1:1\""), "{started}");
     let storage = agent.line("without `storage` on its receivers");

@@ -22,6 +22,9 @@ const THREADS: usize = 4;
 
 /// How often the sink may go away before a point is passed, and for how many attempts it does.
 const OUTAGES_MAX: u32 = 10;
+
+/// Lives that may find too few files.
+const LIVES_MAX: usize = 20;
 const ATTEMPTS_AWAY: u64 = 40;
 
 /// Requests of each life that the sink takes and forgets.
@@ -84,6 +87,23 @@ fn go_and_come(stage: &Stage, agent: &mut Program) {
     }
 }
 
+/// Lives until one meets the point: how many files of its checkpoints a life finds again is chance, since those that
+/// were empty are begun anew, and those that have arrived may be deleted.
+fn live_again(stage: &Stage, mut agent: Program, armed: &str) -> Program {
+    for _ in 0..LIVES_MAX {
+        let wanted = stage.received() + 500;
+        stage.wait("it ends, or has found all files", &mut agent, |agent| {
+            agent.has_ended() || stage.received() >= wanted
+        });
+        if agent.has_ended() {
+            break;
+        }
+        agent.stop();
+        agent = Program::start_armed(&stage.config, armed);
+    }
+    agent
+}
+
 /// Lives of one agent that end at one point, one after the other.
 fn die_at(point: &str, grpc: bool) {
     let exporter = "timeout: 400ms\n    sending_queue: {storage: file_storage}";
@@ -113,6 +133,8 @@ fn die_at(point: &str, grpc: bool) {
             agent.signal(Signal::TERM);
         } else if is_of_spool(point) {
             go_and_come(&stage, &mut agent);
+        } else if point == "file_resumed" {
+            agent = live_again(&stage, agent, &armed);
         }
         let status = agent.status();
         assert_eq!(status.signal(), Some(9), "{armed}: {status} {:#?}", agent.log());

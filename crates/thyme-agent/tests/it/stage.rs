@@ -38,7 +38,7 @@ impl Stage {
         self.kubelet.deeds.deleted.load(Ordering::Relaxed)
     }
 
-    fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.node.collector.report().received
     }
 

@@ -363,6 +363,54 @@ fn what_times_out_by_chance_makes_no_request_small_for_long() {
     assert!(taken >= 740_000, "{taken} of 819,200");
 }
 
+/// Scenario: a sink that takes 3.6 of 5 seconds for each request, one after the other, however small, and never
+/// answers one in fifty.
+/// Guarantees: that is not taken for a thin link, where what is as large as what was answered does time out: requests
+/// get no smaller from one such time-out to the next.
+#[test]
+fn a_sink_that_takes_its_time_for_anything_is_no_thin_link() {
+    let pace = Pace::new(1);
+    let mut now = Instant::now();
+    let mut one = |is_answered: bool| {
+        let turn = block_on(pace.turn());
+        let bytes = pace.lock().request_bytes_max.min(1_000_000);
+        turn.begin(bytes);
+        let took = if is_answered { SECOND * 36 / 10 } else { SECOND * 5 };
+        now += took;
+        if is_answered {
+            turn.answered(bytes, took, now);
+        } else {
+            turn.timed_out(bytes, took, now);
+        }
+        bytes
+    };
+    for _ in 0..20 {
+        assert_eq!(one(false), 1_000_000);
+        for _ in 0..49 {
+            one(true);
+        }
+    }
+}
+
+/// Scenario: sizes that time out unforeseen, three within ten minutes, and one an hour later.
+/// Guarantees: they are not tried again for 30, 60 and 120 seconds, and then for 30 again.
+#[test]
+fn what_times_out_again_is_tried_later_and_later() {
+    let pace = Pace::new(1);
+    let begun = Instant::now();
+    let mut now = begun;
+    let mut last = |minutes: u64| {
+        now += 60 * SECOND * u32::try_from(minutes).unwrap();
+        let turn = block_on(pace.turn());
+        turn.begin(1_000_000);
+        turn.answered(100_000, SECOND / 1000, now);
+        turn.timed_out(1_000_000, SECOND, now);
+        drop(turn);
+        pace.lock().too_large.unwrap().until - now
+    };
+    assert_eq!([0, 2, 3, 60].map(&mut last), [30, 60, 120, 30].map(|seconds| seconds * SECOND));
+}
+
 /// Scenario: packets to the sink get lost without a word for an hour; then it is as fast as ever.
 /// Guarantees: while it is away one request is tried at a time; what was halved meanwhile is little;
 /// everything is there within seconds, in requests that soon have their size again.
