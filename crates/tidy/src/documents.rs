@@ -55,6 +55,78 @@ pub fn linked_files_exist(root: &Path, path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
+/// Links to a part of a document, of this one or of another, whose heading does not exist there.
+pub fn linked_parts_exist(root: &Path, path: &str, text: &str) -> Vec<Finding> {
+    let directory = root.join(path).parent().map(Path::to_owned).unwrap_or_default();
+    let mut findings = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for rest in line.split("](").skip(1) {
+            let target = rest.split([')', ' ']).next().unwrap_or_default();
+            let Some((file, part)) = target.split_once('#') else { continue };
+            let is_document = file.is_empty() || (!file.contains("://") && file.ends_with(".md"));
+            if !is_document {
+                continue;
+            }
+            let other = (!file.is_empty()).then(|| crate::workspace::read(&directory.join(file)));
+            if !parts(other.as_deref().unwrap_or(text)).contains(part) {
+                findings.push(Finding::new(path, number, format!("{file} has no part #{part}")));
+            }
+        }
+    }
+    findings
+}
+
+/// The parts of a document, as GitHub calls them: headings in lower case, blanks as hyphens, without what is neither
+/// letter, digit, hyphen nor underscore. The second of two of one name has `-1` behind it.
+fn parts(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut fenced = false;
+    for line in text.lines() {
+        fenced ^= line.trim_start().starts_with("```");
+        let heading = line.trim_start_matches('#');
+        if fenced || heading.len() == line.len() || !heading.starts_with(' ') {
+            continue;
+        }
+        let kept = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);
+        let name: String = heading.trim().to_lowercase().chars().filter(kept).collect();
+        let name = name.replace(' ', "-");
+        let mut number = 0;
+        while !found.insert(if number == 0 { name.clone() } else { format!("{name}-{number}") }) {
+            number += 1;
+        }
+    }
+    found
+}
+
+/// Options that documents give to programs, `--option` behind a program's name in code, that its help does not have.
+pub fn options_exist(path: &str, text: &str, program: &str, help: &str) -> Vec<Finding> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let known: BTreeSet<&str> = help.split(|c| !is_word(c)).filter(|word| word.starts_with("--")).collect();
+    let mut findings = Vec::new();
+    let mut fenced = false;
+    for (number, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+            continue;
+        }
+        let commands: Vec<&str> =
+            if fenced { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
+        for command in commands {
+            let words: Vec<&str> = command.split([' ', '\'', '"']).collect();
+            let is_it = |word: &&str| *word == program || word.ends_with(&format!("/{program}"));
+            let Some(at) = words.iter().position(|word| is_it(&word)) else { continue };
+            let rest = words[at + 1..].iter().take_while(|word| !["|", "&&", ";", "#", "--"].contains(word));
+            for word in rest.filter(|word| word.starts_with("--")) {
+                let option = word.split(|c| !is_word(c)).next().unwrap_or_default();
+                if !known.contains(option) {
+                    findings.push(Finding::new(path, number, format!("{program} has no {option}")));
+                }
+            }
+        }
+    }
+    findings
+}
+
 /// Rows of a table of failures, `| N | failure | promise | tests | … |`: each of the `rows` has a test
 /// that exists, unless it is said to be open. Tests are named by function, perhaps with their module.
 pub fn failures_have_tests(
@@ -126,6 +198,39 @@ mod tests {
         let found = linked_files_exist(&root, "crates/tidy/src/x.md", text);
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found, ["crates/tidy/src/x.md:2: there is no file gone.md"]);
+    }
+
+    /// Scenario: links to headings with code, signs and a name that comes twice, in this document and in another, and
+    /// to headings that there are not.
+    /// Guarantees: only these are found.
+    #[test]
+    fn links_to_parts_that_do_not_exist_are_found() {
+        let root = crate::workspace::root();
+        let text = "# A `b`: c_d!\n## Same\n## Same\n[a](#a-b-c_d) [b](#same) [c](#same-1)\n[d](#same-2)\n\
+                    ```sh\n# none\n```\n[e](#none) [f](lib.rs#x) [g](../../../README.md#licence) \
+                    [h](../../../README.md#gone) [i](https://a.example/#b)";
+        let found = linked_parts_exist(&root, "crates/tidy/src/x.md", text);
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "crates/tidy/src/x.md:5:  has no part #same-2",
+                "crates/tidy/src/x.md:9:  has no part #none",
+                "crates/tidy/src/x.md:9: ../../../README.md has no part #gone",
+            ]
+        );
+    }
+
+    /// Scenario: options that a program has and has not, in commands and beside them, and those of others.
+    /// Guarantees: only those that it has not are found, and only where it is what is called.
+    #[test]
+    fn options_that_do_not_exist_are_found() {
+        let help = "  --known <FILE>  that\n  -h, --help";
+        let text = "`bin/tool --known=x --gone` --here\n```sh\nother --that | tool --known --lost\n```\n\
+                    `tool-box --gone` `tool x | other --it`";
+        let found: Vec<String> =
+            options_exist("x.md", text, "tool", help).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["x.md:1: tool has no --gone", "x.md:3: tool has no --lost"]);
     }
 
     /// Scenario: a table with a tested row, an untested one, an open one, one with a test that is gone,

@@ -12,8 +12,8 @@ use std::{
 const CODE_DIRECTORIES: [&str; 3] = ["crates", "benches", "fuzz"];
 
 /// Directories that hold documents, beside the root.
-const DOCUMENT_DIRECTORIES: [&str; 5] =
-    ["docs", "deployment", "infrastructure", "scripts", "tests"];
+const DOCUMENT_DIRECTORIES: [&str; 6] =
+    ["charts", "docs", "deployment", "infrastructure", "scripts", "tests"];
 
 /// The workspace's root directory.
 pub fn root() -> PathBuf {

@@ -149,7 +149,7 @@ pub(crate) fn finish(child: Child) -> (Option<i32>, String, String) {
 ///
 /// `cargo test --workspace` has built them. When only this package is tested they may be missing,
 /// and are built here; present ones are taken as they are.
-fn rig() -> &'static Path {
+pub(crate) fn rig() -> &'static Path {
     static RIG: OnceLock<&Path> = OnceLock::new();
     RIG.get_or_init(|| {
         let rig = Path::new(env!("CARGO_BIN_EXE_rig"));

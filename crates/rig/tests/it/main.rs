@@ -5,6 +5,7 @@
     reason = "a test may panic, and its output is shown when it fails"
 )]
 
+mod documents;
 mod driver;
 mod endings;
 mod scenarios;

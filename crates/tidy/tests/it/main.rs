@@ -130,6 +130,19 @@ fn linked_files_exist() {
     assert_none(&findings);
 }
 
+/// Scenario: every link to a part of a document in the documents.
+/// Guarantees: it has that heading.
+#[test]
+fn linked_parts_exist() {
+    let root = workspace::root();
+    let documents = workspace::documents(&root);
+    let findings: Vec<Finding> = documents
+        .iter()
+        .flat_map(|(path, text)| documents::linked_parts_exist(&root, path, text))
+        .collect();
+    assert_none(&findings);
+}
+
 /// Scenario: the table of failures in docs/reliability.md, which has a row for each of the 37.
 /// Guarantees: each row that is not open names tests, and all of them exist.
 #[test]
