@@ -293,10 +293,11 @@ impl World {
         self.tree.contents[content].unlinked_at = self.now;
         let was_opened = self.was_opened(&self.tree.contents[content]);
         if self.is_up && was_opened {
-            let is_open = |node: &Node| node.content == Some(content) && node.handles > 0;
-            if !self.tree.nodes.iter().any(is_open) {
-                // It had been read and closed: what was written to it since nobody has seen. One that had
-                // made room for another may not have been read to its end.
+            let is_it = |node: &&Node| node.content == Some(content);
+            let handles: u32 = self.tree.nodes.iter().filter(is_it).map(|node| node.handles).sum();
+            if (handles as usize) < self.plan.config.receivers.len() {
+                // A receiver had read and closed it: what was written to it since that one has not seen. One that
+                // had made room for another may not have been read to its end.
                 let made_room = self.may_lack_descriptors() || self.tree.has_lacked_descriptors;
                 for (_, line) in &self.tree.contents[content].lines {
                     if self.truth.lines[*line].is_late || made_room {
