@@ -513,8 +513,13 @@ impl Discovery {
 
     /// Counts what workers miss, unless it was moved.
     fn count_gone(&mut self) {
-        let mut gone: Vec<Gone> =
-            self.workers.iter().flat_map(|worker| worker.state.take_gone()).collect();
+        let mut gone = Vec::new();
+        for worker in &self.workers {
+            gone.append(&mut worker.state.take_gone());
+        }
+        if gone.is_empty() {
+            return;
+        }
         self.scanner.leave_out_moved(&mut gone);
         gone.iter().for_each(|gone| gone.count(&self.metrics));
     }

@@ -23,6 +23,8 @@ pub(super) struct Type<T> {
 pub(super) struct Components<T> {
     group: &'static str,
     defined: Vec<Component<T>>,
+    /// Whether the group could be read, so that what is not defined is known.
+    is_known: bool,
 }
 
 /// The name of a component under which the state knows it: types that have two names are called by
@@ -62,7 +64,8 @@ impl<T> Component<T> {
 impl<T> Components<T> {
     /// Reads all of a group, used or not.
     pub(super) fn read(root: &Section<'_>, group: &'static str, types: &[Type<T>]) -> Self {
-        let entries = root.field(group).and_then(|field| field.entries()).unwrap_or_default();
+        let entries = root.field(group).map_or(Some(Vec::new()), |field| field.entries());
+        let is_known = entries.is_some();
         let names: Vec<_> = types.iter().map(|known| known.names).collect();
         let mut seen = BTreeMap::new();
         let component = |(id, body): (&str, Field<'_>)| {
@@ -79,7 +82,8 @@ impl<T> Components<T> {
                 value: read_one(id, &body, group, types),
             }
         };
-        Self { group, defined: entries.into_iter().map(component).collect() }
+        let defined = entries.into_iter().flatten().map(component).collect();
+        Self { group, defined, is_known }
     }
 
     /// Every defined component.
@@ -104,6 +108,7 @@ impl<T> Components<T> {
             // It may be the one that could not be read there.
             Some(found) if problems.is_about(IN_SERVICE) => return Some(found),
             Some(_) => format!("`{id}` is defined, but not listed in service::extensions"),
+            None if !self.is_known => return None,
             None => {
                 let same_kind = self.defined.iter().filter(|one| one.kind == Some(kind));
                 let message =
@@ -119,7 +124,7 @@ impl<T> Components<T> {
     pub(super) fn resolve(&self, reference: &Field<'_>) -> Option<&Component<T>> {
         let id = reference.text()?;
         let found = self.defined.iter().find(|component| component.id == id);
-        if found.is_none() {
+        if found.is_none() && self.is_known {
             let known = self.defined.iter().map(|component| component.id.as_str());
             let message = unknown("reference", &id, known);
             reference.refuse(format!("`{id}` is not defined in `{}`: {message}", self.group));

@@ -226,7 +226,11 @@ impl<'a> Field<'a> {
         };
         let Some(bytes) = parsed else {
             let expected = "expected a number of bytes, such as 4096, 16kb or 1MiB";
-            self.refuse(format!("{expected}, found {}", self.found()));
+            let found = match self.node.value {
+                Value::Integer(number) => number.to_string(),
+                _ => self.found(),
+            };
+            self.refuse(format!("{expected}, found {found}"));
             return None;
         };
         match usize::try_from(bytes) {

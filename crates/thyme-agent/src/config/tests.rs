@@ -927,6 +927,15 @@ fn what_cannot_be_read_is_compared_with_nothing() {
         ],
         "{found}"
     );
+    // A group that can't be read defines nobody knows what.
+    let text = "receivers: [a]\nexporters: 5\nprocessors: '${env:A}'\nservice:\n  pipelines:\n    logs:\n      \
+                receivers: [a]\n      processors: [b]\n      exporters: [c]\n";
+    let found = parse(text).unwrap_err();
+    assert_eq!(
+        found.lines().map(places).collect::<Vec<_>>(),
+        ["receivers", "exporters", "processors"],
+        "{found}"
+    );
 }
 
 /// Scenario: texts that are no configuration at all.

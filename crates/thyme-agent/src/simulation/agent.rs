@@ -118,7 +118,9 @@ impl Agent {
     }
 
     fn begun(mut self) -> Self {
-        self.shared.lock().is_up = true;
+        let mut world = self.shared.lock();
+        (world.is_up, world.tree.is_stopping) = (true, false);
+        drop(world);
         self.checkpoint_with(|table| table.write(true));
         self
     }
@@ -217,7 +219,10 @@ impl Agent {
         if self.discovery.take().is_none() {
             return;
         }
-        let timeout = self.shared.lock().plan.config.thyme.shutdown_timeout;
+        let mut world = self.shared.lock();
+        world.tree.is_stopping = true;
+        let timeout = world.plan.config.thyme.shutdown_timeout;
+        drop(world);
         if let Some(messages) = self.spool_messages.take() {
             messages.send(SpoolMessage::Stop(Clock::now(&self.shared) + timeout)).ok();
         }

@@ -105,6 +105,8 @@ struct Directory {
 /// The tree. Paths are absolute.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
+    /// The agent was told to stop: what it opens from then on it only looks at, and reads no new file.
+    pub(super) is_stopping: bool,
     pub(super) nodes: Vec<Node>,
     pub(super) contents: Vec<Content>,
     directories: BTreeMap<String, Directory>,
@@ -293,10 +295,11 @@ impl World {
         self.tree.contents[content].unlinked_at = self.now;
         let was_opened = self.was_opened(&self.tree.contents[content]);
         if self.is_up && was_opened {
-            let is_open = |node: &Node| node.content == Some(content) && node.handles > 0;
-            if !self.tree.nodes.iter().any(is_open) {
-                // It had been read and closed: what was written to it since nobody has seen. One that had
-                // made room for another may not have been read to its end.
+            let is_it = |node: &&Node| node.content == Some(content);
+            let handles: u32 = self.tree.nodes.iter().filter(is_it).map(|node| node.handles).sum();
+            if (handles as usize) < self.plan.config.receivers.len() {
+                // A receiver had read and closed it: what was written to it since that one has not seen. One that
+                // had made room for another may not have been read to its end.
                 let made_room = self.may_lack_descriptors() || self.tree.has_lacked_descriptors;
                 for (_, line) in &self.tree.contents[content].lines {
                     if self.truth.lines[*line].is_late || made_room {
@@ -514,7 +517,7 @@ impl LogTree for SimulatedTree {
         world.denial(text(&path))?;
         let id = world.file_at(text(&path));
         let id = id.ok_or_else(|| io::Error::from_raw_os_error(NOT_FOUND))?;
-        let generation = world.generation;
+        let (generation, is_counted) = (world.generation, !world.tree.is_stopping);
         world.tree.open_files += 1;
         if !world.has_room_to_open() {
             // What can't be opened in time is read after what can.
@@ -532,13 +535,15 @@ impl LogTree for SimulatedTree {
                 world.truth.forget_order();
             }
             world.note_name(content, parent_of(text(&path)).1);
-            let content = &mut world.tree.contents[content];
-            let before = content.opened_in.replace(generation);
-            content.opens = if before == Some(generation) { content.opens + 1 } else { 1 };
+            if is_counted {
+                let content = &mut world.tree.contents[content];
+                let before = content.opened_in.replace(generation);
+                content.opens = if before == Some(generation) { content.opens + 1 } else { 1 };
+            }
         }
         world.note(|| format!("agent opens {} inode {inode}, {bytes} bytes", path.display()));
         let inode = Inode { device: DEVICE + world.tree.remounts, inode };
-        let (shared, use_of) = (self.0.clone(), Use::default());
+        let (shared, use_of) = (self.0.clone(), Use { is_counted, ..Use::default() });
         let file = Box::new(SimulatedFile { shared, id, use_of });
         Ok(Some(Opened { file, inode, bytes, through: None }))
     }
@@ -568,6 +573,7 @@ struct SimulatedFile {
 /// What came of an open file so far.
 #[derive(Debug, Default)]
 struct Use {
+    is_counted: bool,
     was_read: AtomicBool,
     has_failed: AtomicBool,
 }
@@ -617,8 +623,8 @@ impl Drop for SimulatedFile {
         let mut world = self.shared.lock();
         world.tree.nodes[self.id].handles -= 1;
         world.tree.open_files -= 1;
-        let [was_read, has_failed] = [&mut self.use_of.was_read, &mut self.use_of.has_failed];
-        if *has_failed.get_mut() && !*was_read.get_mut() {
+        let Use { is_counted, was_read, has_failed } = &mut self.use_of;
+        if *is_counted && *has_failed.get_mut() && !*was_read.get_mut() {
             // Nobody could find out what it was: it will be opened again, if it is still there.
             world.not_opened(self.id);
         }

@@ -2,7 +2,10 @@
 //! and how many records were kept. It may be behind, and then requests come twice; it is never ahead. What it
 //! says to be kept and not to be done stands in a segment, or is lost.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +76,8 @@ pub(super) struct Known {
     pub(super) parts: Parts,
     /// Records below this were kept, or are done; 0 where a version wrote it that does not say so.
     pub(super) kept_below: u64,
+    /// Segments whose damage an earlier start has counted.
+    pub(super) damaged: BTreeSet<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,6 +86,8 @@ struct Cursor {
     done: Vec<(u64, u64)>,
     #[serde(default)]
     kept_below: u64,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    damaged: BTreeSet<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     parts: Vec<CursorPart>,
 }
@@ -124,12 +131,16 @@ pub(super) fn load(disk: &dyn StateDisk) -> Option<Known> {
 /// When it can't be written: after a restart more records come twice.
 pub(super) fn write(
     disk: &dyn StateDisk,
-    Known { done, parts, kept_below }: &Known,
+    Known { done, parts, kept_below, damaged }: &Known,
     is_synced: bool,
 ) -> io::Result<()> {
-    let (done_below, parts) = (done.prefix(), parts.write());
-    let cursor =
-        Cursor { done_below, done: done.beyond().to_vec(), kept_below: *kept_below, parts };
+    let cursor = Cursor {
+        done_below: done.prefix(),
+        done: done.beyond().to_vec(),
+        kept_below: *kept_below,
+        damaged: damaged.clone(),
+        parts: parts.write(),
+    };
     let content = serde_json::to_vec(&cursor).map_err(io::Error::other)?;
     let mut file = disk.create(NAME_NEW)?;
     crate::failpoint::hit("spool_cursor_created");
@@ -153,19 +164,21 @@ fn decode(bytes: &[u8]) -> Option<Known> {
     let part = |one: CursorPart| (one.id, Acknowledged::new(one.below, &one.beyond));
     let parts = Parts(cursor.parts.into_iter().map(part).collect());
     let done = Acknowledged::new(cursor.done_below, &cursor.done);
-    Some(Known { done, parts, kept_below: cursor.kept_below.min(ID_MAX) })
+    let kept_below = cursor.kept_below.min(ID_MAX);
+    Some(Known { done, parts, kept_below, damaged: cursor.damaged })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Scenario: a cursor of a version that did not say what is kept.
-    /// Guarantees: it is read, and says of no request that it must be there.
+    /// Scenario: a cursor of a version that said neither what is kept nor what was damaged.
+    /// Guarantees: it is read, and says of no request that it must be there, and of no damage that it was counted.
     #[test]
     fn a_cursor_that_does_not_say_what_is_kept_is_read() {
         let content = br#"{"done_below":3,"done":[[5,6]]}"#;
         let known = decode(&frame::seal(MAGIC, content)).unwrap();
         assert_eq!((known.done, known.kept_below), (Acknowledged::new(3, &[(5, 6)]), 0));
+        assert!(known.damaged.is_empty());
     }
 }

@@ -99,7 +99,8 @@ impl<'a> Look<'a> {
             if is_damage {
                 odd.damaged_places += 1;
                 odd.damaged_bytes += end - offset;
-                self.open_places += u64::from(last_id.is_none() || end == segment.bytes);
+                let is_open = last_id.is_none() || end == segment.bytes;
+                self.open_places += u64::from(is_open && !self.known.damaged.contains(&number));
             }
             if is_damage || odd.copies + odd.disordered > 0 {
                 odd.first_offset.get_or_insert(offset);
@@ -113,7 +114,7 @@ impl<'a> Look<'a> {
             let _synced = file.sync();
         }
         self.ranges.extend(segment.ids);
-        self.note(path, &odd);
+        self.note(path, number, &odd);
         segment.is_damaged = odd.first_offset.is_some();
         self.recovered.unread = self.recovered.unread.plus(segment.unread);
         Ok(segment)
@@ -146,8 +147,16 @@ impl<'a> Look<'a> {
         true
     }
 
-    fn note(&mut self, path: &Path, odd: &Oddities) {
+    /// Says and counts what is odd, once in the life of a segment.
+    fn note(&mut self, path: &Path, number: u64, odd: &Oddities) {
         let Some(offset) = odd.first_offset else { return };
+        if self.known.damaged.contains(&number) {
+            tracing::info!(
+                path = %path.display(),
+                "a segment of the spool is damaged, as an earlier start has said and counted"
+            );
+            return;
+        }
         let path = path.display();
         let Oddities { damaged_places, damaged_bytes, copies, disordered, .. } = *odd;
         self.recovered.unreadable_bytes += damaged_bytes;

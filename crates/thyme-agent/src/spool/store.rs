@@ -258,9 +258,18 @@ impl Store {
         store.next_id = store.next_id.max(ending.next_id);
         store.is_cursor_stale = ending.close_gaps(&mut store.known.done, store.next_id);
         store.passed = store.known.done.clone();
+        let is_damaged = |one: &&Segment| one.is_damaged;
+        let damaged = store.segments.iter().filter(is_damaged).map(|one| one.number);
+        let news =
+            damaged.filter(|number| !store.known.damaged.contains(number)).collect::<Vec<_>>();
         if is_cursor_lost {
             // Ids begin anew. Were the old cursor read again one day, it would take them for done.
+            store.known.damaged.extend(news);
             store.write_cursor_as(true).map_err(failed(cursor::NAME, "cannot write"))?;
+        } else if !news.is_empty() {
+            // What is counted now is not to be counted by each further start.
+            store.known.damaged.extend(news);
+            store.is_cursor_stale = store.write_cursor().is_err();
         }
         store.remove_done();
         store.prune_damaged();
@@ -527,6 +536,7 @@ impl Store {
             self.reading = None;
         }
         let name = segment_name(segment.number);
+        self.known.damaged.remove(&segment.number);
         if segment.is_damaged {
             let aside = damaged_name(segment.number);
             if self.disk.rename(&name, &aside).is_ok() {

@@ -200,6 +200,34 @@ fn what_is_cut_off_a_segment_and_was_kept_is_counted() {
     assert_eq!(rig.metrics.spool_damaged_requests.get(), 1);
 }
 
+/// Scenario: row 70. A request's header is damaged, at a segment's beginning, in its middle or at its end, or it stands
+/// there twice, and the agent is killed and started three times while the sink takes nothing.
+/// Guarantees: what is gone or double is counted by the first start alone, and what is left is sent in the end.
+#[test]
+fn what_is_damaged_is_counted_by_one_start() {
+    for place in [Some(0), Some(1), None] {
+        let (_directory, disk, segments) = filled_and_ended();
+        let mut bytes = std::fs::read(&segments[1]).unwrap();
+        match place {
+            Some(0) => bytes[9] ^= 1,
+            Some(_) => bytes[record_bytes(2) + 9] ^= 1,
+            None => bytes.extend(bytes.clone()),
+        }
+        std::fs::write(&segments[1], bytes).unwrap();
+        let counted = [0; 4].map(|_| {
+            let metrics = Rig::open(&disk, BYTES_MAX).metrics;
+            let [lost, copies] =
+                [&metrics.spool_damaged_requests, &metrics.spool_duplicate_requests];
+            (lost.get(), copies.get(), metrics.spool_unreadable_bytes.get() > 0)
+        });
+        let first = if place.is_some() { (1, 0, true) } else { (0, 2, false) };
+        assert_eq!(counted, [first, (0, 0, false), (0, 0, false), (0, 0, false)], "{place:?}");
+        let (numbers, _rig) = drain(&disk);
+        let is_left = |number: &u8| place.is_none_or(|place| *number != 2 + place);
+        assert_eq!(numbers, (0..6).filter(is_left).collect::<Vec<_>>(), "{place:?}");
+    }
+}
+
 /// Scenario: row 70. The cursor says what is kept; then the sink takes it, segments are removed, or the one that
 /// is written to is emptied, and the agent is killed before the cursor's next turn.
 /// Guarantees: nothing counts as damaged, and nothing is sent again.
