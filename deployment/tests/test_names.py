@@ -250,6 +250,27 @@ class Dashboards(unittest.TestCase):
             self.assertIn(name, shown)
 
 
+class Runbooks(unittest.TestCase):
+    """docs/runbooks."""
+
+    def test_each_alert_has_a_page(self):
+        """Scenario: the alerts on the agent, which the chart ships, and the pages.
+        Guarantees: each alert's link leads to its own page, which says what it means, whether anything is lost, what to
+        look at and what to do; no page is of an alert that there is not."""
+        pages = DEPLOYMENT.parent / "docs" / "runbooks"
+        groups = yaml.safe_load((DEPLOYMENT / "kubernetes/alerts/thyme.yaml").read_text())["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        self.assertEqual({rule["alert"] for rule in rules}, {page.stem for page in pages.glob("*.md")})
+        for rule in rules:
+            name = rule["alert"]
+            url = f"https://github.com/ollygarden/thyme/blob/main/docs/runbooks/{name}.md"
+            self.assertEqual(rule["annotations"]["runbook_url"], url)
+            page = (pages / f"{name}.md").read_text()
+            self.assertTrue(page.startswith(f"# {name}\n"), name)
+            for part in ("**Is anything lost?**", "## Look at", "## Do"):
+                self.assertIn(part, page, name)
+
+
 class Live(unittest.TestCase):
     """Against the programs themselves: what the tables say is what they show."""
 
