@@ -35,7 +35,6 @@ use crate::{
     spool::{Covered, SpoolMessage},
     tail::{
         acknowledge::Acknowledged,
-        identity::{HEAD_BYTES_MAX, Head},
         source::{Archive, Source},
     },
 };
@@ -494,12 +493,7 @@ impl Worker {
                 new_archives.push(entry.name.clone());
             }
         }
-        let number = file.group;
-        // Of one that was never read nothing is known yet, and any archive would begin like it.
-        let head = match &file.source {
-            Some(Source::Plain(open)) => Head::read(&**open, HEAD_BYTES_MAX).unwrap_or(file.head),
-            _ => file.head,
-        };
+        let (head, number) = (file.head, file.group);
         new_archives.iter().any(|name| match self.open_again(number, name) {
             Ok(Some(opened)) => Archive::head(&*opened.file, head.bytes as usize)
                 .map_or(true, |found| found == head),

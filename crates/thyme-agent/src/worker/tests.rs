@@ -616,29 +616,6 @@ fn an_archive_with_the_name_of_a_file_that_is_gone_is_found() {
     assert_eq!((scene.metrics.lost_files.get(), lost), (1, 6));
 }
 
-/// Scenario: row 48. Nothing is settled. A rotated file is compressed, and the live one, of which nothing was read yet, is
-/// deleted; the agent is told to stop before anybody has looked.
-/// Guarantees: the archive is not taken for the live file's, of which all is counted as lost.
-#[test]
-fn a_deleted_file_of_which_nothing_was_read_is_not_any_archive() {
-    let mut scene = Scene::new(16, &[("0.log", "first\n")]);
-    scene.settles = false;
-    scene.until("it is read", |scene| scene.bodies.len() == 1);
-    let rotated = "0.log.20260101-000000";
-    scene.rename("0.log", rotated);
-    scene.append("0.log", "second one\n");
-    scene.until("it is read", |scene| scene.bodies.len() == 2);
-    // As it is known while there is no room for more.
-    let mut files = scene.worker.files.values_mut();
-    files.find(|file| *file.name == *"0.log").unwrap().head =
-        crate::tail::identity::Head::default();
-    scene.compress(rotated);
-    scene.remove("0.log");
-    scene.stop();
-    let lost = scene.metrics.lost(LossReason::Shutdown).get();
-    assert_eq!((scene.metrics.lost_files.get(), lost), (1, 11));
-}
-
 /// Scenario: row 47. A file that was short is read, and not settled; it is written anew, longer, and the agent is
 /// told to stop before anybody has looked at its content again.
 /// Guarantees: it is known by what was read of it, so that the next start reads the new content from its start
