@@ -101,7 +101,8 @@ fn parts(text: &str) -> BTreeSet<String> {
 /// Options that documents give to programs, `--option` behind a program's name in code, that its help does not have.
 pub fn options_exist(path: &str, text: &str, program: &str, help: &str) -> Vec<Finding> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    let known: BTreeSet<&str> = help.split(|c| !is_word(c)).filter(|word| word.starts_with("--")).collect();
+    let known: BTreeSet<&str> =
+        help.split(|c| !is_word(c)).filter(|word| word.starts_with("--")).collect();
     let mut findings = Vec::new();
     let mut fenced = false;
     for (number, line) in text.lines().enumerate() {
@@ -115,8 +116,13 @@ pub fn options_exist(path: &str, text: &str, program: &str, help: &str) -> Vec<F
             let words: Vec<&str> = command.split([' ', '\'', '"']).collect();
             let is_it = |word: &&str| *word == program || word.ends_with(&format!("/{program}"));
             let Some(at) = words.iter().position(|word| is_it(&word)) else { continue };
-            let rest = words[at + 1..].iter().take_while(|word| !["|", "&&", ";", "#", "--"].contains(word));
-            for word in rest.filter(|word| word.starts_with("--")) {
+            let rest = words[at + 1..]
+                .iter()
+                .take_while(|word| !["|", "&&", ";", "#", "--"].contains(word));
+            let is_option = |word: &&&str| {
+                word.strip_prefix("--").is_some_and(|name| name.starts_with(char::is_alphabetic))
+            };
+            for word in rest.filter(is_option) {
                 let option = word.split(|c| !is_word(c)).next().unwrap_or_default();
                 if !known.contains(option) {
                     findings.push(Finding::new(path, number, format!("{program} has no {option}")));
