@@ -237,7 +237,7 @@ impl Discovery {
         let positions = start.receiver_names.iter().map(|name| {
             start.resume.iter().filter(|(_, position)| position.receiver == *name).count()
         });
-        let unsaid = Unsaid::new(positions.collect::<Vec<_>>());
+        let unsaid = Unsaid::new(positions);
         let mut discovery = Self {
             scanner: Scanner::new(
                 start.sources,
@@ -516,9 +516,6 @@ impl Discovery {
         let mut gone = Vec::new();
         for worker in &self.workers {
             gone.append(&mut worker.state.take_gone());
-        }
-        if gone.is_empty() {
-            return;
         }
         self.scanner.leave_out_moved(&mut gone);
         gone.iter().for_each(|gone| gone.count(&self.metrics));

@@ -117,6 +117,8 @@ pub struct Worker {
     roots: Vec<Vec<PathBuf>>,
     descriptors: Arc<Descriptors>,
     keys: Arc<KeySource>,
+    /// Files of the life before have lesser numbers.
+    restored_below: crate::checkpoint::FileKey,
     state: Arc<WorkerState>,
     metrics: Arc<Metrics>,
 
@@ -230,7 +232,6 @@ impl Worker {
         let now = clock.now();
         let WorkerChannels { messages, requests, spool, checkpoints, tree, descriptors } = channels;
         let (thyme, exporter) = (&config.config.thyme, &config.config.exporter);
-        let limits = batch_limits(&config.config);
         let spare_bytes_max = SPARE_REQUESTS * thyme.request_bytes_max;
         let encoder =
             Encoder::new(exporter.compression, exporter.compression_level, spare_bytes_max)?;
@@ -251,6 +252,7 @@ impl Worker {
             tree,
             roots: roots_of(&config.config),
             descriptors,
+            restored_below: keys.given_below(),
             keys,
             state,
             groups: HashMap::default(),
@@ -265,7 +267,7 @@ impl Worker {
             idle,
             clock,
             buffer: vec![0; READ_BYTES],
-            batch: Batch::new(limits).with_spans_of(config.span_bytes),
+            batch: Batch::new(batch_limits(&config.config)).with_spans_of(config.span_bytes),
             encoder,
             unsent: VecDeque::new(),
             under_way: BTreeMap::new(),

@@ -277,10 +277,11 @@ impl State {
         let bytes_per_second = bytes as f64 * self.in_flight as f64 / seconds;
         if let Some(too_large) = self.too_large {
             let is_faster = bytes_per_second >= too_large.bytes_per_second * FASTER;
-            if is_faster || bytes >= too_large.bytes {
+            let is_wrong = is_faster || bytes >= too_large.bytes;
+            if is_wrong {
                 self.too_large_before = None;
             }
-            if is_faster || bytes >= too_large.bytes || now >= too_large.until {
+            if is_wrong || now >= too_large.until {
                 self.too_large = None;
             }
         }

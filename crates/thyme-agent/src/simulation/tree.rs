@@ -330,6 +330,7 @@ impl World {
         let content = &mut self.tree.contents[content];
         content.opens = content.opens.saturating_sub(1);
         content.opened_in = content.opened_in.filter(|_| content.opens > 0);
+        content.opened_live_in = content.opened_live_in.filter(|_| content.opens > 0);
     }
 
     /// The agent has ended: what has no name any more nobody can read, but the spool may have kept
@@ -603,7 +604,9 @@ impl LogFile for SimulatedFile {
 
     fn state(&self) -> io::Result<FileState> {
         let mut world = self.shared.lock();
-        world.read_fault()?;
+        world
+            .read_fault()
+            .inspect_err(|_| self.use_of.has_failed.store(true, Ordering::Relaxed))?;
         let node = &world.tree.nodes[self.id];
         Ok(FileState {
             bytes: node.bytes.len() as u64,

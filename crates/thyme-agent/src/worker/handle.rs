@@ -36,6 +36,11 @@ impl KeySource {
     pub fn next(&self) -> FileKey {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
+
+    /// All that were given so far are below it.
+    pub fn given_below(&self) -> FileKey {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// When a thread last gave a sign of life.

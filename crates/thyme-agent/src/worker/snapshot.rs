@@ -415,8 +415,11 @@ impl Worker {
         let is_live = file.name == group.key.live;
         let has_no_time = is_live && file.is_gap || !is_live && rotated_at(&file.name).is_none();
         let place = if has_no_time {
-            // Nobody knows when it was rotated: it was found after these, and before those.
-            known.iter().position(|other| other.key > file.key).unwrap_or(known.len())
+            // Nobody knows when it was rotated: it was found after these, and before those. What was live when the
+            // life before ended was the newest then, also where it had the number of one that was found earlier.
+            let restored_below = if is_live { self.restored_below } else { 0 };
+            let mut keys = known.iter().map(|other| other.key);
+            keys.position(|key| key > file.key && key >= restored_below).unwrap_or(known.len())
         } else {
             reading_place(&file.name, &group.key.live, known.iter().map(|file| &***file))
         };

@@ -22,10 +22,10 @@ const THREADS: usize = 4;
 
 /// How often the sink may go away before a point is passed, and for how many attempts it does.
 const OUTAGES_MAX: u32 = 10;
+const ATTEMPTS_AWAY: u64 = 40;
 
 /// Lives that may find too few files.
 const LIVES_MAX: usize = 20;
-const ATTEMPTS_AWAY: u64 = 40;
 
 /// Requests of each life that the sink takes and forgets.
 const STALLED: usize = 4;

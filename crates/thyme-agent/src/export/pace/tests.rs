@@ -237,6 +237,17 @@ impl Run {
         }
     }
 
+    /// Goes on until everything is settled; says which share of the link was used after half a minute, and how often
+    /// each record was sent.
+    fn drain(&mut self, rate: f64) -> (f64, f64) {
+        self.until(30 * SECOND);
+        let before = self.taken_bytes();
+        self.until(600 * SECOND);
+        assert_eq!(self.ended, self.queued, "not drained");
+        let seconds = (self.now() - 30 * SECOND).as_secs_f64();
+        ((self.taken_bytes() - before) / seconds / rate, self.times_sent())
+    }
+
     fn now(&self) -> Duration {
         self.simulation.lock().now
     }
@@ -266,12 +277,7 @@ fn a_backlog_drains_over_a_thin_link() {
     let road = Road { bytes_per_second: rate, ..FREE };
     let mut run = Run::new(road, 5 * SECOND, 1024, 250);
     run.send(60);
-    run.until(30 * SECOND);
-    let before = run.taken_bytes();
-    run.until(600 * SECOND);
-    assert_eq!(run.ended, run.queued, "not drained");
-    let share = (run.taken_bytes() - before) / (run.now() - 30 * SECOND).as_secs_f64() / rate;
-    let times = run.times_sent();
+    let (share, times) = run.drain(rate);
     assert!(share >= 0.8 && times <= 2.0, "{share:.2} of the link, each line {times:.2} times");
 }
 
@@ -286,12 +292,7 @@ fn a_backlog_drains_over_a_thin_link_whatever_the_size_of_requests() {
         let records = tenths * 80;
         let mut run = Run::new(road, 5 * SECOND, records, 250);
         run.send(12_000_000 / (250 * records as u64));
-        run.until(30 * SECOND);
-        let before = run.taken_bytes();
-        run.until(600 * SECOND);
-        assert_eq!(run.ended, run.queued, "not drained");
-        let share = (run.taken_bytes() - before) / (run.now() - 30 * SECOND).as_secs_f64() / rate;
-        let times = run.times_sent();
+        let (share, times) = run.drain(rate);
         assert!(share >= 0.92 && times <= 1.8, "{tenths}: {share:.2}, each line {times:.2} times");
     }
 }
