@@ -110,6 +110,7 @@ pub(super) struct Tree {
     pub(super) nodes: Vec<Node>,
     pub(super) contents: Vec<Content>,
     directories: BTreeMap<String, Directory>,
+    directories_made: u64,
     /// Numbers whose files are gone.
     free_inodes: Vec<u64>,
     /// Numbers that files have had, with their directories.
@@ -152,7 +153,11 @@ impl World {
     pub(super) fn make_directory(&mut self, path: &str) {
         let inode = self.new_inode();
         let now = self.now;
-        let fresh = Directory { inode, born_at: now, changed_at: now, items: BTreeMap::new() };
+        // Of two with one number that were made in one instant the agent's watch would tell; here nothing is
+        // watched, and no two are born together.
+        self.tree.directories_made += 1;
+        let born_at = now + self.tree.directories_made;
+        let fresh = Directory { inode, born_at, changed_at: now, items: BTreeMap::new() };
         self.tree.directories.insert(path.to_owned(), fresh);
         let (parent, name) = parent_of(path);
         if let Some(parent) = self.tree.directories.get_mut(parent) {
