@@ -116,6 +116,10 @@ pub fn options_exist(path: &str, text: &str, program: &str, help: &str) -> Vec<F
             let words: Vec<&str> = command.split([' ', '\'', '"']).collect();
             let is_it = |word: &&str| *word == program || word.ends_with(&format!("/{program}"));
             let Some(at) = words.iter().position(|word| is_it(&word)) else { continue };
+            // `kubectl scale deployment/NAME` has options of its own.
+            if words[..at].contains(&"kubectl") {
+                continue;
+            }
             let rest = words[at + 1..]
                 .iter()
                 .take_while(|word| !["|", "&&", ";", "#", "--"].contains(word));
@@ -233,7 +237,7 @@ mod tests {
     fn options_that_do_not_exist_are_found() {
         let help = "  --known <FILE>  that\n  -h, --help";
         let text = "`bin/tool --known=x --gone` --here\n```sh\nother --that | tool --known --lost\n```\n\
-                    `tool-box --gone` `tool x | other --it`";
+                    `tool-box --gone` `tool x | other --it` `kubectl scale deployment/tool --to=1`";
         let found: Vec<String> =
             options_exist("x.md", text, "tool", help).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["x.md:1: tool has no --gone", "x.md:3: tool has no --lost"]);

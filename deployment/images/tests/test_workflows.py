@@ -110,19 +110,20 @@ class Publishing(unittest.TestCase):
         """Scenario: a push whose tests fail.
         Guarantees: every job that may write waits for the checks, by others or itself; the checks are CI's, and
         no job of them is left out after a push but the one that builds what is then built."""
-        images = workflow("images.yml")["jobs"]
-        self.assertEqual(images["ci"]["uses"], "./.github/workflows/ci.yml")
         self.assertIn("workflow_call", workflow("ci.yml")[True])
 
-        def before(job):
-            needs = images[job].get("needs", [])
+        def before(jobs, job):
+            needs = jobs[job].get("needs", [])
             needs = [needs] if isinstance(needs, str) else needs
-            return set(needs).union(*(before(one) for one in needs))
+            return set(needs).union(*(before(jobs, one) for one in needs))
 
-        writing = {name for name, job in images.items() if "write" in job["permissions"].values()}
-        self.assertEqual(writing, {"build", "publish"})
-        for name in writing:
-            self.assertIn("ci", before(name))
+        for name, expected in (("images.yml", {"build", "publish"}), ("release.yml", {"release"})):
+            jobs = workflow(name)["jobs"]
+            self.assertEqual(jobs["ci"]["uses"], "./.github/workflows/ci.yml")
+            writing = {job for job, content in jobs.items() if "write" in content["permissions"].values()}
+            self.assertEqual(writing, expected, name)
+            for job in writing:
+                self.assertIn("ci", before(jobs, job))
         conditional = {name for name, job in workflow("ci.yml")["jobs"].items() if "if" in job}
         self.assertEqual(conditional, {"images"})
 
@@ -165,6 +166,71 @@ class Publishing(unittest.TestCase):
             done = subprocess.run(["bash", "-e", "-c", f'cosign() {{ echo "$@"; }}\n{script}'], capture_output=True,
                                   text=True, env={"IMAGE": image, "SBOM": "s", "REFERENCE": "r@sha256:1"}, check=True)
             self.assertEqual(done.stdout, f"attest --yes --type cyclonedx --predicate s/{program}.cdx.json r@sha256:1\n")
+
+
+class Releasing(unittest.TestCase):
+    """The steps of release.yml that publish, with stand-ins of what reaches the network."""
+
+    def step(self, job, name, stand_ins, **environment):
+        """Runs a step in a directory that has scripts/release and dist; what it asked for, and how it ended."""
+        steps = workflow("release.yml")["jobs"][job]["steps"]
+        script = next(step["run"] for step in steps if step.get("name") == name)
+        with tempfile.TemporaryDirectory() as directory:
+            place = pathlib.Path(directory)
+            (place / "scripts").mkdir()
+            (place / "dist").mkdir()
+            release = place / "scripts/release"
+            release.write_text('#!/bin/sh\ncase "$1" in version) echo 1.2.3;; notes) echo "- This.";; esac\n')
+            release.chmod(0o755)
+            for file in ("a.tar.gz", "SHA256SUMS"):
+                (place / "dist" / file).touch()
+            called = place / "called"
+            called.touch()
+            environment = {"PATH": "/usr/bin:/bin", "CALLED": str(called)} | environment
+            done = subprocess.run(["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", f"{stand_ins}\n{script}"],
+                                  cwd=place, env=environment, capture_output=True, text=True)
+            return called.read_text().splitlines(), done.returncode, done.stdout + done.stderr
+
+    def test_a_tag_that_is_no_version_makes_nothing(self):
+        """Scenario: the tag of the version that is written down, and another one.
+        Guarantees: the second ends the run, and says both."""
+        self.assertEqual(self.step("version", "The tag is the version", "", REF_NAME="v1.2.3")[1], 0)
+        _, status, said = self.step("version", "The tag is the version", "", REF_NAME="v1.2.4")
+        self.assertEqual(status, 1)
+        self.assertIn("the tag is v1.2.4, and Cargo.toml says 1.2.3", said)
+
+    def test_the_chart_is_signed_by_its_digest(self):
+        """Scenario: the registry takes the chart; it fails; it says no digest.
+        Guarantees: what was pushed is signed, by digest and in lower case; otherwise nothing is, and the step fails."""
+        helm = """
+            cosign() { echo "cosign $*" >>"$CALLED"; }
+            helm() { echo "helm $*" >>"$CALLED"; [ "$1" != push ] || push; }
+        """
+        digest = "sha256:" + "0" * 64
+        names = {"OWNER": "OllyGarden", "ACTOR": "me", "TOKEN": "secret"}
+
+        def pushed(push):
+            return self.step("release", "Push the chart, and sign it", helm + f"push() {{ {push}; }}", **names)
+
+        called, status, said = pushed(f'echo "Digest: {digest}"')
+        self.assertEqual(status, 0, said)
+        self.assertIn("helm push dist/thyme-1.2.3.tgz oci://ghcr.io/ollygarden/charts", called)
+        self.assertEqual(called[-1], f"cosign sign --yes ghcr.io/ollygarden/charts/thyme@{digest}")
+        self.assertNotIn("secret", "".join(called))
+        for push in ("return 1", "echo Pushed"):
+            called, status, _ = pushed(push)
+            self.assertEqual((status, [one for one in called if "cosign sign " in one]), (1, []), push)
+
+    def test_a_release_has_all_files_and_its_notes(self):
+        """Scenario: a version, and one that is not for everybody.
+        Guarantees: all that was made is given to it, and the second is marked."""
+        gh = 'gh() { echo "gh $*" >>"$CALLED"; cat notes.md >>"$CALLED"; }'
+        called, status, said = self.step("release", "Make the release", gh, REF_NAME="v1.2.3")
+        self.assertEqual(status, 0, said)
+        asked = "gh release create v1.2.3 --verify-tag --title thyme 1.2.3 --notes-file notes.md dist/SHA256SUMS dist/a.tar.gz"
+        self.assertEqual(called, [asked, "- This."])
+        called, _, _ = self.step("release", "Make the release", gh, REF_NAME="v1.2.3-rc.1")
+        self.assertIn(" --prerelease ", called[0])
 
 
 class Nightly(unittest.TestCase):
