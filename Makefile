@@ -28,6 +28,11 @@ help: ## List the commands
 run: binaries ## Run generator, agent and collector for 30 s; RATE PODS DURATION KIND PROTOCOL COMPRESSION RECORD_UID AGENT_CONFIG AGENT KEEP change it
 	@exec $(RIG) run
 
+.PHONY: run-collector
+run-collector: binaries ## The same with an OpenTelemetry Collector in the agent's place, to compare (needs go)
+	@scripts/install-collector
+	@AGENT='local/tools/collector/otelcol --config={config}' AGENT_CONFIG=tests/collector/logs.yaml exec $(RIG) run
+
 .PHONY: kill-test
 kill-test: binaries ## Kill the agent under load, KILLS=20 times; nothing may be lost
 	@exec $(RIG) kill

@@ -61,7 +61,7 @@ class Collector:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(config))
         self.process = process.Process(work / "sinks", name, [
-            tools / "collector" / "otelcol-sinks", "--config", path])
+            tools / "collector" / "otelcol", "--config", path])
         process.until("the Collector is up", lambda: self.process.is_running()
                       and "Everything is ready" in self.process.log())
 
