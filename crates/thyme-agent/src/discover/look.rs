@@ -42,6 +42,10 @@ pub(super) struct Look<'a> {
     pub(super) moved: BTreeSet<Arc<GroupKey>>,
     directories: BTreeMap<Arc<Path>, BTreeSet<Place>>,
     pub(super) must_look_again: bool,
+    /// Whether another look follows at once where names have changed since the directory was listed.
+    may_be_repeated: bool,
+    /// Whether they have.
+    is_outdated: bool,
     /// What the look before this one refused.
     pub(super) refused_before: Refused,
 }
@@ -51,6 +55,7 @@ impl<'a> Look<'a> {
         directory: &'a Arc<Path>,
         state: DirectoryState,
         is_replaced: bool,
+        may_be_repeated: bool,
         scanner: &'a mut Scanner,
         known: &'a mut Known,
     ) -> Self {
@@ -67,13 +72,17 @@ impl<'a> Look<'a> {
             moved: BTreeSet::new(),
             directories: BTreeMap::new(),
             must_look_again: false,
+            may_be_repeated,
+            is_outdated: false,
         }
     }
 
     /// Looks at all entries; says what was found, and whether that may be different in a moment.
     pub(super) fn at(&mut self, entries: &[Entry]) -> (Found, bool) {
         entries.iter().for_each(|entry| self.at_entry(entry));
-        (self.finish(entries), self.must_look_again)
+        let mut found = self.finish(entries);
+        found.is_outdated = self.is_outdated;
+        (found, self.must_look_again)
     }
 
     fn at_entry(&mut self, entry: &Entry) {
@@ -181,7 +190,7 @@ impl<'a> Look<'a> {
                         continue;
                     }
                 };
-                if shown.opened.is_some() && self.is_of_another(&key, &shown, number) {
+                if shown.opened.is_some() && self.is_newer(&shown.name, shown.inode, number) {
                     // The file that was listed has another name by now, and is not shown here.
                     self.must_look_again = true;
                     now.is_complete = false;
@@ -304,12 +313,11 @@ impl<'a> Look<'a> {
         same_number.is_none_or(|looked| may_be_one(looked.born_unix_nanos, seen.born))
     }
 
-    /// Whether another file was opened than the directory listed, and the state knows that one. Where several
-    /// file systems are one on top of the other, numbers may always differ.
-    fn is_of_another(&self, key: &GroupKey, shown: &FoundFile, number: u64) -> bool {
-        shown.inode.inode != number
-            && self.scanner.links.get(self.directory, &shown.name).is_none()
-            && self.remembers(key.receiver, number)
+    /// Whether a name has come to lead to this file since the directory was listed with that number.
+    fn is_newer(&mut self, name: &OsStr, inode: Inode, number: u64) -> bool {
+        inode.inode != number
+            && self.scanner.links.get(self.directory, name).is_none()
+            && self.has_changed()
     }
 
     /// A file that can't be opened now. How long it is by now is asked each time: it may be gone before it
@@ -391,6 +399,15 @@ impl<'a> Look<'a> {
             // What has that name now need not be a log file.
             Ok(Some(opened)) if shown.is_renamed && opened.inode != shown.inode => {
                 self.must_look_again = true;
+                Resolved::Missing
+            }
+            // It was rotated since: what was listed has another name now, and is to be read first.
+            Ok(Some(opened))
+                if self.may_be_repeated
+                    && self.is_newer(&shown.name, opened.inode, shown.inode.inode) =>
+            {
+                self.must_look_again = true;
+                self.is_outdated = true;
                 Resolved::Missing
             }
             Ok(Some(opened)) => {

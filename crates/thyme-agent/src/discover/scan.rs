@@ -54,6 +54,8 @@ pub(super) struct Found {
     pub(super) directories: Vec<Directory>,
     /// The directory itself doesn't exist any more.
     pub(super) is_gone: bool,
+    /// A name had come to lead to another file than was listed: it was not opened, and the look is to be repeated.
+    pub(super) is_outdated: bool,
 }
 
 /// A group as its directory shows it.
@@ -319,7 +321,21 @@ impl Scanner {
     /// What stands under a name is another directory when its number or its birth differ. Then nothing
     /// that was known holds any more: each file is opened, since it may have any number, and what was
     /// known beneath is looked at again.
+    ///
+    /// What is rotated while it looks it looks at once more, at once, so that the older file is not read behind
+    /// the newer one. If names change that soon again, what they lead to is taken as it is.
     pub(super) fn scan(&mut self, directory: &Directory, is_replaced: bool) -> Found {
+        let mut found = self.look(directory, is_replaced, true);
+        if found.is_outdated {
+            let again = self.look(directory, false, false);
+            found.groups.extend(again.groups);
+            found.directories.extend(again.directories);
+            found.is_gone = again.is_gone;
+        }
+        found
+    }
+
+    fn look(&mut self, directory: &Directory, is_replaced: bool, may_be_repeated: bool) -> Found {
         let mut known = self.known.remove(&directory.path).unwrap_or_default();
         let had_all_places = known.places.is_superset(&directory.places);
         if !had_all_places {
@@ -354,7 +370,7 @@ impl Scanner {
             Ok(_) => {
                 // It was replaced meanwhile, and what was listed may be of either.
                 self.known.insert(Arc::clone(&directory.path), known);
-                return self.scan(directory, true);
+                return self.look(directory, true, may_be_repeated);
             }
             Err(error) => return self.unreadable(directory, known, &error),
         };
@@ -369,7 +385,8 @@ impl Scanner {
         known.identity = Some(state.identity);
         self.links.forget(&directory.path);
         let wall = self.wall();
-        let mut look = Look::new(&directory.path, state, is_replaced, self, &mut known);
+        let mut look =
+            Look::new(&directory.path, state, is_replaced, may_be_repeated, self, &mut known);
         let (mut found, must_look_again) = look.at(&entries);
         let settled = changed_at.filter(|at| is_settled(*at, wall));
         known.is_partly_seen = must_look_again || known.waiting_files > 0;
@@ -418,7 +435,7 @@ impl Scanner {
                 self.metrics.unopened_files.add_gauge(-(group.missed.len() as i64));
             }
             let directories = self.beneath(&directory.path);
-            return Found { groups, directories, is_gone: true };
+            return Found { groups, directories, is_gone: true, is_outdated: false };
         }
         self.complain(&directory.path, "cannot read a log directory", error);
         (known.changed_at, known.is_partly_seen) = (None, true);

@@ -1,6 +1,7 @@
 //! Discovery as its workers see it, on real directories with errors put in.
 
 use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs, io,
     path::PathBuf,
     sync::{
@@ -24,24 +25,26 @@ use crate::{
 /// Paths that can't be opened or read for now.
 type Denied = Arc<Mutex<Vec<PathBuf>>>;
 
+type Renames = Vec<(PathBuf, PathBuf)>;
+
 /// How often a directory was listed, a file's length asked for, and a file opened.
 #[derive(Default)]
 struct Calls {
     entries: AtomicU64,
     bytes: AtomicU64,
     opens: AtomicU64,
-    /// What is renamed just before a directory is listed, and once it was.
-    renames_first: Mutex<Vec<(PathBuf, PathBuf)>>,
-    renames: Mutex<Vec<(PathBuf, PathBuf)>>,
+    /// What is renamed just before a directory is listed, and once it was; each of these at one listing.
+    renames_first: Mutex<VecDeque<Renames>>,
+    renames: Mutex<VecDeque<Renames>>,
 }
 
 /// The tree, as far as it is not denied.
 struct Deniable(Denied, Arc<Calls>);
 
 impl Deniable {
-    fn rename_all(renames: &Mutex<Vec<(PathBuf, PathBuf)>>) -> io::Result<()> {
-        let mut renames = renames.lock().unwrap_or_else(PoisonError::into_inner);
-        renames.drain(..).try_for_each(|(from, to)| fs::rename(from, to))
+    fn rename_next(renames: &Mutex<VecDeque<Renames>>) -> io::Result<()> {
+        let next = renames.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        next.into_iter().flatten().try_for_each(|(from, to)| fs::rename(from, to))
     }
 
     fn check(&self, path: &Path) -> io::Result<()> {
@@ -61,9 +64,9 @@ impl LogTree for Deniable {
     fn entries(&mut self, path: &Path) -> io::Result<Vec<Entry>> {
         self.1.entries.fetch_add(1, Ordering::Relaxed);
         self.check(path)?;
-        Self::rename_all(&self.1.renames_first)?;
+        Self::rename_next(&self.1.renames_first)?;
         let entries = NodeLogs::default().entries(path);
-        Self::rename_all(&self.1.renames)?;
+        Self::rename_next(&self.1.renames)?;
         entries
     }
 
@@ -139,10 +142,11 @@ impl Stage {
         Self { root, denied, calls, clock, discovery, _stopper: stopper, workers, metrics }
     }
 
-    /// After the next listing of a directory, before anything else is asked.
+    /// After the next listing of a directory, or after the one that follows those that were named already, before
+    /// anything else is asked.
     fn rename_then(&self, renames: &[(&str, &str)]) {
         let renames = renames.iter().map(|(from, to)| (self.at(from), self.at(to))).collect();
-        *self.calls.renames.lock().unwrap_or_else(PoisonError::into_inner) = renames;
+        self.calls.renames.lock().unwrap_or_else(PoisonError::into_inner).push_back(renames);
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -303,7 +307,7 @@ fn a_directory_that_is_replaced_while_it_is_listed_is_replaced() {
         stage.write("c/2.log", "");
         let renames = vec![(stage.at("c"), stage.at("old")), (stage.at("new"), stage.at("c"))];
         let when = if is_first { &stage.calls.renames_first } else { &stage.calls.renames };
-        *when.lock().unwrap() = renames;
+        when.lock().unwrap().push_back(renames);
         stage.discovery.scan(stage.clock.now());
         let snapshots = stage.workers[0].1.try_iter().filter_map(|message| match message {
             WorkerMessage::Snapshot(one) => {
@@ -316,6 +320,29 @@ fn a_directory_that_is_replaced_while_it_is_listed_is_replaced() {
         let expected = [("0.log", 1, true), ("1.log", 0, true)];
         assert_eq!(told, expected.map(|(live, files, is)| (live.to_owned(), files, is)));
     }
+}
+
+/// Scenario: a file that was never seen is rotated after its directory was listed, and before it could be opened.
+/// Guarantees: no snapshot shows the newer file without the older one, which would be read behind it.
+#[test]
+fn a_file_that_is_rotated_while_it_is_looked_for_comes_before_its_successor() {
+    let mut stage = Stage::new("c/*.log", 1, false, tempfile::tempdir().unwrap(), Vec::new());
+    stage.write("c/0.log", "older");
+    stage.write("newer", "newer");
+    stage.rename_then(&[("c/0.log", "c/0.log.20260101-000000"), ("newer", "c/0.log")]);
+    stage.discovery.scan(stage.clock.now());
+    let shown = stage.workers[0].1.try_iter().filter_map(|message| match message {
+        WorkerMessage::Snapshot(one) => {
+            let name = |file: &FoundFile| {
+                (file.name.clone().into_string().unwrap(), file.opened.is_some())
+            };
+            Some(one.files.iter().map(name).collect::<BTreeMap<_, _>>())
+        }
+        _ => None,
+    });
+    let shown: Vec<_> = shown.filter(|files| !files.is_empty()).collect();
+    let both = ["0.log", "0.log.20260101-000000"].map(|name| (name.to_owned(), true));
+    assert_eq!(shown, [BTreeMap::from(both)]);
 }
 
 /// Scenario: row 40. While the agent runs, a root is moved away, replaced by an empty directory, and
@@ -659,17 +686,33 @@ fn a_known_file_that_cannot_be_opened_is_nobodys_until_it_can() {
 }
 
 /// Scenario: rows 40 and 41. A file that the state knows is rotated at a start, after its directory was listed
-/// and before it is opened: what is opened is the new live file.
-/// Guarantees: it is not taken for gone: the group is not complete before the next look, which finds it.
+/// and before it is opened: what is opened is the new live file. The same where it is hidden, and a third file is live
+/// before the new one can be opened.
+/// Guarantees: it is not taken for gone: at once it is found under its new name, or the group is not complete before
+/// the next look, which finds it.
 #[test]
 fn a_known_file_that_is_rotated_during_the_first_look_is_not_gone() {
-    let (root, resume) = known_file();
-    let mut stage = Stage::new("*.log", 1, false, root, resume);
-    stage.write("new", "more");
-    stage.rename_then(&[("app.log", "app.log.1"), ("new", "app.log")]);
-    let told = stage.groups();
-    assert_eq!(told[0], ("app.log".to_owned(), 1, false, false));
-    assert_eq!(told[1..], [("app.log".to_owned(), 2, true, true)]);
+    for is_twice in [false, true] {
+        let (root, resume) = known_file();
+        let mut stage = Stage::new("*.log", 1, false, root, resume);
+        stage.write("new", "more");
+        stage.write("newest", "still more");
+        if is_twice {
+            stage.rename_then(&[("app.log", "hidden"), ("new", "app.log")]);
+            stage.rename_then(&[
+                ("app.log", "also hidden"),
+                ("newest", "app.log"),
+                ("hidden", "app.log.1"),
+            ]);
+        } else {
+            stage.rename_then(&[("app.log", "app.log.1"), ("new", "app.log")]);
+        }
+        let incomplete = ("app.log".to_owned(), 1, false, false);
+        let complete = ("app.log".to_owned(), 2, true, true);
+        let told: Vec<_> = (0..2).flat_map(|_| stage.groups()).filter(|told| told.1 > 0).collect();
+        let before = is_twice.then_some(incomplete);
+        assert_eq!(told, before.into_iter().chain([complete]).collect::<Vec<_>>());
+    }
 }
 
 /// Scenario: rows 41 and 48. The state knows two files of a numbered chain, whose names are patterns' too. At a
@@ -692,8 +735,8 @@ fn a_known_chain_that_moves_on_during_the_first_look_is_one_log() {
 
 /// Scenario: rows 41 and 68. The files of a numbered chain get their next numbers before a look, and again after
 /// its directory was listed and before anything else is asked.
-/// Guarantees: the group is not complete before the next look, which finds its first file under the name that it
-/// has by then.
+/// Guarantees: the group is not complete before the directory is looked at once more, at once, where its first file
+/// is found under the name that it has by then.
 #[test]
 fn a_chain_that_moves_on_twice_at_a_look_is_followed() {
     for pattern in ["*.log", "*"] {
@@ -710,11 +753,12 @@ fn a_chain_that_moves_on_twice_at_a_look_is_followed() {
             ("app.log", "app.log.1"),
             (next.to_str().unwrap(), "app.log"),
         ]);
-        assert_eq!(stage.groups(), [("app.log".to_owned(), 1, false, false)], "{pattern}");
         let told = stage.groups();
+        assert_eq!(told[0], ("app.log".to_owned(), 0, false, false), "{pattern}");
         assert!(told.contains(&("app.log".to_owned(), 2, true, true)), "{pattern}: {told:?}");
         assert!(told.iter().all(|(live, ..)| live != "app.log.2"), "{told:?}");
-        assert_eq!(stage.discovery.assigned.len(), told.len());
+        let logs: BTreeSet<&String> = told.iter().map(|(live, ..)| live).collect();
+        assert_eq!(stage.discovery.assigned.len(), logs.len());
     }
 }
 
