@@ -115,7 +115,7 @@ pub fn options_exist(path: &str, text: &str, program: &str, help: &str) -> Vec<F
         for command in commands {
             let words: Vec<&str> = command.split([' ', '\'', '"']).collect();
             let is_it = |word: &&str| *word == program || word.ends_with(&format!("/{program}"));
-            let Some(at) = words.iter().position(|word| is_it(&word)) else { continue };
+            let Some(at) = words.iter().position(is_it) else { continue };
             // `kubectl scale deployment/NAME` has options of its own.
             if words[..at].contains(&"kubectl") {
                 continue;
