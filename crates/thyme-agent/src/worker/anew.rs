@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, io, sync::Arc, time::Instant};
 
-use super::{Charge, Worker, group::TailedFile};
+use super::{Charge, Worker, group::TailedFile, withdrawn::unsettled_of};
 use crate::{
     encode::EncodeError,
     metrics::LossReason,
@@ -121,11 +121,14 @@ impl Worker {
 
     /// The same of a file that has no open lines.
     pub(super) fn put_anew(&mut self, number: u32, id: u32) -> bool {
+        let now = self.clock.now();
         let Some(mut file) = self.files.remove(&id) else { return false };
         let (name, lost) = (Arc::clone(&file.name), file.unread_bytes());
         if lost > 0 {
-            self.count_lost(&name, lost, LossReason::Truncated, self.clock.now());
+            self.count_lost(&name, lost, LossReason::Truncated, now);
         }
+        // What was read and is not settled only this process has: like a file without a name it is urgent.
+        let rest = self.groups.get(&number).and_then(|group| unsettled_of(&file, group, now));
         // What the spool has of the old content is no part of the new.
         let former = std::mem::replace(&mut file.key, self.keys.next());
         self.metrics.truncated_files.increment();
@@ -151,13 +154,24 @@ impl Worker {
         self.next_number += 1;
         let next = self.next_number;
         self.files.insert(next, file);
-        if let Some(group) = self.groups.get_mut(&number) {
-            let place = group.files.iter_mut().find(|place| **place == id);
-            if let Some(place) = place {
-                *place = next;
+        let has_rest = rest.is_some();
+        if let Some(group) = self.groups.get_mut(&number)
+            && let Some(at) = group.files.iter().position(|place| *place == id)
+        {
+            group.files.insert(at + 1, next);
+            if !has_rest {
+                group.files.remove(at);
             }
         }
-        self.publish_instead_of(former, next);
+        match rest {
+            Some(rest) => {
+                self.files.insert(id, Box::new(rest));
+                self.attention.ending.insert(id);
+                self.publish(&[id, next]);
+                self.assess(number);
+            }
+            None => self.publish_instead_of(former, next),
+        }
         true
     }
 }

@@ -77,8 +77,8 @@ pub(super) struct TailedFile {
     pub(super) is_late: bool,
     /// Its directory is gone, with all that could go on with its last line.
     pub(super) is_last: bool,
-    /// It vanished while no agent ran: it only says that what stands before it does not go on in
-    /// what stands behind.
+    /// It vanished while no agent ran, or was truncated: nothing of it is to be found any more, and what stands before
+    /// it does not go on in what stands behind.
     pub(super) is_gap: bool,
     /// What its records carry; `None` until one is to.
     pub(super) uid: Option<FileUid>,

@@ -3,7 +3,10 @@
 
 use std::{ffi::OsStr, sync::Arc, time::Instant};
 
-use super::{Charge, Worker, group::TailedFile};
+use super::{
+    Charge, Worker,
+    group::{Group, TailedFile},
+};
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     discover::{Gone, Missed, pattern::LogName},
@@ -143,6 +146,19 @@ impl Worker {
             self.insert_file(number, gap_of(key, number, &checkpoint, now), now);
         }
     }
+}
+
+/// What was read of a file that is truncated and is not settled, if anything is: its bytes are under way, and nowhere
+/// else. No file that is found is it.
+pub(super) fn unsettled_of(file: &TailedFile, group: &Group, now: Instant) -> Option<TailedFile> {
+    let is_settled = file.acknowledged.count_below(file.offset) == file.offset;
+    (!is_settled).then(|| TailedFile {
+        offset: file.offset,
+        skipped_from: file.offset,
+        acknowledged: file.acknowledged.clone(),
+        length: file.offset,
+        ..gap_of(file.key, file.group, &file.checkpoint(group), now)
+    })
 }
 
 /// What is left of a file that vanished while no agent ran. Its checkpoint is no file's: if it comes to

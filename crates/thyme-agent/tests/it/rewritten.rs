@@ -6,7 +6,7 @@ use std::fs;
 use nop_collector::Fault;
 use thyme_agent::metrics::LossReason;
 
-use crate::node::{Node, Record, append, compress, cri, cri_partial, rotate, wait_until};
+use crate::node::{Agent, Node, Record, append, compress, cri, cri_partial, rotate, wait_until};
 
 const UNAVAILABLE: Fault = Fault::HttpStatus { status: 503, retry_after: None };
 
@@ -78,6 +78,83 @@ fn a_file_written_anew_while_no_agent_runs_is_read_anew() {
         assert_eq!(agent.metrics.truncated_files.get(), 1);
         agent.stop();
     }
+}
+
+/// The same node's agent with another sink: what an agent that has ended had under way may still come to the first.
+fn start_with_sink(node: &Node, sink: &Node, exporter: &str) -> Agent {
+    let [first, second] = [node, sink].map(|one| one.collector.http_addr().to_string());
+    node.start_yaml(&node.yaml(exporter, "workers: 1").replace(&first, &second))
+}
+
+/// Scenario: rows 47 and 48. A file is cut and written anew when all of it was read, and the sink, which answers 503,
+/// has acknowledged nothing; then the agent is stopped. With a spool, and without one.
+/// Guarantees: with a spool the next start sends the old lines, too; without one the bytes that end with the agent
+/// are counted by it. The next one counts nothing more.
+#[test]
+fn what_is_under_way_of_a_file_that_is_cut_is_kept_or_counted() {
+    for has_spool in [true, false] {
+        let (node, sink) = (Node::new(), Node::new());
+        let live = node.container("a").join("0.log");
+        let old = lines("old", 500);
+        append(&live, &old);
+        node.collector.faults().always(UNAVAILABLE);
+        let storage = if has_spool { ", storage: file_storage" } else { "" };
+        let exporter =
+            format!("compression: none\n    sending_queue: {{num_consumers: 1{storage}}}");
+        let agent = node.start_with(&exporter, "shutdown_timeout: 100ms");
+        wait_until("it is read", || agent.metrics.queued_request.get().0 == 500);
+        fs::write(&live, lines("new", 10)).unwrap();
+        wait_until("it is seen", || agent.metrics.truncated_files.get() == 1);
+        let (report, metrics) = agent.stop();
+        let lost = if has_spool { 0 } else { old.len() as u64 };
+        assert_eq!((report.lost_bytes, metrics.lost(LossReason::Shutdown).get()), (lost, lost));
+        let agent = start_with_sink(&node, &sink, &exporter);
+        let mut expected = numbered("new", 10);
+        if has_spool {
+            expected.extend(numbered("old", 500));
+        }
+        let mut found = bodies(&sink.wait_records(expected.len()));
+        let (_, metrics) = agent.stop();
+        found.extend(bodies(&sink.take_records()));
+        found.sort();
+        assert!(found == expected, "{has_spool}: {} of {}", found.len(), expected.len());
+        assert_eq!(metrics.lost_files.get(), 0);
+    }
+}
+
+/// Scenario: the same without a spool, and the agent is killed: the next one begins with the state of then.
+/// Guarantees: it counts what ended with it, as lost while no agent ran.
+#[test]
+fn what_was_under_way_of_a_file_that_was_cut_is_counted_by_the_next_start() {
+    let (node, sink) = (Node::new(), Node::new());
+    let live = node.container("a").join("0.log");
+    let old = lines("old", 500);
+    append(&live, &old);
+    node.collector.faults().always(UNAVAILABLE);
+    let agent = node.start_with("compression: none", "workers: 1, shutdown_timeout: 100ms");
+    wait_until("it is read", || agent.metrics.queued_request.get().0 == 500);
+    fs::write(&live, lines("new", 10)).unwrap();
+    wait_until("it is seen", || agent.metrics.truncated_files.get() == 1);
+    let (state, then) = (node.path("state"), node.path("then"));
+    let length = format!("\"length\":{}}}", lines("new", 10).len());
+    wait_until("the state has the new content", || {
+        let mut files = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+        files.any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(&length)))
+    });
+    fs::create_dir(&then).unwrap();
+    for entry in fs::read_dir(&state).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, then.join(path.file_name().unwrap())).unwrap();
+    }
+    agent.stop();
+    fs::remove_dir_all(&state).unwrap();
+    fs::rename(&then, &state).unwrap();
+    let agent = start_with_sink(&node, &sink, "compression: none");
+    assert_eq!(bodies(&sink.wait_records(10)), numbered("new", 10));
+    wait_until("it is counted", || {
+        agent.metrics.lost(LossReason::NoAgent).get() == old.len() as u64
+    });
+    agent.stop();
 }
 
 /// Scenario: row 47. A line is open when its file is cut and written anew.
