@@ -88,7 +88,8 @@ pub const CUT_ARCHIVE_WAIT: Duration = Duration::from_secs(10);
 /// decompressed from its start.
 pub const CUT_ARCHIVE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Files of a group that are read and gone, and remembered because one before them is not done.
+/// Files of a group that are read and gone, and remembered because one before them is not done; and how many there
+/// may be for one more that was truncated to be remembered until it is settled.
 pub const GAPS_MAX: usize = 32;
 
 /// How often a worker looks after what isn't urgent: partial lines, lingering files, idle ones.

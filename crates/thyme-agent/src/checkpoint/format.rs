@@ -165,6 +165,11 @@ impl FileCheckpoint {
         self.length - acknowledged.count_below(self.length)
     }
 
+    /// Whether it stands for bytes that are in no file.
+    pub fn is_gap(&self) -> bool {
+        self.device == 0
+    }
+
     /// Number of the file when it was seen last.
     pub fn inode(&self) -> Inode {
         Inode { device: self.device, inode: self.inode }

@@ -190,7 +190,7 @@ impl<'a> Look<'a> {
                         continue;
                     }
                 };
-                if shown.opened.is_some() && self.is_newer(&shown.name, shown.inode, number) {
+                if shown.opened.is_some() && self.is_of_another(&key, &shown, number) {
                     // The file that was listed has another name by now, and is not shown here.
                     self.must_look_again = true;
                     now.is_complete = false;
@@ -313,7 +313,15 @@ impl<'a> Look<'a> {
         same_number.is_none_or(|looked| may_be_one(looked.born_unix_nanos, seen.born))
     }
 
-    /// Whether a name has come to lead to this file since the directory was listed with that number.
+    /// Whether another file was opened than the directory listed, and the state knows that one. Where several
+    /// file systems are one on top of the other, numbers may always differ.
+    fn is_of_another(&self, key: &GroupKey, shown: &FoundFile, number: u64) -> bool {
+        shown.inode.inode != number
+            && self.scanner.links.get(self.directory, &shown.name).is_none()
+            && self.remembers(key.receiver, number)
+    }
+
+    /// Whether a name may have come to lead to this file since the directory was listed with that number.
     fn is_newer(&mut self, name: &OsStr, inode: Inode, number: u64) -> bool {
         inode.inode != number
             && self.scanner.links.get(self.directory, name).is_none()

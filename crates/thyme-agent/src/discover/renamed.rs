@@ -215,6 +215,11 @@ impl Look<'_> {
         name.map_or(&[], |name| self.scanner.memory.of(name, self.directory))
     }
 
+    /// Whether the state knows a file of this number that was not found yet.
+    pub(super) fn remembers(&self, receiver: usize, number: u64) -> bool {
+        self.remembered(receiver).iter().any(|file| file.inode == number)
+    }
+
     /// Whether two entries that have one number are one file: where several file systems are one on top of
     /// the other, that alone does not say so.
     fn is_one_file(&mut self, one: &OsStr, other: &OsStr) -> bool {

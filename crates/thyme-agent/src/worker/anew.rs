@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, io, sync::Arc, time::Instant};
 use super::{Charge, Worker, group::TailedFile, withdrawn::unsettled_of};
 use crate::{
     encode::EncodeError,
+    limits::GAPS_MAX,
     metrics::LossReason,
     tail::{
         acknowledge::Acknowledged,
@@ -36,12 +37,12 @@ impl Worker {
         let Some(Source::Plain(open)) = &file.source else { return Ok(false) };
         let Ok(state) = open.state() else { return Ok(false) };
         if state.bytes < file.offset {
-            return self.begin_anew(number, id);
+            return Ok(self.begin_anew(number, id)?.is_some());
         }
         if file.modified_unix_nanos != state.modified_unix_nanos {
             match is_another(file) {
                 Ok(false) => {}
-                Ok(true) => return self.begin_anew(number, id),
+                Ok(true) => return Ok(self.begin_anew(number, id)?.is_some()),
                 // It is compared at the next look.
                 Err(_) => return Ok(false),
             }
@@ -113,22 +114,22 @@ impl Worker {
     }
 
     /// Puts a new file in the place of one that was truncated, so that what the sink still has to
-    /// acknowledge of the old content can't be taken for the new. Lines that were open go on nowhere.
-    pub(super) fn begin_anew(&mut self, number: u32, id: u32) -> Result<bool, EncodeError> {
+    /// acknowledge of the old content can't be taken for the new. Lines that were open go on nowhere. What was read and
+    /// is not settled stays as a file before it, under the old number. Returns the new file's number.
+    pub(super) fn begin_anew(&mut self, number: u32, id: u32) -> Result<Option<u32>, EncodeError> {
         self.end_open_lines(number)?;
         Ok(self.put_anew(number, id))
     }
 
     /// The same of a file that has no open lines.
-    pub(super) fn put_anew(&mut self, number: u32, id: u32) -> bool {
+    pub(super) fn put_anew(&mut self, number: u32, id: u32) -> Option<u32> {
         let now = self.clock.now();
-        let Some(mut file) = self.files.remove(&id) else { return false };
+        let mut file = self.files.remove(&id)?;
         let (name, lost) = (Arc::clone(&file.name), file.unread_bytes());
         if lost > 0 {
             self.count_lost(&name, lost, LossReason::Truncated, now);
         }
-        // What was read and is not settled only this process has: like a file without a name it is urgent.
-        let rest = self.groups.get(&number).and_then(|group| unsettled_of(&file, group, now));
+        let rest = self.has_place_for_gap(number).then(|| unsettled_of(&file, now)).flatten();
         // What the spool has of the old content is no part of the new.
         let former = std::mem::replace(&mut file.key, self.keys.next());
         self.metrics.truncated_files.increment();
@@ -172,7 +173,14 @@ impl Worker {
             }
             None => self.publish_instead_of(former, next),
         }
-        true
+        Some(next)
+    }
+
+    /// Whether a group may have one more file that is nowhere but under way.
+    fn has_place_for_gap(&self, number: u32) -> bool {
+        let group = self.groups.get(&number);
+        let files = group.into_iter().flat_map(|group| &group.files);
+        files.filter(|id| self.files.get(id).is_some_and(|file| file.is_gap)).count() < GAPS_MAX
     }
 }
 

@@ -174,7 +174,9 @@ impl Worker {
             return;
         }
         if opened.bytes != offset || !is_same {
-            self.reopen(id, Source::Plain(opened.file), opened.bytes);
+            // What another content holds is no part of this one.
+            let bytes = if is_same { opened.bytes } else { offset };
+            self.reopen(id, Source::Plain(opened.file), bytes);
         }
         if !is_same {
             self.put_anew(group, id);

@@ -160,13 +160,14 @@ impl Worker {
                 return Some(Progress::Again);
             }
             Err(error) => {
+                let mut waiting = id;
                 if self.look_at_parked(number).contains(&id) {
                     // What it holds now is another content, of which nothing was read.
-                    let _anew = self.begin_anew(number, id);
+                    waiting = self.begin_anew(number, id).ok().flatten().unwrap_or(id);
                     self.look_at_parked(number);
                 }
                 if is_shortage(&error) {
-                    self.attention.waiting.insert(id);
+                    self.attention.waiting.insert(waiting);
                 }
                 if is_shortage(&error) { ROOT_LOOK_INTERVAL } else { UNWATCHED_CHECK_INTERVAL }
             }
@@ -225,7 +226,8 @@ impl Worker {
             return;
         }
         for id in ids {
-            if let Some(file) = self.files.get_mut(&id).filter(|file| file.name == live) {
+            let was_live = |file: &&mut Box<TailedFile>| file.name == live && !file.is_gap;
+            if let Some(file) = self.files.get_mut(&id).filter(was_live) {
                 file.is_present = true;
             }
         }

@@ -2,8 +2,8 @@
 //! spool, before anything else is read.
 //!
 //! An archive that the kubelet removes at one of its next rotations is *at risk*; a file without a
-//! name is there only as long as this process holds it open. Both are *urgent* until every byte of
-//! them is settled or kept. What of an urgent file is under way to the sink is *secured*: the spool
+//! name is there only as long as this process holds it open, and what was read of one that is truncated
+//! only as long as this process runs. All are *urgent* until every byte of them is settled or kept. What of an urgent file is under way to the sink is *secured*: the spool
 //! gets a copy, which the next start would send.
 
 use std::{
@@ -139,7 +139,7 @@ fn covers(spans: &[Span], files: &Files) -> Vec<Covered> {
 }
 
 impl TailedFile {
-    /// Whether it is deleted, or about to be, while not every byte of it is settled or kept.
+    /// Whether it is deleted, was truncated, or is about to be deleted, while not every byte of it is settled or kept.
     pub(super) fn is_urgent(&self) -> bool {
         (self.is_at_risk || !self.is_present) && !(self.is_finished() && self.is_settled())
     }

@@ -408,7 +408,18 @@ impl Worker {
         file
     }
 
-    pub(super) fn insert_file(&mut self, number: u32, mut file: TailedFile, now: Instant) {
+    pub(super) fn insert_file(&mut self, number: u32, file: TailedFile, now: Instant) {
+        self.insert_file_from(self.restored_below, number, file, now);
+    }
+
+    /// The same, where what is live and a gap comes behind all whose keys are below `newest_from`.
+    pub(super) fn insert_file_from(
+        &mut self,
+        newest_from: FileKey,
+        number: u32,
+        mut file: TailedFile,
+        now: Instant,
+    ) {
         let id = self.new_number();
         let Some(group) = self.groups.get_mut(&number) else { return };
         let known: Vec<_> = group.files.iter().filter_map(|id| self.files.get(id)).collect();
@@ -417,9 +428,9 @@ impl Worker {
         let place = if has_no_time {
             // Nobody knows when it was rotated: it was found after these, and before those. What was live when the
             // life before ended was the newest then, also where it had the number of one that was found earlier.
-            let restored_below = if is_live { self.restored_below } else { 0 };
+            let newest_from = if is_live { newest_from } else { 0 };
             let mut keys = known.iter().map(|other| other.key);
-            keys.position(|key| key > file.key && key >= restored_below).unwrap_or(known.len())
+            keys.position(|key| key > file.key && key >= newest_from).unwrap_or(known.len())
         } else {
             reading_place(&file.name, &group.key.live, known.iter().map(|file| &***file))
         };

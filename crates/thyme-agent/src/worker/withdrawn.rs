@@ -3,10 +3,7 @@
 
 use std::{ffi::OsStr, sync::Arc, time::Instant};
 
-use super::{
-    Charge, Worker,
-    group::{Group, TailedFile},
-};
+use super::{Charge, Worker, group::TailedFile};
 use crate::{
     checkpoint::{FileCheckpoint, FileKey},
     discover::{Gone, Missed, pattern::LogName},
@@ -15,6 +12,7 @@ use crate::{
         acknowledge::Acknowledged,
         ending::{Ending, Endings},
         identity::{Front, Head, Inode},
+        uid::FileUid,
     },
 };
 
@@ -40,8 +38,9 @@ impl Worker {
         live: &Arc<OsStr>,
         resume: &mut Resume,
     ) {
-        let may_be_archived =
-            |one: &&(FileKey, FileCheckpoint)| one.1.name == one.1.live && one.1.lost_bytes() > 0;
+        let may_be_archived = |(_, one): &&(FileKey, FileCheckpoint)| {
+            !one.is_gap() && one.name == one.live && one.lost_bytes() > 0
+        };
         let mut live_checkpoints = resume.iter().filter(may_be_archived).count();
         for missed in missed.iter().filter(|missed| missed.bytes > 0) {
             let Missed { name, inode, was_plain, born, bytes } = missed;
@@ -101,7 +100,7 @@ impl Worker {
         }
         let was_live = |id: &&u32| {
             let file = self.files.get(*id);
-            file.is_some_and(|file| !file.is_present && file.name == *live)
+            file.is_some_and(|file| !file.is_gap && !file.is_present && file.name == *live)
         };
         let Some(id) = ids.iter().find(was_live).filter(|_| !was_plain) else { return false };
         if let Some(file) = self.files.get_mut(id) {
@@ -143,41 +142,49 @@ impl Worker {
             if let Some(group) = group {
                 self.state.miss(Gone::of(group.key.receiver, &checkpoint));
             }
-            self.insert_file(number, gap_of(key, number, &checkpoint, now), now);
+            // What was no file on disk then either was not the newest of its log.
+            let newest_from = if checkpoint.is_gap() { 0 } else { self.restored_below };
+            let offset = checkpoint.offset;
+            let uids = (checkpoint.uid, checkpoint.former_uid);
+            let gap = gap_of((key, number), checkpoint.name, offset, uids, now);
+            self.insert_file_from(newest_from, number, gap, now);
         }
     }
 }
 
 /// What was read of a file that is truncated and is not settled, if anything is: its bytes are under way, and nowhere
-/// else. No file that is found is it.
-pub(super) fn unsettled_of(file: &TailedFile, group: &Group, now: Instant) -> Option<TailedFile> {
-    let is_settled = file.acknowledged.count_below(file.offset) == file.offset;
-    (!is_settled).then(|| TailedFile {
-        offset: file.offset,
-        skipped_from: file.offset,
+/// else. Like a file without a name it is urgent.
+pub(super) fn unsettled_of(file: &TailedFile, now: Instant) -> Option<TailedFile> {
+    let (place, uids) = ((file.key, file.group), (file.uid, file.former_uid));
+    (!file.is_settled()).then(|| TailedFile {
         acknowledged: file.acknowledged.clone(),
-        length: file.offset,
-        ..gap_of(file.key, file.group, &file.checkpoint(group), now)
+        ..gap_of(place, Arc::clone(&file.name), file.offset, uids, now)
     })
 }
 
-/// What is left of a file that vanished while no agent ran. Its checkpoint is no file's: if it comes to
-/// light after all, because it could only not be opened, it is read.
-fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -> TailedFile {
+/// What is left of a file that vanished while no agent ran, or was truncated: so much was read of it. Its checkpoint
+/// is no file's: if it comes to light after all, because it could only not be opened, it is read.
+fn gap_of(
+    (key, group): (FileKey, u32),
+    name: Arc<OsStr>,
+    offset: u64,
+    (uid, former_uid): (Option<FileUid>, Option<FileUid>),
+    now: Instant,
+) -> TailedFile {
     TailedFile {
         key,
         group,
-        name: Arc::clone(&checkpoint.name),
+        name,
         inode: Inode { device: 0, inode: key },
         born: None,
         front: Front::default(),
         head: Head { bytes: u32::MAX, crc32: 0 },
         source: None,
-        offset: checkpoint.offset,
-        skipped_from: checkpoint.offset,
-        acknowledged: Acknowledged::new(checkpoint.offset, &[]),
+        offset,
+        skipped_from: offset,
+        acknowledged: Acknowledged::new(offset, &[]),
         endings: Endings::default(),
-        length: checkpoint.offset,
+        length: offset,
         published_length: 0,
         is_growth_noted: false,
         modified_unix_nanos: 0,
@@ -194,8 +201,8 @@ fn gap_of(key: FileKey, group: u32, checkpoint: &FileCheckpoint, now: Instant) -
         is_last: false,
         is_gap: true,
         is_parked: false,
-        uid: checkpoint.uid,
-        former_uid: checkpoint.former_uid,
+        uid,
+        former_uid,
         charge: Charge::default(),
     }
 }

@@ -123,7 +123,8 @@ fn what_is_under_way_of_a_file_that_is_cut_is_kept_or_counted() {
 }
 
 /// Scenario: the same without a spool, and the agent is killed: the next one begins with the state of then.
-/// Guarantees: it counts what ended with it, as lost while no agent ran.
+/// Guarantees: it counts what ended with it, as lost while no agent ran; a line that was open in the new content goes
+/// on there.
 #[test]
 fn what_was_under_way_of_a_file_that_was_cut_is_counted_by_the_next_start() {
     let (node, sink) = (Node::new(), Node::new());
@@ -133,10 +134,11 @@ fn what_was_under_way_of_a_file_that_was_cut_is_counted_by_the_next_start() {
     node.collector.faults().always(UNAVAILABLE);
     let agent = node.start_with("compression: none", "workers: 1, shutdown_timeout: 100ms");
     wait_until("it is read", || agent.metrics.queued_request.get().0 == 500);
-    fs::write(&live, lines("new", 10)).unwrap();
+    let new = lines("new", 10) + &cri_partial("stdout", "begun ");
+    fs::write(&live, &new).unwrap();
     wait_until("it is seen", || agent.metrics.truncated_files.get() == 1);
     let (state, then) = (node.path("state"), node.path("then"));
-    let length = format!("\"length\":{}}}", lines("new", 10).len());
+    let length = format!("\"length\":{}}}", new.len());
     wait_until("the state has the new content", || {
         let mut files = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
         files.any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(&length)))
@@ -154,7 +156,30 @@ fn what_was_under_way_of_a_file_that_was_cut_is_counted_by_the_next_start() {
     wait_until("it is counted", || {
         agent.metrics.lost(LossReason::NoAgent).get() == old.len() as u64
     });
+    // Longer than a file is waited for that has a successor.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    append(&live, cri("ended"));
+    assert_eq!(bodies(&sink.wait_records(1)), ["begun ended"]);
     agent.stop();
+}
+
+/// Scenario: row 47. A rotated file was read to its end and closed; then it is written anew, longer.
+/// Guarantees: the new content is read, and nothing counts as lost.
+#[test]
+fn a_closed_file_that_is_written_anew_loses_nothing() {
+    let node = Node::new();
+    let container = node.container("a");
+    append(&container.join("0.log"), lines("a", 20));
+    let agent = node.start();
+    node.wait_records(20);
+    let rotated = rotate(&container, "20260101-000000");
+    append(&container.join("0.log"), lines("b", 20));
+    node.wait_records(20);
+    wait_until("the rotated file is closed", || agent.metrics.open_files.get() == 1);
+    fs::write(&rotated, lines("c", 60)).unwrap();
+    assert_eq!(bodies(&node.wait_records(60)), numbered("c", 60));
+    let (_, metrics) = agent.stop();
+    assert_eq!((metrics.truncated_files.get(), metrics.lost_files.get()), (1, 0));
 }
 
 /// Scenario: row 47. A line is open when its file is cut and written anew.
