@@ -157,9 +157,9 @@ links: ## Ask for every web address in the documents (needs the internet)
 	@exec scripts/check-links
 
 .PHONY: sbom
-sbom: ## Write what the three programs are made of to target/sbom, as CycloneDX
+sbom: ## Write what the four programs are made of to target/sbom, as CycloneDX
 	@$(CARGO) run --quiet --package sbom -- target/sbom
-	@echo 'target/sbom: thyme-agent, log-generator, nop-collector'
+	@echo 'target/sbom: thyme-agent, log-generator, nop-collector, rig'
 
 .PHONY: bench
 bench: ## Run the criterion benches

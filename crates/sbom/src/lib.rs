@@ -14,7 +14,7 @@ use std::{
 use serde_json::{Value, json};
 
 /// The programs that are shipped.
-pub const PROGRAMS: [&str; 3] = ["thyme-agent", "log-generator", "nop-collector"];
+pub const PROGRAMS: [&str; 4] = ["thyme-agent", "log-generator", "nop-collector", "rig"];
 
 /// What they are built for.
 pub const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];

@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// Writes what the three programs are made of, as CycloneDX.
+/// Writes what the four programs are made of, as CycloneDX.
 #[derive(Debug, Parser)]
 #[command(version)]
 #[command(after_help = "Run it in the workspace's root: it asks cargo, and reads Cargo.lock.")]

@@ -20,7 +20,7 @@ CARGO = """#!/bin/sh
 echo "$@" "commit=$THYME_COMMIT day=$THYME_BUILD_DATE" >>"$CALLS"
 case "$1" in
 build) mkdir -p target/release && for one in thyme-agent log-generator nop-collector rig; do cp "$PROGRAM" target/release/$one; done ;;
-run) for last; do :; done; for one in thyme-agent log-generator nop-collector; do echo "{}" >"$last/$one.cdx.json"; done ;;
+run) for last; do :; done; for one in thyme-agent log-generator nop-collector rig; do echo "{}" >"$last/$one.cdx.json"; done ;;
 esac
 """
 
@@ -131,7 +131,7 @@ class Release(unittest.TestCase):
         for _ in range(2):
             self.done("checksums", "dist")
         listed = dict(line.split("  ")[::-1] for line in (first / "SHA256SUMS").read_text().splitlines())
-        self.assertEqual(len(listed), 5)
+        self.assertEqual(len(listed), 6)
         for file, checksum in listed.items():
             self.assertEqual(hashlib.sha256((first / file).read_bytes()).hexdigest(), checksum)
         # No name and no time in the compressed file's own header.

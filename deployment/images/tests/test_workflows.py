@@ -117,18 +117,20 @@ class Publishing(unittest.TestCase):
             needs = [needs] if isinstance(needs, str) else needs
             return set(needs).union(*(before(jobs, one) for one in needs))
 
-        for name, expected in (("images.yml", {"build", "publish"}), ("release.yml", {"release"})):
-            jobs = workflow(name)["jobs"]
-            self.assertEqual(jobs["ci"]["uses"], "./.github/workflows/ci.yml")
-            writing = {job for job, content in jobs.items() if "write" in content["permissions"].values()}
-            self.assertEqual(writing, expected, name)
+        images, release = (workflow(name) for name in ("images.yml", "release.yml"))
+        self.assertIn("workflow_call", images[True])
+        self.assertNotIn("tags", images[True]["push"], "a tag is release.yml's")
+        for jobs, first, expected in ((images["jobs"], "ci", {"build", "publish"}), (release["jobs"], "images", {"release"})):
+            self.assertEqual(jobs[first]["uses"], f"./.github/workflows/{first}.yml")
+            writing = {job for job, content in jobs.items() if "write" in content["permissions"].values()} - {first}
+            self.assertEqual(writing, expected)
             for job in writing:
-                self.assertIn("ci", before(jobs, job))
+                self.assertIn(first, before(jobs, job))
         conditional = {name for name, job in workflow("ci.yml")["jobs"].items() if "if" in job}
         self.assertEqual(conditional, {"images"})
 
-    def tags(self, ref_type, ref_name):
-        """What the step that joins the images would tag them as."""
+    def tags(self, ref_type, ref_name, version=None):
+        """What the step that joins the images would tag them as; with another version than Cargo.toml's, if given."""
         steps = workflow("images.yml")["jobs"]["publish"]["steps"]
         script = next(step["run"] for step in steps if step.get("id") == "join")
         stand_ins = """
@@ -136,6 +138,9 @@ class Publishing(unittest.TestCase):
             cat() { echo sha256:1; }
         """
         script = script.replace("$(deployment/images/images tag)", "abc")
+        if version:
+            script, count = re.subn(r"version=\$\(sed .*\)", f"version={version}", script)
+            self.assertEqual(count, 1)
         with tempfile.TemporaryDirectory() as directory:
             said = pathlib.Path(directory) / "said"
             environment = {"PATH": "/usr/bin:/bin", "OWNER": "OllyGarden", "IMAGE": "log-generator", "REF_TYPE": ref_type,
@@ -151,11 +156,13 @@ class Publishing(unittest.TestCase):
 
     def test_latest_is_the_last_release(self):
         """Scenario: a push to main; a release; a run by hand on a branch.
-        Guarantees: main moves `main`, a release its versions and `latest`, a branch nothing but its commit's."""
+        Guarantees: main moves `main`, a release its versions and `latest`, a branch nothing but its commit's. What is
+        released to be tried moves nothing but its own version."""
         version = re.search(r'^version = "(.*)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
         self.assertEqual(self.tags("branch", "main"), {"abc", "main"})
         self.assertEqual(self.tags("tag", f"v{version}"), {"abc", version, version.rpartition(".")[0], "latest"})
         self.assertEqual(self.tags("branch", "other"), {"abc"})
+        self.assertEqual(self.tags("tag", "v1.2.3-rc.1", "1.2.3-rc.1"), {"abc", "1.2.3-rc.1"})
 
     def test_each_image_says_what_it_is_made_of(self):
         """Scenario: each of the three images.

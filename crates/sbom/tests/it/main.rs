@@ -35,7 +35,7 @@ fn named(component: &Value) -> String {
     format!("{}@{}", text("name"), text("version"))
 }
 
-/// Scenario: the documents of the three programs are made from this workspace.
+/// Scenario: the documents of the four programs are made from this workspace.
 /// Guarantees: each has all crates that cargo links the program from, with licence and, but for
 /// the workspace's own, the lock file's checksum; what only tests or builds is not in it; every
 /// reference leads somewhere; made again they are the same.
