@@ -94,7 +94,7 @@ test-node: ## Build the images and run the pipeline from them under containerd (
 	@exec tests/node/run
 
 .PHONY: test-kubernetes
-test-kubernetes: ## Run manifests, benchmark, kustomization and chart on a real Kubernetes 1.34 with one node, built from source (needs root, Debian, go); PARTS="kustomize helm" runs a part
+test-kubernetes: ## Run manifests, benchmark, kustomization, chart and guide on a real Kubernetes 1.34 with one node, built from source (needs root, Debian, go); PARTS="kustomize helm" runs a part
 	@$(CARGO) build --quiet --release --bin cluster-benchmark
 	@exec tests/node/kubernetes/run $$PARTS
 

@@ -1,5 +1,6 @@
-"""thyme alone, installed, changed, rolled back and taken away as its documents say, by kustomize and by Helm, while
-generators write: every line is counted. The sink has TLS with an authority of its own."""
+"""thyme alone, installed, changed, rolled back and taken away as its documents say, by kustomize and by Helm, and in
+the place of an OpenTelemetry Collector, while generators write: every line is counted. But for the last the sink has
+TLS with an authority of its own."""
 
 import contextlib
 import json
@@ -8,6 +9,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import textwrap
 
 import yaml
 
@@ -32,6 +34,7 @@ class Install(workloads.Workloads):
     readme = ""
     namespace_of_agent = "thyme"
     selector = ""
+    has_tls = True
 
     def __init__(self, on, check, merge):
         super().__init__(on, check, merge, LOAD)
@@ -53,9 +56,9 @@ class Install(workloads.Workloads):
         return done.stdout
 
     def documented(self, phrase):
-        """The block of commands in the README that has the phrase."""
-        blocks = re.findall(r"```sh\n(.*?)```", (ROOT / self.readme).read_text(), re.DOTALL)
-        (found,) = [block for block in blocks if phrase in block]
+        """The block of commands in the README that has the phrase. It may stand there more than once."""
+        blocks = re.findall(r"```sh\n(.*?)\n *```", (ROOT / self.readme).read_text(), re.DOTALL)
+        (found,) = {textwrap.dedent(block) for block in blocks if phrase in block}
         return found
 
     # --- The sink and the load ---------------------------------------------------------------------------
@@ -74,11 +77,12 @@ class Install(workloads.Workloads):
 
     def stage(self):
         """Sink and generators: the benchmark's own, in another namespace, fewer, and the sink with TLS."""
-        self.certificates()
         kubectl = self.node.kubectl
         kubectl("create", "namespace", LOAD)
-        kubectl("-n", LOAD, "create", "secret", "tls", "sink", f"--cert={self.directory}/tls.crt",
-                f"--key={self.directory}/tls.key")
+        if self.has_tls:
+            self.certificates()
+            kubectl("-n", LOAD, "create", "secret", "tls", "sink", f"--cert={self.directory}/tls.crt",
+                    f"--key={self.directory}/tls.key")
         rendered = subprocess.run(["kubectl", "kustomize", ROOT / "deployment/kubernetes"], check=True,
                                   capture_output=True, text=True).stdout
         wanted = {("Deployment", "nop-collector"), ("Service", "nop-collector"), ("Deployment", "log-generator")}
@@ -96,6 +100,8 @@ class Install(workloads.Workloads):
                 container["args"][container["args"].index("--rate") + 1] = str(RATE)
             else:
                 document["spec"]["replicas"] = 1
+                if not self.has_tls:
+                    continue
                 container["args"] += ["--tls-cert", "/tls/tls.crt", "--tls-key", "/tls/tls.key"]
                 container["volumeMounts"] = [{"name": "tls", "mountPath": "/tls", "readOnly": True}]
                 spec["volumes"] = [{"name": "tls", "secret": {"secretName": "sink"}}]
@@ -317,3 +323,80 @@ class ByHelm(Install):
         found = self.node.kubectl("get", "namespace", self.namespace_of_agent, "--ignore-not-found")
         self.says("the namespace stays", "Active" in found, found)
         self.node.kubectl("delete", "namespace", self.namespace_of_agent, "--timeout=120s")
+
+
+class FromCollector(Install):
+    """docs/install.md from its first block on: thyme comes beside a Collector that reads the same files, and takes its
+    place."""
+
+    way = "guide"
+    readme = "docs/install.md"
+    selector = "app.kubernetes.io/instance=thyme"
+    has_tls = False
+
+    def next_commands(self):
+        return self.documented("otelcol_exporter_sent_log_records")
+
+    def write_values(self, start_at):
+        """The guide's, with the image and the sink that this node has."""
+        block = re.search(r"```yaml\n(image:\n.*?)```", (ROOT / self.readme).read_text(), re.DOTALL)[1]
+        values = yaml.safe_load(block.replace("collector.observability", SINK))
+        values["image"] = {"tag": "latest"}
+        values["config"]["receivers"] = {"filelog": {"start_at": start_at}}
+        (self.directory / "values.yaml").write_text(yaml.safe_dump(values))
+
+    def runs_a_collector(self):
+        """A DaemonSet of a Collector, with the configuration of `make run-collector`, as root and with positions on the
+        node, as its chart has it with storeCheckpoints."""
+        config = (ROOT / "tests/collector/logs.yaml").read_text()
+        for name, value in (("state", "/var/lib/otelcol"), ("logs", "/var/log/pods"), ("grpc", f"{SINK}:4317")):
+            config = config.replace(f"{{{name}}}", value)
+        volumes = {"logs": "/var/log/pods", "state": "/var/lib/otelcol"}
+        paths = [{"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}} for name, path in volumes.items()]
+        pod = {
+            "containers": [{
+                "name": "otelcol", "image": "localhost/thyme-node/otelcol:1", "imagePullPolicy": "Never",
+                "args": ["--config=/etc/otelcol/config.yaml"], "securityContext": {"runAsUser": 0},
+                "volumeMounts": [{"name": name, "mountPath": path} for name, path in volumes.items()]
+                + [{"name": "config", "mountPath": "/etc/otelcol"}],
+            }],
+            "volumes": [*paths, {"name": "config", "configMap": {"name": "otelcol"}}],
+        }
+        labels = {"app": "otelcol"}
+        of = {"name": "otelcol", "namespace": "collector"}
+        objects = [
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "collector"}},
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": of, "data": {"config.yaml": config}},
+            {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": of, "spec": {
+                "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}},
+        ]  # fmt: skip
+        self.node.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(objects))
+        self.node.kubectl("rollout", "status", "-n", "collector", "daemonset/otelcol", "--timeout=120s")
+        self.arrives(3000)
+
+    def installs(self):
+        (self.directory / "charts").symlink_to(ROOT / "charts")
+        self.runs_a_collector()
+        self.write_values("end")
+        self.bash(self.documented("helm install thyme charts/thyme"))
+
+    def changes(self):
+        def twice():
+            return sum(json.loads(self.fetch(pod, 8080, "/report"))["duplicated"] for pod in self.names("nop-collector"))
+
+        self.node.wait("lines come from both", lambda: twice() > 1000, 120)
+        self.node.kubectl("delete", "namespace", "collector", "--timeout=120s")
+        before = twice()
+        self.write_values("beginning")
+        self.replaces("its last step", lambda: self.bash(self.documented("helm upgrade thyme charts/thyme")))
+        self.arrives(3000)
+        after = twice()
+        # What an upgrade's drain did not get acknowledged may come again, and no more.
+        self.says("once the Collector is gone nothing comes twice", after - before < 1000, f"{before}, {after}")
+        self.replaces("helm rollback", lambda: self.bash("helm rollback thyme --namespace thyme"))
+
+    def uninstalls(self):
+        self.bash("helm uninstall thyme --namespace thyme")
+        self.leaves([])
+        self.node.kubectl("delete", "namespace", self.namespace_of_agent, "--timeout=120s")
+        shutil.rmtree("/var/lib/otelcol", ignore_errors=True)

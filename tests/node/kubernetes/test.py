@@ -1,6 +1,6 @@
 """On a real Kubernetes node, every line counted: the manifests of deployment/local, through a rollout of the agent
-under load, the kubelet's rotation, and the deletion of drained pods; then thyme alone, installed by kustomize and by
-Helm. `run` starts it in namespaces."""
+under load, the kubelet's rotation, and the deletion of drained pods; then thyme alone, installed by kustomize, by
+Helm, and by the guide in the place of a Collector. `run` starts it in namespaces."""
 
 import argparse
 import contextlib
@@ -216,7 +216,8 @@ class Manifests(workloads.Workloads):
         self.deletes()
 
 
-PARTS = {"manifests": Manifests, "kustomize": install.ByKustomize, "helm": install.ByHelm}
+PARTS = {"manifests": Manifests, "kustomize": install.ByKustomize, "helm": install.ByHelm,
+         "guide": install.FromCollector}
 
 
 def main():
