@@ -47,6 +47,8 @@ containerLogMaxFiles: 5
 containerLogMaxWorkers: 2
 containerLogMonitorInterval: 3s
 evictionHard: {{memory.available: 100Mi}}
+# Images come from archives, once: on a disk that is nearly full the kubelet would remove what it can't pull.
+imageGCHighThresholdPercent: 100
 failSwapOn: false
 maxOpenFiles: 20000
 oomScoreAdj: 0
