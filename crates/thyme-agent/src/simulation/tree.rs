@@ -84,6 +84,8 @@ pub(super) struct Content {
     /// Whether it may be taken for another file: its number was that of one in its directory, and nothing is
     /// known of births.
     pub(super) may_be_another: bool,
+    /// Whether its file was truncated.
+    was_cut: bool,
     /// Since when it waits for a descriptor.
     pub(super) waits_since: Option<u64>,
 }
@@ -285,6 +287,7 @@ impl World {
         self.tree.contents[fresh].may_be_another = self.tree.contents[before].may_be_another;
         self.tree.contents[fresh].born_at = self.now;
         self.tree.contents[before].names -= 1;
+        self.tree.contents[before].was_cut = true;
         for (end, line) in self.tree.contents[before].lines.clone() {
             if end > read_from {
                 self.truth.excuse(line, Excuse::Cut);
@@ -359,7 +362,9 @@ impl World {
         let may_be_lost = |content: &Content| {
             let lines = content.lines.iter().map(|(_, line)| *line);
             let unread = lines.filter(|line| self.truth.may_be_unread(*line, is_spool_known));
-            unread.map(|line| self.truth.receiver_of(line)).collect::<BTreeSet<_>>().len()
+            let receivers: BTreeSet<_> = unread.map(|line| self.truth.receiver_of(line)).collect();
+            // What was unread of one that is truncated is one loss, what was under way may become another.
+            receivers.len() * if content.was_cut { 2 } else { 1 }
         };
         contents.map(may_be_lost).sum()
     }
