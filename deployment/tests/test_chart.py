@@ -31,6 +31,9 @@ ENDPOINT = ("--set", "config.exporters.otlp.endpoint=collector.example:4317")
 
 # A wrong value each, and the name that the message must have. A slash stands where the schema has one.
 WRONG = {
+    r"podLabels.app\.kubernetes\.io/name=x": "podLabels: app.kubernetes.io/name",
+    "podAnnotations.checksum/config=x": "podAnnotations: checksum/config",
+    r"additionalLabels.helm\.sh/chart=x": "additionalLabels: helm.sh/chart",
     "mode=deployment": "/mode",
     "presets.kubernetesAttributes.enabled=true": "presets.kubernetesAttributes.enabled",
     "presets.hostMetrics.enabled=true": "hostMetrics",
@@ -241,6 +244,18 @@ class Objects(unittest.TestCase):
         none = template("--set", "presets.logsCollection.enabled=false")
         self.assertNotIn("hostPath", json.dumps(none))
         self.assertNotIn("filelog", json.dumps(settings(none)))
+
+    def test_values_that_look_like_something_else(self):
+        """Scenario: a namespace and a class of digits, a path with a sign that begins a comment, and an exporter that is
+        taken away beside one that is set.
+        Guarantees: strings stay strings, the path is whole, and the exporter is gone."""
+        found = template("--set-string", "namespaceOverride=456", "--set-string", "priorityClassName=123",
+                         "--set", "state.hostPath=/var/lib/a #b", "--set", "config.exporters.otlphttp=null")
+        daemonset = of_kind(found, "DaemonSet")
+        self.assertEqual({one["metadata"]["namespace"] for one in found}, {"456"})
+        self.assertEqual(pod(daemonset)["priorityClassName"], "123")
+        self.assertIn("/var/lib/a #b", [volume.get("hostPath", {}).get("path") for volume in pod(daemonset)["volumes"]])
+        self.assertEqual(list(settings(found)["exporters"]), ["otlp"])
 
     def test_everything_is_where_it_belongs(self):
         """Scenario: a set of values in which each list has something.

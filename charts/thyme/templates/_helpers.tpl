@@ -17,7 +17,7 @@
 
 {{- define "thyme.selectorLabels" -}}
 app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "thyme.labels" -}}
@@ -33,7 +33,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{/* Name, namespace and labels, as all objects have them. */}}
 {{- define "thyme.metadata" -}}
 name: {{ include "thyme.fullname" . }}
-namespace: {{ include "thyme.namespace" . }}
+namespace: {{ include "thyme.namespace" . | quote }}
 labels:
   {{- include "thyme.labels" . | nindent 2 }}
 {{- end -}}
@@ -98,6 +98,11 @@ receivers:
 {{/* The agent's configuration: `config`, and what presets add to it. */}}
 {{- define "thyme.config" -}}
 {{- $config := deepCopy .Values.config -}}
+{{- range $name, $exporter := .Values.config.exporters -}}
+{{- if kindIs "invalid" $exporter -}}
+{{- $_ := unset $config.exporters $name -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.presets.logsCollection.enabled -}}
 {{- $config = mustMergeOverwrite (include "thyme.logsCollection" . | fromYaml) $config -}}
 {{- $pipeline := $config.service.pipelines.logs -}}
@@ -125,12 +130,25 @@ receivers:
 {{- if and .Values.credentials.existingSecret .Values.credentials.files }}
 {{- fail "credentials.existingSecret: excludes credentials.files" }}
 {{- end }}
-{{- $exporters := .Values.config.exporters | default dict }}
+{{- $own := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "checksum/config" }}
+{{- range $name := list "podLabels" "podAnnotations" "additionalLabels" }}
+{{- range $key, $_ := index $.Values $name }}
+{{- if has $key $own }}
+{{- fail (printf "%s: %s is the chart's own" $name $key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $exporters := dict }}
+{{- range $name, $exporter := .Values.config.exporters }}
+{{- if not (kindIs "invalid" $exporter) }}
+{{- $_ := set $exporters $name $exporter }}
+{{- end }}
+{{- end }}
 {{- if not $exporters }}
 {{- fail "config.exporters: there is none" }}
 {{- end }}
 {{- range $name, $exporter := $exporters }}
-{{- if not (dig "endpoint" "" $exporter) }}
+{{- if not (dig "endpoint" "" ($exporter | default dict)) }}
 {{- fail (printf "config.exporters.%s.endpoint: not set. Where do the records go? --set config.exporters.%s.endpoint=collector.example:4317, for instance; %s=null removes the exporter" $name $name (printf "config.exporters.%s" $name)) }}
 {{- end }}
 {{- end }}

@@ -88,7 +88,9 @@ class Release(unittest.TestCase):
         self.assertEqual(self.done("version"), "1.2.3\n")
         self.write("charts/thyme/Chart.yaml", "version: 1.2.2\n")
         self.assertIn("Chart.yaml has version 1.2.2, Cargo.toml 1.2.3", self.release("version").stderr)
-        self.write("charts/thyme/Chart.yaml", "version: 1.2.3\n")
+        self.write("charts/thyme/Chart.yaml", 'version: 1.2.3\nappVersion: "1.2.2"\n')
+        self.assertIn("Chart.yaml has another appVersion than 1.2.3", self.release("version").stderr)
+        self.write("charts/thyme/Chart.yaml", 'version: 1.2.3\nappVersion: "1.2.3"\n')
         for text in (CHANGELOG.replace("1.2.3", "1.2.4"), CHANGELOG.replace(" - 2026-11-30", "")):
             self.write("CHANGELOG.md", text)
             done = self.release("version")
