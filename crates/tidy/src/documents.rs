@@ -15,23 +15,29 @@ pub fn make_targets(makefile: &str) -> BTreeSet<&str> {
         .collect()
 }
 
+/// What stands in code, fenced or in backticks, with the number of its line.
+fn commands(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut fenced = false;
+    text.lines().enumerate().flat_map(move |(number, line)| {
+        let is_fence = line.trim_start().starts_with("```");
+        fenced ^= is_fence;
+        let found: Vec<&str> = match (is_fence, fenced) {
+            (true, _) => Vec::new(),
+            (false, true) => vec![line],
+            (false, false) => line.split('`').skip(1).step_by(2).collect(),
+        };
+        found.into_iter().map(move |command| (number, command))
+    })
+}
+
 /// `make TARGET` in code, fenced or in backticks, whose target does not exist.
 pub fn make_commands_exist(path: &str, text: &str, targets: &BTreeSet<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut fenced = false;
-    for (number, line) in text.lines().enumerate() {
-        if line.trim_start().starts_with("```") {
-            fenced = !fenced;
-            continue;
-        }
-        let commands: Vec<&str> =
-            if fenced { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
-        for command in commands {
-            for target in mentioned_targets(command) {
-                if !targets.contains(target) {
-                    let message = format!("`make {target}` is no target of the Makefile");
-                    findings.push(Finding::new(path, number, message));
-                }
+    for (number, command) in commands(text) {
+        for target in mentioned_targets(command) {
+            if !targets.contains(target) {
+                let message = format!("`make {target}` is no target of the Makefile");
+                findings.push(Finding::new(path, number, message));
             }
         }
     }
@@ -104,33 +110,23 @@ pub fn options_exist(path: &str, text: &str, program: &str, help: &str) -> Vec<F
     let known: BTreeSet<&str> =
         help.split(|c| !is_word(c)).filter(|word| word.starts_with("--")).collect();
     let mut findings = Vec::new();
-    let mut fenced = false;
-    for (number, line) in text.lines().enumerate() {
-        if line.trim_start().starts_with("```") {
-            fenced = !fenced;
+    for (number, command) in commands(text) {
+        let words: Vec<&str> = command.split([' ', '\'', '"']).collect();
+        let is_it = |word: &&str| *word == program || word.ends_with(&format!("/{program}"));
+        let Some(at) = words.iter().position(is_it) else { continue };
+        // `kubectl scale deployment/NAME` has options of its own.
+        if words[..at].contains(&"kubectl") {
             continue;
         }
-        let commands: Vec<&str> =
-            if fenced { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
-        for command in commands {
-            let words: Vec<&str> = command.split([' ', '\'', '"']).collect();
-            let is_it = |word: &&str| *word == program || word.ends_with(&format!("/{program}"));
-            let Some(at) = words.iter().position(is_it) else { continue };
-            // `kubectl scale deployment/NAME` has options of its own.
-            if words[..at].contains(&"kubectl") {
-                continue;
-            }
-            let rest = words[at + 1..]
-                .iter()
-                .take_while(|word| !["|", "&&", ";", "#", "--"].contains(word));
-            let is_option = |word: &&&str| {
-                word.strip_prefix("--").is_some_and(|name| name.starts_with(char::is_alphabetic))
-            };
-            for word in rest.filter(is_option) {
-                let option = word.split(|c| !is_word(c)).next().unwrap_or_default();
-                if !known.contains(option) {
-                    findings.push(Finding::new(path, number, format!("{program} has no {option}")));
-                }
+        let rest =
+            words[at + 1..].iter().take_while(|word| !["|", "&&", ";", "#", "--"].contains(word));
+        let is_option = |word: &&&str| {
+            word.strip_prefix("--").is_some_and(|name| name.starts_with(char::is_alphabetic))
+        };
+        for word in rest.filter(is_option) {
+            let option = word.split(|c| !is_word(c)).next().unwrap_or_default();
+            if !known.contains(option) {
+                findings.push(Finding::new(path, number, format!("{program} has no {option}")));
             }
         }
     }

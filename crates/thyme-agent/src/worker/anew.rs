@@ -155,14 +155,11 @@ impl Worker {
         self.next_number += 1;
         let next = self.next_number;
         self.files.insert(next, file);
-        let has_rest = rest.is_some();
         if let Some(group) = self.groups.get_mut(&number)
             && let Some(at) = group.files.iter().position(|place| *place == id)
         {
-            group.files.insert(at + 1, next);
-            if !has_rest {
-                group.files.remove(at);
-            }
+            let kept = rest.is_some().then_some(id);
+            group.files.splice(at..=at, kept.into_iter().chain([next]));
         }
         match rest {
             Some(rest) => {

@@ -3,8 +3,9 @@
 //!
 //! An archive that the kubelet removes at one of its next rotations is *at risk*; a file without a
 //! name is there only as long as this process holds it open, and what was read of one that is truncated
-//! only as long as this process runs. All are *urgent* until every byte of them is settled or kept. What of an urgent file is under way to the sink is *secured*: the spool
-//! gets a copy, which the next start would send.
+//! only as long as this process runs. All are *urgent* until every byte of them is settled or kept. What of
+//! an urgent file is under way to the sink is *secured*: the spool gets a copy, which the next start would
+//! send.
 
 use std::{
     collections::HashMap,

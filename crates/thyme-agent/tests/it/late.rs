@@ -7,16 +7,15 @@ use nop_collector::Fault;
 use thyme_agent::metrics::LossReason;
 
 use crate::{
-    node::{Agent, Node, Record, append, compress, cri, cri_partial, rotate, wait_until},
+    node::{
+        Agent, Node, Record, append, compress, cri, cri_partial, lines, rotate, start_with_closed,
+        wait_until,
+    },
     program::{Program, write_config},
 };
 
 fn bodies(records: &[Record]) -> Vec<String> {
     records.iter().map(Record::text).collect()
-}
-
-fn lines(name: &str, count: usize) -> String {
-    (0..count).map(|number| cri(&format!("{name} {number:04}"))).collect()
 }
 
 fn start_at_end(node: &Node) -> Agent {
@@ -111,13 +110,7 @@ fn what_start_at_end_passed_over_is_not_read_at_a_restart() {
 fn a_late_line_of_a_file_that_was_finished_before_a_restart_is_read() {
     let node = Node::new();
     let container = node.container("a");
-    append(&container.join("0.log"), lines("a", 20));
-    let agent = node.start();
-    node.wait_records(20);
-    let rotated = rotate(&container, "20260101-000000");
-    append(&container.join("0.log"), lines("b", 20));
-    node.wait_records(20);
-    wait_until("the rotated file is closed", || agent.metrics.open_files.get() == 1);
+    let (agent, rotated) = start_with_closed(&node, &container);
     agent.stop();
     let agent = node.start();
     only_the_live_line_comes(&node, &agent, &container, "live");

@@ -242,6 +242,11 @@ pub(crate) fn cri_partial(stream: &str, body: &str) -> String {
     format!("2026-01-02T03:04:05.678901234Z {stream} P {body}\n")
 }
 
+/// So many lines that differ from those of other names in their bodies only, and have their length.
+pub(crate) fn lines(name: &str, count: usize) -> String {
+    (0..count).map(|number| cri(&format!("{name} {number:04}"))).collect()
+}
+
 pub(crate) fn append(path: &Path, text: impl AsRef<[u8]>) {
     let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
     file.write_all(text.as_ref()).unwrap();
@@ -267,4 +272,16 @@ pub(crate) fn compress(rotated: &Path) -> PathBuf {
     fs::rename(with(".tmp"), with(".gz")).unwrap();
     fs::remove_file(rotated).unwrap();
     with(".gz")
+}
+
+/// An agent that has read twenty lines of a container's rotated file, "a", and closed it, and twenty of its live one, "b".
+pub(crate) fn start_with_closed(node: &Node, container: &Path) -> (Agent, PathBuf) {
+    append(&container.join("0.log"), lines("a", 20));
+    let agent = node.start();
+    node.wait_records(20);
+    let rotated = rotate(container, "20260101-000000");
+    append(&container.join("0.log"), lines("b", 20));
+    node.wait_records(20);
+    wait_until("the rotated file is closed", || agent.metrics.open_files.get() == 1);
+    (agent, rotated)
 }

@@ -6,17 +6,15 @@ use std::fs;
 use nop_collector::Fault;
 use thyme_agent::metrics::LossReason;
 
-use crate::node::{Agent, Node, Record, append, compress, cri, cri_partial, rotate, wait_until};
+use crate::node::{
+    Agent, Node, Record, append, compress, cri, cri_partial, lines, rotate, start_with_closed,
+    wait_until,
+};
 
 const UNAVAILABLE: Fault = Fault::HttpStatus { status: 503, retry_after: None };
 
 fn bodies(records: &[Record]) -> Vec<String> {
     records.iter().map(Record::text).collect()
-}
-
-/// So many lines that differ from those of other names in their bodies only, and have their length.
-fn lines(name: &str, count: usize) -> String {
-    (0..count).map(|number| cri(&format!("{name} {number:04}"))).collect()
 }
 
 fn numbered(name: &str, count: usize) -> Vec<String> {
@@ -169,13 +167,7 @@ fn what_was_under_way_of_a_file_that_was_cut_is_counted_by_the_next_start() {
 fn a_closed_file_that_is_written_anew_loses_nothing() {
     let node = Node::new();
     let container = node.container("a");
-    append(&container.join("0.log"), lines("a", 20));
-    let agent = node.start();
-    node.wait_records(20);
-    let rotated = rotate(&container, "20260101-000000");
-    append(&container.join("0.log"), lines("b", 20));
-    node.wait_records(20);
-    wait_until("the rotated file is closed", || agent.metrics.open_files.get() == 1);
+    let (agent, rotated) = start_with_closed(&node, &container);
     fs::write(&rotated, lines("c", 60)).unwrap();
     assert_eq!(bodies(&node.wait_records(60)), numbered("c", 60));
     let (_, metrics) = agent.stop();
@@ -206,13 +198,7 @@ fn an_open_line_ends_where_its_file_was_cut() {
 fn a_late_line_is_read_from_the_archive() {
     let node = Node::new();
     let container = node.container("a");
-    append(&container.join("0.log"), lines("a", 20));
-    let agent = node.start();
-    node.wait_records(20);
-    let rotated = rotate(&container, "20260101-000000");
-    append(&container.join("0.log"), lines("b", 20));
-    node.wait_records(20);
-    wait_until("the rotated file is closed", || agent.metrics.open_files.get() == 1);
+    let (agent, rotated) = start_with_closed(&node, &container);
     append(&rotated, cri("late"));
     compress(&rotated);
     assert_eq!(bodies(&node.wait_records(1)), ["late"]);

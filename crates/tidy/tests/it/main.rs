@@ -1,5 +1,7 @@
 //! Applies the rules to this workspace.
 
+use std::path::Path;
+
 use tidy::{
     documents::{self, make_commands_exist, make_targets},
     rules::{self, Finding},
@@ -16,6 +18,14 @@ fn check(rule: impl Fn(&Source) -> Vec<Finding>) {
     let sources = workspace::rust_files(&workspace::root());
     assert!(!sources.is_empty(), "no Rust files found");
     let findings: Vec<Finding> = sources.iter().flat_map(rule).collect();
+    assert_none(&findings);
+}
+
+fn check_documents(rule: impl Fn(&Path, &str, &str) -> Vec<Finding>) {
+    let root = workspace::root();
+    let documents = workspace::documents(&root);
+    let findings: Vec<Finding> =
+        documents.iter().flat_map(|(path, text)| rule(&root, path, text)).collect();
     assert_none(&findings);
 }
 
@@ -121,26 +131,14 @@ fn make_lists_every_target() {
 /// Guarantees: the file is there.
 #[test]
 fn linked_files_exist() {
-    let root = workspace::root();
-    let documents = workspace::documents(&root);
-    let findings: Vec<Finding> = documents
-        .iter()
-        .flat_map(|(path, text)| documents::linked_files_exist(&root, path, text))
-        .collect();
-    assert_none(&findings);
+    check_documents(documents::linked_files_exist);
 }
 
 /// Scenario: every link to a part of a document in the documents.
 /// Guarantees: it has that heading.
 #[test]
 fn linked_parts_exist() {
-    let root = workspace::root();
-    let documents = workspace::documents(&root);
-    let findings: Vec<Finding> = documents
-        .iter()
-        .flat_map(|(path, text)| documents::linked_parts_exist(&root, path, text))
-        .collect();
-    assert_none(&findings);
+    check_documents(documents::linked_parts_exist);
 }
 
 /// Scenario: the table of failures in docs/reliability.md, which has a row for each of the 37.
